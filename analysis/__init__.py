@@ -1,0 +1,1 @@
+"""From predictions to answers: shot groups, per-class accuracy, tables, figures."""

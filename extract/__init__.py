@@ -1,0 +1,1 @@
+"""Phase I: from images to features."""

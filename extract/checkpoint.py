@@ -1,0 +1,142 @@
+"""Checkpoints: the network, all that is needed to make it and its data again, and the training state.
+
+They are plain tensors and values, loaded with `weights_only=True`, so that opening one never runs code.
+"""
+
+import hashlib
+import pickle
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from store.atomic import whole_file
+from store.errors import UserError
+
+FORMAT = "tailcache-checkpoint"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(UserError):
+    """A file is no checkpoint of ours, or not the one that is needed."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        network: fields of NetworkConfig.
+        dataset: fields of DatasetConfig.
+        transform: fields of Transform.
+        class_names: K names.
+        class_counts: K training images of each class.
+        fingerprint: of the data set, to notice that it changed.
+        state: state dict of the Network.
+        epoch: finished epochs of Phase I.
+        config: fields of the command's config, as resolved.
+        optimizer: state dict of the optimiser while training can go on, else None.
+        history: a row of metrics for each finished epoch.
+    """
+
+    network: dict[str, Any]
+    dataset: dict[str, Any]
+    transform: dict[str, Any]
+    class_names: list[str]
+    class_counts: list[int]
+    fingerprint: str
+    state: dict[str, torch.Tensor]
+    epoch: int
+    config: dict[str, Any]
+    optimizer: dict[str, Any] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    # Not `asdict`, which would copy every tensor.
+    content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU without running any code in it.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, another program's or a newer version's, or
+            weights that are not finite.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(
+            f"{path}: expected a checkpoint file, found {found}; `train` writes one"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint that can be read safely (a damaged file, or a pickle with code in "
+            "it); expected a checkpoint.pt written by `train` or `finetune`"
+        ) from error
+    _refuse_foreign(content, path)
+    checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint)})
+    for name, tensor in checkpoint.state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinite weights; train again, with a lower --lr perhaps"
+            )
+    return checkpoint
+
+
+def _refuse_foreign(content: Any, path: Path) -> None:
+    keys = sorted(map(str, content)) if isinstance(content, dict) else []
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = ", ".join(keys[:4]) or type(content).__name__
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this program (it holds {found}, …); `train` writes one"
+        )
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {content.get('format_version')}, this program reads {FORMAT_VERSION}"
+        )
+    missing = [f.name for f in fields(Checkpoint) if f.name not in content]
+    if missing:
+        raise CheckpointError(
+            f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again"
+        )
+
+
+def restore_network(checkpoint: Checkpoint, path: Path) -> torch.nn.Module:
+    """The network of a checkpoint, in evaluation mode; `path` is for the error message.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture that the checkpoint names.
+    """
+    from extract.networks import NetworkConfig, build_network
+
+    described = NetworkConfig(**checkpoint.network | {"weights": None})
+    network = build_network(described, len(checkpoint.class_names))
+    try:
+        network.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(
+            f"{path}: holds weights of another network than {described.arch} for "
+            f"{len(checkpoint.class_names)} classes ({first})"
+        ) from error
+    return network.eval()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

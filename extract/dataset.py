@@ -1,0 +1,141 @@
+"""A data set's description, and the images it stands for.
+
+The description travels in every checkpoint and store; from it the very same splits are made again.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
+from extract.longtail import split_source
+from extract.sources import SOURCES, Source
+from store.errors import UserError
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What the images are.
+
+    Attributes:
+        dataset: a name in `SOURCES`.
+        root: folder of the images; None for the embedded digits.
+        imbalance_factor: largest over smallest class count of the long-tailed subset; None keeps all.
+        val_per_class: validation images a class held out of training.
+        skip_bad_images: leave out what cannot be decoded, and list it in `skipped`.
+        skipped: names of the images left out, relative to root.
+        download: let torchvision fetch CIFAR.
+    """
+
+    dataset: str = "digits"
+    root: str | None = None
+    imbalance_factor: float | None = None
+    val_per_class: int = 0
+    skip_bad_images: bool = False
+    skipped: tuple[str, ...] = ()
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits that a description stands for.
+
+    Attributes:
+        config: the description, with `skipped` filled in.
+        class_names: K names.
+        train, val, test: the splits; val may be None.
+        fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
+    """
+
+    config: DatasetConfig
+    class_names: list[str]
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet
+    fingerprint: str
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) training images of each class."""
+        return np.bincount(self.train.label, minlength=len(self.class_names))
+
+    @property
+    def splits(self) -> dict[str, ImageSet]:
+        present = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in present.items() if split is not None}
+
+
+def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> Dataset:
+    """Make a description's splits: list the source, drop what is skipped, take the long tail, decode.
+
+    Images of up to 64 pixels a side come decoded; larger ones stay paths.
+
+    Raises:
+        UserError: whatever is wrong with the images or the description, by name.
+    """
+    if config.val_per_class < 0:
+        raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
+    if config.dataset != "digits" and config.root is None:
+        raise UserError(
+            f"--dataset {config.dataset} needs --root, the folder that holds the images"
+        )
+    root = Path(config.root) if config.root is not None else Path()
+    source = SOURCES[config.dataset](root, config.download)
+    source, config = _without_bad_images(source, config, root, progress)
+    if config.val_per_class and "val" in source.splits:
+        raise UserError(
+            f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two"
+        )
+
+    everything = source.splits["train"]
+    train_index, val_index = split_source(
+        everything.label, len(source.class_names), config.imbalance_factor, config.val_per_class
+    )
+    splits = dict(source.splits, train=everything.take(train_index))
+    if config.val_per_class:
+        splits["val"] = everything.take(val_index)
+    fingerprint = _fingerprint(source.class_names, splits, root)
+    for name, split in splits.items():
+        if not split.in_memory and image_size <= IN_MEMORY_SIZE:
+            splits[name] = decode(split, image_size, progress, name)
+    return Dataset(
+        config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
+    )
+
+
+def _without_bad_images(
+    source: Source, config: DatasetConfig, root: Path, progress: Progress
+) -> tuple[Source, DatasetConfig]:
+    if not config.skip_bad_images or config.dataset != "imagefolder":
+        return source, config
+    if config.skipped:  # found by an earlier phase: the same images stay out, whatever they are now
+        bad = {root / name for name in config.skipped}
+    else:
+        paths = [path for split in source.splits.values() for path in split.images]
+        bad = set(find_unreadable(paths, progress))
+    splits = {}
+    for name, split in source.splits.items():
+        keep = np.array([path not in bad for path in split.images])
+        splits[name] = split.take(np.flatnonzero(keep))
+    emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
+    if emptied:
+        name = source.class_names[min(emptied)]
+        raise UserError(f"{root / 'train' / name}: no readable image is left in this class")
+    names = tuple(sorted(path.relative_to(root).as_posix() for path in bad))
+    return Source(source.class_names, splits), replace(config, skipped=names)
+
+
+def _fingerprint(class_names: list[str], splits: dict[str, ImageSet], root: Path) -> str:
+    digest = hashlib.sha256(repr(class_names).encode())
+    for name, split in sorted(splits.items()):
+        digest.update(f"{name} {len(split)}".encode())
+        digest.update(split.label.tobytes())
+        digest.update(split.sample_index.tobytes())
+        if split.in_memory:
+            digest.update(split.images.numpy().tobytes())
+        else:
+            digest.update("\n".join(p.relative_to(root).as_posix() for p in split.images).encode())
+    return digest.hexdigest()

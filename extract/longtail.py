@@ -1,0 +1,75 @@
+"""Long-tailed subsets of a balanced source, by the protocol of class-balanced loss and LDAM-DRW.
+
+Class index order is frequency order: class 0 keeps the most images, the last class the fewest.
+"""
+
+import numpy as np
+
+from store.errors import UserError
+
+SUBSET_SEED = 0  # LDAM-DRW's choice, so that everybody's "CIFAR-10-LT" holds the same images
+
+
+def long_tail_counts(n_max: int, n_classes: int, imbalance_factor: float) -> list[int]:
+    """Images to keep in each class: exponential from n_max down to n_max / imbalance_factor.
+
+    n_c = int(n_max · (1 / IM) ** (c / (K − 1))), truncated (Cui et al. 2019, sec. 5.1).
+
+    Raises:
+        UserError: the factor is below 1 (or not a number), or leaves a class without an image.
+    """
+    if not imbalance_factor >= 1 or imbalance_factor == float("inf"):
+        raise UserError(
+            f"--imbalance-factor {imbalance_factor:g}: must be 1 (balanced) or more; "
+            "it is the largest class's count over the smallest's"
+        )
+    ratio = 1 / imbalance_factor
+    counts = [int(n_max * ratio ** (c / (n_classes - 1))) for c in range(n_classes)]
+    if counts[-1] < 1:
+        raise UserError(
+            f"--imbalance-factor {imbalance_factor:g}: leaves class {counts.index(0)} of {n_classes} "
+            f"without an image; with {n_max} in the smallest class the most is {n_max}"
+        )
+    return counts
+
+
+def split_source(
+    label: np.ndarray, n_classes: int, imbalance_factor: float | None, val_per_class: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the training images and a balanced validation split among a source's training images.
+
+    Validation images come from those that the long-tailed subset leaves out, as far as a class has any,
+    and otherwise from the end of the class's training images.
+
+    Args:
+        label: (N,) int class of every training image of the source; every class has at least one.
+        n_classes: K.
+        imbalance_factor: None keeps every image.
+        val_per_class: validation images of each class, 0 for none.
+
+    Returns:
+        (train_index, val_index), int64 indices into `label`, in order of class.
+
+    Raises:
+        UserError: a bad factor, or a class too small to spare `val_per_class` images.
+    """
+    per_class = np.bincount(label, minlength=n_classes)
+    if imbalance_factor is None:
+        counts = per_class.tolist()
+    else:
+        counts = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
+    rng = np.random.RandomState(SUBSET_SEED)
+    train, val = [], []
+    for class_id, count in enumerate(counts):
+        index = np.flatnonzero(label == class_id)
+        rng.shuffle(index)
+        # The subset is the first `count`; its leftovers serve validation before it does.
+        n_train = min(count, len(index) - val_per_class)
+        if n_train < 1:
+            raise UserError(
+                f"--val-per-class {val_per_class}: class {class_id} has {len(index)} training images, "
+                "and one at least must remain to train on"
+            )
+        train.append(index[:n_train])
+        val.append(index[n_train : n_train + val_per_class])
+    return np.concatenate(train), np.concatenate(val)

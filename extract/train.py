@@ -1,0 +1,230 @@
+"""Phase I: all classes, all layers (paper, sec. 4.1), resumable at every epoch."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.progress import Progress
+from torch.nn.functional import cross_entropy
+
+from extract.batches import Batch, training_batches
+from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from extract.dataset import Dataset, DatasetConfig, load_dataset
+from extract.device import Compute, make_deterministic, resolve_device
+from extract.evaluate import predict
+from extract.networks import Network, NetworkConfig, build_network
+from extract.recipe import TrainConfig, learning_rate
+from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
+from store.atomic import write_json, write_text
+from store.errors import UserError
+
+MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite"}  # on resuming; the rest may not
+
+
+@dataclass
+class Training:
+    """Everything that changes from epoch to epoch."""
+
+    network: Network
+    optimizer: torch.optim.SGD
+    epoch: int
+    history: list[dict[str, Any]]
+
+
+def train(config: TrainConfig, progress: Progress) -> Checkpoint:
+    """Train a network; keep `checkpoint.pt`, `metrics.csv` and `config.json` in `config.out`.
+
+    The checkpoint is written before the first epoch and after each one, so that an interrupted run goes
+    on, with `resume`, to the same weights as an uninterrupted one.
+
+    Raises:
+        UserError: whatever is wrong with the data, the options or the folder.
+    """
+    config = config.resolved()
+    previous = _previous(config)
+    compute = Compute(
+        resolve_device(config.device), config.precision, config.batch_size, config.workers
+    )
+    make_deterministic()
+    dataset = load_dataset(config.dataset, config.image_size, progress)
+    if previous and previous.fingerprint != dataset.fingerprint:
+        raise CheckpointError(
+            f"{config.out}: the images or labels changed since this run began; start anew"
+        )
+    config = replace(config, dataset=dataset.config)
+    transform = Transform(**previous.transform) if previous else _transform(config, dataset)
+    training = _begin(config, len(dataset.class_names), previous, compute)
+    checkpoint = _keep(training, config, dataset, transform)
+
+    task = progress.add_task("training", total=config.epochs, completed=training.epoch, status="")
+    while training.epoch < config.epochs:
+        started = time.perf_counter()
+        # Each epoch has a generator of its own, so a resumed run draws what an uninterrupted one does.
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
+        batches = training_batches(dataset.train, transform, generator, compute)
+        row = _epoch(training, batches, config, len(dataset.train), compute)
+        if training.epoch % config.eval_every == 0 or training.epoch == config.epochs:
+            name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
+            predicted = predict(training.network, held_out, transform, compute, progress)
+            row[f"{name}_accuracy"] = 100 * float((predicted == held_out.label).mean())
+        training.history.append(row | {"seconds": time.perf_counter() - started})
+        checkpoint = _keep(training, config, dataset, transform)
+        status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
+        progress.update(task, completed=training.epoch, status=status)
+    return checkpoint
+
+
+def _epoch(
+    training: Training,
+    batches: Iterator[Batch],
+    config: TrainConfig,
+    n_images: int,
+    compute: Compute,
+) -> dict[str, Any]:
+    network, optimizer = training.network.train(), training.optimizer
+    steps = math.ceil(n_images / config.batch_size)
+    total_loss = torch.zeros((), device=compute.device)
+    n_correct = torch.zeros((), device=compute.device)
+    for step, (images, labels) in enumerate(batches):
+        optimizer.param_groups[0]["lr"] = learning_rate(config, training.epoch + step / steps)
+        with compute.autocast():
+            logits = network(images.contiguous(memory_format=compute.memory_format))
+        loss = cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.detach() * len(labels)
+        n_correct += (logits.argmax(dim=1) == labels).sum()
+    mean_loss = total_loss.item() / n_images
+    if not math.isfinite(mean_loss):
+        raise UserError(
+            f"{config.out}: the loss became {mean_loss} in epoch {training.epoch + 1} at lr "
+            f"{optimizer.param_groups[0]['lr']:g}; start anew with a lower --lr or more --warmup-epochs"
+        )
+    training.epoch += 1
+    return {
+        "epoch": training.epoch,
+        "lr": optimizer.param_groups[0]["lr"],
+        "loss": mean_loss,
+        "train_accuracy": 100 * n_correct.item() / n_images,
+    }
+
+
+def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
+    """The options of the run in `out`, with those given anew for this call.
+
+    Args:
+        out: folder of the run.
+        given: options named by the user, flat: those of the network and the data set among them.
+    """
+    stored = _stored_config(load_checkpoint(Path(out) / "checkpoint.pt"))
+    network = {k: v for k, v in given.items() if k in asdict(stored.network)}
+    dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
+    own = {k: v for k, v in given.items() if k not in network and k not in dataset}
+    return replace(
+        stored,
+        **own | {"out": out, "resume": True},
+        network=replace(stored.network, **network),
+        dataset=replace(stored.dataset, **dataset),
+    )
+
+
+def _stored_config(checkpoint: Checkpoint) -> TrainConfig:
+    content = dict(checkpoint.config)
+    network, dataset = content.pop("network"), content.pop("dataset")
+    return TrainConfig(
+        **content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset)
+    )
+
+
+def _previous(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint to go on from, after refusing one that this run may not replace or continue."""
+    path = Path(config.out) / "checkpoint.pt"
+    if not config.resume and (config.overwrite or not path.exists()):
+        return None
+    previous = load_checkpoint(path)
+    if not config.resume:
+        state = "a finished run" if previous.optimizer is None else "an unfinished run"
+        way_on = "" if previous.optimizer is None else "--resume to continue it, "
+        raise UserError(
+            f"{config.out}: already holds {state} (epoch {previous.epoch} of "
+            f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
+        )
+    if previous.optimizer is None:
+        raise UserError(
+            f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume"
+        )
+    stored, asked = asdict(_stored_config(previous)), asdict(config)
+    asked["dataset"]["root"] = stored["dataset"]["root"]  # a moved root is told by the fingerprint
+    for name in stored.keys() - MAY_CHANGE:
+        if stored[name] != asked[name]:
+            raise UserError(
+                f"{config.out}: cannot resume: {name} was {stored[name]}, this run asks {asked[name]}; "
+                "leave the option out, or start anew with --overwrite"
+            )
+    return previous
+
+
+def _transform(config: TrainConfig, dataset: Dataset) -> Transform:
+    size = config.image_size
+    if dataset.train.in_memory and dataset.train.images.shape[-1] != size:
+        native = dataset.train.images.shape[-1]
+        raise UserError(
+            f"--image-size {size}: {config.dataset.dataset} images are {native}×{native}, which suits the "
+            "networks with a CIFAR stem (resnet32, resnet18-cifar, …)"
+        )
+    pretrained = config.network.weights is not None
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else channel_statistics(dataset.train)
+    return Transform(size, mean, std, flip=config.dataset.dataset != "digits")
+
+
+def _begin(
+    config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute
+) -> Training:
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = build_network(config.network, n_classes)
+    if previous:
+        network.load_state_dict(previous.state)
+    network.to(compute.device, memory_format=compute.memory_format)
+    optimizer = torch.optim.SGD(
+        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
+    )
+    if previous:
+        optimizer.load_state_dict(previous.optimizer)
+    return Training(
+        network,
+        optimizer,
+        previous.epoch if previous else 0,
+        list(previous.history) if previous else [],
+    )
+
+
+def _keep(
+    training: Training, config: TrainConfig, dataset: Dataset, transform: Transform
+) -> Checkpoint:
+    out = Path(config.out)
+    going_on = training.epoch < config.epochs
+    checkpoint = Checkpoint(
+        network=asdict(config.network),
+        dataset=asdict(dataset.config),
+        transform=asdict(transform),
+        class_names=dataset.class_names,
+        class_counts=dataset.class_counts.tolist(),
+        fingerprint=dataset.fingerprint,
+        state={name: tensor.cpu() for name, tensor in training.network.state_dict().items()},
+        epoch=training.epoch,
+        config=asdict(config),
+        optimizer=training.optimizer.state_dict() if going_on else None,
+        history=training.history,
+    )
+    write_json(out / "config.json", asdict(config))
+    if training.history:
+        write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
+    save_checkpoint(checkpoint, out / "checkpoint.pt")  # last: the other two may be older, never it
+    return checkpoint

@@ -1,0 +1,1 @@
+"""Phase II: from cached features to a better FC layer."""
