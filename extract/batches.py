@@ -58,9 +58,7 @@ def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) 
 class _Files(TorchDataset):
     """Image files for worker processes; a bad one comes back as its message, to be raised at home."""
 
-    def __init__(
-        self, split: ImageSet, transform: Transform, order: list[int], seeds: list[int] | None
-    ):
+    def __init__(self, split: ImageSet, transform: Transform, order: list[int], seeds: list[int] | None):
         self.paths, self.transform, self.order, self.seeds = split.images, transform, order, seeds
 
     def __len__(self) -> int:
@@ -82,9 +80,7 @@ def _collate(
     for image, _ in samples:
         if isinstance(image, str):
             return image, torch.empty(0)
-    return torch.stack([image for image, _ in samples]), torch.tensor(
-        [index for _, index in samples]
-    )
+    return torch.stack([image for image, _ in samples]), torch.tensor([index for _, index in samples])
 
 
 def _loader(files: _Files, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

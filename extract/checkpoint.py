@@ -70,9 +70,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(
-            f"{path}: expected a checkpoint file, found {found}; `train` writes one"
-        )
+        raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -110,30 +108,7 @@ def _refuse_foreign(content: Any, path: Path) -> None:
         )
     missing = [f.name for f in fields(Checkpoint) if f.name not in content]
     if missing:
-        raise CheckpointError(
-            f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again"
-        )
-
-
-def restore_network(checkpoint: Checkpoint, path: Path) -> torch.nn.Module:
-    """The network of a checkpoint, in evaluation mode; `path` is for the error message.
-
-    Raises:
-        CheckpointError: the weights are not those of the architecture that the checkpoint names.
-    """
-    from extract.networks import NetworkConfig, build_network
-
-    described = NetworkConfig(**checkpoint.network | {"weights": None})
-    network = build_network(described, len(checkpoint.class_names))
-    try:
-        network.load_state_dict(checkpoint.state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(
-            f"{path}: holds weights of another network than {described.arch} for "
-            f"{len(checkpoint.class_names)} classes ({first})"
-        ) from error
-    return network.eval()
+        raise CheckpointError(f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again")
 
 
 def file_digest(path: Path) -> str:

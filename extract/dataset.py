@@ -10,33 +10,11 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
+from extract.config import DatasetConfig
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
 from extract.longtail import split_source
 from extract.sources import SOURCES, Source
 from store.errors import UserError
-
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """What the images are.
-
-    Attributes:
-        dataset: a name in `SOURCES`.
-        root: folder of the images; None for the embedded digits.
-        imbalance_factor: largest over smallest class count of the long-tailed subset; None keeps all.
-        val_per_class: validation images a class held out of training.
-        skip_bad_images: leave out what cannot be decoded, and list it in `skipped`.
-        skipped: names of the images left out, relative to root.
-        download: let torchvision fetch CIFAR.
-    """
-
-    dataset: str = "digits"
-    root: str | None = None
-    imbalance_factor: float | None = None
-    val_per_class: int = 0
-    skip_bad_images: bool = False
-    skipped: tuple[str, ...] = ()
-    download: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,16 +57,14 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
     if config.dataset != "digits" and config.root is None:
-        raise UserError(
-            f"--dataset {config.dataset} needs --root, the folder that holds the images"
-        )
-    root = Path(config.root) if config.root is not None else Path()
+        raise UserError(f"--dataset {config.dataset} needs --root, the folder that holds the images")
+    # An absolute root, so that the description still holds in another working folder.
+    root = Path(config.root).resolve() if config.root is not None else Path()
+    config = replace(config, root=str(root) if config.root is not None else None)
     source = SOURCES[config.dataset](root, config.download)
     source, config = _without_bad_images(source, config, root, progress)
     if config.val_per_class and "val" in source.splits:
-        raise UserError(
-            f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two"
-        )
+        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
 
     everything = source.splits["train"]
     train_index, val_index = split_source(

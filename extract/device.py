@@ -56,9 +56,7 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: unknown; expected auto, cpu, cuda or cuda:N")
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_devices:
-        raise UserError(
-            f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu"
-        )
+        raise UserError(f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu")
     return device
 
 

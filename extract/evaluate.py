@@ -1,44 +1,42 @@
-"""A network's answers on images: the one way every phase runs it in evaluation."""
+"""Accuracy on images, end to end: what a deployed checkpoint does."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
-import torch
+import pandas as pd
 from rich.progress import Progress
 
-from extract.batches import evaluation_batches
-from extract.device import Compute
-from extract.images import ImageSet
-from extract.networks import Network, pool
-from extract.transforms import Transform
+from analysis.accuracy import per_class_frame
+from extract.config import EvaluateConfig
+from extract.device import Compute, make_deterministic, resolve_device
+from extract.inference import by_class, predict
+from extract.restore import restore
+from store.errors import UserError, check_at_least
 
 
-def by_class(split: ImageSet) -> ImageSet:
-    """The split in the store's row order: by label, then by place in the source."""
-    return split.take(np.lexsort((split.sample_index, split.label)))
+def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
+    """Run a checkpoint's network, Phase I's or one with a fine-tuned head, on the images of a split.
 
+    Rows and batches are those of `extract`, so that cached and direct accuracies agree image by image.
 
-@torch.inference_mode()
-def feature_maps(
-    network: Network, split: ImageSet, transform: Transform, compute: Compute
-) -> Iterator[torch.Tensor]:
-    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device as computed."""
-    network.eval()
-    for images, _ in evaluation_batches(split, transform, compute):
-        with compute.autocast():
-            maps = network.features(images.contiguous(memory_format=compute.memory_format))
-        yield maps
+    Returns:
+        The per-class frame.
 
-
-@torch.inference_mode()
-def predict(
-    network: Network, split: ImageSet, transform: Transform, compute: Compute, progress: Progress
-) -> np.ndarray:
-    """(N,) int64 predicted class of every image of a split."""
-    task = progress.add_task("evaluating", total=len(split), status="")
-    predictions = []
-    for maps in feature_maps(network, split, transform, compute):
-        predictions.append(network.classify(pool(maps)).argmax(dim=1).cpu())
-        progress.advance(task, len(maps))
-    progress.remove_task(task)
-    return torch.cat(predictions).numpy()
+    Raises:
+        UserError: the checkpoint, its images or the split cannot be used.
+    """
+    check_at_least(config, batch_size=1, workers=0)
+    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    make_deterministic()
+    restored = restore(Path(config.ckpt), config.root, progress)
+    if config.split not in restored.dataset.splits:
+        present = ", ".join(restored.dataset.splits)
+        raise UserError(
+            f"--split {config.split}: this data set has {present}; train with --val-per-class for val"
+        )
+    split = by_class(restored.dataset.splits[config.split])
+    network = restored.network.to(compute.device, memory_format=compute.memory_format)
+    prediction = predict(network, split, restored.transform, compute, progress)
+    checkpoint = restored.checkpoint
+    counts = np.asarray(checkpoint.class_counts)
+    return per_class_frame(split.label, prediction, checkpoint.class_names, counts, config.shot_rule)

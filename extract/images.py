@@ -76,9 +76,7 @@ def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
 def decode(image_set: ImageSet, size: int, progress: Progress, what: str) -> ImageSet:
     """Read every file of a set into memory as uint8 (N, 3, size, size)."""
     images = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8)
-    decoded = _parallel(
-        lambda path: resize_and_crop(read_image(path), size, size), image_set.images
-    )
+    decoded = _parallel(lambda path: resize_and_crop(read_image(path), size, size), image_set.images)
     task = progress.add_task(f"reading {what} images", total=len(image_set), status="")
     for row, image in enumerate(decoded):
         images[row] = image

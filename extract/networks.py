@@ -12,22 +12,8 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from extract.config import NetworkConfig
 from store.errors import UserError
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """What the network is.
-
-    Attributes:
-        arch: a name in `ARCHITECTURES`, or one of torchvision's residual networks.
-        width: channels of the first stage, for the networks with a CIFAR stem; None for the usual.
-        weights: torchvision's name of pre-trained weights ("DEFAULT"), or None for random ones.
-    """
-
-    arch: str = "resnet32"
-    width: int | None = None
-    weights: str | None = None
 
 
 class Network(nn.Module):
@@ -112,9 +98,7 @@ def build_network(config: NetworkConfig, n_classes: int) -> Network:
             raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")
         return _cifar_network(CIFAR_ARCHITECTURES[config.arch], config.width, n_classes)
     if config.width is not None:
-        raise UserError(
-            f"--width: {config.arch} is of fixed width; a CIFAR-stem network can be narrowed"
-        )
+        raise UserError(f"--width: {config.arch} is of fixed width; a CIFAR-stem network can be narrowed")
     return _torchvision_network(config, n_classes)
 
 
@@ -149,9 +133,7 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
 
 def _torchvision_network(config: NetworkConfig, n_classes: int) -> Network:
     if config.arch not in torchvision.models.list_models(module=torchvision.models):
-        raise UserError(
-            f"--arch {config.arch}: unknown; expected one of {', '.join(ARCHITECTURES)}"
-        )
+        raise UserError(f"--arch {config.arch}: unknown; expected one of {', '.join(ARCHITECTURES)}")
     with torch.device("meta"):
         refuse_other_heads(torchvision.models.get_model(config.arch), config.arch)
     try:
@@ -174,9 +156,7 @@ def refuse_other_heads(model: nn.Module, arch: str) -> None:
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         reason = "it pools by attention, so it has no feature map under its classifier"
     elif len(linear) != 1:
-        reason = (
-            f"it ends in {len(linear)} FC layers ({', '.join(linear[:3])}…)" if linear else "no FC"
-        )
+        reason = f"it ends in {len(linear)} FC layers ({', '.join(linear[:3])}…)" if linear else "no FC"
     else:
         reason = f"layers stand between its pooling and its FC layer {linear[0]!r}, or its layout is unknown"
     raise UserError(

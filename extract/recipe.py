@@ -1,17 +1,16 @@
-"""Phase I's options, and the learning-rate schedules that go by a name."""
+"""Learning-rate schedules that go by a name."""
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from extract.dataset import DatasetConfig
-from extract.networks import NetworkConfig, default_image_size
-from store.errors import UserError
+if TYPE_CHECKING:
+    from extract.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A schedule and what goes with it. Milestones, where the rate falls tenfold, are shares of the epochs."""
+    """A schedule and what goes with it. Milestones (the rate falls tenfold) are shares of the epochs."""
 
     epochs: int
     lr: float = 0.1
@@ -30,65 +29,7 @@ RECIPES = {
 }
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Options of `train`, the network's and the data set's among them.
-
-    None stands for what the recipe (or, for the image size, the architecture) says.
-    """
-
-    out: Annotated[str, "folder of the checkpoint and metrics"] = "runs/phase1"
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    image_size: Annotated[int | None, "side of the images in pixels"] = None
-    recipe: Annotated[
-        Literal["short", "cosine", "cifar-lt", "inaturalist"], "preset of the options below it"
-    ] = "short"
-    epochs: Annotated[int | None, "passes over the training images"] = None
-    batch_size: Annotated[int | None, "images a step"] = None
-    lr: Annotated[float | None, "initial learning rate"] = None
-    schedule: Annotated[Literal["step", "cosine"] | None, "course of the learning rate"] = None
-    warmup_epochs: Annotated[int | None, "epochs of linear warm-up"] = None
-    weight_decay: Annotated[float | None, "L2 penalty on all weights"] = None
-    momentum: Annotated[float, "of SGD"] = 0.9
-    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = (
-        "fp32"
-    )
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
-    eval_every: Annotated[int, "epochs between accuracies on val (or test)"] = 10
-    seed: Annotated[int, "of the initial weights, the order and the augmentation"] = 0
-    resume: Annotated[bool, "go on from the checkpoint in --out, with its options"] = False
-    overwrite: Annotated[bool, "replace an earlier run in --out"] = False
-
-    def resolved(self) -> "TrainConfig":
-        """The same with values in place of None.
-
-        Raises:
-            UserError: a value out of its range.
-        """
-        recipe = RECIPES[self.recipe]
-        names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
-        values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
-        size = default_image_size(self.network.arch) if self.image_size is None else self.image_size
-        config = replace(self, image_size=size, **values)
-        lowest = {
-            "epochs": 1,
-            "batch_size": 1,
-            "image_size": 8,
-            "eval_every": 1,
-            "workers": 0,
-            "seed": 0,
-        }
-        lowest |= {"lr": 0, "warmup_epochs": 0, "weight_decay": 0, "momentum": 0}
-        for name, least in lowest.items():
-            value = getattr(config, name)
-            if not least <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
-        return config
-
-
-def learning_rate(config: TrainConfig, epoch: float) -> float:
+def learning_rate(config: "TrainConfig", epoch: float) -> float:
     """The rate at one moment of a resolved config; `epoch` counts finished epochs and their fractions."""
     if epoch < config.warmup_epochs:
         return config.lr * epoch / config.warmup_epochs

@@ -40,9 +40,7 @@ def digits() -> Source:
     scaled = torch.nn.functional.interpolate(grey, (32, 32), mode="bilinear", align_corners=False)
     images = scaled.round().to(torch.uint8).expand(-1, 3, -1, -1)
     rng = np.random.RandomState(0)
-    test = [
-        rng.permutation(np.flatnonzero(data.target == c))[:DIGITS_TEST_PER_CLASS] for c in range(10)
-    ]
+    test = [rng.permutation(np.flatnonzero(data.target == c))[:DIGITS_TEST_PER_CLASS] for c in range(10)]
     test = np.sort(np.concatenate(test))
     train = np.setdiff1d(np.arange(len(images)), test)
     everything = _image_set(images.contiguous(), data.target)
@@ -54,13 +52,10 @@ def cifar(name: str, root: Path, download: bool) -> Source:
     """CIFAR-10 or CIFAR-100 as torchvision stores it, checked against torchvision's own checksums."""
     import torchvision
 
-    dataset = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[
-        name
-    ]
+    dataset = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     try:
         parts = {
-            split: dataset(root, train=split == "train", download=download)
-            for split in ("train", "test")
+            split: dataset(root, train=split == "train", download=download) for split in ("train", "test")
         }
     except RuntimeError as error:
         raise UserError(
@@ -68,9 +63,7 @@ def cifar(name: str, root: Path, download: bool) -> Source:
             "or --root with the folder that torchvision filled"
         ) from error
     splits = {
-        split: _image_set(
-            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), part.targets
-        )
+        split: _image_set(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), part.targets)
         for split, part in parts.items()
     }
     return Source(list(parts["train"].classes), splits)
@@ -84,9 +77,7 @@ def image_folder(root: Path) -> Source:
             images, or a val or test class that train does not have.
     """
     if not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*"
-        )
+        raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
     for split in ("train", "test"):
         if not (root / split).is_dir():
             found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
@@ -130,9 +121,7 @@ def _list_split(folder: Path, class_names: list[str]) -> ImageSet:
 
 
 def _is_image(path: Path) -> bool:
-    return (
-        path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    )
+    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
 SOURCES: dict[str, Callable[[Path, bool], Source]] = {

@@ -14,11 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from extract.batches import Batch, training_batches
 from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from extract.dataset import Dataset, DatasetConfig, load_dataset
+from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.dataset import Dataset, load_dataset
 from extract.device import Compute, make_deterministic, resolve_device
-from extract.evaluate import predict
-from extract.networks import Network, NetworkConfig, build_network
-from extract.recipe import TrainConfig, learning_rate
+from extract.inference import predict
+from extract.networks import Network, build_network, default_image_size
+from extract.recipe import learning_rate
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
 from store.errors import UserError
@@ -46,16 +47,14 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
         UserError: whatever is wrong with the data, the options or the folder.
     """
     config = config.resolved()
+    if config.image_size is None:
+        config = replace(config, image_size=default_image_size(config.network.arch))
     previous = _previous(config)
-    compute = Compute(
-        resolve_device(config.device), config.precision, config.batch_size, config.workers
-    )
+    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     dataset = load_dataset(config.dataset, config.image_size, progress)
     if previous and previous.fingerprint != dataset.fingerprint:
-        raise CheckpointError(
-            f"{config.out}: the images or labels changed since this run began; start anew"
-        )
+        raise CheckpointError(f"{config.out}: the images or labels changed since this run began; start anew")
     config = replace(config, dataset=dataset.config)
     transform = Transform(**previous.transform) if previous else _transform(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
@@ -137,9 +136,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
 def _stored_config(checkpoint: Checkpoint) -> TrainConfig:
     content = dict(checkpoint.config)
     network, dataset = content.pop("network"), content.pop("dataset")
-    return TrainConfig(
-        **content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset)
-    )
+    return TrainConfig(**content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset))
 
 
 def _previous(config: TrainConfig) -> Checkpoint | None:
@@ -156,9 +153,7 @@ def _previous(config: TrainConfig) -> Checkpoint | None:
             f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
         )
     if previous.optimizer is None:
-        raise UserError(
-            f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume"
-        )
+        raise UserError(f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume")
     stored, asked = asdict(_stored_config(previous)), asdict(config)
     asked["dataset"]["root"] = stored["dataset"]["root"]  # a moved root is told by the fingerprint
     for name in stored.keys() - MAY_CHANGE:
@@ -183,9 +178,7 @@ def _transform(config: TrainConfig, dataset: Dataset) -> Transform:
     return Transform(size, mean, std, flip=config.dataset.dataset != "digits")
 
 
-def _begin(
-    config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute
-) -> Training:
+def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = build_network(config.network, n_classes)
@@ -205,9 +198,7 @@ def _begin(
     )
 
 
-def _keep(
-    training: Training, config: TrainConfig, dataset: Dataset, transform: Transform
-) -> Checkpoint:
+def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
     out = Path(config.out)
     going_on = training.epoch < config.epochs
     checkpoint = Checkpoint(

@@ -49,9 +49,7 @@ def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def augment_batch(
-    images: torch.Tensor, transform: Transform, generator: torch.Generator
-) -> torch.Tensor:
+def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.Generator) -> torch.Tensor:
     """Pad, crop at random and flip a whole batch with one gather.
 
     Args:

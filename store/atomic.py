@@ -68,6 +68,4 @@ def refuse_existing(path: Path, what: str, overwrite: bool) -> None:
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise UserError(
-        f"{path}: already exists; pass --overwrite to replace this {what}, or name another"
-    )
+    raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")

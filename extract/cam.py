@@ -1,0 +1,26 @@
+"""Class activation maps (paper, eq. 1): where in an image the evidence for its class lies."""
+
+import torch
+
+
+def class_activation_maps(
+    feature_map: torch.Tensor, weight: torch.Tensor, label: torch.Tensor
+) -> torch.Tensor:
+    """The true class's activation at every position, min-max normalised image by image.
+
+    cam[b, h, w] = Σ_c weight[label[b], c] · feature_map[b, h, w, c]: no ReLU and no bias, since neither
+    survives the normalisation to [0, 1] as evidence. A constant map, which singles out no position,
+    becomes 0 everywhere.
+
+    Args:
+        feature_map: (B, H, W, C).
+        weight: (K, C), the FC layer's.
+        label: (B,) int64.
+
+    Returns:
+        (B, H, W) float32 in [0, 1]; exactly 0 at each image's minimum and 1 at its maximum.
+    """
+    cam = torch.einsum("bhwc,bc->bhw", feature_map.float(), weight.float()[label])
+    lowest = cam.amin(dim=(1, 2), keepdim=True)
+    span = cam.amax(dim=(1, 2), keepdim=True) - lowest
+    return (cam - lowest) / torch.where(span > 0, span, 1)

@@ -1,0 +1,116 @@
+"""Options of Phase I's commands: the one home of their defaults and meanings.
+
+A field whose type is `Annotated` is an option of the command line, and the annotation its help. Nothing heavy
+is imported here, so that `--help` answers at once.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from extract.recipe import RECIPES
+from store.errors import check_at_least
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What the images are. It travels in every checkpoint and store.
+
+    `skipped` is no option: it lists the images, relative to root, that `skip_bad_images` left out.
+    """
+
+    dataset: Annotated[Literal["digits", "cifar10", "cifar100", "imagefolder"], "where images come from"] = (
+        "digits"
+    )
+    root: Annotated[str | None, "folder of the images (none for digits)"] = None
+    imbalance_factor: Annotated[
+        float | None, "largest over smallest class of the long-tailed subset; all images without it"
+    ] = None
+    val_per_class: Annotated[int, "validation images a class, held out of training"] = 0
+    skip_bad_images: Annotated[bool, "go on without images that cannot be decoded, and list them"] = False
+    skipped: tuple[str, ...] = ()
+    download: Annotated[bool, "let torchvision fetch CIFAR into --root"] = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the network is. It travels in every checkpoint and store."""
+
+    arch: Annotated[
+        str,
+        "for small images resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; else resnet18, 34, 50, 101, 152",
+    ] = "resnet32"
+    width: Annotated[int | None, "channels of the first stage of a network for small images"] = None
+    weights: Annotated[str | None, "torchvision's pre-trained weights, DEFAULT say"] = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `train`, the network's and the data set's among them.
+
+    None stands for what the recipe (or, for the image size, the architecture) says.
+    """
+
+    out: Annotated[str, "folder of the checkpoint and metrics"] = "runs/phase1"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    image_size: Annotated[int | None, "side of the images in pixels"] = None
+    recipe: Annotated[
+        Literal["short", "cosine", "cifar-lt", "inaturalist"], "preset of the options below it"
+    ] = "short"
+    epochs: Annotated[int | None, "passes over the training images"] = None
+    batch_size: Annotated[int | None, "images a step"] = None
+    lr: Annotated[float | None, "initial learning rate"] = None
+    schedule: Annotated[Literal["step", "cosine"] | None, "course of the learning rate"] = None
+    warmup_epochs: Annotated[int | None, "epochs of linear warm-up"] = None
+    weight_decay: Annotated[float | None, "L2 penalty on all weights"] = None
+    momentum: Annotated[float, "of SGD"] = 0.9
+    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    workers: Annotated[int, "processes that decode large images"] = 2
+    eval_every: Annotated[int, "epochs between accuracies on val (or test)"] = 10
+    seed: Annotated[int, "of the initial weights, the order and the augmentation"] = 0
+    resume: Annotated[bool, "go on from the checkpoint in --out, with its options"] = False
+    overwrite: Annotated[bool, "replace an earlier run in --out"] = False
+
+    def resolved(self) -> "TrainConfig":
+        """The same with values in place of None.
+
+        Raises:
+            UserError: a value out of its range.
+        """
+        recipe = RECIPES[self.recipe]
+        names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
+        values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
+        config = replace(self, **values)
+        check_at_least(config, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
+        check_at_least(config, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
+        return config
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Options of `extract`."""
+
+    ckpt: Annotated[str, "checkpoint that `train` wrote"]
+    store: Annotated[str, "store to write, a path that ends in .zarr"] = "feats.zarr"
+    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
+    map_dtype: Annotated[Literal["float16", "float32"], "dtype of the stored feature maps"] = "float16"
+    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
+    batch_size: Annotated[int, "images at a time"] = 128
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    workers: Annotated[int, "processes that decode large images"] = 2
+    overwrite: Annotated[bool, "replace an existing store"] = False
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Options of `evaluate`."""
+
+    ckpt: Annotated[str, "checkpoint that `train` or `finetune` wrote"]
+    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
+    split: Annotated[Literal["train", "val", "test"], "images to evaluate on"] = "test"
+    shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
+    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
+    batch_size: Annotated[int, "images at a time"] = 128
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    workers: Annotated[int, "processes that decode large images"] = 2

@@ -1,0 +1,44 @@
+"""The one way in which every phase runs a network in evaluation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from extract.batches import evaluation_batches
+from extract.device import Compute
+from extract.images import ImageSet
+from extract.networks import Network, pool
+from extract.transforms import Transform
+
+
+def by_class(split: ImageSet) -> ImageSet:
+    """The split in the store's row order: by label, then by place in the source."""
+    return split.take(np.lexsort((split.sample_index, split.label)))
+
+
+@torch.inference_mode()
+def feature_maps(
+    network: Network, split: ImageSet, transform: Transform, compute: Compute
+) -> Iterator[torch.Tensor]:
+    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device as computed."""
+    network.eval()
+    for images, _ in evaluation_batches(split, transform, compute):
+        with compute.autocast():
+            maps = network.features(images.contiguous(memory_format=compute.memory_format))
+        yield maps
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, split: ImageSet, transform: Transform, compute: Compute, progress: Progress
+) -> np.ndarray:
+    """(N,) int64 predicted class of every image of a split."""
+    task = progress.add_task("evaluating", total=len(split), status="")
+    predictions = []
+    for maps in feature_maps(network, split, transform, compute):
+        predictions.append(network.classify(pool(maps)).argmax(dim=1).cpu())
+        progress.advance(task, len(maps))
+    progress.remove_task(task)
+    return torch.cat(predictions).numpy()

@@ -1,0 +1,69 @@
+"""A checkpoint's network and images, as they were in training."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.progress import Progress
+
+from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from extract.config import DatasetConfig, NetworkConfig
+from extract.dataset import Dataset, load_dataset
+from extract.networks import Network, build_network
+from extract.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained network with the data it was trained on."""
+
+    checkpoint: Checkpoint
+    network: Network
+    dataset: Dataset
+    transform: Transform
+
+
+def restore(ckpt: Path, root: str | None, progress: Progress) -> Restored:
+    """Make network and data anew from a checkpoint's description.
+
+    Args:
+        ckpt: the checkpoint file.
+        root: where the images lie now, if not where they lay.
+        progress: shows the reading of images.
+
+    Raises:
+        UserError: the checkpoint, the images, or the pair of them cannot be used.
+    """
+    checkpoint = load_checkpoint(ckpt)
+    network = restore_network(checkpoint, ckpt)
+    described = DatasetConfig(**checkpoint.dataset)
+    if root is not None:
+        described = replace(described, root=root)
+    transform = Transform(**checkpoint.transform)
+    dataset = load_dataset(described, transform.image_size, progress)
+    if dataset.fingerprint != checkpoint.fingerprint:
+        raise CheckpointError(
+            f"{ckpt}: was trained on other images than {described.root or described.dataset} holds now "
+            f"({len(dataset.train)} for training, {sum(checkpoint.class_counts)} then, or other names); "
+            "point --root at the data set it was trained on"
+        )
+    return Restored(checkpoint, network, dataset, transform)
+
+
+def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
+    """The network of a checkpoint, in evaluation mode; `path` is for the error message.
+
+    Raises:
+        CheckpointError: the weights are not those of the architecture that the checkpoint names.
+    """
+    described = NetworkConfig(**checkpoint.network)
+    # The weights come from the file, so pre-trained ones need not be fetched.
+    network = build_network(replace(described, weights=None), len(checkpoint.class_names))
+    try:
+        network.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise CheckpointError(
+            f"{path}: holds weights of another network than {described.arch} for "
+            f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); train again"
+        ) from error
+    return network.eval()

@@ -1,0 +1,40 @@
+"""Confusing classes (paper, sec. 4.2): those that a class's samples are most readily taken for."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+
+def mean_scores(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Softmax scores of Phase I, averaged over each true class's samples.
+
+    Args:
+        pooled: (N, C) float32 pooled features.
+        weight, bias: (K, C) and (K,), Phase I's FC layer.
+        label: (N,) int, ascending, every class present.
+
+    Returns:
+        (K, K) float64: row = true class, column = the class scored.
+    """
+    scores = np.empty((len(weight), len(weight)))
+    bounds = np.searchsorted(label, np.arange(len(weight) + 1))
+    for class_id, (start, stop) in enumerate(pairwise(bounds)):
+        logits = pooled[start:stop].astype(np.float64) @ weight.T.astype(np.float64) + bias
+        scores[class_id] = torch.softmax(torch.from_numpy(logits), dim=1).mean(dim=0).numpy()
+    return scores
+
+
+def confusing_classes(scores: np.ndarray, n_confusing: int) -> np.ndarray:
+    """The `n_confusing` other classes with the highest mean score for each class, highest first.
+
+    Args:
+        scores: (K, K), row = true class.
+        n_confusing: N_f, at most K − 1.
+
+    Returns:
+        (K, N_f) int64.
+    """
+    others = scores.copy()
+    np.fill_diagonal(others, -np.inf)
+    return np.argsort(-others, axis=1, kind="stable")[:, :n_confusing]

@@ -1,0 +1,107 @@
+"""A run directory: what a fine-tuning run leaves behind, written whole and read back."""
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from extract.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
+from store.atomic import whole_folder, write_json
+from store.errors import UserError
+from store.reader import FeatureStore
+
+
+class RunError(UserError):
+    """A folder is no run of ours, or its files cannot be read."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        config: config.json: options, provenance, seed, versions.
+        metrics: metrics.csv: iteration, loss and the accuracies at that moment.
+        per_class: per_class.csv.
+        predictions: predictions.csv, a row a test image: sample_index, label, phase1, prediction.
+        summary: summary.json.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    metrics: pd.DataFrame
+    per_class: pd.DataFrame
+    predictions: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint) -> None:
+    """Write a run's folder in one piece, replacing what was there.
+
+    head.pt holds the FC layer alone, checkpoint.pt the whole network with it.
+    """
+    head = {"weight": weight.cpu(), "bias": bias.cpu()}
+    state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
+    deployed = replace(phase1, state=state, optimizer=None)
+    with whole_folder(run.path) as folder:
+        write_json(folder / "config.json", run.config)
+        write_json(folder / "summary.json", run.summary)
+        run.metrics.to_csv(folder / "metrics.csv", index=False)
+        run.per_class.to_csv(folder / "per_class.csv", index=False)
+        run.predictions.to_csv(folder / "predictions.csv", index=False)
+        buffer = io.BytesIO()  # torch writes a file's own name into it; a buffer has none
+        torch.save(head, buffer)
+        (folder / "head.pt").write_bytes(buffer.getvalue())
+        save_checkpoint(deployed, folder / "checkpoint.pt")
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        RunError: no such folder, or not a finished run.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run folder; `finetune --out {path}` makes one")
+    try:
+        config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
+        frames = [pd.read_csv(path / f"{n}.csv") for n in ("metrics", "per_class", "predictions")]
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
+            "expected a folder written by `finetune`"
+        ) from error
+    except ValueError as error:  # JSON and CSV errors are both of this kind
+        raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
+    return Run(path, config, *frames, summary)
+
+
+def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
+    """The checkpoint that a store was extracted with, proved by its digest.
+
+    Looked for where the user says, else beside the store as it lay then, else where it lay.
+
+    Raises:
+        UserError: it is not there, or another one is.
+    """
+    recorded = store.provenance["checkpoint"]
+    beside = (store.path.resolve().parent / recorded["relative_path"]).resolve()
+    candidates = [Path(ckpt)] if ckpt is not None else [beside, Path(recorded["path"])]
+    found = [path for path in candidates if path.is_file()]
+    if not found:
+        raise UserError(
+            f"{candidates[-1]}: Phase I's checkpoint is not there; checkpoint.pt of the run is made from it, "
+            "so say where it lies with --ckpt"
+        )
+    for path in found:
+        if file_digest(path) == recorded["sha256"]:
+            return load_checkpoint(path)
+    raise UserError(
+        f"{found[0]}: is not the checkpoint that {store.path} was extracted with (it changed since, or is "
+        "another); point --ckpt at that one, or extract again"
+    )

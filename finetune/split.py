@@ -1,0 +1,39 @@
+"""Head and tail classes (paper, sec. 5.4): two parts of the class list, apart from the shot groups."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from store.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeadTail:
+    """Class indices of the two parts, each in descending order of training count."""
+
+    head: np.ndarray
+    tail: np.ndarray
+
+
+def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
+    """The fewest largest classes that hold at least `head_ratio` of the training samples, and the rest.
+
+    Args:
+        class_counts: (K,) training samples of each class; ties are ordered by class index.
+        head_ratio: h_r in (0, 1).
+
+    Raises:
+        UserError: the ratio is out of range, or leaves no tail class.
+    """
+    if not 0 < head_ratio < 1:
+        raise UserError(f"--head-ratio {head_ratio:g}: must lie between 0 and 1")
+    order = np.argsort(-class_counts, kind="stable")
+    # Counts are whole numbers: comparing them as such keeps a ratio like 0.9 from being missed by rounding.
+    needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)
+    n_head = int(np.searchsorted(np.cumsum(class_counts[order]), needed)) + 1
+    if n_head >= len(class_counts):
+        raise UserError(
+            f"--head-ratio {head_ratio:g}: takes all {len(class_counts)} classes as head and leaves no tail; "
+            "lower it, or use a long-tailed data set (train --imbalance-factor)"
+        )
+    return HeadTail(order[:n_head], order[n_head:])

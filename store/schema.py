@@ -1,0 +1,40 @@
+"""What a feature store holds: the one place that spells array names, axes and dtypes.
+
+Letters, here and in every docstring of the project:
+N samples, B batch, C channels, H×W spatial size, L = H·W positions, K classes, S stacked heads.
+"""
+
+from dataclasses import dataclass
+
+FORMAT = "tailcache-feature-store"
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+MAP_DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array: the meaning of its axes, one letter each, and its dtype."""
+
+    axes: str
+    dtype: str
+
+
+CLASSIFIER = {"weight": ArraySpec("KC", "float32"), "bias": ArraySpec("K", "float32")}
+EVERY_SPLIT = {
+    "label": ArraySpec("N", "int32"),
+    "sample_index": ArraySpec("N", "int64"),  # into the source's listing
+    "view": ArraySpec("N", "int16"),  # 0 = evaluation transform
+    "pooled": ArraySpec("NC", "float32"),  # from the maps before any rounding
+}
+TRAIN_ONLY = {
+    "feature_map": ArraySpec("NHWC", "float16"),  # channels last: a drawn vector is contiguous
+    "cam": ArraySpec("NHW", "float16"),
+}
+
+
+def split_arrays(split: str, map_dtype: str) -> dict[str, ArraySpec]:
+    """The arrays of one split, by name; `map_dtype` is a member of MAP_DTYPES."""
+    if split != "train":
+        return EVERY_SPLIT
+    return EVERY_SPLIT | TRAIN_ONLY | {"feature_map": ArraySpec("NHWC", map_dtype)}

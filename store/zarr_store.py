@@ -1,0 +1,54 @@
+"""The zarr v3 container: how arrays are laid out in chunks and shards, created and opened."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from store.errors import StoreError
+
+CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
+SHARD_BYTES = 32 * 1024**2  # one file; a shard is always written whole
+
+
+def row_layout(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """(rows in a chunk, rows in a shard) for an array of `shape`; a shard is a whole number of chunks."""
+    row_bytes = max(1, math.prod(shape[1:]) * itemsize)
+    chunk = min(max(1, CHUNK_BYTES // row_bytes), max(1, shape[0]))
+    chunks = min(max(1, SHARD_BYTES // (chunk * row_bytes)), math.ceil(max(1, shape[0]) / chunk))
+    return chunk, chunk * chunks
+
+
+def create_group(path: Path) -> zarr.Group:
+    """A new zarr v3 group in a folder."""
+    return zarr.create_group(store=path, zarr_format=3)
+
+
+def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
+    """An uncompressed, sharded array. Chunks of zeros are written too: an absent one was never written."""
+    chunk, shard = row_layout(shape, np.dtype(dtype).itemsize)
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(chunk, *shape[1:]),
+        shards=(shard, *shape[1:]),
+        compressors=None,
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def open_group(path: Path) -> zarr.Group:
+    """Open a store's root read-only.
+
+    Raises:
+        StoreError: nothing there, or nothing that zarr knows.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such store; `extract --store {path}` makes it")
+    try:
+        return zarr.open_group(path, mode="r", zarr_format=3)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: not a zarr v3 store; expected one written by `extract`") from error
