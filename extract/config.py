@@ -37,7 +37,7 @@ class NetworkConfig:
 
     arch: Annotated[
         str,
-        "for small images resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; else resnet18, 34, 50, 101, 152",
+        "small images: resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; large: resnet18 to 152",
     ] = "resnet32"
     width: Annotated[int | None, "channels of the first stage of a network for small images"] = None
     weights: Annotated[str | None, "torchvision's pre-trained weights, DEFAULT say"] = None

@@ -61,5 +61,14 @@ class FinetuneConfig:
             unit = 2 * (1 + self.augmented_per_sample)
             raise UserError(
                 f"--batch-size {self.batch_size}: must be a multiple of 2·(1 + augmented per sample) = "
-                f"{unit}, so that the tail fills half of the batch; try {max(unit, self.batch_size // unit * unit)}"
+                f"{unit}, so that the tail is half of the batch; try {max(unit, self.batch_size // unit * unit)}"
             )
+
+
+@dataclass(frozen=True)
+class AnalyzeConfig:
+    """Options of `analyze`. The confusion matrix is the first run's configuration's."""
+
+    runs: tuple[str, ...]
+    out: Annotated[str, "folder of the tables and figures"] = "report"
+    shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"

@@ -1,0 +1,48 @@
+"""Shared fixtures: one small trained network and its store, made once for the whole session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+
+from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
+from extract.dump import extract
+from extract.train import train
+
+QUIET = Progress(disable=True)
+SMALL = NetworkConfig("resnet20", width=4)
+
+
+@pytest.fixture
+def quiet() -> Progress:
+    """A progress bar that shows nothing."""
+    return QUIET
+
+
+@pytest.fixture(scope="session")
+def phase1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a narrow network after one epoch on long-tailed digits, with a validation split."""
+    out = tmp_path_factory.mktemp("phase1")
+    dataset = DatasetConfig("digits", imbalance_factor=20, val_per_class=5)
+    config = TrainConfig(
+        out=str(out), network=SMALL, dataset=dataset, epochs=2, batch_size=32, device="cpu", overwrite=True
+    )
+    train(config, QUIET)
+    return out / "checkpoint.pt"
+
+
+@pytest.fixture(scope="session")
+def feature_store(phase1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store extracted with `phase1`, maps in float32 so that equalities are tight."""
+    path = tmp_path_factory.mktemp("store") / "feats.zarr"
+    extract(ExtractConfig(str(phase1), str(path), map_dtype="float32", device="cpu"), QUIET)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _default_generator_untouched():
+    """Every random choice comes from a seed: nothing may draw from torch's global generator."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before)
