@@ -81,15 +81,11 @@ def _option(field: dataclasses.Field, hint: Any) -> Callable:
     name = "--" + field.name.replace("_", "-")
     if kind is bool:
         return click.option(name, is_flag=True, help=help_text)
-    required = field.default is dataclasses.MISSING
-    return click.option(
-        name,
-        type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,
-        default=None if required else field.default,
-        required=required,
-        show_default=not required and field.default is not None,
-        help=help_text,
-    )
+    type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
+    if field.default is dataclasses.MISSING:  # click takes even a default of None for a value
+        return click.option(name, type=type_, required=True, help=help_text)
+    shown = field.default is not None
+    return click.option(name, type=type_, default=field.default, show_default=shown, help=help_text)
 
 
 def build(config_class: type, values: dict[str, Any]) -> Any:
@@ -140,7 +136,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="print JSON i
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="tailcache")
+@click.version_option(package_name="tailcache", prog_name="tailcache")
 def main() -> None:
     """Feature caches for long-tailed image classification.
 

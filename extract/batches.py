@@ -84,7 +84,14 @@ def _collate(
 
 
 def _loader(files: _Files, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    loader = DataLoader(files, compute.batch_size, num_workers=compute.workers, collate_fn=_collate)
+    # A generator of its own, or DataLoader would draw its workers' seed from the global one.
+    loader = DataLoader(
+        files,
+        compute.batch_size,
+        num_workers=compute.workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),
+    )
     for images, index in loader:
         if isinstance(images, str):
             raise UserError(images)

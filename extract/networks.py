@@ -4,6 +4,7 @@ That shape is what class activation maps need (paper, sec. 4.1): the classifier'
 position of the last feature map, say where the evidence for a class lies.
 """
 
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -134,8 +135,14 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
 def _torchvision_network(config: NetworkConfig, n_classes: int) -> Network:
     if config.arch not in torchvision.models.list_models(module=torchvision.models):
         raise UserError(f"--arch {config.arch}: unknown; expected one of {', '.join(ARCHITECTURES)}")
-    with torch.device("meta"):
-        refuse_other_heads(torchvision.models.get_model(config.arch), config.arch)
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of its weights
+            refuse_other_heads(torchvision.models.get_model(config.arch), config.arch)
+    except NotImplementedError as error:  # RegNet reads its widths off tensors, which meta tensors refuse
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(
+            f"--arch {config.arch}: refused, its layout is unknown; expected one of {known}"
+        ) from error
     try:
         model = torchvision.models.get_model(config.arch, weights=config.weights)
     except (OSError, KeyError, ValueError) as error:
@@ -156,7 +163,8 @@ def refuse_other_heads(model: nn.Module, arch: str) -> None:
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         reason = "it pools by attention, so it has no feature map under its classifier"
     elif len(linear) != 1:
-        reason = f"it ends in {len(linear)} FC layers ({', '.join(linear[:3])}…)" if linear else "no FC"
+        found = f"{len(linear)} FC layers ({', '.join(linear[:3])}…)" if linear else "no FC layer"
+        reason = f"it has {found}"
     else:
         reason = f"layers stand between its pooling and its FC layer {linear[0]!r}, or its layout is unknown"
     raise UserError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -56,10 +57,11 @@ def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
         CheckpointError: the weights are not those of the architecture that the checkpoint names.
     """
     described = NetworkConfig(**checkpoint.network)
-    # The weights come from the file, so pre-trained ones need not be fetched.
-    network = build_network(replace(described, weights=None), len(checkpoint.class_names))
+    # The weights come from the file: none are drawn (the meta device holds no values) or fetched.
+    with torch.device("meta"):
+        network = build_network(replace(described, weights=None), len(checkpoint.class_names))
     try:
-        network.load_state_dict(checkpoint.state)
+        network.load_state_dict(checkpoint.state, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(

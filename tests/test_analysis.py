@@ -1,0 +1,121 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.accuracy import confusion_matrix, group_accuracies, per_class_frame, summarise
+from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
+from analysis.shots import shot_groups
+from analysis.tables import COLUMNS, PHASE_1, compare, format_cell, format_change, name_configurations
+from extract.longtail import long_tail_counts
+
+
+def test_edges_of_both_shot_rules():
+    counts = np.array([101, 100, 99, 21, 20, 19])
+    assert shot_groups(counts, "decoupling").tolist() == ["many", *["medium"] * 4, "few"]
+    assert shot_groups(counts, "oltr").tolist() == ["many", "many", "medium", "medium", "few", "few"]
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "expected"),
+    [(10, (69, 31, 0)), (20, (53, 47, 0)), (50, (41, 41, 18)), (100, (35, 35, 30)), (200, (30, 31, 39))],
+)
+def test_cifar100_groups(imbalance, expected):
+    groups = shot_groups(np.array(long_tail_counts(500, 100, imbalance)), "decoupling")
+    assert tuple((groups == name).sum() for name in ("many", "medium", "few")) == expected
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    label = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    prediction = np.array([0, 0, 0, 1, 1, 0, 2, 1])
+    return per_class_frame(
+        label, prediction, ["a", "b", "c", "d"], np.array([500, 120, 30, 50]), "decoupling"
+    )
+
+
+def test_per_class_frame_by_hand(frame):
+    assert frame["n_test"].tolist() == [4, 2, 2, 0]
+    assert frame["n_correct"].tolist() == [3, 1, 1, 0]
+    np.testing.assert_array_equal(frame["accuracy"], [75, 50, 50, np.nan])
+
+
+def test_groups_are_means_over_classes_and_overall_over_images(frame):
+    accuracies = group_accuracies(frame)
+    assert accuracies["overall"] == 62.5
+    assert accuracies["many"] == 62.5  # (75 + 50) / 2, not 4 of 6
+    assert accuracies["medium"] == 50  # the class without test images counts for nothing
+    assert np.isnan(accuracies["few"])
+
+
+def test_empty_group_is_null_with_no_classes_never_zero(frame):
+    summary = summarise(frame, "decoupling")
+    assert summary["few"] is None
+    assert summary["n_classes"] == {"many": 2, "medium": 2, "few": 0}
+    assert summary["shot_rule"] == "decoupling"
+    assert (summary["n_correct"], summary["n_test"]) == (5, 8)
+
+
+def test_confusion_matrix_rows_are_true_classes():
+    matrix = confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 0]), 3)
+    assert matrix.tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_configurations_are_told_apart_by_what_differs():
+    runs = [
+        {"method": "fsa", "seed": 0, "out": "a", "store": "x", "tau_s": 0.7, "lr": 0.001},
+        {"method": "fsa", "seed": 1, "out": "b", "store": "y", "tau_s": 0.7, "lr": 0.001},
+        {"method": "fsa", "seed": 0, "out": "c", "store": "x", "tau_s": 0.5, "lr": 0.001},
+    ]
+    assert name_configurations(runs) == ["fsa, tau_s=0.7", "fsa, tau_s=0.7", "fsa, tau_s=0.5"]
+    assert name_configurations(runs[:2]) == ["fsa", "fsa"]
+
+
+def run_row(configuration, phase1, value, before):
+    values = dict.fromkeys(COLUMNS, value) | {"few": np.nan}
+    befores = {f"phase1_{column}": before for column in COLUMNS} | {"phase1_few": np.nan}
+    return {"configuration": configuration, "phase1": phase1} | values | befores
+
+
+def test_comparison_pairs_each_run_with_its_own_phase_1():
+    runs = pd.DataFrame(
+        [run_row("fsa", "A", 70.0, 60.0), run_row("fsa", "B", 74.0, 68.0), run_row("plain", "A", 61.0, 60.0)]
+    )
+    table = compare(runs).set_index("configuration")
+    assert table.loc[PHASE_1, "n"] == 2  # two networks, though three runs
+    assert table.loc[PHASE_1, "overall_mean"] == 64
+    assert table.loc["fsa", "overall_mean"] == 72
+    assert table.loc["fsa", "overall_std"] == pytest.approx(np.sqrt(8))
+    assert table.loc["fsa", "overall_change"] == 8  # (10 + 6) / 2, not 72 − 64 by accident:
+    assert table.loc["plain", "overall_change"] == 1  # 61 − 60, though Phase I's mean is 64
+    assert np.isnan(table.loc["plain", "overall_std"])
+    assert np.isnan(table.loc["fsa", "few_mean"])
+
+
+def test_cells():
+    assert format_cell(70.44, 0.06) == "70.4 ± 0.1"
+    assert format_cell(70.44, np.nan) == "70.4"
+    assert format_cell(np.nan, np.nan) == "–"
+    assert (format_change(4.51), format_change(-0.26), format_change(np.nan)) == ("+4.5", "-0.3", "")
+
+
+def test_class_accuracy_figure_shows_sizes_and_every_configuration():
+    per_class = pd.DataFrame(
+        {"class_name": ["small", "large"], "n_train": [5, 500], PHASE_1: [10.0, 90.0], "fsa": [60.0, 85.0]}
+    )
+    sizes, accuracy = class_accuracy_figure(per_class, ["fsa"]).axes
+    assert [bar.get_height() for bar in sizes.patches] == [500, 5]
+    lines = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
+    assert lines == {PHASE_1: [90, 10], "fsa": [85, 60]}
+
+
+def test_confusion_figure_shows_before_and_change():
+    before, after = np.array([[90.0, 10.0], [60.0, 40.0]]), np.array([[80.0, 20.0], [10.0, 90.0]])
+    left, right, *_ = confusion_figure(before, after, ["a", "b"], "fsa").axes
+    np.testing.assert_array_equal(left.images[0].get_array(), before)
+    np.testing.assert_array_equal(right.images[0].get_array(), after - before)
+
+
+def test_learning_curve_is_the_mean_over_seeds():
+    runs = [pd.DataFrame({"iteration": [0, 100], "overall": values}) for values in ([50, 60], [50, 70])]
+    (axes,) = learning_curve_figure({"fsa": runs}).axes
+    assert axes.lines[0].get_ydata().tolist() == [50, 65]

@@ -1,0 +1,91 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import cli
+from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.demo import plan_demo
+
+CONFIGS = {
+    "train": TrainConfig,
+    "extract": ExtractConfig,
+    "finetune": FinetuneConfig,
+    "evaluate": EvaluateConfig,
+    "analyze": AnalyzeConfig,
+}
+REQUIRED = {"ckpt": "c.pt", "store": "s.zarr", "runs": ("r",)}
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_options_and_config_fields_are_the_same(command):
+    options = {p.name: p for p in cli.main.commands[command].params} | {}
+    options.pop("as_json", None)
+    fields = {field.name for field, _ in cli._annotated_fields(CONFIGS[command])}
+    assert options.keys() - {"runs"} == fields
+    assert all(option.help for name, option in options.items() if name != "runs")
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_defaults_on_the_command_line_are_the_configs(command):
+    config_class = CONFIGS[command]
+    required = {
+        f.name: REQUIRED[f.name]
+        for f in dataclasses.fields(config_class)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    arguments = [f"--{name}={value}" for name, value in required.items() if name != "runs"]
+    arguments += list(required.get("runs", ()))
+    context = cli.main.commands[command].make_context(command, arguments)
+    values = {name: value for name, value in context.params.items() if name != "as_json"}
+    assert cli.build(config_class, values) == config_class(**required)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "torchvision", "zarr", "pandas", "matplotlib", "sklearn", "numpy")
+    code = (
+        "import sys, cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_finetune_needs_no_torchvision():
+    code = "import sys, finetune.train; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_usage_errors_are_one_line():
+    for arguments in (["finetune"], ["train", "--recipe", "none"], ["train", "--epochs", "many"], ["cook"]):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 2
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_every_command_has_help():
+    for name in cli.main.commands:
+        result = CliRunner().invoke(cli.main, [name, "--help"])
+        assert result.exit_code == 0, result.output
+        assert "Usage" in result.stdout
+
+
+def test_demo_uses_three_seeds_and_separate_folders():
+    plans = [plan_demo("runs/demo", seed, "cpu") for seed in (0, 1, 2)]
+    assert len({plan.train.out for plan in plans}) == 3
+    assert all(run.store == plan.extract.store for plan in plans for run in plan.finetune)
+    assert {run.method for run in plans[0].finetune} == {"fsa", "no-aug"}
+    assert [plan.train.seed for plan in plans] == [0, 1, 2]
+
+
+def test_cli_file_runs_as_a_script():
+    script = Path(cli.__file__)
+    done = subprocess.run([sys.executable, script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tailcache")

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+import torch
+
+from finetune.fusion import fuse
+
+
+def test_fused_sample_by_hand():
+    # Two maps of two positions and two channels; rows of the table: (0,0) (0,1) (1,0) (1,1).
+    table = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [8.0, 80.0]])
+    vectors = torch.tensor([[1, 2], [1, 1]])  # one vector of each map; the same vector twice
+    fused = fuse(table, vectors)
+    assert fused.tolist() == [[3.0, 30.0], [2.0, 20.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_fusion_is_the_mean_of_the_vectors_drawn(dtype):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(6 * 9, 5, generator=generator).to(dtype)
+    vectors = torch.randint(len(table), (4, 7, 9), generator=generator, dtype=torch.int32)
+    fused = fuse(table, vectors)
+    assert fused.shape == (4, 7, 5)
+    assert fused.dtype == torch.float32
+    expected = np.empty((4, 7, 5))
+    for i, j in np.ndindex(4, 7):
+        expected[i, j] = np.mean([table[v].double().numpy() for v in vectors[i, j].tolist()], axis=0)
+    tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
+    np.testing.assert_allclose(fused.numpy(), expected, rtol=tolerance)
