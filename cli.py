@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.errors import UserError
 
 INTERRUPTED = 130
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Program(click.Group):
@@ -33,11 +33,16 @@ class Program(click.Group):
             result = super().main(*args, **kwargs)
         except click.exceptions.Abort:
             fail("interrupted", INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help())
+            sys.exit(0)
         except click.ClickException as error:
             command = error.ctx.command_path if getattr(error, "ctx", None) else "tailcache"
             fail(f"{error.format_message()} (see {command} --help)")
         except UserError as error:
             fail(str(error))
+        except MemoryError as error:
+            fail(f"out of memory: {error}; ask for less (iterations, batch size, width, image size)")
         except BrokenPipeError:
             sys.exit(1)
         except OSError as error:  # a full disk, a folder that may not be written
@@ -135,7 +140,7 @@ def _without_nan(content: Any) -> Any:
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Program, context_settings=SETTINGS)
 @click.version_option(package_name="tailcache", prog_name="tailcache")
 def main() -> None:
     """Feature caches for long-tailed image classification.
@@ -169,7 +174,7 @@ def train(context: click.Context, **values: Any) -> None:
 def report_skipped(skipped: tuple[str, ...]) -> None:
     """List images that were left out, on stderr."""
     if skipped:
-        click.echo(f"{len(skipped)} unreadable images left out: {', '.join(skipped)}", err=True)
+        click.echo(f"left out, being unreadable: {', '.join(skipped)}", err=True)
 
 
 @main.command()
@@ -244,21 +249,9 @@ def analyze(as_json: bool, **values: Any) -> None:
 
 def print_analysis(analysis: Any, shot_rule: str) -> None:
     """The comparison as a table, differences from Phase I under each configuration, and the files."""
-    from analysis.tables import COLUMNS, PHASE_1, format_cell, format_change
+    from analysis.tables import comparison_table
 
-    table = Table(box=None, pad_edge=False, title_justify="left", header_style="")
-    table.add_column("test accuracy, %", no_wrap=True)
-    table.add_column("runs", justify="right")
-    for column in COLUMNS:
-        table.add_column(
-            f"{column.capitalize()} ({analysis.n_classes[column]})", no_wrap=True, justify="right"
-        )
-    for row in analysis.comparison.to_dict("records"):
-        cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
-        table.add_row(row["configuration"], str(row["n"]), *cells)
-        if row["configuration"] != PHASE_1:
-            changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
-            table.add_row("  change from Phase I", "", *changes)
+    table = comparison_table(analysis.comparison, analysis.n_classes)
     Console(width=max(110, Console().width), highlight=False).print(table)
     click.echo(
         f"(number of classes), mean ± std over runs, shot rule {shot_rule}; head and tail are the paper's"

@@ -28,7 +28,7 @@ def class_accuracy_figure(per_class: pd.DataFrame, configurations: list[str]) ->
         style = {"color": "0.3", "linestyle": "--"} if name == PHASE_1 else {}
         accuracy.plot(position, ordered[name], marker="o", markersize=4, label=name, **style)
     accuracy.set(ylabel="test accuracy, %", ylim=(0, 103))
-    accuracy.legend(loc="lower left", fontsize="small")
+    accuracy.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, fontsize="small")
     _name_classes(sizes, ordered["class_name"].tolist(), "x")
     return figure
 

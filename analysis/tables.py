@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.table import Table
 
 # Options that tell runs apart without making them different configurations.
 NOT_CONFIGURATION = {"seed", "store", "out", "ckpt", "device", "overwrite", "eval_every", "shot_rule"}
@@ -71,3 +72,24 @@ def format_cell(mean: float, std: float) -> str:
 def format_change(change: float) -> str:
     """ "+4.5", or nothing for an empty group."""
     return "" if np.isnan(change) else f"{change:+.1f}"
+
+
+def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> Table:
+    """The comparison for the screen: under each configuration its change from Phase I.
+
+    Args:
+        comparison: from `compare`.
+        n_classes: number of classes in each of COLUMNS.
+    """
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("test accuracy, %", no_wrap=True)
+    table.add_column("runs", justify="right")
+    for column in COLUMNS:
+        table.add_column(f"{column.capitalize()} ({n_classes[column]})", no_wrap=True, justify="right")
+    for row in comparison.to_dict("records"):
+        cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
+        table.add_row(row["configuration"], str(row["n"]), *cells)
+        if row["configuration"] != PHASE_1:
+            changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
+            table.add_row("  change from Phase I", "", *changes)
+    return table

@@ -1,5 +1,6 @@
 """Streams of batches over a split, from memory or through worker processes."""
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -74,6 +75,11 @@ class _Files(TorchDataset):
             return str(error), index
 
 
+def available_cores() -> int:
+    """Cores that this process may use; more workers would only make torch warn."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _collate(
     samples: list[tuple[torch.Tensor | str, int]],
 ) -> tuple[torch.Tensor | str, torch.Tensor]:
@@ -88,7 +94,7 @@ def _loader(files: _Files, compute: Compute) -> Iterator[tuple[torch.Tensor, tor
     loader = DataLoader(
         files,
         compute.batch_size,
-        num_workers=compute.workers,
+        num_workers=min(compute.workers, available_cores()),
         collate_fn=_collate,
         generator=torch.Generator(),
     )

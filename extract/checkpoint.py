@@ -4,7 +4,6 @@ They are plain tensors and values, loaded with `weights_only=True`, so that open
 """
 
 import hashlib
-import pickle
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -73,14 +72,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint can fail anywhere in torch's unpickler
         raise CheckpointError(
             f"{path}: not a checkpoint that can be read safely (a damaged file, or a pickle with code in "
             "it); expected a checkpoint.pt written by `train` or `finetune`"

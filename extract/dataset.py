@@ -99,7 +99,10 @@ def _without_bad_images(
     emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
     if emptied:
         name = source.class_names[min(emptied)]
-        raise UserError(f"{root / 'train' / name}: no readable image is left in this class")
+        raise UserError(f"{root / 'train' / name}: no readable image is left in this class; add some")
+    for name, split in splits.items():
+        if not len(split):
+            raise UserError(f"{root / name}: no readable image is left in this split; add some")
     names = tuple(sorted(path.relative_to(root).as_posix() for path in bad))
     return Source(source.class_names, splits), replace(config, skipped=names)
 

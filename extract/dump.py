@@ -38,7 +38,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         raise StoreError(
             f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in .zarr"
         )
-    refuse_existing(path, "store", config.overwrite)
+    refuse_existing(path, "store", "zarr.json", config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()

@@ -92,15 +92,23 @@ def build_network(config: NetworkConfig, n_classes: int) -> Network:
         UserError: an unknown architecture, one whose head is not GAP + one FC, or weights that are
             not to be had.
     """
+    check_network(config)
+    if config.arch in CIFAR_ARCHITECTURES:
+        return _cifar_network(CIFAR_ARCHITECTURES[config.arch], config.width, n_classes)
+    return _torchvision_network(config, n_classes)
+
+
+def check_network(config: NetworkConfig) -> None:
+    """Raise what `build_network` would, but for weights that are not to be had, without building."""
     if config.width is not None and config.width < 1:
         raise UserError(f"--width {config.width}: must be 1 or more")
     if config.arch in CIFAR_ARCHITECTURES:
         if config.weights is not None:
             raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")
-        return _cifar_network(CIFAR_ARCHITECTURES[config.arch], config.width, n_classes)
+        return
+    _check_torchvision_architecture(config.arch)
     if config.width is not None:
         raise UserError(f"--width: {config.arch} is of fixed width; a CIFAR-stem network can be narrowed")
-    return _torchvision_network(config, n_classes)
 
 
 def _cifar_network(architecture: CifarArchitecture, width: int | None, n_classes: int) -> Network:
@@ -132,17 +140,18 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
     return BasicBlock(before, after, stride, shortcut)
 
 
-def _torchvision_network(config: NetworkConfig, n_classes: int) -> Network:
-    if config.arch not in torchvision.models.list_models(module=torchvision.models):
-        raise UserError(f"--arch {config.arch}: unknown; expected one of {', '.join(ARCHITECTURES)}")
+def _check_torchvision_architecture(arch: str) -> None:
+    if arch not in torchvision.models.list_models(module=torchvision.models):
+        raise UserError(f"--arch {arch}: unknown; expected one of {', '.join(ARCHITECTURES)}")
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of its weights
-            refuse_other_heads(torchvision.models.get_model(config.arch), config.arch)
+            refuse_other_heads(torchvision.models.get_model(arch), arch)
     except NotImplementedError as error:  # RegNet reads its widths off tensors, which meta tensors refuse
         known = ", ".join(ARCHITECTURES)
-        raise UserError(
-            f"--arch {config.arch}: refused, its layout is unknown; expected one of {known}"
-        ) from error
+        raise UserError(f"--arch {arch}: refused, its layout is unknown; expected one of {known}") from error
+
+
+def _torchvision_network(config: NetworkConfig, n_classes: int) -> Network:
     try:
         model = torchvision.models.get_model(config.arch, weights=config.weights)
     except (OSError, KeyError, ValueError) as error:

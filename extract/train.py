@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from torch.nn.functional import cross_entropy
 
 from extract.batches import Batch, training_batches
@@ -18,7 +18,7 @@ from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.dataset import Dataset, load_dataset
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.inference import predict
-from extract.networks import Network, build_network, default_image_size
+from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
@@ -47,6 +47,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
         UserError: whatever is wrong with the data, the options or the folder.
     """
     config = config.resolved()
+    check_network(config.network)
     if config.image_size is None:
         config = replace(config, image_size=default_image_size(config.network.arch))
     previous = _previous(config)
@@ -58,14 +59,19 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     config = replace(config, dataset=dataset.config)
     transform = Transform(**previous.transform) if previous else _transform(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
+    _refuse_lone_image(training.network, config, len(dataset.train), compute)
     checkpoint = _keep(training, config, dataset, transform)
 
-    task = progress.add_task("training", total=config.epochs, completed=training.epoch, status="")
+    steps = math.ceil(len(dataset.train) / config.batch_size)
+    task = progress.add_task(
+        "training", total=config.epochs * steps, completed=training.epoch * steps, status=""
+    )
     while training.epoch < config.epochs:
         started = time.perf_counter()
         # Each epoch has a generator of its own, so a resumed run draws what an uninterrupted one does.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
         batches = training_batches(dataset.train, transform, generator, compute)
+        batches = _counted(batches, progress, task)
         row = _epoch(training, batches, config, len(dataset.train), compute)
         if training.epoch % config.eval_every == 0 or training.epoch == config.epochs:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
@@ -74,8 +80,14 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
         training.history.append(row | {"seconds": time.perf_counter() - started})
         checkpoint = _keep(training, config, dataset, transform)
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
-        progress.update(task, completed=training.epoch, status=status)
+        progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
     return checkpoint
+
+
+def _counted(batches: Iterator[Batch], progress: Progress, task: TaskID) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        progress.advance(task)
 
 
 def _epoch(
@@ -100,9 +112,11 @@ def _epoch(
         total_loss += loss.detach() * len(labels)
         n_correct += (logits.argmax(dim=1) == labels).sum()
     mean_loss = total_loss.item() / n_images
-    if not math.isfinite(mean_loss):
+    finite = all(parameter.isfinite().all() for parameter in network.parameters())
+    if not (finite and math.isfinite(mean_loss)):  # the last step's damage shows in the weights alone
+        what = "weights became infinite or NaN" if math.isfinite(mean_loss) else f"loss became {mean_loss}"
         raise UserError(
-            f"{config.out}: the loss became {mean_loss} in epoch {training.epoch + 1} at lr "
+            f"{config.out}: the {what} in epoch {training.epoch + 1} at lr "
             f"{optimizer.param_groups[0]['lr']:g}; start anew with a lower --lr or more --warmup-epochs"
         )
     training.epoch += 1
@@ -198,6 +212,21 @@ def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     )
 
 
+@torch.inference_mode()
+def _refuse_lone_image(network: Network, config: TrainConfig, n_images: int, compute: Compute) -> None:
+    """Batch normalisation finds no variance in a batch of one image whose maps are 1×1."""
+    if n_images % config.batch_size != 1 and min(n_images, config.batch_size) > 1:
+        return
+    side = config.image_size
+    maps = network.eval().features(torch.zeros(1, 3, side, side, device=compute.device))
+    if maps.shape[2:] == (1, 1):
+        raise UserError(
+            f"--batch-size {config.batch_size}: leaves a batch of one of the {n_images} training images, and "
+            f"{config.network.arch} shrinks images of {side} pixels to 1×1, too little for batch "
+            "normalisation; choose another --batch-size or a larger --image-size"
+        )
+
+
 def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
     out = Path(config.out)
     going_on = training.epoch < config.epochs
@@ -217,5 +246,7 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
     write_json(out / "config.json", asdict(config))
     if training.history:
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
+    else:
+        (out / "metrics.csv").unlink(missing_ok=True)  # of the run that this one replaces
     save_checkpoint(checkpoint, out / "checkpoint.pt")  # last: the other two may be older, never it
     return checkpoint

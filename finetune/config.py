@@ -51,7 +51,7 @@ class FinetuneConfig:
                     f"--{name.replace('_', '-')} {getattr(self, name):g}: must lie between 0 and 1"
                 )
         if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr {self.lr:g}: must be above 0")
+            raise UserError(f"--lr {self.lr:g}: must be above 0, and finite")
         if self.confusing_classes > n_classes - 1:
             raise UserError(
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "
@@ -61,7 +61,8 @@ class FinetuneConfig:
             unit = 2 * (1 + self.augmented_per_sample)
             raise UserError(
                 f"--batch-size {self.batch_size}: must be a multiple of 2·(1 + augmented per sample) = "
-                f"{unit}, so that the tail is half of the batch; try {max(unit, self.batch_size // unit * unit)}"
+                f"{unit}, so that the tail is half of the batch; "
+                f"try {max(unit, self.batch_size // unit * unit)}"
             )
 
 

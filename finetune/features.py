@@ -78,8 +78,8 @@ def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> 
     """Read val, where the store has it, and test."""
     class_counts = np.bincount(store.read("train").label, minlength=len(store.class_names))
     held_out = []
-    for name in store.splits:
-        if name == "train":
+    for name in ("val", "test"):
+        if name == "val" and name not in store.splits:
             continue
         split = store.read(name)
         pooled = torch.from_numpy(split.pooled).to(device)

@@ -26,6 +26,10 @@ class Head:
         """(B, K) of pooled features (B, C)."""
         return torch.nn.functional.linear(pooled, self.weight, self.bias)
 
+    def is_finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return bool(self.weight.isfinite().all() and self.bias.isfinite().all())
+
     def step(self, pooled: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """One step on a batch, pooled (B, C) and label (B,) int64; returns the loss before it, a scalar."""
         log_probability = self.logits(pooled).log_softmax(dim=1)

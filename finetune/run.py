@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from extract.checkpoint import Checkpoint, file_digest, load_checkpoint, save_ch
 from store.atomic import whole_folder, write_json
 from store.errors import UserError
 from store.reader import FeatureStore
+
+CONFIG_KEYS = {"seed", "facts", "provenance"}  # the least that a reader relies on
+COLUMNS = {
+    "metrics": {"iteration", "loss", "overall"},
+    "per_class": {"class_name", "n_train"},
+    "predictions": {"label", "phase1", "prediction"},
+}
 
 
 class RunError(UserError):
@@ -70,15 +78,29 @@ def read_run(path: Path) -> Run:
         raise RunError(f"{path}: no such run folder; `finetune --out {path}` makes one")
     try:
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
-        frames = [pd.read_csv(path / f"{n}.csv") for n in ("metrics", "per_class", "predictions")]
+        frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]
+        _refuse_missing("config.json", CONFIG_KEYS, config)
     except FileNotFoundError as error:
         raise RunError(
             f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
             "expected a folder written by `finetune`"
         ) from error
-    except ValueError as error:  # JSON and CSV errors are both of this kind
+    except (ValueError, TypeError) as error:  # JSON's and CSV's errors are of the first kind
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
     return Run(path, config, *frames, summary)
+
+
+def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:
+    # A class may be called 007 or None: neither a number nor an absent value.
+    frame = pd.read_csv(path, dtype={"class_name": str}, keep_default_na=False, na_values=[""])
+    _refuse_missing(path.name, columns, frame)
+    return frame
+
+
+def _refuse_missing(name: str, expected: set[str], found: Iterable[str]) -> None:
+    missing = expected - set(found)
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
 
 
 def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:

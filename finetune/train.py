@@ -42,7 +42,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     started = time.perf_counter()
     store = FeatureStore(Path(config.store))
     config.check(len(store.class_names))
-    refuse_existing(Path(config.out), "run", config.overwrite)
+    refuse_existing(Path(config.out), "run", "head.pt", config.overwrite)
     device = resolve_device(config.device)
     phase1 = find_phase1(store, config.ckpt)
     features = load_features(store, METHODS[config.method].uses_maps, device)
@@ -120,8 +120,8 @@ def run_plan(
         if iteration % config.eval_every == 0 or iteration == len(plan.real_row):
             loss = torch.stack(losses).mean().item()
             losses.clear()
-            if not np.isfinite(loss):
-                raise UserError(f"{config.out}: the loss became {loss} by iteration {iteration}; lower --lr")
+            if not (np.isfinite(loss) and head.is_finite()):
+                raise UserError(f"{config.out}: diverged by iteration {iteration} (loss {loss}); lower --lr")
             rows.append({"iteration": iteration, "loss": loss} | accuracies())
             status = f"loss {loss:.3f}  accuracy {rows[-1]['overall']:.1f}"
             progress.update(task, completed=iteration, status=status)

@@ -19,15 +19,30 @@ def _unfinished_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished-{os.getpid()}")
 
 
+def _make_parent(path: Path) -> None:
+    _refuse_file_above(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_file_above(path: Path) -> None:
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(path)
     unfinished = _unfinished_name(path)
     try:
         yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -36,16 +51,24 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it becomes `path`, replacing what was there, when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(path)
     unfinished = _unfinished_name(path)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
         yield unfinished
+        for file in unfinished.rglob("*"):
+            if file.is_file():
+                _flush(file)
         replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
         if path.exists():
             os.replace(path, replaced)
-        os.replace(unfinished, path)
+        try:
+            os.replace(unfinished, path)
+        except OSError:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -62,10 +85,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def refuse_existing(path: Path, what: str, overwrite: bool) -> None:
-    """Raise UserError when `path` holds something already and the user did not ask to replace it."""
-    if not path.exists() or overwrite:
+def refuse_existing(path: Path, what: str, marker: str, overwrite: bool) -> None:
+    """Raise UserError when `path` holds something that may not be replaced.
+
+    Args:
+        path: the folder to write.
+        what: it will be, for the message.
+        marker: file that is in every such folder; one without it is never replaced, but for an empty one.
+        overwrite: whether the user asked to replace it.
+    """
+    _refuse_file_above(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")
+    if not (path / marker).is_file():
+        raise UserError(f"{path}: already exists and is no {what} (no {marker} in it); name another path")
+    if not overwrite:
+        raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")

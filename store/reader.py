@@ -1,5 +1,6 @@
 """Reading a store: refuses what is incomplete or foreign, and gives arrays by name."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +68,7 @@ class FeatureStore:
     @cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Phase I's FC layer: weight (K, C) and bias (K,), float32."""
-        weight, bias = (self._array(f"classifier/{name}")[:] for name in CLASSIFIER)
+        weight, bias = (self._read(f"classifier/{name}") for name in CLASSIFIER)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise StoreError(
                 f"{self.path}: classifier holds NaN or infinite weights; train and extract again"
@@ -76,11 +77,11 @@ class FeatureStore:
 
     def read(self, split: str) -> SplitArrays:
         """Labels, source indices and pooled features of a split."""
-        return SplitArrays(*(self._array(f"{split}/{n}")[:] for n in ("label", "sample_index", "pooled")))
+        return SplitArrays(*(self._read(f"{split}/{n}") for n in ("label", "sample_index", "pooled")))
 
     def read_cam(self) -> np.ndarray:
         """Class activation maps of the train split, (N, H, W) float16 in [0, 1]."""
-        return self._array("train/cam")[:]
+        return self._read("train/cam")
 
     @property
     def map_shape(self) -> tuple[int, int, int, int]:
@@ -94,7 +95,20 @@ class FeatureStore:
 
     def read_feature_map(self) -> np.ndarray:
         """All feature maps of the train split, (N, H, W, C), in the store's dtype."""
-        return self._array("train/feature_map")[:]
+        return self._read("train/feature_map")
+
+    def _read(self, name: str) -> np.ndarray:
+        array = self._array(name)
+        # The writer leaves no shard out, and zarr reads an absent one as zeros.
+        n_shards = math.ceil(array.shape[0] / array.shards[0])
+        n_present = array.nchunks_initialized * array.chunks[0] // array.shards[0]
+        try:
+            if n_present == n_shards:
+                return array[:]
+            reason = f"{n_shards - n_present} of its {n_shards} files are missing"
+        except (ValueError, RuntimeError) as error:
+            reason = str(error)
+        raise StoreError(f"{self.path}: {name} is damaged ({reason}); extract again with --overwrite")
 
     def _array(self, name: str) -> zarr.Array:
         try:
@@ -103,4 +117,8 @@ class FeatureStore:
             expected = ", ".join(split_arrays("train", "float16"))
             raise StoreError(
                 f"{self.path}: lacks {name} (a split holds {expected}); extract again"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self.path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
             ) from error

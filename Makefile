@@ -1,0 +1,35 @@
+# Two commands set everything up on a fresh machine with Python 3.11 or later: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint format results clean
+
+demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
+	$(RUN)/tailcache demo
+
+test: $(INSTALLED)  ## the test suite
+	$(RUN)/python -m pytest
+
+lint: $(INSTALLED)  ## format and lint, as CI checks it
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+
+format: $(INSTALLED)  ## mend what can be mended by itself
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
+	benchmarks/cifar10_lt.sh "$(DATA)"
+
+# The stamp is written last, so an interrupted installation is begun again.
+$(INSTALLED): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install -e '.[dev]'
+	touch $@
+
+clean:  ## remove what the demo made
+	rm -rf runs/demo
