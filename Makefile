@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint format results clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
-	$(RUN)/tailcache demo
+	@$(RUN)/tailcache demo
 
 test: $(INSTALLED)  ## the test suite
 	$(RUN)/python -m pytest

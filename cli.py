@@ -154,7 +154,7 @@ def main() -> None:
 @click.pass_context
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
-    from extract.train import resumed_config
+    from extract.resume import resumed_config
     from extract.train import train as run
 
     named = given(context)

@@ -28,9 +28,13 @@ tailcache train "${phase1[@]}" --out $runs/phase1
 tailcache extract --ckpt $runs/phase1/checkpoint.pt --store $runs/feats.zarr --precision bf16
 for seed in 0 1 2; do
   tailcache finetune --store $runs/feats.zarr --out $runs/fsa-$seed --seed $seed
-  tailcache finetune --store $runs/feats.zarr --out $runs/fsa-classes-$seed --seed $seed --tail-draw classes
-  tailcache finetune --store $runs/feats.zarr --out $runs/no-aug-$seed --method no-aug --seed $seed
-  tailcache finetune --store $runs/feats.zarr --out $runs/plain-$seed --method plain --seed $seed
+  tailcache finetune --store $runs/feats.zarr --out $runs/no-aug-$seed --seed $seed --method no-aug
+  tailcache finetune --store $runs/feats.zarr --out $runs/plain-$seed --seed $seed --method plain
+  for method in fsa no-aug; do  # the paper's literal draw, uniform over tail samples
+    tailcache finetune --store $runs/feats.zarr --out $runs/$method-samples-$seed --seed $seed \
+      --method $method --tail-draw samples
+  done
 done
-tailcache analyze $runs/{fsa,fsa-classes,no-aug,plain}-{0,1,2} --out $runs/report
+tailcache analyze $runs/{fsa,no-aug,plain}-{0,1,2} --out $runs/report
+tailcache analyze $runs/{fsa,no-aug}-samples-{0,1,2} --out $runs/report-samples
 tailcache evaluate --ckpt $runs/fsa-0/checkpoint.pt --precision bf16

@@ -4,6 +4,7 @@ They are plain tensors and values, loaded with `weights_only=True`, so that open
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # bytes that are no checkpoint can fail anywhere in torch's unpickler

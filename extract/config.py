@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.recipe import RECIPES
-from store.errors import UserError, check_at_least
+from store.errors import check_at_least
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,6 @@ class TrainConfig:
         config = replace(self, **values)
         check_at_least(config, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
         check_at_least(config, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
-        if config.seed >= 2**32:
-            raise UserError(f"--seed {config.seed}: must be below 2^32, {2**32}")
         return config
 
 

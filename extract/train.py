@@ -13,18 +13,17 @@ from rich.progress import Progress, TaskID
 from torch.nn.functional import cross_entropy
 
 from extract.batches import Batch, training_batches
-from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from extract.config import TrainConfig
 from extract.dataset import Dataset, load_dataset
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
+from extract.resume import earlier_run
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
 from store.errors import UserError
-
-MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite"}  # on resuming; the rest may not
 
 
 @dataclass
@@ -50,7 +49,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     check_network(config.network)
     if config.image_size is None:
         config = replace(config, image_size=default_image_size(config.network.arch))
-    previous = _previous(config)
+    previous = earlier_run(config)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     dataset = load_dataset(config.dataset, config.image_size, progress)
@@ -126,57 +125,6 @@ def _epoch(
         "loss": mean_loss,
         "train_accuracy": 100 * n_correct.item() / n_images,
     }
-
-
-def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
-    """The options of the run in `out`, with those given anew for this call.
-
-    Args:
-        out: folder of the run.
-        given: options named by the user, flat: those of the network and the data set among them.
-    """
-    stored = _stored_config(load_checkpoint(Path(out) / "checkpoint.pt"))
-    network = {k: v for k, v in given.items() if k in asdict(stored.network)}
-    dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
-    own = {k: v for k, v in given.items() if k not in network and k not in dataset}
-    return replace(
-        stored,
-        **own | {"out": out, "resume": True},
-        network=replace(stored.network, **network),
-        dataset=replace(stored.dataset, **dataset),
-    )
-
-
-def _stored_config(checkpoint: Checkpoint) -> TrainConfig:
-    content = dict(checkpoint.config)
-    network, dataset = content.pop("network"), content.pop("dataset")
-    return TrainConfig(**content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset))
-
-
-def _previous(config: TrainConfig) -> Checkpoint | None:
-    """The checkpoint to go on from, after refusing one that this run may not replace or continue."""
-    path = Path(config.out) / "checkpoint.pt"
-    if not config.resume and (config.overwrite or not path.exists()):
-        return None
-    previous = load_checkpoint(path)
-    if not config.resume:
-        state = "a finished run" if previous.optimizer is None else "an unfinished run"
-        way_on = "" if previous.optimizer is None else "--resume to continue it, "
-        raise UserError(
-            f"{config.out}: already holds {state} (epoch {previous.epoch} of "
-            f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
-        )
-    if previous.optimizer is None:
-        raise UserError(f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume")
-    stored, asked = asdict(_stored_config(previous)), asdict(config)
-    asked["dataset"]["root"] = stored["dataset"]["root"]  # a moved root is told by the fingerprint
-    for name in stored.keys() - MAY_CHANGE:
-        if stored[name] != asked[name]:
-            raise UserError(
-                f"{config.out}: cannot resume: {name} was {stored[name]}, this run asks {asked[name]}; "
-                "leave the option out, or start anew with --overwrite"
-            )
-    return previous
 
 
 def _transform(config: TrainConfig, dataset: Dataset) -> Transform:

@@ -1,10 +1,9 @@
 """Phase II's options."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from store.errors import UserError, check_at_least
+from store.errors import MOST, UserError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class FinetuneConfig:
     augmented_per_sample: Annotated[int, "N_a, augmented samples for each tail sample"] = 3
     confusing_classes: Annotated[int, "N_f, classes that lend class-generic vectors"] = 3
     head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.9
-    tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.7
+    tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.3
     tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
     tail_draw: Annotated[
         Literal["samples", "classes"], "draw tail samples uniformly, or a tail class first"
-    ] = "samples"
+    ] = "classes"
     eval_every: Annotated[int, "iterations between accuracies on the cached test features"] = 100
     shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
@@ -50,8 +49,8 @@ class FinetuneConfig:
                 raise UserError(
                     f"--{name.replace('_', '-')} {getattr(self, name):g}: must lie between 0 and 1"
                 )
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr {self.lr:g}: must be above 0, and finite")
+        if not 0 < self.lr < MOST:
+            raise UserError(f"--lr {self.lr:g}: must be above 0, and below 2^32")
         if self.confusing_classes > n_classes - 1:
             raise UserError(
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "

@@ -25,7 +25,7 @@ def plan_demo(out: str, seed: int, device: str) -> DemoPhases:
         out=f"{folder}/phase1",
         network=NetworkConfig("resnet18-cifar", width=16),
         dataset=DatasetConfig("digits", imbalance_factor=20),
-        epochs=12,
+        epochs=20,
         batch_size=64,
         precision="bf16",
         device=device,

@@ -4,7 +4,6 @@ The command line prints any `UserError` as one line on stderr and exits with cod
 what is wrong, where, what was found, what was expected, and what to do next.
 """
 
-import math
 from typing import Any
 
 
@@ -12,12 +11,16 @@ class UserError(Exception):
     """Something the user gave cannot be used as it is."""
 
 
+MOST = 2**32  # of any number option: beyond it lie overflows, not settings
+
+
 def check_at_least(config: Any, **least: float) -> None:
-    """Raise UserError for a field of `config` that is below its least value, NaN or infinite; None passes."""
+    """Raise UserError for a field of `config` below its least, NaN, or of 2^32 and more; None passes."""
     for name, bound in least.items():
         value = getattr(config, name)
-        if value is not None and not bound <= value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {bound} or more, and finite")
+        if value is not None and not bound <= value < MOST:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} {value}: must be {bound} or more, and below 2^32")
 
 
 class StoreError(UserError):

@@ -260,7 +260,7 @@ def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_s
     size = ["--dataset", "imagefolder", "--image-size", image_size, "--workers", 0]
     result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
     names = sorted(path.relative_to(images).as_posix() for path in bad)
-    assert result.stderr == f"5 unreadable images left out: {', '.join(names)}\n"
+    assert result.stderr == f"left out, being unreadable: {', '.join(names)}\n"
     checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
     assert checkpoint.class_counts == [8, 6, 4]
 
@@ -367,13 +367,13 @@ def test_unusual_image_is_read_as_rgb(images: Path, make: Callable[[Path], Path]
         ("--epochs 0", ["--epochs 0: must be 1 or more"]),
         ("--epochs two", ["--epochs", "'two' is not a valid integer", "--help"]),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
-        ("--lr nan", ["--lr nan: must be 0 or more, and finite"]),
+        ("--lr nan", ["--lr nan: must be 0 or more, and below 2^32"]),
         ("--lr -1", ["--lr -1.0: must be 0 or more"]),
         ("--momentum -1", ["--momentum -1.0: must be 0 or more"]),
-        ("--weight-decay inf", ["--weight-decay inf: must be 0 or more, and finite"]),
+        ("--weight-decay inf", ["--weight-decay inf: must be 0 or more, and below 2^32"]),
         ("--workers -1", ["--workers -1: must be 0 or more"]),
         ("--seed -1", ["--seed -1: must be 0 or more"]),
-        ("--seed 99999999999999999999", ["--seed 99999999999999999999: must be below"]),
+        ("--seed 99999999999999999999", ["--seed 99999999999999999999: must be 0 or more, and below 2^32"]),
         ("--eval-every 0", ["--eval-every 0: must be 1 or more"]),
         ("--recipe long", ["--recipe", "'long' is not one of", "'cifar-lt'", "--help"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu, cuda or cuda:N"]),
@@ -469,8 +469,8 @@ def test_resume_of_nothing() -> None:
         ("--epochs 3", ["epochs was 1", "asks 3"]),
         ("--batch-size 16", ["batch_size was 8", "asks 16"]),
         ("--lr 0.5", ["lr was 0.1", "asks 0.5"]),
-        ("--width 8", ["network was", "'width': 4", "asks", "'width': 8"]),
-        ("--imbalance-factor 2", ["dataset was", "'imbalance_factor': None", "'imbalance_factor': 2.0"]),
+        ("--width 8", ["width was 4", "asks 8"]),
+        ("--imbalance-factor 2", ["imbalance_factor was None", "asks 2.0"]),
         ("--seed 1", ["seed was 0", "asks 1"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
@@ -861,18 +861,18 @@ def test_store_whose_checkpoint_was_altered(small_root: Path, small_ckpt: Path) 
         ("--head-ratio 0.99", ["--head-ratio 0.99: takes all 10 classes", "lower it"]),
         ("--lr 0", ["--lr 0: must be above 0"]),
         ("--lr nan", ["--lr nan: must be above 0"]),
-        ("--lr inf", ["--lr inf: must be above 0, and finite"]),
+        ("--lr inf", ["--lr inf: must be above 0, and below 2^32"]),
         ("--momentum -0.1", ["--momentum -0.1: must be 0 or more"]),
         ("--seed -1", ["--seed -1: must be 0 or more"]),
         ("--iterations 0", ["--iterations 0: must be 1 or more"]),
-        ("--iterations 9999999999999999", ["out of memory", "ask for less"]),
         ("--eval-every 0", ["--eval-every 0: must be 1 or more"]),
         ("--confusing-classes 0", ["--confusing-classes 0: must be 1 or more"]),
         ("--confusing-classes 10", ["--confusing-classes 10: the store has 10 classes", "at most 9"]),
         ("--method best", ["--method", "'best' is not one of", "'fsa'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
         ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
-        ("--lr 1e38 --iterations 50", ["the loss became", "lower --lr"]),
+        ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
+        ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged by iteration", "lower --lr"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
@@ -988,14 +988,13 @@ def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], ["Missing command", "--help"]),
         (["fly"], ["No such command 'fly'", "--help"]),
         (["extract"], ["Missing option '--ckpt'", "extract --help"]),
         (["finetune"], ["Missing option '--store'", "finetune --help"]),
         (["analyze"], ["Missing argument", "analyze --help"]),
         (["train", "--dataset", "mnist"], ["--dataset", "'mnist' is not one of", "'imagefolder'"]),
     ],
-    ids=["nothing", "command", "extract", "finetune", "analyze", "dataset"],
+    ids=["command", "extract", "finetune", "analyze", "dataset"],
 )
 def test_usage_error_is_one_line(arguments: list[str], says: list[str]) -> None:
     refuse(*arguments, says=says)

@@ -70,6 +70,12 @@ def test_usage_errors_are_one_line():
         assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_without_a_command_it_shows_help():
+    result = CliRunner().invoke(cli.main, [])
+    assert result.exit_code == 0
+    assert "finetune" in result.stdout
+
+
 def test_every_command_has_help():
     for name in cli.main.commands:
         result = CliRunner().invoke(cli.main, [name, "--help"])

@@ -21,7 +21,8 @@ from extract.dataset import load_dataset
 from extract.networks import build_network
 from extract.recipe import learning_rate
 from extract.restore import restore
-from extract.train import resumed_config, train
+from extract.resume import resumed_config
+from extract.train import train
 from store.errors import UserError
 
 STEPS = 5  # an epoch of 34 images (18, 10 and 6 a class) in batches of 8

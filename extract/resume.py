@@ -1,0 +1,71 @@
+"""Going on with an earlier run: its options, and what may not change between then and now."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from extract.checkpoint import Checkpoint, load_checkpoint
+from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from store.errors import UserError
+
+# What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
+MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped"}
+
+
+def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
+    """The options of the run in `out`, with those given anew for this call.
+
+    Args:
+        out: folder of the run.
+        given: options named by the user, flat: those of the network and the data set among them.
+    """
+    stored = _stored_config(load_checkpoint(Path(out) / "checkpoint.pt"))
+    network = {k: v for k, v in given.items() if k in asdict(stored.network)}
+    dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
+    own = {k: v for k, v in given.items() if k not in network and k not in dataset}
+    return replace(
+        stored,
+        **own | {"out": out, "resume": True},
+        network=replace(stored.network, **network),
+        dataset=replace(stored.dataset, **dataset),
+    )
+
+
+def _stored_config(checkpoint: Checkpoint) -> TrainConfig:
+    content = dict(checkpoint.config)
+    network, dataset = content.pop("network"), content.pop("dataset")
+    return TrainConfig(**content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset))
+
+
+def earlier_run(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint that a resolved config goes on from, None for a new run.
+
+    Raises:
+        UserError: the folder holds a run that this one may neither replace nor continue.
+    """
+    path = Path(config.out) / "checkpoint.pt"
+    if not config.resume and (config.overwrite or not path.exists()):
+        return None
+    previous = load_checkpoint(path)
+    if not config.resume:
+        state = "a finished run" if previous.optimizer is None else "an unfinished run"
+        way_on = "" if previous.optimizer is None else "--resume to continue it, "
+        raise UserError(
+            f"{config.out}: already holds {state} (epoch {previous.epoch} of "
+            f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
+        )
+    if previous.optimizer is None:
+        raise UserError(f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume")
+    stored, asked = _flat(_stored_config(previous)), _flat(config)
+    for name in sorted(stored.keys() - MAY_CHANGE):
+        if stored[name] != asked[name]:
+            raise UserError(
+                f"{config.out}: cannot resume: {name} was {stored[name]}, this run asks {asked[name]}; "
+                "leave the option out, or start anew with --overwrite"
+            )
+    return previous
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    content = asdict(config)
+    return content | content.pop("network") | content.pop("dataset")
