@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format results clean
+.PHONY: demo test lint format mutants results clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -20,6 +20,9 @@ lint: $(INSTALLED)  ## format and lint, as CI checks it
 format: $(INSTALLED)  ## mend what can be mended by itself
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
+
+mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, a few minutes
+	$(RUN)/python benchmarks/mutants.py
 
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
 	benchmarks/cifar10_lt.sh "$(DATA)"
