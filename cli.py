@@ -7,6 +7,7 @@ exit code 2; a progress bar is shown only on a terminal.
 import dataclasses
 import json
 import math
+import shlex
 import sys
 import types
 from collections.abc import Callable
@@ -164,7 +165,7 @@ def train(context: click.Context, **values: Any) -> None:
             checkpoint = run(config, progress)
         except KeyboardInterrupt:
             progress.stop()
-            fail(f"interrupted; go on with: train --out {config.out} --resume", INTERRUPTED)
+            fail(f"interrupted; go on with: train --out {shlex.quote(config.out)} --resume", INTERRUPTED)
     last = checkpoint.history[-1]
     accuracy = ", ".join(f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if "accuracy" in k)
     click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
