@@ -46,6 +46,9 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     Raises:
         UserError: a folder is no run, or the runs are not about the same classes.
     """
+    out = Path(config.out)
+    if (out / "checkpoint.pt").exists():
+        raise RunError(f"{out}: is the folder of a run, whose files would be replaced; name another --out")
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
     runs = [read_run(path) for path in paths]
     _refuse_unlike(runs)
@@ -58,7 +61,6 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     n_classes |= {"overall": len(per_class)}
     n_classes |= {part: len(runs[0].config["facts"][f"{part}_classes"]) for part in ("head", "tail")}
     comparison = compare(table)
-    out = Path(config.out)
     files = []
     for name, frame in {"summary": comparison, "runs": table, "per_class": per_class}.items():
         write_text(out / f"{name}.csv", frame.to_csv(index=False))

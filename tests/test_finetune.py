@@ -223,3 +223,11 @@ def test_cli_end_to_end(tmp_path):
     compared = json.loads(run("analyze", *folders, "--out", str(tmp_path / "report"), "--json"))
     assert [row["configuration"] for row in compared["comparison"]] == ["Phase I", "fsa", "no-aug"]
     assert [row["n"] for row in compared["comparison"]] == [1, 2, 2]
+
+
+def test_analyze_does_not_write_into_a_run(config, quiet):
+    run = finetune(replace(config, iterations=2), quiet)
+    before = (run.path / "per_class.csv").read_bytes()
+    result = CliRunner().invoke(main, ["analyze", str(run.path), "--out", str(run.path)])
+    assert result.exit_code == 2
+    assert (run.path / "per_class.csv").read_bytes() == before
