@@ -1,7 +1,7 @@
 """A store's splits on the device where the head is trained."""
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -90,12 +90,18 @@ def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> 
     return held_out
 
 
+def available_memory() -> int | None:
+    """Bytes that can be had, the page cache's among them; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _refuse_too_large(store: FeatureStore, device: torch.device) -> None:
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if store.map_bytes > free:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if free is not None and store.map_bytes > free:
         raise StoreError(
             f"{store.path}: its feature maps take {store.map_bytes / 2**30:.1f} GiB and {device} has "
             f"{free / 2**30:.1f} GiB free; use a larger machine, --device cpu, or --method no-aug"

@@ -231,3 +231,11 @@ def test_analyze_does_not_write_into_a_run(config, quiet):
     result = CliRunner().invoke(main, ["analyze", str(run.path), "--out", str(run.path)])
     assert result.exit_code == 2
     assert (run.path / "per_class.csv").read_bytes() == before
+
+
+def test_maps_that_do_not_fit_are_refused_and_others_not(config, quiet, monkeypatch):
+    monkeypatch.setattr("finetune.features.available_memory", lambda: 1000)
+    with pytest.raises(UserError, match="GiB free"):
+        finetune(replace(config, iterations=2), quiet)
+    monkeypatch.setattr("finetune.features.available_memory", lambda: None)
+    finetune(replace(config, iterations=2), quiet)
