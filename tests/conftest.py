@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bad_input import FOLDER, QUICK, TINY, succeed, write_images
 from rich.progress import Progress
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
@@ -46,3 +47,45 @@ def _default_generator_untouched():
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default output paths are relative: they must land where `refuse` looks."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A good image folder, to be damaged."""
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="session")
+def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good image folder, not to be touched."""
+    return write_images(tmp_path_factory.mktemp("small") / "images")
+
+
+@pytest.fixture(scope="session")
+def small_ckpt(small_root: Path) -> Path:
+    """A finished Phase I on `small_root`; no validation split. Not to be touched."""
+    out = small_root.parent / "phase1"
+    succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", out)
+    return out / "checkpoint.pt"
+
+
+@pytest.fixture(scope="session")
+def small_store(small_ckpt: Path) -> Path:
+    """The store of `small_ckpt`. Not to be touched."""
+    path = small_ckpt.parents[1] / "feats.zarr"
+    succeed("extract", "--ckpt", small_ckpt, "--store", path, "--device", "cpu")
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_run(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of Phase II on digits. Not to be touched."""
+    out = tmp_path_factory.mktemp("runs") / "fsa"
+    succeed("finetune", "--store", feature_store, "--out", out, *QUICK)
+    return out

@@ -1,0 +1,194 @@
+"""Checkpoints, and options of extract and evaluate, that are refused."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bad_input import (
+    refuse,
+    succeed,
+)
+
+from extract.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def random_bytes(path: Path, _: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(1000))
+
+
+def a_text_file(path: Path, _: Path) -> None:
+    path.write_text("epoch,loss\n1,2.3\n")
+
+
+def an_empty_file(path: Path, _: Path) -> None:
+    path.touch()
+
+
+def a_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def a_missing_file(path: Path, _: Path) -> None:
+    pass
+
+
+def a_truncated_checkpoint(path: Path, good: Path) -> None:
+    path.write_bytes(good.read_bytes()[:5000])
+
+
+def a_truncated_pickle(path: Path, _: Path) -> None:
+    path.write_bytes(pickle.dumps({"epoch": [1, 2.0, "three"]}, protocol=2)[:-6])
+
+
+class Code:
+    """Unpickling it makes a folder."""
+
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (Path("the-code-ran"),)
+
+
+def a_pickle_with_code(path: Path, _: Path) -> None:
+    path.write_bytes(pickle.dumps(Code(), protocol=2))
+
+
+def a_torch_file_with_code(path: Path, _: Path) -> None:
+    torch.save({"format": "tailcache-checkpoint", "format_version": 1, "state": Code()}, path)
+
+
+def another_programs_state(path: Path, _: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(3)}, path)
+
+
+def a_tensor(path: Path, _: Path) -> None:
+    torch.save(torch.zeros(3), path)
+
+
+def a_newer_version(path: Path, good: Path) -> None:
+    torch.save(torch.load(good, weights_only=True) | {"format_version": 99}, path)
+
+
+def one_without_its_data(path: Path, good: Path) -> None:
+    content = torch.load(good, weights_only=True)
+    del content["dataset"]
+    torch.save(content, path)
+
+
+def another_networks_weights(path: Path, good: Path) -> None:
+    checkpoint = load_checkpoint(good)
+    save_checkpoint(replace(checkpoint, network=checkpoint.network | {"arch": "resnet32"}), path)
+
+
+def another_widths_weights(path: Path, good: Path) -> None:
+    checkpoint = load_checkpoint(good)
+    save_checkpoint(replace(checkpoint, network=checkpoint.network | {"width": 8}), path)
+
+
+def nan_weights(path: Path, good: Path) -> None:
+    checkpoint = load_checkpoint(good)
+    bias = torch.full_like(checkpoint.state["classifier.bias"], torch.nan)
+    save_checkpoint(replace(checkpoint, state=checkpoint.state | {"classifier.bias": bias}), path)
+
+
+UNSAFE = ["not a checkpoint that can be read safely", "expected a checkpoint.pt written by `train`"]
+FOREIGN = ["not a checkpoint of this program", "`train` writes one"]
+OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "train again"]
+
+
+@pytest.mark.parametrize("command", ["extract", "evaluate"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (random_bytes, UNSAFE),
+        (a_text_file, UNSAFE),
+        (an_empty_file, UNSAFE),
+        (a_truncated_checkpoint, UNSAFE),
+        (a_truncated_pickle, UNSAFE),
+        (a_pickle_with_code, UNSAFE),
+        (a_torch_file_with_code, UNSAFE),
+        (a_folder, ["expected a checkpoint file, found a folder", "`train` writes one"]),
+        (a_missing_file, ["expected a checkpoint file, found nothing", "`train` writes one"]),
+        (another_programs_state, [*FOREIGN, "conv1.weight"]),
+        (a_tensor, [*FOREIGN, "Tensor"]),
+        (a_newer_version, ["checkpoint version 99, this program reads 1"]),
+        (one_without_its_data, ["incomplete checkpoint, it lacks dataset", "train again"]),
+        (another_networks_weights, [*OTHER_WEIGHTS, "resnet32"]),
+        (another_widths_weights, [*OTHER_WEIGHTS, "resnet20"]),
+        (nan_weights, ["classifier.bias holds NaN or infinite weights", "train again"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_checkpoint_is_refused(
+    command: str, make: Callable[[Path, Path], None], says: list[str], small_ckpt: Path
+) -> None:
+    path = Path("given.pt")
+    make(path, small_ckpt)
+    refuse(command, "--ckpt", path, "--device", "cpu", says=["given.pt: ", *says])
+    assert not Path("the-code-ran").exists()
+
+
+def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
+    """The control for the refusals above."""
+    a_pickle_with_code(Path("given.pt"), small_ckpt)
+    pickle.loads(Path("given.pt").read_bytes())
+    assert Path("the-code-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--store feats.h5", ["feats.h5: unknown container '.h5'", "ending in .zarr"]),
+        ("--store feats", ["feats: unknown container '(no suffix)'", "ending in .zarr"]),
+        ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
+        ("--workers -1", ["--workers -1: must be 0 or more"]),
+        ("--map-dtype float8", ["--map-dtype", "'float8' is not one of", "'float16'"]),
+        ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+    ],
+    ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
+)
+def test_extract_option_is_refused(small_ckpt: Path, options: str, says: list[str]) -> None:
+    refuse("extract", "--ckpt", small_ckpt, "--device", "cpu", *options.split(), says=says)
+
+
+def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store: Path) -> None:
+    shutil.copytree(small_store, "feats.zarr")
+    command = ["extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu"]
+    refuse(*command, says=["feats.zarr: already exists", "--overwrite", "or name another"])
+    an_empty_file(Path("empty.pt"), small_ckpt)
+    with_bad_ckpt = ["extract", "--ckpt", "empty.pt", "--store", "feats.zarr", "--overwrite"]
+    refuse(*with_bad_ckpt, says=["empty.pt"])  # and the store stays
+    succeed(*command, "--overwrite")
+
+
+def test_extraction_that_fails_half_way_leaves_nothing(
+    small_ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device", "feats.zarr/train")
+
+    monkeypatch.setattr("store.writer.StoreWriter.finish", full_disk)
+    says = ["feats.zarr/train: No space left on device"]
+    refuse("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", says=says)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--split val", ["--split val: this data set has train, test", "train with --val-per-class"]),
+        ("--split all", ["--split", "'all' is not one of", "'test'"]),
+        ("--shot-rule mine", ["--shot-rule", "'mine' is not one of", "'decoupling'"]),
+        ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
+        ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+    ],
+    ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
+)
+def test_evaluate_option_is_refused(small_ckpt: Path, options: str, says: list[str]) -> None:
+    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cpu", *options.split(), says=says)

@@ -1,0 +1,239 @@
+"""Image folders that cannot be trained on, by name; odd images that can."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
+from PIL import Image
+
+from extract.checkpoint import load_checkpoint
+from extract.images import read_image
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def no_root(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def root_is_a_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.write_text("no folder")
+
+
+def empty_root(root: Path) -> None:
+    shutil.rmtree(root)
+    root.mkdir()
+
+
+def no_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+
+
+def no_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+
+
+def empty_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+
+
+def empty_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    (root / "test").mkdir()
+
+
+def one_class(root: Path) -> None:
+    for name in ("bee", "cat"):
+        shutil.rmtree(root / "train" / name)
+
+
+def empty_train_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "bee")
+    (root / "train" / "bee").mkdir()
+
+
+def empty_test_class(root: Path) -> None:
+    shutil.rmtree(root / "test" / "bee")
+    (root / "test" / "bee").mkdir()
+
+
+def class_of_text_files(root: Path) -> None:
+    empty_train_class(root)
+    (root / "train" / "bee" / "notes.txt").write_text("no image")
+
+
+def unknown_test_class(root: Path) -> None:
+    write_images(root, {"dog": 1}, ["test"])
+
+
+def unknown_val_class(root: Path) -> None:
+    write_images(root, {"dog": 1}, ["val"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (no_root, ["{root}: no such folder", "--root must hold"]),
+        (root_is_a_file, ["{root}: no such folder", "--root must hold"]),
+        (empty_root, ["{root}: has no train/ folder", "found nothing", "expected train/<class>/<image>"]),
+        (no_train, ["{root}: has no train/ folder", "found test", "expected train/<class>/<image>"]),
+        (no_test, ["{root}: has no test/ folder", "found train", "expected test/<class>/<image>"]),
+        (empty_train, ["{root}/train: at least two class folders are needed", "found none"]),
+        (one_class, ["{root}/train: at least two class folders are needed", "found ape"]),
+        (empty_test, ["{root}/test: holds no class folders", "expected test/<class>/<image>"]),
+        (empty_train_class, ["{root}/train/bee: holds no images", ".png", "add some or remove it"]),
+        (empty_test_class, ["{root}/test/bee: holds no images", ".png", "add some or remove it"]),
+        (class_of_text_files, ["{root}/train/bee: holds no images", ".png", "add some or remove it"]),
+        (unknown_test_class, ["{root}/test/dog", "'dog' is not among the 3 classes", "rename or remove"]),
+        (unknown_val_class, ["{root}/val/dog", "'dog' is not among the 3 classes", "rename or remove"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_image_folder_is_refused(images: Path, damage: Callable[[Path], None], says: list[str]) -> None:
+    damage(images)
+    says = [fragment.format(root=images) for fragment in says]
+    refuse("train", *FOLDER, *TINY, "--root", images, "--out", "phase1", says=says)
+
+
+def truncated_jpeg(path: Path) -> Path:
+    path = path.with_suffix(".jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:700])
+    return path
+
+
+def truncated_png(path: Path) -> Path:
+    path.write_bytes(next(path.parent.glob("*.png")).read_bytes()[:100])
+    return path
+
+
+def text_named_png(path: Path) -> Path:
+    path.write_text("This is no image.\n")
+    return path
+
+
+def zero_bytes(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+BAD_IMAGES = [truncated_jpeg, truncated_png, text_named_png, zero_bytes]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("make_bad", BAD_IMAGES)
+def test_unreadable_image_is_named(images: Path, make_bad: Callable[[Path], Path], split: str) -> None:
+    bad = make_bad(images / split / "bee" / "bad.png")
+    says = [f"{bad}: not a readable image", "mend or remove it", "--skip-bad-images"]
+    refuse("train", *FOLDER, *TINY, "--root", images, "--out", "phase1", says=says)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_large_image_is_named(images: Path, workers: int) -> None:
+    """Images above 64 pixels are decoded while training, by worker processes."""
+    bad = text_named_png(images / "train" / "bee" / "bad.png")
+    large = ["--dataset", "imagefolder", "--image-size", 72, "--workers", workers]
+    result = run("train", *large, *TINY, "--root", images, "--out", "phase1")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert f"{bad}: not a readable image" in result.stderr
+    assert not list(Path().rglob("*unfinished*"))
+    assert load_checkpoint(Path("phase1/checkpoint.pt")).epoch == 0  # mend the image and resume
+    shutil.copy(images / "train" / "bee" / "0.png", bad)
+    succeed("train", "--out", "phase1", "--resume")
+
+
+@pytest.mark.parametrize("image_size", [16, 72])
+def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_size: int) -> None:
+    bad = [make_bad(images / "train" / "bee" / f"bad{i}.png") for i, make_bad in enumerate(BAD_IMAGES)]
+    bad += [zero_bytes(images / "test" / "cat" / "bad.png")]
+    size = ["--dataset", "imagefolder", "--image-size", image_size, "--workers", 0]
+    result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
+    names = sorted(path.relative_to(images).as_posix() for path in bad)
+    assert result.stderr == f"left out, being unreadable: {', '.join(names)}\n"
+    checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
+    assert checkpoint.class_counts == [8, 6, 4]
+
+    later = ["--ckpt", "phase1/checkpoint.pt", "--device", "cpu", "--workers", 0]
+    succeed("extract", *later, "--store", "feats.zarr")
+    assert zarr.open_group("feats.zarr", mode="r")["train/label"].shape == (18,)
+    assert "of 18 correct" in succeed("evaluate", *later).stdout
+    succeed("finetune", "--store", "feats.zarr", "--out", "fsa", *QUICK, *FEW_CLASSES)
+    succeed("evaluate", "--ckpt", "fsa/checkpoint.pt", "--device", "cpu", "--workers", 0)
+
+
+@pytest.mark.parametrize(
+    ("emptied", "where"), [("train/bee", "train/bee"), ("test/*", "test")], ids=["class", "split"]
+)
+def test_skip_bad_images_leaves_something(images: Path, emptied: str, where: str) -> None:
+    for path in images.glob(f"{emptied}/*.png"):
+        path.write_bytes(b"")
+    command = ["train", *FOLDER, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images"]
+    refuse(*command, says=[images / where, "no readable image is left"])
+
+
+@pytest.mark.parametrize("command", ["extract", "evaluate"])
+def test_images_that_changed_since_training_are_refused(small_ckpt: Path, images: Path, command: str) -> None:
+    (images / "train" / "bee" / "5.png").unlink()
+    says = [small_ckpt, images, "17 for training, 18 then", "point --root at the data set it was trained on"]
+    refuse(command, "--ckpt", small_ckpt, "--root", images, "--device", "cpu", says=says)
+
+
+def test_images_that_moved_are_found_with_root(small_root: Path, images: Path) -> None:
+    succeed("train", *FOLDER, *TINY, "--root", images, "--out", "phase1")
+    shutil.rmtree(images)
+    later = ["evaluate", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]
+    refuse(*later, says=[f"{images}: no such folder", "--root"])
+    succeed(*later, "--root", small_root)
+
+
+def grey_16_bit(folder: Path) -> Path:
+    ramp = np.linspace(0, 65535, 144, dtype=np.uint16).reshape(12, 12)
+    Image.fromarray(ramp).save(folder / "odd.png")
+    return folder / "odd.png"
+
+
+def palette_with_transparency(folder: Path) -> Path:
+    image = Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).convert("P")
+    image.save(folder / "odd.png", transparency=bytes(range(256)))
+    return folder / "odd.png"
+
+
+def rgba(folder: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 4), np.uint8)
+    Image.fromarray(pixels).save(folder / "odd.png")
+    return folder / "odd.png"
+
+
+def grey_jpeg(folder: Path) -> Path:
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(folder / "odd.JPEG")
+    return folder / "odd.JPEG"
+
+
+def webp(folder: Path) -> Path:
+    Image.new("RGB", (12, 9), (200, 100, 0)).save(folder / "odd.webp", lossless=True)
+    return folder / "odd.webp"
+
+
+def ppm(folder: Path) -> Path:
+    Image.new("RGB", (9, 12), (200, 100, 0)).save(folder / "odd.ppm")
+    return folder / "odd.ppm"
+
+
+@pytest.mark.parametrize("make", [grey_16_bit, palette_with_transparency, rgba, grey_jpeg, webp, ppm])
+def test_unusual_image_is_read_as_rgb(images: Path, make: Callable[[Path], Path]) -> None:
+    path = make(images / "train" / "bee")
+    pixels = np.asarray(read_image(path))
+    assert pixels.shape in {(12, 12, 3), (9, 12, 3), (12, 9, 3)}
+    if make in (webp, ppm):
+        assert (pixels == (200, 100, 0)).all()
+    else:
+        assert len(np.unique(pixels)) > 100  # neither clipped nor blank
+    succeed("train", *FOLDER, *TINY, "--root", images, "--out", "phase1")
+    assert load_checkpoint(Path("phase1/checkpoint.pt")).class_counts == [8, 7, 4]

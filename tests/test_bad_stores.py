@@ -1,0 +1,209 @@
+"""Stores, and options of Phase II, that are refused."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from bad_input import FEW_CLASSES, QUICK, refuse, succeed
+
+from extract.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def a_missing_store(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def an_empty_folder(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("no store")
+
+
+def another_programs_store(path: Path) -> None:
+    shutil.rmtree(path)
+    zarr.create_group(path)
+
+
+def a_bare_array(path: Path) -> None:
+    shutil.rmtree(path)
+    zarr.create_array(path, shape=(3,), dtype="float32")
+
+
+def damaged_metadata(path: Path) -> None:
+    (path / "zarr.json").write_text("{")
+
+
+def damaged_array_metadata(path: Path) -> None:
+    (path / "train" / "cam" / "zarr.json").write_text("{")
+
+
+def unfinished(path: Path) -> None:
+    del zarr.open_group(path, mode="r+").attrs["complete"]
+
+
+def newer_version(path: Path) -> None:
+    zarr.open_group(path, mode="r+").attrs["schema_version"] = 99
+
+
+def no_cam(path: Path) -> None:
+    shutil.rmtree(path / "train" / "cam")
+
+
+def no_test_split(path: Path) -> None:
+    shutil.rmtree(path / "test")
+
+
+def no_classifier(path: Path) -> None:
+    shutil.rmtree(path / "classifier")
+
+
+def nan_classifier(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["classifier/bias"][0] = np.nan
+
+
+def a_shard_removed(path: Path) -> None:
+    shutil.rmtree(path / "train" / "feature_map" / "c")
+
+
+def a_shard_cut_short(path: Path) -> None:
+    shard = next(p for p in (path / "train" / "pooled" / "c").rglob("*") if p.is_file())
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (a_missing_store, ["no such store", "`extract --store feats.zarr` makes it"]),
+        (an_empty_folder, ["not a zarr v3 store", "expected one written by `extract`"]),
+        (a_file, ["not a zarr v3 store", "expected one written by `extract`"]),
+        (a_bare_array, ["not a zarr v3 store", "expected one written by `extract`"]),
+        (damaged_metadata, ["not a zarr v3 store", "expected one written by `extract`"]),
+        (damaged_array_metadata, ["metadata of train/cam are damaged", "extract again"]),
+        (another_programs_store, ["not a feature store", "`extract` writes one"]),
+        (unfinished, ["was never finished", "extract again with --overwrite"]),
+        (newer_version, ["schema version 99, this program reads 1", "extract again"]),
+        (no_cam, ["lacks train/cam", "extract again"]),
+        (no_test_split, ["lacks test/label", "extract again"]),
+        (no_classifier, ["lacks classifier/weight", "extract again"]),
+        (nan_classifier, ["classifier holds NaN", "extract again"]),
+        (a_shard_removed, ["train/feature_map", "extract again"]),
+        (a_shard_cut_short, ["train/pooled", "extract again"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_store_is_refused(
+    feature_store: Path, phase1: Path, damage: Callable[[Path], None], says: list[str]
+) -> None:
+    shutil.copytree(feature_store, "feats.zarr")
+    damage(Path("feats.zarr"))
+    command = ["finetune", "--store", "feats.zarr", "--ckpt", phase1, *QUICK]
+    refuse(*command, says=["feats.zarr: ", *says])
+
+
+@pytest.mark.parametrize("shard", [0, 1, 4])
+def test_one_missing_shard_is_noticed(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+    """zarr reads an absent one as zeros; 18 rows in shards of 4 leave the last one half full."""
+    row_bytes = 4 * 4 * 16 * 2
+    monkeypatch.setattr("store.zarr_store.CHUNK_BYTES", row_bytes)
+    monkeypatch.setattr("store.zarr_store.SHARD_BYTES", 4 * row_bytes)
+    succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu")
+    command = ["finetune", "--store", "feats.zarr", "--out", "fsa", *QUICK, *FEW_CLASSES]
+    succeed(*command)
+    shutil.rmtree(f"feats.zarr/train/feature_map/c/{shard}")
+    says = ["feats.zarr: train/feature_map is damaged", "1 of its 5 files are missing", "extract again"]
+    refuse(*command, "--overwrite", says=says)
+
+
+def test_store_whose_checkpoint_is_gone(small_root: Path, small_ckpt: Path) -> None:
+    shutil.copytree(small_ckpt.parent, "phase1")
+    succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--root", small_root, "--device", "cpu")
+    shutil.move("phase1/checkpoint.pt", "elsewhere.pt")
+    command = ["finetune", *QUICK, *FEW_CLASSES, "--store", "feats.zarr"]
+    says = [Path("phase1/checkpoint.pt").resolve(), "is not there", "say where it lies with --ckpt"]
+    refuse(*command, says=says)
+    refuse(*command, "--ckpt", "nowhere.pt", says=["nowhere.pt", "is not there", "--ckpt"])
+    succeed(*command, "--ckpt", "elsewhere.pt")
+
+
+def test_store_whose_checkpoint_was_altered(small_root: Path, small_ckpt: Path) -> None:
+    shutil.copytree(small_ckpt.parent, "phase1")
+    path = Path("phase1/checkpoint.pt")
+    succeed("extract", "--ckpt", path, "--root", small_root, "--device", "cpu")
+    save_checkpoint(replace(load_checkpoint(path), epoch=99), path)
+    command = ["finetune", *QUICK, *FEW_CLASSES, "--store", "feats.zarr"]
+    says = ["is not the checkpoint that feats.zarr was extracted with", "point --ckpt at that one"]
+    refuse(*command, says=[path.resolve(), *says])
+    refuse(*command, "--ckpt", path, says=[path, *says])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--tau-s 0", ["--tau-s 0: must lie between 0 and 1"]),
+        ("--tau-s 1", ["--tau-s 1: must lie between 0 and 1"]),
+        ("--tau-s nan", ["--tau-s nan: must lie between 0 and 1"]),
+        ("--tau-g 0", ["--tau-g 0: must lie between 0 and 1"]),
+        ("--tau-g 1.5", ["--tau-g 1.5: must lie between 0 and 1"]),
+        ("--batch-size 12", ["--batch-size 12: must be a multiple of", "= 8", "try 8"]),
+        ("--batch-size 4", ["--batch-size 4: must be a multiple of", "= 8", "try 8"]),
+        ("--batch-size 0", ["--batch-size 0: must be 2 or more"]),
+        ("--augmented-per-sample 0", ["--augmented-per-sample 0: must be 1 or more"]),
+        ("--head-ratio 1", ["--head-ratio 1: must lie between 0 and 1"]),
+        ("--head-ratio 0", ["--head-ratio 0: must lie between 0 and 1"]),
+        ("--head-ratio nan", ["--head-ratio nan: must lie between 0 and 1"]),
+        ("--head-ratio 0.99", ["--head-ratio 0.99: takes all 10 classes", "lower it"]),
+        ("--lr 0", ["--lr 0: must be above 0"]),
+        ("--lr nan", ["--lr nan: must be above 0"]),
+        ("--lr inf", ["--lr inf: must be above 0, and below 2^32"]),
+        ("--momentum -0.1", ["--momentum -0.1: must be 0 or more"]),
+        ("--seed -1", ["--seed -1: must be 0 or more"]),
+        ("--iterations 0", ["--iterations 0: must be 1 or more"]),
+        ("--eval-every 0", ["--eval-every 0: must be 1 or more"]),
+        ("--confusing-classes 0", ["--confusing-classes 0: must be 1 or more"]),
+        ("--confusing-classes 10", ["--confusing-classes 10: the store has 10 classes", "at most 9"]),
+        ("--method best", ["--method", "'best' is not one of", "'fsa'"]),
+        ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
+        ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged by iteration", "lower --lr"]),
+    ],
+    ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
+)
+def test_finetune_option_is_refused(feature_store: Path, options: str, says: list[str]) -> None:
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
+
+
+def test_finetune_out_that_exists(feature_store: Path, digits_run: Path) -> None:
+    shutil.copytree(digits_run, "fsa")
+    command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK]
+    refuse(*command, says=["fsa: already exists", "--overwrite", "or name another"])
+    succeed(*command, "--overwrite")
+
+
+@pytest.mark.parametrize("command", ["extract", "finetune"])
+def test_overwrite_replaces_nothing_but_its_own_kind(
+    command: str, small_ckpt: Path, feature_store: Path
+) -> None:
+    path = Path("papers.zarr")
+    path.mkdir()
+    (path / "thesis.txt").write_text("three years of work")
+    commands = {
+        "extract": ["--ckpt", small_ckpt, "--store", path, "--device", "cpu"],
+        "finetune": ["--store", feature_store, "--out", path, *QUICK],
+    }
+    refuse(
+        command,
+        *commands[command],
+        "--overwrite",
+        says=["papers.zarr: already exists and is no", "name another"],
+    )
