@@ -6,6 +6,7 @@ from typing import Any
 
 from extract.checkpoint import Checkpoint, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from store.atomic import refuse_existing
 from store.errors import UserError
 
 # What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
@@ -19,7 +20,12 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         out: folder of the run.
         given: options named by the user, flat: those of the network and the data set among them.
     """
-    stored = _stored_config(load_checkpoint(Path(out) / "checkpoint.pt"))
+    path = Path(out) / "checkpoint.pt"
+    if not path.exists():
+        raise UserError(
+            f"{path}: nothing to resume is there; leave --resume out to begin, or name another --out"
+        )
+    stored = _stored_config(load_checkpoint(path))
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
     own = {k: v for k, v in given.items() if k not in network and k not in dataset}
@@ -44,6 +50,13 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         UserError: the folder holds a run that this one may neither replace nor continue.
     """
     path = Path(config.out) / "checkpoint.pt"
+    if config.resume and config.overwrite:
+        raise UserError(
+            f"{config.out}: --resume goes on with a run and --overwrite replaces it; pass one of them"
+        )
+    if path.with_name("head.pt").exists():
+        raise UserError(f"{config.out}: holds a run of `finetune`, not a training run; name another --out")
+    refuse_existing(path.parent, "training run", lambda _: path.is_file(), overwrite=True)
     if not config.resume and (config.overwrite or not path.exists()):
         return None
     previous = load_checkpoint(path)

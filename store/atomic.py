@@ -1,13 +1,14 @@
 """Files and folders that appear whole or not at all.
 
 Content is written beside its destination under a name of its own, flushed to disk, and renamed into
-place; an exception or a kill on the way leaves the destination as it was.
+place; an exception or a kill on the way leaves the destination as it was. A symbolic link is followed:
+what it leads to is written, and the link stays.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ def _make_parent(path: Path) -> None:
 
 
 def _refuse_file_above(path: Path) -> None:
-    above = next(parent for parent in path.parents if parent.exists())
-    if not above.is_dir():
+    above = next((parent for parent in path.resolve().parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
 
 
@@ -38,6 +39,7 @@ def _flush(path: Path) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an exception."""
+    path = path.resolve()
     _make_parent(path)
     unfinished = _unfinished_name(path)
     try:
@@ -51,6 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it becomes `path`, replacing what was there, when the block ends well."""
+    path = path.resolve()
     _make_parent(path)
     unfinished = _unfinished_name(path)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -65,8 +68,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(path, replaced)
         try:
             os.replace(unfinished, path)
-        except OSError:
-            if replaced.exists():
+        except BaseException:  # a full disk, or Ctrl-C between the two renames
+            if replaced.exists() and not path.exists():
                 os.replace(replaced, path)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
@@ -85,19 +88,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def refuse_existing(path: Path, what: str, marker: str, overwrite: bool) -> None:
+def refuse_existing(path: Path, what: str, is_ours: Callable[[Path], bool], overwrite: bool) -> None:
     """Raise UserError when `path` holds something that may not be replaced.
 
     Args:
         path: the folder to write.
         what: it will be, for the message.
-        marker: file that is in every such folder; one without it is never replaced, but for an empty one.
+        is_ours: tells such a folder from others, which are never replaced (but for an empty one).
         overwrite: whether the user asked to replace it.
     """
     _refuse_file_above(path)
+    if path.resolve() == Path.cwd() or not path.resolve().name:
+        raise UserError(f"{path}: is where you work, or the root of all files; name a folder for the {what}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / marker).is_file():
-        raise UserError(f"{path}: already exists and is no {what} (no {marker} in it); name another path")
+    if not is_ours(path):
+        found = f"holds {min(p.name for p in path.iterdir())}" if path.is_dir() else "is a file"
+        raise UserError(f"{path}: already exists and is no {what} (it {found}); name another path")
     if not overwrite:
         raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")

@@ -1,5 +1,6 @@
 """The zarr v3 container: how arrays are laid out in chunks and shards, created and opened."""
 
+import json
 import math
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import zarr
 
 from store.errors import StoreError
+from store.schema import FORMAT
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
 SHARD_BYTES = 32 * 1024**2  # one file; a shard is always written whole
@@ -38,6 +40,14 @@ def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: st
         fill_value=0,
         config={"write_empty_chunks": True},
     )
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store of ours, finished or not, told by its attributes alone."""
+    try:
+        return json.loads((path / "zarr.json").read_text())["attributes"]["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def open_group(path: Path) -> zarr.Group:

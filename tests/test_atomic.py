@@ -11,6 +11,10 @@ from store.errors import UserError
 ROOT = Path(__file__).parent.parent
 
 
+def is_run(path):
+    return (path / "head.pt").is_file()
+
+
 @pytest.fixture
 def old_file(tmp_path):
     (tmp_path / "file.txt").write_text("old")
@@ -76,16 +80,17 @@ def test_an_exception_leaves_the_old_folder(old_folder, error):
     assert os.listdir(old_folder.parent) == ["run"]
 
 
-def test_a_rename_that_fails_puts_the_old_folder_back(old_folder, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_rename_that_fails_puts_the_old_folder_back(old_folder, monkeypatch, error):
     rename = os.replace
 
     def fail_on_new(source, target):
         if ".unfinished-" in str(source):
-            raise OSError("no more room")
+            raise error("no more room")
         rename(source, target)
 
     monkeypatch.setattr("store.atomic.os.replace", fail_on_new)
-    with pytest.raises(OSError, match="no more room"), whole_folder(old_folder):
+    with pytest.raises(error, match="no more room"), whole_folder(old_folder):
         pass
     assert (old_folder / "head.pt").read_text() == "old"
     assert os.listdir(old_folder.parent) == ["run"]
@@ -116,11 +121,41 @@ def test_a_file_above_is_named(old_file, kind, below):
 def test_only_its_own_kind_is_replaced_and_only_on_demand(old_folder, old_file, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "nothing", tmp_path / "empty"):
-        refuse_existing(path, "run", "head.pt", overwrite=False)
-    refuse_existing(old_folder, "run", "head.pt", overwrite=True)
+        refuse_existing(path, "run", is_run, overwrite=False)
+    refuse_existing(old_folder, "run", is_run, overwrite=True)
     with pytest.raises(UserError, match="already exists; pass --overwrite to replace this run"):
-        refuse_existing(old_folder, "run", "head.pt", overwrite=False)
-    for path, marker in ((old_folder, "zarr.json"), (old_file, "head.pt")):
+        refuse_existing(old_folder, "run", is_run, overwrite=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    for path, found in ((tmp_path / "other", "holds thesis.txt"), (old_file, "is a file")):
         for overwrite in (True, False):
-            with pytest.raises(UserError, match=f"no {marker} in it"):
-                refuse_existing(path, "thing", marker, overwrite)
+            with pytest.raises(UserError, match=f"is no run .it {found}"):
+                refuse_existing(path, "run", is_run, overwrite)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "../{here}"])
+def test_a_folder_to_be_replaced_is_never_the_working_one(tmp_path, monkeypatch, path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="name a folder for the run"):
+        refuse_existing(Path(path.format(here="here")), "run", is_run, overwrite=True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed_and_stays(tmp_path, exists):
+    target, link = tmp_path / "disk" / "run", tmp_path / "link"
+    target.parent.mkdir()
+    if exists:
+        target.mkdir()
+        (target / "head.pt").write_text("old")
+    link.symlink_to(target)
+    with whole_folder(link) as unfinished:
+        assert unfinished.parent == target.parent  # on the target's file system
+        (unfinished / "summary.json").write_text("new")
+    assert link.is_symlink()
+    assert os.listdir(target) == ["summary.json"]
+    file = tmp_path / "link.txt"
+    file.symlink_to(target / "file.txt")
+    write_text(file, "new")
+    assert file.is_symlink()
+    assert (target / "file.txt").read_text() == "new"

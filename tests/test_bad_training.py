@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--imbalance-factor -3", ["--imbalance-factor -3: must be 1"]),
         ("--imbalance-factor nan", ["--imbalance-factor nan: must be 1"]),
         ("--imbalance-factor inf", ["--imbalance-factor inf: must be 1"]),
-        ("--imbalance-factor 50", ["--imbalance-factor 50: leaves class 1 of 3", "the most is 4"]),
+        ("--imbalance-factor 50", ["--imbalance-factor 50: leaves class 1 of 3", "must be below 4"]),
         ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "one at least"]),
         ("--val-per-class -1", ["--val-per-class -1: must be 0 or more"]),
         ("--arch resnet21", ["--arch resnet21: unknown", "expected one of resnet20, "]),
@@ -121,8 +121,47 @@ def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
 
 
 def test_resume_of_nothing() -> None:
-    says = ["nowhere/checkpoint.pt: expected a checkpoint file, found nothing", "`train` writes one"]
+    says = ["nowhere/checkpoint.pt: nothing to resume is there", "leave --resume out", "another --out"]
     refuse("train", "--out", "nowhere", "--resume", says=says)
+
+
+def test_resume_and_overwrite_together(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_training(small_root, monkeypatch)
+    refuse(
+        "train", "--out", "phase1", "--resume", "--overwrite", says=["phase1: --resume", "pass one of them"]
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "thesis.txt"])
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_train_out_that_holds_files_of_others(small_root: Path, name: str, overwrite: list[str]) -> None:
+    Path("phase1").mkdir()
+    Path("phase1", name).write_text("three years of work")
+    command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1", *overwrite]
+    refuse(*command, says=["phase1: already exists and is no training run", f"holds {name}", "name another"])
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_train_out_that_holds_a_run_of_phase_2(
+    small_root: Path, digits_run: Path, overwrite: list[str]
+) -> None:
+    shutil.copytree(digits_run, "fsa")
+    command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "fsa", *overwrite]
+    refuse(*command, says=["fsa: holds a run of `finetune`", "name another --out"])
+
+
+def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to resume, so the line does not say so, and the folder can be used."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("extract.train._begin", interrupt)
+        result = run(*command)
+    assert (result.exit_code, result.stderr.lstrip()) == (130, "tailcache: interrupted\n")
+    succeed(*command)
 
 
 @pytest.mark.parametrize(
