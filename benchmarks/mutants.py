@@ -31,10 +31,25 @@ class Mutant:
 MUTANTS = [
     Mutant("CAM of another class than the true one", "extract/cam.py", "[label]", "[0 * label]", "test_cam"),
     Mutant(
-        "ReLU before normalising", "extract/cam.py", "float()[label])", "float()[label]).relu()", "test_cam"
+        "ReLU before normalising",
+        "extract/cam.py",
+        'bc->bhw", feature_map, weight)',
+        'bc->bhw", feature_map, weight).relu()',
+        "test_cam",
     ),
     Mutant(
-        "constant CAM divides 0 by 0", "extract/cam.py", "torch.where(span > 0, span, 1)", "span", "test_cam"
+        "constant CAM divides 0 by 0",
+        "extract/cam.py",
+        "torch.where(is_constant, 0, (cam - lowest) / torch.where(is_constant, 1, span))",
+        "(cam - lowest) / span",
+        "test_cam",
+    ),
+    Mutant(
+        "rounding stretched to a map",
+        "extract/cam.py",
+        "span <= ROUNDING * longest",
+        "span <= 0 * longest",
+        "test_cam",
     ),
     Mutant(
         "threshold not strict", "finetune/masks.py", "_flat(cam) > tau_s", "_flat(cam) >= tau_s", "test_masks"
@@ -107,7 +122,16 @@ MUTANTS = [
         "np.arange(len(self.label))",
         "test_plan",
     ),
-    Mutant("fused by sum, not mean", "finetune/fusion.py", 'mode="mean"', 'mode="sum"', "test_fusion"),
+    Mutant(
+        "fused by sum, not mean", "finetune/fusion.py", " / (n_vectors * scale)", " / scale", "test_fusion"
+    ),
+    Mutant(
+        "a float16 sum that overflows",
+        "finetune/fusion.py",
+        "2.0 ** -math.ceil(math.log2(n_vectors))",
+        "1.0",
+        "test_fusion",
+    ),
     Mutant(
         "every row labelled as the first",
         "finetune/train.py",

@@ -2,6 +2,8 @@
 
 import torch
 
+ROUNDING = 1e-6
+
 
 def class_activation_maps(
     feature_map: torch.Tensor, weight: torch.Tensor, label: torch.Tensor
@@ -10,7 +12,7 @@ def class_activation_maps(
 
     cam[b, h, w] = Σ_c weight[label[b], c] · feature_map[b, h, w, c]: no ReLU and no bias, since neither
     survives the normalisation to [0, 1] as evidence. A constant map, which singles out no position,
-    becomes 0 everywhere.
+    becomes 0 everywhere; so does one that is constant but for float32's rounding.
 
     Args:
         feature_map: (B, H, W, C).
@@ -20,7 +22,11 @@ def class_activation_maps(
     Returns:
         (B, H, W) float32 in [0, 1]; exactly 0 at each image's minimum and 1 at its maximum.
     """
-    cam = torch.einsum("bhwc,bc->bhw", feature_map.float(), weight.float()[label])
+    feature_map, weight = feature_map.float(), weight.float()[label]
+    cam = torch.einsum("bhwc,bc->bhw", feature_map, weight)
     lowest = cam.amin(dim=(1, 2), keepdim=True)
     span = cam.amax(dim=(1, 2), keepdim=True) - lowest
-    return (cam - lowest) / torch.where(span > 0, span, 1)
+    # The sums of equal positions may differ in their last bits, by less than this share of |w| |f|.
+    longest = feature_map.norm(dim=3).amax(dim=(1, 2)) * weight.norm(dim=1)
+    is_constant = span <= ROUNDING * longest[:, None, None]
+    return torch.where(is_constant, 0, (cam - lowest) / torch.where(is_constant, 1, span))

@@ -4,6 +4,8 @@ With all feature maps seen as one table of vectors, an augmented sample is the m
 the vectors drawn are read, and a whole window of iterations is fused in one call.
 """
 
+import math
+
 import torch
 
 
@@ -15,8 +17,12 @@ def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         vectors: (..., L) int32 or int64 indices into it.
 
     Returns:
-        (..., C) float32: the mean of each sample's vectors, rounded to the table's dtype on the way.
+        (..., C) float32: the mean of each sample's vectors, rounded once to the table's dtype.
     """
-    bags = vectors.reshape(-1, vectors.shape[-1])
-    means = torch.nn.functional.embedding_bag(bags, table, mode="mean")
-    return means.float().reshape(*vectors.shape[:-1], table.shape[1])
+    n_vectors = vectors.shape[-1]
+    bags = vectors.reshape(-1, n_vectors)
+    # A mean's sum may overflow float16. Weights of a power of two are exact and keep it below the largest.
+    scale = 2.0 ** -math.ceil(math.log2(n_vectors))
+    weights = torch.full(bags.shape, scale, dtype=table.dtype, device=table.device)
+    sums = torch.nn.functional.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
+    return (sums.float() / (n_vectors * scale)).reshape(*vectors.shape[:-1], table.shape[1])

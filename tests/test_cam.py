@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from extract.cam import class_activation_maps
@@ -40,6 +41,21 @@ def test_constant_cam_is_zero_and_never_nan():
         feature_map, torch.randn(2, 4, generator=torch.Generator()), torch.tensor([0, 1])
     )
     assert (cam == 0).all()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_map_constant_but_for_rounding_is_zero(batch):
+    """Sums of equal positions may be made in another order at the end of a block."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        vector = torch.randn(batch, 1, 1, 515, generator=generator)
+        feature_map = vector.expand(batch, 7, 7, 515).contiguous()
+        nudged = feature_map.clone()
+        nudged[:, 3, 3] *= 1 + 2e-7
+        weight = torch.randn(2, 515, generator=generator)
+        for maps in (feature_map, nudged):
+            cam = class_activation_maps(maps, weight, torch.ones(batch, dtype=torch.int64))
+            assert (cam == 0).all()
 
 
 def test_half_precision_maps_are_summed_in_float32():

@@ -26,3 +26,20 @@ def test_fusion_is_the_mean_of_the_vectors_drawn(dtype):
         expected[i, j] = np.mean([table[v].double().numpy() for v in vectors[i, j].tolist()], axis=0)
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
     np.testing.assert_allclose(fused.numpy(), expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("n_vectors", [16, 49])
+def test_a_mean_within_float16_comes_of_a_sum_beyond_it(n_vectors):
+    generator = torch.Generator().manual_seed(0)
+    table = (60_000 * torch.rand(100, 8, generator=generator)).half()
+    vectors = torch.randint(100, (5, n_vectors), generator=generator)
+    expected = table[vectors].double().mean(dim=1)
+    torch.testing.assert_close(fuse(table, vectors).double(), expected, rtol=2**-11, atol=0)
+
+
+def test_a_mean_is_rounded_once():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(100, 256, generator=generator).half()
+    vectors = torch.randint(100, (64, 49), generator=generator)
+    expected = table[vectors].double().mean(dim=1)
+    torch.testing.assert_close(fuse(table, vectors).double(), expected, rtol=1.01 * 2**-11, atol=0)
