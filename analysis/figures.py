@@ -10,12 +10,13 @@ from analysis.tables import PHASE_1
 LABELLED_CLASSES = 20  # more class names than this would overlap
 
 
-def class_accuracy_figure(per_class: pd.DataFrame, configurations: list[str]) -> Figure:
+def class_accuracy_figure(per_class: pd.DataFrame, phase1: list[str], configurations: list[str]) -> Figure:
     """Training images of every class as bars, accuracy before and after as lines.
 
     Args:
-        per_class: class_name, n_train, and a column of accuracies for PHASE_1 and each configuration.
-        configurations: columns to draw beside Phase I's.
+        per_class: class_name, n_train, and columns of accuracies.
+        phase1: the columns of Phase I, drawn dashed.
+        configurations: the columns to draw beside them.
     """
     ordered = per_class.sort_values("n_train", ascending=False, kind="stable")
     position = np.arange(len(ordered))
@@ -24,9 +25,9 @@ def class_accuracy_figure(per_class: pd.DataFrame, configurations: list[str]) ->
     sizes.bar(position, ordered["n_train"], color="0.85")
     sizes.set(yscale="log", ylabel="training images (bars)", xlabel="class, largest first")
     accuracy = sizes.twinx()
-    for name in (PHASE_1, *configurations):
-        style = {"color": "0.3", "linestyle": "--"} if name == PHASE_1 else {}
-        accuracy.plot(position, ordered[name], marker="o", markersize=4, label=name, **style)
+    for name in (*phase1, *configurations):
+        style = {"color": "0.3", "linestyle": "--"} if name in phase1 else {}
+        accuracy.plot(position, ordered[name], marker="o", markersize=4, label=_literal(name), **style)
     accuracy.set(ylabel="test accuracy, %", ylim=(0, 103))
     accuracy.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, fontsize="small")
     _name_classes(sizes, ordered["class_name"].tolist(), "x")
@@ -47,7 +48,7 @@ def confusion_figure(before: np.ndarray, after: np.ndarray, class_names: list[st
     bound = max(1.0, float(np.nanmax(np.abs(change))))
     for axes, matrix, title, colours in (
         (left, before, PHASE_1, {"cmap": "Blues", "vmin": 0, "vmax": 100}),
-        (right, change, f"change by {name}", {"cmap": "RdBu", "vmin": -bound, "vmax": bound}),
+        (right, change, f"change by {_literal(name)}", {"cmap": "RdBu", "vmin": -bound, "vmax": bound}),
     ):
         image = axes.imshow(matrix, **colours)
         axes.set(title=title, xlabel="predicted", ylabel="true, largest class first")
@@ -66,8 +67,9 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, runs in curves.items():
-        overall = pd.concat([run.set_index("iteration")["overall"] for run in runs], axis=1)
-        (line,) = axes.plot(overall.index, overall.mean(axis=1), label=name)
+        overall = pd.concat([run.set_index("iteration")["overall"] for run in runs], axis=1).sort_index()
+        overall = overall.interpolate(method="index")  # runs may have been evaluated at other iterations
+        (line,) = axes.plot(overall.index, overall.mean(axis=1), label=_literal(name))
         axes.fill_between(
             overall.index, overall.min(axis=1), overall.max(axis=1), color=line.get_color(), alpha=0.2
         )
@@ -81,4 +83,10 @@ def _name_classes(axes: Axes, class_names: list[str], axis: str) -> None:
     if len(class_names) > LABELLED_CLASSES:
         return
     turned = {"rotation": 45, "ha": "right"} if axis == "x" else {}
-    getattr(axes, f"set_{axis}ticks")(np.arange(len(class_names)), class_names, **turned)
+    labels = [_literal(name) for name in class_names]
+    getattr(axes, f"set_{axis}ticks")(np.arange(len(labels)), labels, **turned)
+
+
+def _literal(text: str) -> str:
+    """Text that matplotlib shows as it is: dollars would set formulas."""
+    return text.replace("$", r"\$")

@@ -1,15 +1,19 @@
 """Runs side by side: one row a configuration, mean ± std over its seeds, beside Phase I."""
 
+import io
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
-# Options that tell runs apart without making them different configurations.
+# Options of Phase II that tell runs apart without making them different configurations.
 NOT_CONFIGURATION = {"seed", "store", "out", "ckpt", "device", "overwrite", "eval_every", "shot_rule"}
 COLUMNS = ("overall", "many", "medium", "few", "head", "tail")
 PHASE_1 = "Phase I"
+WIDEST = 10_000  # characters: a table is never cut
 
 
 def name_configurations(options: list[dict[str, Any]]) -> list[str]:
@@ -35,21 +39,23 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """Means, deviations and differences.
 
     Args:
-        runs: a row a run: configuration, phase1 (identifies the Phase I network), and for each column of
-            COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's.
+        runs: a row a run: configuration, phase1_configuration, phase1 (identifies the Phase I network), and
+            for each column of COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's.
 
     Returns:
-        A row for Phase I (over its distinct networks), then a row a configuration: configuration, n, and for
-        every column <column>_mean, <column>_std (NaN for one run) and <column>_change, the mean difference
-        from each run's own Phase I.
+        A row for each configuration of Phase I (over its distinct networks), then one for each of Phase II:
+        phase, configuration, n, and for every column <column>_mean, <column>_std (NaN for one run) and
+        <column>_change, the mean difference from each run's own Phase I.
     """
+    rows = []
     networks = runs.drop_duplicates("phase1")
-    phase1 = {column: networks[f"phase1_{column}"].to_numpy() for column in COLUMNS}
-    rows = [_row(PHASE_1, phase1, {column: np.zeros(1) for column in COLUMNS})]
+    for name, group in networks.groupby("phase1_configuration", sort=False):
+        values = {column: group[f"phase1_{column}"].to_numpy() for column in COLUMNS}
+        rows.append({"phase": 1} | _row(name, values, {column: np.zeros(1) for column in COLUMNS}))
     for name, group in runs.groupby("configuration", sort=False):
         values = {column: group[column].to_numpy() for column in COLUMNS}
         changes = {column: values[column] - group[f"phase1_{column}"].to_numpy() for column in COLUMNS}
-        rows.append(_row(name, values, changes))
+        rows.append({"phase": 2} | _row(name, values, changes))
     return pd.DataFrame(rows)
 
 
@@ -60,6 +66,15 @@ def _row(name: str, values: dict[str, np.ndarray], changes: dict[str, np.ndarray
         row[f"{column}_std"] = values[column].std(ddof=1) if len(values[column]) > 1 else np.nan
         row[f"{column}_change"] = changes[column].mean()
     return row
+
+
+def without_nan(content: Any) -> Any:
+    """Nested lists and dictionaries for a JSON file: None where a number is NaN."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def format_cell(mean: float, std: float) -> str:
@@ -74,8 +89,8 @@ def format_change(change: float) -> str:
     return "" if np.isnan(change) else f"{change:+.1f}"
 
 
-def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> Table:
-    """The comparison for the screen: under each configuration its change from Phase I.
+def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str:
+    """The comparison for the screen, as wide as it needs: under each configuration its change from Phase I.
 
     Args:
         comparison: from `compare`.
@@ -89,7 +104,10 @@ def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> Tab
     for row in comparison.to_dict("records"):
         cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
         table.add_row(row["configuration"], str(row["n"]), *cells)
-        if row["configuration"] != PHASE_1:
+        if row["phase"] == 2:
             changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
             table.add_row("  change from Phase I", "", *changes)
-    return table
+    lines = io.StringIO()
+    console = Console(file=lines, width=WIDEST, color_system=None, highlight=False)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in lines.getvalue().splitlines())

@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from analysis.accuracy import confusion_matrix, group_accuracies, per_class_frame
 from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
 from analysis.shots import GROUPS
-from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations
+from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations, without_nan
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.run import Run, RunError, read_run
-from store.atomic import whole_file, write_text
+from store.atomic import whole_file, write_json, write_text
 
 CONFIGURATION_OF_DATA = ("dataset", "imbalance_factor", "val_per_class")
 CONFIGURATION_OF_NETWORK = ("arch", "width", "weights")
+TABLES = ("summary", "runs", "per_class")
+FIGURES = ("class_accuracy", "confusion", "learning_curve")
+MARKER = "analysis.json"  # tells a folder of ours from others that hold a summary.csv
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Analysis:
         comparison: a row for Phase I and for each configuration, from `analysis.tables.compare`.
         runs: a row a run.
         per_class: a row a class: class_id, class_name, n_train, shot_group, and the mean accuracy of
-            Phase I and of each configuration.
+            each configuration of Phase I and of Phase II.
         n_classes: number of classes in each column of COLUMNS.
         files: what was written.
     """
@@ -41,54 +44,108 @@ class Analysis:
 
 
 def analyze(config: AnalyzeConfig) -> Analysis:
-    """Compare runs and write summary.csv, runs.csv, per_class.csv and three figures into `config.out`.
+    """Compare runs; write three tables, three figures and analysis.json into `config.out`.
 
     Raises:
-        UserError: a folder is no run, or the runs are not about the same classes.
+        UserError: a folder is no run, the runs are not about the same images, two of them are one, or the
+            folder holds files of the same names that are not ours.
     """
     out = Path(config.out)
-    if (out / "checkpoint.pt").exists():
-        raise RunError(f"{out}: is the folder of a run, whose files would be replaced; name another --out")
+    _refuse_foreign_files(out)
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
     runs = [read_run(path) for path in paths]
     _refuse_unlike(runs)
     names = name_configurations([_options(run) for run in runs])
+    _refuse_same(runs, names)
+    phase1_names = name_configurations([{"method": PHASE_1} | _phase1_options(run) for run in runs])
     table = pd.DataFrame(
-        [_run_row(run, name, config.shot_rule) for run, name in zip(runs, names, strict=True)]
+        [
+            {"configuration": name, "phase1_configuration": phase1_name} | _run_row(run, config.shot_rule)
+            for run, name, phase1_name in zip(runs, names, phase1_names, strict=True)
+        ]
     )
-    per_class = _per_class(runs, names, config.shot_rule)
+    per_class = _per_class(runs, table, config.shot_rule)
     n_classes = {group: int((per_class["shot_group"] == group).sum()) for group in GROUPS}
     n_classes |= {"overall": len(per_class)}
     n_classes |= {part: len(runs[0].config["facts"][f"{part}_classes"]) for part in ("head", "tail")}
     comparison = compare(table)
-    files = []
-    for name, frame in {"summary": comparison, "runs": table, "per_class": per_class}.items():
-        write_text(out / f"{name}.csv", frame.to_csv(index=False))
-        files.append(out / f"{name}.csv")
-    for name, figure in _figures(runs, names, per_class).items():
-        with whole_file(out / f"{name}.png") as unfinished:
-            figure.savefig(unfinished, format="png", dpi=150)
-        files.append(out / f"{name}.png")
+    content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes}
+    frames = dict(zip(TABLES, (comparison, table, per_class), strict=True))
+    files = _write(out, content, frames, _figures(runs, table, per_class))
     return Analysis(comparison, table, per_class, n_classes, files)
 
 
-def _options(run: Run) -> dict[str, Any]:
-    """The options that make a run's configuration: Phase II's, the network's and the data set's."""
-    own = {field.name: run.config[field.name] for field in fields(FinetuneConfig)}
+def _refuse_foreign_files(out: Path) -> None:
+    if (out / "checkpoint.pt").exists():
+        raise RunError(f"{out}: is the folder of a run, whose files would be replaced; name another --out")
+    if (out / MARKER).exists():
+        return
+    for name in (*(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES)):
+        if (out / name).exists():
+            raise RunError(f"{out / name}: exists and was not written by `analyze`; name another --out")
+
+
+def _write(
+    out: Path, content: dict[str, Any], frames: dict[str, pd.DataFrame], figures: dict[str, Figure]
+) -> list[Path]:
+    write_json(out / MARKER, without_nan(content))  # first, so that the others are known for ours
+    files = []
+    for name, frame in frames.items():
+        files.append(out / f"{name}.csv")
+        write_text(files[-1], frame.to_csv(index=False))
+    for name, figure in figures.items():
+        files.append(out / f"{name}.png")
+        with whole_file(files[-1]) as unfinished:
+            figure.savefig(unfinished, format="png", dpi=150)
+    return [*files, out / MARKER]
+
+
+def _phase1_options(run: Run) -> dict[str, Any]:
+    """The options that make the configuration of a run's Phase I: data, network, training."""
     made = run.config["provenance"]["store"]
     data = {name: made["dataset"][name] for name in CONFIGURATION_OF_DATA}
-    return own | data | {name: made["network"][name] for name in CONFIGURATION_OF_NETWORK}
+    network = {name: made["network"][name] for name in CONFIGURATION_OF_NETWORK}
+    return data | network | {f"phase1_{name}": value for name, value in made["training"].items()}
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """The options that make a run's configuration: those of all three phases."""
+    own = {field.name: run.config[field.name] for field in fields(FinetuneConfig)}
+    extraction = run.config["provenance"]["store"]["config"]
+    extraction = {f"extract_{name}": extraction[name] for name in ("map_dtype", "precision")}
+    return own | _phase1_options(run) | extraction
 
 
 def _refuse_unlike(runs: list[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
-        same = run.per_class["class_name"].tolist() == first.per_class["class_name"].tolist()
-        if not same or len(run.predictions) != len(first.predictions):
+        classes = ["class_name", "n_train"]
+        images = ["sample_index", "label"]
+        if not (
+            run.per_class[classes].equals(first.per_class[classes])
+            and run.predictions[images].equals(first.predictions[images])
+        ):
             raise RunError(
-                f"{run.path}: is about other classes or test images than {first.path}; "
-                "analyze the runs of one data set at a time"
+                f"{run.path}: is about other classes, training counts or test images than {first.path}; "
+                "analyze the runs of one data set and one long tail at a time"
             )
+
+
+def _refuse_same(runs: list[Run], names: list[str]) -> None:
+    """One run under two names would count as two seeds, and lower the deviation."""
+    seen: dict[tuple, Run] = {}
+    for run, name in zip(runs, names, strict=True):
+        key = (name, run.config["seed"], _phase1_digest(run))
+        if key in seen:
+            raise RunError(
+                f"{run.path}: is the same run as {seen[key].path} (configuration, seed and Phase I are "
+                "one); name one of them"
+            )
+        seen[key] = run
+
+
+def _phase1_digest(run: Run) -> str:
+    return run.config["provenance"]["store"]["checkpoint"]["sha256"]
 
 
 def _frame(run: Run, column: str, rule: str) -> pd.DataFrame:
@@ -102,13 +159,8 @@ def _frame(run: Run, column: str, rule: str) -> pd.DataFrame:
     )
 
 
-def _run_row(run: Run, name: str, rule: str) -> dict[str, Any]:
-    row = {
-        "run": str(run.path),
-        "configuration": name,
-        "seed": run.config["seed"],
-        "phase1": run.config["provenance"]["store"]["checkpoint"]["sha256"],
-    }
+def _run_row(run: Run, rule: str) -> dict[str, Any]:
+    row = {"run": str(run.path), "seed": run.config["seed"], "phase1": _phase1_digest(run)}
     facts = run.config["facts"]
     for prefix, column in (("", "prediction"), ("phase1_", "phase1")):
         frame = _frame(run, column, rule)
@@ -118,32 +170,36 @@ def _run_row(run: Run, name: str, rule: str) -> dict[str, Any]:
     return row
 
 
-def _per_class(runs: list[Run], names: list[str], rule: str) -> pd.DataFrame:
+def _per_class(runs: list[Run], table: pd.DataFrame, rule: str) -> pd.DataFrame:
     frame = _frame(runs[0], "phase1", rule)[["class_id", "class_name", "n_train", "shot_group"]]
-    networks = {run.config["provenance"]["store"]["checkpoint"]["sha256"]: run for run in runs}
-    frame[PHASE_1] = np.mean([_frame(run, "phase1", rule)["accuracy"] for run in networks.values()], axis=0)
-    for name in dict.fromkeys(names):
-        of_name = [run for run, its in zip(runs, names, strict=True) if its == name]
-        frame[name] = np.mean([_frame(run, "prediction", rule)["accuracy"] for run in of_name], axis=0)
+    networks = table.drop_duplicates("phase1")
+    for column, rows, by in (
+        ("phase1", networks, "phase1_configuration"),
+        ("prediction", table, "configuration"),
+    ):
+        for name, group in rows.groupby(by, sort=False):
+            accuracies = [_frame(runs[i], column, rule)["accuracy"] for i in group.index]
+            frame[name] = np.mean(accuracies, axis=0)
     return frame
 
 
-def _figures(runs: list[Run], names: list[str], per_class: pd.DataFrame) -> dict[str, Figure]:
-    configurations = list(dict.fromkeys(names))
-    curves = {c: [run.metrics for run, n in zip(runs, names, strict=True) if n == c] for c in configurations}
-    shown = configurations[0]  # one confusion matrix can be shown; the user names that run first
-    of_shown = [run for run, name in zip(runs, names, strict=True) if name == shown]
+def _figures(runs: list[Run], table: pd.DataFrame, per_class: pd.DataFrame) -> dict[str, Figure]:
+    phase1_names = table["phase1_configuration"].unique().tolist()
+    members = {name: group.index for name, group in table.groupby("configuration", sort=False)}
+    curves = {name: [runs[i].metrics for i in index] for name, index in members.items()}
+    shown, index = next(iter(members.items()))  # one matrix can be shown; the user names that run first
     order = per_class.sort_values("n_train", ascending=False, kind="stable")["class_id"].to_numpy()
     before, after = (
-        np.mean([_confusion_percent(run, column, order) for run in of_shown], axis=0)
+        np.mean([_confusion_percent(runs[i], column, order) for i in index], axis=0)
         for column in ("phase1", "prediction")
     )
     class_names = per_class["class_name"].iloc[order].tolist()
-    return {
-        "class_accuracy": class_accuracy_figure(per_class, configurations),
-        "confusion": confusion_figure(before, after, class_names, shown),
-        "learning_curve": learning_curve_figure(curves),
-    }
+    figures = (
+        class_accuracy_figure(per_class, phase1_names, list(members)),
+        confusion_figure(before, after, class_names, shown),
+        learning_curve_figure(curves),
+    )
+    return dict(zip(FIGURES, figures, strict=True))
 
 
 def _confusion_percent(run: Run, column: str, order: np.ndarray) -> np.ndarray:

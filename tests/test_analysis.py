@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,15 @@ import pytest
 from analysis.accuracy import confusion_matrix, group_accuracies, per_class_frame, summarise
 from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
 from analysis.shots import shot_groups
-from analysis.tables import COLUMNS, PHASE_1, compare, format_cell, format_change, name_configurations
+from analysis.tables import (
+    COLUMNS,
+    PHASE_1,
+    compare,
+    comparison_table,
+    format_cell,
+    format_change,
+    name_configurations,
+)
 from extract.longtail import long_tail_counts
 
 
@@ -70,10 +80,11 @@ def test_configurations_are_told_apart_by_what_differs():
     assert name_configurations(runs[:2]) == ["fsa", "fsa"]
 
 
-def run_row(configuration, phase1, value, before):
+def run_row(configuration, phase1, value, before, option=""):
     values = dict.fromkeys(COLUMNS, value) | {"few": np.nan}
     befores = {f"phase1_{column}": before for column in COLUMNS} | {"phase1_few": np.nan}
-    return {"configuration": configuration, "phase1": phase1} | values | befores
+    names = {"configuration": configuration, "phase1_configuration": f"Phase I{option}", "phase1": phase1}
+    return names | values | befores
 
 
 def test_comparison_pairs_each_run_with_its_own_phase_1():
@@ -91,6 +102,25 @@ def test_comparison_pairs_each_run_with_its_own_phase_1():
     assert np.isnan(table.loc["fsa", "few_mean"])
 
 
+def test_networks_trained_otherwise_are_not_seeds_of_one_phase_1():
+    runs = [run_row("a", "A", 70.0, 60.0, ", epochs=9"), run_row("b", "B", 74.0, 68.0, ", epochs=30")]
+    table = compare(pd.DataFrame(runs)).set_index("configuration")
+    assert table["phase"].tolist() == [1, 1, 2, 2]
+    assert table.loc["Phase I, epochs=9", "overall_mean"] == 60
+    assert table.loc["Phase I, epochs=30", "overall_mean"] == 68
+
+
+def test_a_table_is_as_wide_as_it_needs():
+    name = "fsa, " + ", ".join(f"option_{i}={i}" for i in range(30))
+    table = comparison_table(
+        compare(pd.DataFrame([run_row(name, "A", 70.0, 60.0)])), dict.fromkeys(COLUMNS, 3)
+    )
+    (line,) = (line for line in table.splitlines() if line.startswith("fsa"))
+    assert line.startswith(name)
+    assert line.endswith("70.0")
+    assert "\x1b" not in table
+
+
 def test_cells():
     assert format_cell(70.44, 0.06) == "70.4 ± 0.1"
     assert format_cell(70.44, np.nan) == "70.4"
@@ -102,7 +132,7 @@ def test_class_accuracy_figure_shows_sizes_and_every_configuration():
     per_class = pd.DataFrame(
         {"class_name": ["small", "large"], "n_train": [5, 500], PHASE_1: [10.0, 90.0], "fsa": [60.0, 85.0]}
     )
-    sizes, accuracy = class_accuracy_figure(per_class, ["fsa"]).axes
+    sizes, accuracy = class_accuracy_figure(per_class, [PHASE_1], ["fsa"]).axes
     assert [bar.get_height() for bar in sizes.patches] == [500, 5]
     lines = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
     assert lines == {PHASE_1: [90, 10], "fsa": [85, 60]}
@@ -119,3 +149,22 @@ def test_learning_curve_is_the_mean_over_seeds():
     runs = [pd.DataFrame({"iteration": [0, 100], "overall": values}) for values in ([50, 60], [50, 70])]
     (axes,) = learning_curve_figure({"fsa": runs}).axes
     assert axes.lines[0].get_ydata().tolist() == [50, 65]
+
+
+def test_learning_curves_evaluated_at_other_iterations_are_one_line():
+    often = pd.DataFrame({"iteration": [0, 50, 100], "overall": [50, 55, 60]})
+    seldom = pd.DataFrame({"iteration": [0, 100], "overall": [50, 70]})
+    for runs in ([often, seldom], [seldom, often]):
+        (axes,) = learning_curve_figure({"fsa": runs}).axes
+        assert axes.lines[0].get_xdata().tolist() == [0, 50, 100]
+        assert axes.lines[0].get_ydata().tolist() == [50, 57.5, 65]
+
+
+def test_names_with_dollars_are_no_formulas():
+    per_class = pd.DataFrame(
+        {"class_name": ["$_$", "$a"], "n_train": [5, 500], PHASE_1: [10.0, 90.0], "$_$": [60.0, 85.0]}
+    )
+    figure = class_accuracy_figure(per_class, [PHASE_1], ["$_$"])
+    figure.savefig(io.BytesIO())
+    matrix = np.eye(2)
+    confusion_figure(matrix, matrix, ["$_$", "$a"], "$_$").savefig(io.BytesIO())

@@ -1,12 +1,19 @@
 """Runs that analyze refuses, and misuse of the command line itself."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, succeed, write_images
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
+from PIL import Image
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
@@ -66,8 +73,46 @@ def test_run_is_refused(digits_run: Path, damage: Callable[[Path], None], says: 
 
 def test_runs_of_different_data_sets(digits_run: Path, small_store: Path) -> None:
     succeed("finetune", "--store", small_store, "--out", "small", *QUICK, *FEW_CLASSES)
-    says = [Path("small").resolve(), "other classes or test images", digits_run, "one data set at a time"]
+    says = [Path("small").resolve(), "other classes", "or test images", digits_run, "one data set"]
     refuse("analyze", digits_run, "small", "--out", "report", says=says)
+
+
+def test_runs_of_different_long_tails(digits_run: Path) -> None:
+    """The same test images, but other training counts: Many and Few would be other classes."""
+    shutil.copytree(digits_run, "other")
+    frame = pd.read_csv("other/per_class.csv")
+    frame.assign(n_train=frame["n_train"] + 1).to_csv("other/per_class.csv", index=False)
+    refuse("analyze", digits_run, "other", says=["training counts", "one long tail at a time"])
+
+
+def test_a_run_is_not_counted_twice(digits_run: Path) -> None:
+    """A copy would pass for a second seed, and halve the deviation."""
+    shutil.copytree(digits_run, "copy")
+    refuse("analyze", digits_run, "copy", says=[Path("copy").resolve(), "is the same run as", digits_run])
+    succeed("analyze", digits_run, digits_run, "--out", "report")
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "confusion.png"])
+def test_analyze_replaces_no_files_of_others(digits_run: Path, name: str) -> None:
+    Path("report").mkdir()
+    Path("report", name).write_text("three years of work")
+    says = [f"report/{name}: exists and was not written by `analyze`", "name another --out"]
+    refuse("analyze", digits_run, "--out", "report", says=says)
+    Path("report", name).rename("report/thesis.txt")
+    for _ in range(2):  # its own files it replaces
+        succeed("analyze", digits_run, "--out", "report")
+    assert Path("report/thesis.txt").read_text() == "three years of work"
+
+
+def test_phase_1_trained_otherwise_is_another_configuration(digits_run: Path) -> None:
+    shutil.copytree(digits_run, "other")
+    config = json.loads(Path("other/config.json").read_text())
+    config["provenance"]["store"]["checkpoint"]["sha256"] = "0" * 64
+    config["provenance"]["store"]["training"]["epochs"] = 30
+    Path("other/config.json").write_text(json.dumps(config))
+    table = succeed("analyze", digits_run, "other", "--out", "report").stdout
+    for name in ("Phase I, phase1_epochs=2", "Phase I, phase1_epochs=30", "fsa, phase1_epochs=30"):
+        assert name in table
 
 
 def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
@@ -97,3 +142,61 @@ def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
 )
 def test_usage_error_is_one_line(arguments: list[str], says: list[str]) -> None:
     refuse(*arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes",
+            ["out of memory", "ask"],
+        ),
+        ("CUDA out of memory. Tried to allocate 99 GiB", ["out of memory", "ask for less"]),
+    ],
+    ids=["cpu", "cuda"],
+)
+def test_memory_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, small_ckpt: Path, message: str, says: list[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("extract.evaluate.predict", fail)
+    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cpu", says=says)
+
+
+def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch, small_ckpt: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("extract.evaluate.predict", fail)
+    assert isinstance(run("evaluate", "--ckpt", small_ckpt, "--device", "cpu").exception, RuntimeError)
+
+
+def test_terminated_in_mid_extraction(small_ckpt: Path) -> None:
+    """SIGTERM is what a cluster's scheduler sends: nothing unfinished is left behind."""
+    code = (
+        "import os, signal, cli, store.writer\n"
+        "store.writer.StoreWriter.finish = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"cli.main(['extract', '--ckpt', {str(small_ckpt)!r}, '--store', 'feats.zarr', '--device', 'cpu'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 130
+    assert list(Path().iterdir()) == []
+
+
+def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path: Path) -> None:
+    """Even where the environment asks for colours; and oddities that do no harm are not spoken of."""
+    root = write_images(tmp_path / "images", {"猫": 8, "$b$": 6, "c": 2})
+    Image.new("P", (12, 12)).save(root / "train" / "c" / "palette.png", transparency=b"\0" * 256)
+    for command in (
+        ["train", *FOLDER, *TINY, "--root", root, "--out", "phase1"],
+        ["extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"],
+        ["finetune", "--store", "feats.zarr", "--out", "fsa", "--head-ratio", 0.4, *QUICK],
+        ["analyze", "fsa"],
+    ):
+        environment = os.environ | {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "PYTHONPATH": str(ROOT)}
+        program = [sys.executable, ROOT / "cli.py", *map(str, command)]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\x1b" not in done.stdout
