@@ -6,10 +6,11 @@ exit code 2; a progress bar is shown only on a terminal.
 
 import dataclasses
 import json
-import math
 import shlex
+import signal
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -22,6 +23,7 @@ from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.errors import UserError
 
 INTERRUPTED = 130
+OUT_OF_MEMORY_ADVICE = "ask for less (iterations, batch size, width, image size)"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -30,6 +32,9 @@ class Program(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable images
+        warnings.filterwarnings("ignore", message="Glyph")  # of class names that the figures' font lacks
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.Abort:
@@ -43,14 +48,24 @@ class Program(click.Group):
         except UserError as error:
             fail(str(error))
         except MemoryError as error:
-            fail(f"out of memory: {error}; ask for less (iterations, batch size, width, image size)")
+            fail(f"out of memory: {error}; {OUT_OF_MEMORY_ADVICE}")
         except BrokenPipeError:
             sys.exit(1)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            fail(f"out of memory: {OUT_OF_MEMORY_ADVICE}")
         except OSError as error:  # a full disk, a folder that may not be written
             if error.filename is None:
                 fail(str(error))
             fail(f"{error.filename}: {error.strerror}")
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch's own class on GPUs, a plain RuntimeError on CPUs
+    signs = ("can't allocate memory", "not enough memory", "out of memory")
+    return any(sign in str(error) for sign in signs)
 
 
 def fail(message: str, code: int = 2) -> None:
@@ -114,7 +129,6 @@ def given(context: click.Context) -> dict[str, Any]:
 
 def progress_bar() -> Progress:
     """A bar with time left on stderr; nothing where that is no terminal."""
-    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -122,20 +136,15 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    # Not the console's own idea of a terminal, which FORCE_COLOR may change.
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def print_json(content: Any) -> None:
     """JSON on stdout, NaN as null."""
-    click.echo(json.dumps(_without_nan(content), indent=2))
+    from analysis.tables import without_nan
 
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
+    click.echo(json.dumps(without_nan(content), indent=2))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
@@ -156,6 +165,7 @@ def main() -> None:
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
     from extract.resume import resumed_config
+    from extract.train import TrainingInterrupted
     from extract.train import train as run
 
     named = given(context)
@@ -163,11 +173,13 @@ def train(context: click.Context, **values: Any) -> None:
     with progress_bar() as progress:
         try:
             checkpoint = run(config, progress)
-        except KeyboardInterrupt:
+        except TrainingInterrupted:
             progress.stop()
             fail(f"interrupted; go on with: train --out {shlex.quote(config.out)} --resume", INTERRUPTED)
     last = checkpoint.history[-1]
     accuracy = ", ".join(f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if "accuracy" in k)
+    counts = checkpoint.class_counts
+    click.echo(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
     click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
     report_skipped(checkpoint.dataset["skipped"])
 
@@ -252,8 +264,7 @@ def print_analysis(analysis: Any, shot_rule: str) -> None:
     """The comparison as a table, differences from Phase I under each configuration, and the files."""
     from analysis.tables import comparison_table
 
-    table = comparison_table(analysis.comparison, analysis.n_classes)
-    Console(width=max(110, Console().width), highlight=False).print(table)
+    click.echo(comparison_table(analysis.comparison, analysis.n_classes))
     click.echo(
         f"(number of classes), mean ± std over runs, shot rule {shot_rule}; head and tail are the paper's"
     )

@@ -38,6 +38,7 @@ class Checkpoint:
         config: fields of the command's config, as resolved.
         optimizer: state dict of the optimiser while training can go on, else None.
         history: a row of metrics for each finished epoch.
+        finetuned: whether Phase II replaced the FC layer.
     """
 
     network: dict[str, Any]
@@ -51,6 +52,7 @@ class Checkpoint:
     config: dict[str, Any]
     optimizer: dict[str, Any] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    finetuned: bool = False
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

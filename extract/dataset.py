@@ -13,7 +13,7 @@ from rich.progress import Progress
 from extract.config import DatasetConfig
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
 from extract.longtail import split_source
-from extract.sources import SOURCES, Source
+from extract.sources import SOURCES, Source, refuse_undecodable_names
 from store.errors import UserError
 
 
@@ -62,6 +62,7 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     root = Path(config.root).resolve() if config.root is not None else Path()
     config = replace(config, root=str(root) if config.root is not None else None)
     source = SOURCES[config.dataset](root, config.download)
+    refuse_undecodable_names(source, root)
     source, config = _without_bad_images(source, config, root, progress)
     if config.val_per_class and "val" in source.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
@@ -80,6 +81,21 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     return Dataset(
         config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
     )
+
+
+def refuse_unreadable(dataset: Dataset, progress: Progress) -> None:
+    """Decode every image that stays a file, so that no bad one is met hours later.
+
+    Raises:
+        UserError: naming the first that cannot be read, and how many there are.
+    """
+    files = [path for split in dataset.splits.values() if not split.in_memory for path in split.images]
+    if dataset.config.skip_bad_images:  # then they were looked for, and left out
+        return
+    bad = find_unreadable(files, progress)
+    if bad:
+        others = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""
+        raise UserError(bad[min(bad)] + others)
 
 
 def _without_bad_images(

@@ -20,6 +20,21 @@ from store.atomic import refuse_existing, whole_folder
 from store.errors import StoreError, UserError, check_at_least
 from store.provenance import versions
 from store.writer import StoreWriter
+from store.zarr_store import is_store
+
+# Options of Phase I, besides network and data set, that make its weights what they are; the seed is apart.
+TRAINING_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "schedule",
+    "warmup_epochs",
+    "weight_decay",
+    "momentum",
+    "recipe",
+    "image_size",
+    "precision",
+)
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
@@ -38,11 +53,16 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         raise StoreError(
             f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in .zarr"
         )
-    refuse_existing(path, "store", "zarr.json", config.overwrite)
+    refuse_existing(path, "store", is_store, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     restored = restore(Path(config.ckpt), config.root, progress)
+    if restored.checkpoint.finetuned:
+        raise UserError(
+            f"{config.ckpt}: its FC layer was fine-tuned, and Phase II starts from Phase I's; extract with "
+            "the checkpoint.pt that `train` wrote"
+        )
     restored.network.to(compute.device, memory_format=compute.memory_format)
     classifier = restored.network.classifier
     with whole_folder(path) as unfinished:
@@ -108,6 +128,7 @@ def _provenance(config: ExtractConfig, restored: Restored, path: Path) -> dict[s
             "epoch": checkpoint.epoch,
             "seed": checkpoint.config["seed"],
         },
+        "training": {name: checkpoint.config[name] for name in TRAINING_OPTIONS},
         "network": checkpoint.network,
         "dataset": checkpoint.dataset | {"fingerprint": checkpoint.fingerprint},
         "transform": checkpoint.transform,

@@ -52,6 +52,8 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+                raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
             if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to white
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode == "P" and "transparency" in image.info:
@@ -61,7 +63,7 @@ def read_image(path: Path) -> Image.Image:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: not a readable image ({reason}); "
-            "mend or remove it, or pass --skip-bad-images to go on without it"
+            "mend or remove it, or train with --skip-bad-images to go on without it"
         ) from error
 
 
@@ -84,21 +86,21 @@ def decode(image_set: ImageSet, size: int, progress: Progress, what: str) -> Ima
     return replace(image_set, images=images)
 
 
-def find_unreadable(paths: Sequence[Path], progress: Progress) -> list[Path]:
-    """Decode every file and return those that cannot be."""
+def find_unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
+    """Decode every file; return those that cannot be, each with what is wrong."""
 
-    def is_readable(path: Path) -> bool:
+    def complaint(path: Path) -> str | None:
         try:
             read_image(path)
-        except UserError:
-            return False
-        return True
+        except UserError as error:
+            return str(error)
+        return None
 
     task = progress.add_task("checking images", total=len(paths), status="")
-    bad = []
-    for path, readable in zip(paths, _parallel(is_readable, paths), strict=True):
-        if not readable:
-            bad.append(path)
+    bad = {}
+    for path, wrong in zip(paths, _parallel(complaint, paths), strict=True):
+        if wrong is not None:
+            bad[path] = wrong
         progress.advance(task)
     return bad
 

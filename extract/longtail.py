@@ -28,7 +28,7 @@ def long_tail_counts(n_max: int, n_classes: int, imbalance_factor: float) -> lis
     if counts[-1] < 1:
         raise UserError(
             f"--imbalance-factor {imbalance_factor:g}: leaves class {counts.index(0)} of {n_classes} "
-            f"without an image; with {n_max} in the smallest class the most is {n_max}"
+            f"without an image; with {n_max} in the smallest class it must be below {n_max}"
         )
     return counts
 

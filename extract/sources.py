@@ -3,6 +3,7 @@
 A source lists its images by split; nothing is subsampled here, and files are not opened.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,20 @@ def image_folder(root: Path) -> Source:
         raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
     present = [split for split in SPLITS if (root / split).is_dir()]
     return Source(class_names, {split: _list_split(root / split, class_names) for split in present})
+
+
+def refuse_undecodable_names(source: Source, root: Path) -> None:
+    """Names go into checkpoints, stores and tables, all of them UTF-8.
+
+    Raises:
+        UserError: the folder's, or a file's, name is in another encoding.
+    """
+    files = [path for split in source.splits.values() if not split.in_memory for path in split.images]
+    for name in (str(root), *map(str, files)):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from error
 
 
 def _class_folders(folder: Path) -> list[str]:

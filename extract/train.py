@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from extract.batches import Batch, training_batches
 from extract.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from extract.config import TrainConfig
-from extract.dataset import Dataset, load_dataset
+from extract.dataset import Dataset, load_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
@@ -24,6 +24,10 @@ from extract.resume import earlier_run
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
 from store.errors import UserError
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped and left a checkpoint, from which `resume` goes on."""
 
 
 @dataclass
@@ -44,6 +48,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
 
     Raises:
         UserError: whatever is wrong with the data, the options or the folder.
+        TrainingInterrupted: Ctrl-C, once there is a checkpoint.
     """
     config = config.resolved()
     check_network(config.network)
@@ -59,8 +64,23 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     transform = Transform(**previous.transform) if previous else _transform(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
-    checkpoint = _keep(training, config, dataset, transform)
+    if previous is None:
+        refuse_unreadable(dataset, progress)
+    _keep(training, config, dataset, transform)
+    try:
+        return _train_epochs(training, config, dataset, transform, compute, progress)
+    except KeyboardInterrupt as error:
+        raise TrainingInterrupted from error
 
+
+def _train_epochs(
+    training: Training,
+    config: TrainConfig,
+    dataset: Dataset,
+    transform: Transform,
+    compute: Compute,
+    progress: Progress,
+) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
     task = progress.add_task(
         "training", total=config.epochs * steps, completed=training.epoch * steps, status=""
@@ -191,10 +211,10 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         optimizer=training.optimizer.state_dict() if going_on else None,
         history=training.history,
     )
-    write_json(out / "config.json", asdict(config))
     if training.history:
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
     else:
         (out / "metrics.csv").unlink(missing_ok=True)  # of the run that this one replaces
-    save_checkpoint(checkpoint, out / "checkpoint.pt")  # last: the other two may be older, never it
+    save_checkpoint(checkpoint, out / "checkpoint.pt")  # after the metrics: a resumed run mends those
+    write_json(out / "config.json", asdict(config))  # after it: a folder is known by its checkpoint
     return checkpoint

@@ -1,9 +1,11 @@
 """Phase II's options."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from store.errors import MOST, UserError, check_at_least
+
+CONFUSING_CLASSES = 3  # paper, sec. 5.1
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class FinetuneConfig:
     lr: Annotated[float, "learning rate, fixed"] = 0.001
     momentum: Annotated[float, "of SGD"] = 0.9
     augmented_per_sample: Annotated[int, "N_a, augmented samples for each tail sample"] = 3
-    confusing_classes: Annotated[int, "N_f, classes that lend class-generic vectors"] = 3
+    confusing_classes: Annotated[
+        int | None, "N_f, classes that lend class-generic vectors; 3, or all others where they are fewer"
+    ] = None
     head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.9
     tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.3
     tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
@@ -40,8 +44,17 @@ class FinetuneConfig:
         """N_t, tail samples in a batch: 2 · N_t · (1 + N_a) rows in all (paper, sec. 4.3)."""
         return self.batch_size // (2 * (1 + self.augmented_per_sample))
 
-    def check(self, n_classes: int) -> None:
-        """Raise UserError for a value out of its range."""
+    def resolved(self, n_classes: int) -> "FinetuneConfig":
+        """The same with values in place of None.
+
+        Raises:
+            UserError: a value out of its range.
+        """
+        self._check(n_classes)
+        n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
+        return replace(self, confusing_classes=n_confusing)
+
+    def _check(self, n_classes: int) -> None:
         check_at_least(self, iterations=1, batch_size=2, augmented_per_sample=1, confusing_classes=1)
         check_at_least(self, eval_every=1, seed=0, momentum=0)
         for name in ("tau_s", "tau_g"):
@@ -51,7 +64,7 @@ class FinetuneConfig:
                 )
         if not 0 < self.lr < MOST:
             raise UserError(f"--lr {self.lr:g}: must be above 0, and below 2^32")
-        if self.confusing_classes > n_classes - 1:
+        if self.confusing_classes is not None and self.confusing_classes > n_classes - 1:
             raise UserError(
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "
                 f"so at most {n_classes - 1} can be confused with one"

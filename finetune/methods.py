@@ -10,10 +10,18 @@ from finetune.plan import Drawing, Plan, augmentation_plan, real_plan
 
 @dataclass(frozen=True)
 class Method:
-    """How a method makes its plan, and whether it reads feature maps."""
+    """How a method makes its plan.
+
+    Attributes:
+        description: of a batch.
+        uses_maps: whether it reads feature maps, and takes vectors of confusing classes from them.
+        uses_tail: whether it tells tail classes from head classes.
+        draw: makes the plan.
+    """
 
     description: str
     uses_maps: bool
+    uses_tail: bool
     draw: Callable[[Drawing], Plan]
 
 
@@ -27,7 +35,9 @@ def _plain(drawing: Drawing) -> Plan:
 
 
 METHODS = {
-    "fsa": Method("feature space augmentation, Algorithm 1 of the paper", True, augmentation_plan),
-    "no-aug": Method("FSA's batch with real tail samples for the augmented ones (Fig. 9)", False, _no_aug),
-    "plain": Method("uniform sampling of all training samples", False, _plain),
+    "fsa": Method("feature space augmentation, Algorithm 1 of the paper", True, True, augmentation_plan),
+    "no-aug": Method(
+        "FSA's batch with real tail samples for the augmented ones (Fig. 9)", False, True, _no_aug
+    ),
+    "plain": Method("uniform sampling of all training samples", False, False, _plain),
 }

@@ -41,7 +41,8 @@ class Drawing:
         label: (N,) int, ascending: a class is one run of rows.
         head_tail: head and tail classes.
         confusing: (K, N_f) confusing classes of each class.
-        specific, generic: position sets of the N maps; None for methods that use no maps.
+        specific, generic: position sets of the N maps. These and `confusing` are None for methods that use
+            no maps.
         n_iterations: T.
         n_tail: N_t, tail samples in a batch.
         n_augmented: N_a, augmented samples for each of them.
@@ -51,7 +52,7 @@ class Drawing:
 
     label: np.ndarray
     head_tail: HeadTail
-    confusing: np.ndarray
+    confusing: np.ndarray | None
     specific: PositionSets | None
     generic: PositionSets | None
     n_iterations: int

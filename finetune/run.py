@@ -16,6 +16,7 @@ from store.errors import UserError
 from store.reader import FeatureStore
 
 CONFIG_KEYS = {"seed", "facts", "provenance"}  # the least that a reader relies on
+STORE_KEYS = {"checkpoint", "config", "dataset", "network", "training"}
 COLUMNS = {
     "metrics": {"iteration", "loss", "overall"},
     "per_class": {"class_name", "n_train"},
@@ -48,6 +49,11 @@ class Run:
     summary: dict[str, Any]
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run of `finetune`."""
+    return (path / "head.pt").is_file() and (path / "config.json").is_file()
+
+
 def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint) -> None:
     """Write a run's folder in one piece, replacing what was there.
 
@@ -55,7 +61,7 @@ def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkp
     """
     head = {"weight": weight.cpu(), "bias": bias.cpu()}
     state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
-    deployed = replace(phase1, state=state, optimizer=None)
+    deployed = replace(phase1, state=state, optimizer=None, finetuned=True)
     with whole_folder(run.path) as folder:
         write_json(folder / "config.json", run.config)
         write_json(folder / "summary.json", run.summary)
@@ -80,12 +86,13 @@ def read_run(path: Path) -> Run:
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
         frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]
         _refuse_missing("config.json", CONFIG_KEYS, config)
+        _refuse_missing("config.json", STORE_KEYS, config["provenance"]["store"])
     except FileNotFoundError as error:
         raise RunError(
             f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
             "expected a folder written by `finetune`"
         ) from error
-    except (ValueError, TypeError) as error:  # JSON's and CSV's errors are of the first kind
+    except (ValueError, TypeError, KeyError) as error:  # JSON's and CSV's errors are of the first kind
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
     return Run(path, config, *frames, summary)
 

@@ -18,12 +18,14 @@ class HeadTail:
 def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
     """The fewest largest classes that hold at least `head_ratio` of the training samples, and the rest.
 
+    The rest is empty where classes are few or alike in size.
+
     Args:
         class_counts: (K,) training samples of each class; ties are ordered by class index.
         head_ratio: h_r in (0, 1).
 
     Raises:
-        UserError: the ratio is out of range, or leaves no tail class.
+        UserError: the ratio is out of range.
     """
     if not 0 < head_ratio < 1:
         raise UserError(f"--head-ratio {head_ratio:g}: must lie between 0 and 1")
@@ -31,9 +33,4 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
     # Counts are whole numbers: comparing them as such keeps a ratio like 0.9 from being missed by rounding.
     needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)
     n_head = int(np.searchsorted(np.cumsum(class_counts[order]), needed)) + 1
-    if n_head >= len(class_counts):
-        raise UserError(
-            f"--head-ratio {head_ratio:g}: takes all {len(class_counts)} classes as head and leaves no tail; "
-            "lower it, or use a long-tailed data set (train --imbalance-factor)"
-        )
     return HeadTail(order[:n_head], order[n_head:])

@@ -21,7 +21,7 @@ from finetune.head import Head
 from finetune.masks import generic_positions, specific_positions
 from finetune.methods import METHODS
 from finetune.plan import Drawing, Plan
-from finetune.run import Run, find_phase1, write_run
+from finetune.run import Run, find_phase1, is_run, write_run
 from finetune.split import split_head_tail
 from store.atomic import refuse_existing
 from store.errors import UserError
@@ -41,8 +41,8 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     """
     started = time.perf_counter()
     store = FeatureStore(Path(config.store))
-    config.check(len(store.class_names))
-    refuse_existing(Path(config.out), "run", "head.pt", config.overwrite)
+    config = config.resolved(len(store.class_names))
+    refuse_existing(Path(config.out), "run", is_run, config.overwrite)
     device = resolve_device(config.device)
     phase1 = find_phase1(store, config.ckpt)
     features = load_features(store, METHODS[config.method].uses_maps, device)
@@ -74,7 +74,13 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
     """
     train = store.read("train")
     class_counts = np.bincount(train.label, minlength=len(store.class_names))
-    specific = generic = None
+    head_tail = split_head_tail(class_counts, config.head_ratio)
+    if METHODS[config.method].uses_tail and not len(head_tail.tail):
+        raise UserError(
+            f"--head-ratio {config.head_ratio:g}: takes all {len(class_counts)} classes as head and leaves "
+            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+        )
+    confusing = specific = generic = None
     if METHODS[config.method].uses_maps:
         _, height, width, _ = store.map_shape
         if height * width == 1:
@@ -84,11 +90,12 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
             )
         cam = store.read_cam()
         specific, generic = specific_positions(cam, config.tau_s), generic_positions(cam, config.tau_g)
-    scores = mean_scores(train.pooled, *store.classifier, train.label)
+        scores = mean_scores(train.pooled, *store.classifier, train.label)
+        confusing = confusing_classes(scores, config.confusing_classes)
     return Drawing(
         label=train.label,
-        head_tail=split_head_tail(class_counts, config.head_ratio),
-        confusing=confusing_classes(scores, config.confusing_classes),
+        head_tail=head_tail,
+        confusing=confusing,
         specific=specific,
         generic=generic,
         n_iterations=config.iterations,

@@ -76,8 +76,22 @@ class FeatureStore:
         return weight, bias
 
     def read(self, split: str) -> SplitArrays:
-        """Labels, source indices and pooled features of a split."""
-        return SplitArrays(*(self._read(f"{split}/{n}") for n in ("label", "sample_index", "pooled")))
+        """Labels, source indices and pooled features of a split.
+
+        Raises:
+            StoreError: a label that is none of the K classes or out of order, or arrays of unequal length.
+        """
+        arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in ("label", "sample_index", "pooled")))
+        label = arrays.label
+        ascending = not (np.diff(label) < 0).any()
+        if not (len(label) == len(arrays.sample_index) == len(arrays.pooled) and ascending):
+            raise StoreError(f"{self.path}: {split}/label is damaged; extract again with --overwrite")
+        if len(label) and not (label[0] >= 0 and label[-1] < len(self.class_names)):
+            raise StoreError(
+                f"{self.path}: {split}/label has classes {label[0]} to {label[-1]}, expected 0 to "
+                f"{len(self.class_names) - 1}; extract again with --overwrite"
+            )
+        return arrays
 
     def read_cam(self) -> np.ndarray:
         """Class activation maps of the train split, (N, H, W) float16 in [0, 1]."""

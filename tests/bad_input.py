@@ -40,7 +40,7 @@ def refuse(*arguments: object, says: list[object]) -> str:
     assert (result.exit_code, result.stdout, len(lines)) == (2, "", 1), result.output
     assert "Traceback" not in lines[0]
     for fragment in says:
-        assert str(fragment) in lines[0]
+        assert str(fragment) in lines[0], lines[0]
     assert snapshot(Path()) == before
     return lines[0]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from bad_input import (
     refuse,
     succeed,
@@ -155,6 +156,19 @@ def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
 )
 def test_extract_option_is_refused(small_ckpt: Path, options: str, says: list[str]) -> None:
     refuse("extract", "--ckpt", small_ckpt, "--device", "cpu", *options.split(), says=says)
+
+
+def test_fine_tuned_checkpoint_is_no_phase_1(digits_run: Path) -> None:
+    path = digits_run / "checkpoint.pt"
+    says = [f"{path}: its FC layer was fine-tuned", "extract with the checkpoint.pt that `train` wrote"]
+    refuse("extract", "--ckpt", path, "--device", "cpu", says=says)
+    succeed("evaluate", "--ckpt", path, "--device", "cpu")
+
+
+def test_another_programs_zarr_group_is_kept(small_ckpt: Path) -> None:
+    zarr.create_group("feats.zarr", attributes={"format": "a year of climate"})
+    command = ["extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--overwrite"]
+    refuse(*command, says=["feats.zarr: already exists and is no store", "name another"])
 
 
 def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store: Path) -> None:

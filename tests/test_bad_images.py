@@ -1,5 +1,6 @@
 """Image folders that cannot be trained on, by name; odd images that can."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, succeed, write_images
 from PIL import Image
 
 from extract.checkpoint import load_checkpoint
@@ -134,19 +135,34 @@ def test_unreadable_image_is_named(images: Path, make_bad: Callable[[Path], Path
     refuse("train", *FOLDER, *TINY, "--root", images, "--out", "phase1", says=says)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_large_image_is_named(images: Path, workers: int) -> None:
-    """Images above 64 pixels are decoded while training, by worker processes."""
-    bad = text_named_png(images / "train" / "bee" / "bad.png")
-    large = ["--dataset", "imagefolder", "--image-size", 72, "--workers", workers]
-    result = run("train", *large, *TINY, "--root", images, "--out", "phase1")
-    assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert f"{bad}: not a readable image" in result.stderr
-    assert not list(Path().rglob("*unfinished*"))
-    assert load_checkpoint(Path("phase1/checkpoint.pt")).epoch == 0  # mend the image and resume
-    shutil.copy(images / "train" / "bee" / "0.png", bad)
-    succeed("train", "--out", "phase1", "--resume")
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_unreadable_large_image_is_named_before_training(images: Path, split: str) -> None:
+    """Images above 64 pixels are decoded while training, by worker processes: hours may have gone by."""
+    write_images(images, splits=["val"])
+    bad = [make_bad(images / split / "bee" / f"bad{i}.png") for i, make_bad in enumerate(BAD_IMAGES)]
+    large = ["--dataset", "imagefolder", "--image-size", 72, "--workers", 1]
+    command = ["train", *large, *TINY, "--root", images, "--out", "phase1"]
+    refuse(*command, says=[f"{bad[0]}: not a readable image", "--skip-bad-images", "3 more cannot be read"])
+    succeed(*command, "--skip-bad-images")
+
+
+def test_large_image_that_went_bad_since_training_is_named(images: Path) -> None:
+    large = ["--dataset", "imagefolder", "--image-size", 72]
+    succeed("train", *large, *TINY, "--root", images, "--out", "phase1")
+    bad = text_named_png(images / "test" / "bee" / "0.png")
+    for command in ("extract", "evaluate"):
+        for workers in (0, 1):
+            later = ["--ckpt", "phase1/checkpoint.pt", "--workers", workers, "--device", "cpu"]
+            refuse(command, *later, says=[f"{bad}: not a readable image"])
+
+
+def test_names_that_are_not_utf8(images: Path) -> None:
+    command = ["train", *FOLDER, *TINY, "--root", images, "--out", "phase1"]
+    shutil.copy(images / "train" / "bee" / "0.png", os.fsencode(images / "train" / "bee") + b"/caf\xe9.png")
+    refuse(*command, says=["caf\\xe9.png", "not UTF-8; rename it"])
+    os.rename(images / "train" / "bee", os.fsencode(images / "train") + b"/caf\xe9")
+    os.rename(images / "test" / "bee", os.fsencode(images / "test") + b"/caf\xe9")
+    refuse(*command, says=["train/caf\\xe9/", "not UTF-8; rename it"])
 
 
 @pytest.mark.parametrize("image_size", [16, 72])

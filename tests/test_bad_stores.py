@@ -71,6 +71,18 @@ def nan_classifier(path: Path) -> None:
     zarr.open_group(path, mode="r+")["classifier/bias"][0] = np.nan
 
 
+def a_label_beyond_the_classes(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["test/label"][-1] = 10
+
+
+def a_label_below_zero(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["test/label"][0] = -1
+
+
+def labels_out_of_order(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["train/label"][5] = 9
+
+
 def a_shard_removed(path: Path) -> None:
     shutil.rmtree(path / "train" / "feature_map" / "c")
 
@@ -96,6 +108,9 @@ def a_shard_cut_short(path: Path) -> None:
         (no_test_split, ["lacks test/label", "extract again"]),
         (no_classifier, ["lacks classifier/weight", "extract again"]),
         (nan_classifier, ["classifier holds NaN", "extract again"]),
+        (a_label_beyond_the_classes, ["test/label has classes 0 to 10, expected 0 to 9", "extract again"]),
+        (a_label_below_zero, ["test/label has classes -1 to 9, expected 0 to 9", "extract again"]),
+        (labels_out_of_order, ["train/label is damaged", "extract again"]),
         (a_shard_removed, ["train/feature_map", "extract again"]),
         (a_shard_cut_short, ["train/pooled", "extract again"]),
     ],

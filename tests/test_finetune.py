@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bad_input import write_images
 from click.testing import CliRunner
+from rich.progress import Progress
 
 from cli import main
 from extract.checkpoint import load_checkpoint
@@ -219,7 +221,7 @@ def test_cli_end_to_end(tmp_path):
     assert "±" in table
     made = {path.name for path in (tmp_path / "report").iterdir()}
     figures = {"class_accuracy.png", "confusion.png", "learning_curve.png"}
-    assert made == {"summary.csv", "runs.csv", "per_class.csv"} | figures
+    assert made == {"summary.csv", "runs.csv", "per_class.csv", "analysis.json"} | figures
     compared = json.loads(run("analyze", *folders, "--out", str(tmp_path / "report"), "--json"))
     assert [row["configuration"] for row in compared["comparison"]] == ["Phase I", "fsa", "no-aug"]
     assert [row["n"] for row in compared["comparison"]] == [1, 2, 2]
@@ -239,3 +241,41 @@ def test_maps_that_do_not_fit_are_refused_and_others_not(config, quiet, monkeypa
         finetune(replace(config, iterations=2), quiet)
     monkeypatch.setattr("finetune.features.available_memory", lambda: None)
     finetune(replace(config, iterations=2), quiet)
+
+
+@pytest.mark.parametrize(("n_classes", "method"), [(2, "fsa"), (3, "fsa"), (2, "no-aug"), (2, "plain")])
+def test_few_classes_are_fine_tuned_with_the_defaults(tmp_path, quiet, n_classes, method):
+    """With K classes, K − 1 can be confused with one."""
+    counts = {name: n for name, n in zip("abc", (60, 30, 2), strict=True) if name != "c" or n_classes == 3}
+    counts["b"] = 30 if n_classes == 3 else 3
+    run = finetune(replace(few_classes(tmp_path, counts), method=method), quiet)
+    assert run.config["confusing_classes"] == n_classes - 1
+    assert len(run.config["facts"]["tail_classes"]) == 1
+
+
+@pytest.mark.parametrize("method", ["fsa", "no-aug", "plain"])
+def test_only_plain_does_without_a_tail(tmp_path, quiet, method):
+    config = replace(few_classes(tmp_path, {"a": 9, "b": 9}), method=method)
+    if method != "plain":
+        with pytest.raises(UserError, match=r"leaves no tail; lower it, .* or --method plain"):
+            finetune(config, quiet)
+        return
+    run = finetune(config, quiet)
+    assert run.config["facts"]["tail_classes"] == []
+    result = CliRunner().invoke(main, ["analyze", str(run.path), "--out", str(tmp_path / "report")])
+    assert result.exit_code == 0, result.output
+    assert "Tail (0)" in result.stdout
+
+
+def few_classes(tmp_path: Path, counts: dict[str, int]) -> FinetuneConfig:
+    """Options for a store of noise images of the given classes."""
+    root = write_images(tmp_path / "images", counts)
+    dataset = DatasetConfig("imagefolder", root=str(root))
+    phase1, store = tmp_path / "phase1", str(tmp_path / "feats.zarr")
+    network = NetworkConfig("resnet20", width=4)
+    train(
+        TrainConfig(out=str(phase1), network=network, dataset=dataset, image_size=16, epochs=1, device="cpu"),
+        Progress(disable=True),
+    )
+    extract(ExtractConfig(str(phase1 / "checkpoint.pt"), store, device="cpu"), Progress(disable=True))
+    return FinetuneConfig(store, str(tmp_path / "run"), iterations=2, device="cpu")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from extract.images import ImageSet, decode, read_image, resize_and_crop
+from store.errors import UserError
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10  # 4 rows, 6 columns
 
@@ -85,6 +86,14 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, name):
 def test_16_bit_pgm_is_scaled_too(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + bytes([0, 200, 0x80, 0x40, 0xFF, 0xFF]))
     assert read(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 0x80, 0xFF]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bit_pixels_have_no_range_and_are_refused(tmp_path, dtype):
+    """Shifted as 16-bit ones are, an image of 0 to 255 would come out black."""
+    Image.fromarray(np.full((4, 4), 200, dtype)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match=r"a.tiff: not a readable image \(32-bit pixels"):
+        read(tmp_path / "a.tiff")
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():

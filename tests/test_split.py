@@ -3,7 +3,6 @@ import pytest
 
 from extract.longtail import long_tail_counts
 from finetune.split import split_head_tail
-from store.errors import UserError
 
 CIFAR10 = {10: (7, 9), 20: (7, 8), 50: (6, 7), 100: (5, 6), 200: (4, 5)}
 CIFAR100 = {10: 72, 20: 64, 50: 54, 100: 48, 200: 42}
@@ -35,6 +34,6 @@ def test_a_ratio_met_exactly_is_enough():
     assert len(split_head_tail(np.array([27, 2, 1]), 0.9).head) == 1
 
 
-def test_no_tail_is_refused():
-    with pytest.raises(UserError, match="leaves no tail"):
-        split_head_tail(np.array([50, 50]), 0.9)
+def test_classes_alike_in_size_leave_no_tail():
+    split = split_head_tail(np.array([50, 50]), 0.9)
+    assert (split.head.tolist(), split.tail.tolist()) == ([0, 1], [])

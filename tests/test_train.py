@@ -116,6 +116,7 @@ def resolved(recipe: str, **changes) -> TrainConfig:
         ("cosine", {"epochs": 10, "warmup_epochs": 0}, {0: 0.1, 2.5: 0.0853553, 5: 0.05, 7.5: 0.0146447}),
         ("cifar-lt", {"warmup_epochs": 5}, {0: 0, 1: 0.02, 4: 0.08, 5: 0.1, 150: 0.01}),
         ("cifar-lt", {"schedule": "cosine"}, {0: 0.1, 150: 0.05}),
+        ("cosine", {"schedule": "step"}, {5: 0.1, 99.9: 0.1, 100: 0.01, 150: 1e-3}),
     ],
 )
 def test_learning_rates_of_the_recipes(recipe, changes, rates):
