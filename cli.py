@@ -4,149 +4,17 @@ Nothing heavy is imported before a command runs. An error that the user can mend
 exit code 2; a progress bar is shown only on a terminal.
 """
 
-import dataclasses
-import json
 import shlex
-import signal
-import sys
-import types
-import warnings
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
-from store.errors import UserError
+from store.errors import Interrupted
 
-INTERRUPTED = 130
-OUT_OF_MEMORY_ADVICE = "ask for less (iterations, batch size, width, image size)"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Program(click.Group):
-    """A group whose errors are one line each."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["standalone_mode"] = False
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable images
-        warnings.filterwarnings("ignore", message="Glyph")  # of class names that the figures' font lacks
-        try:
-            result = super().main(*args, **kwargs)
-        except click.exceptions.Abort:
-            fail("interrupted", INTERRUPTED)
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.ctx.get_help())
-            sys.exit(0)
-        except click.ClickException as error:
-            command = error.ctx.command_path if getattr(error, "ctx", None) else "tailcache"
-            fail(f"{error.format_message()} (see {command} --help)")
-        except UserError as error:
-            fail(str(error))
-        except MemoryError as error:
-            fail(f"out of memory: {error}; {OUT_OF_MEMORY_ADVICE}")
-        except BrokenPipeError:
-            sys.exit(1)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            fail(f"out of memory: {OUT_OF_MEMORY_ADVICE}")
-        except OSError as error:  # a full disk, a folder that may not be written
-            if error.filename is None:
-                fail(str(error))
-            fail(f"{error.filename}: {error.strerror}")
-        sys.exit(result if isinstance(result, int) else 0)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # torch's own class on GPUs, a plain RuntimeError on CPUs
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return any(sign in str(error) for sign in signs)
-
-
-def fail(message: str, code: int = 2) -> None:
-    """Print one line on stderr and leave."""
-    click.echo("tailcache: " + " ".join(message.split()), err=True)
-    sys.exit(code)
-
-
-def options(config_class: type) -> Callable:
-    """Give a command an option for every `Annotated` field of a config and of the configs in it."""
-
-    def decorate(command: Callable) -> Callable:
-        for field, hint in reversed(list(_annotated_fields(config_class))):
-            command = _option(field, hint)(command)
-        return command
-
-    return decorate
-
-
-def _annotated_fields(config_class: type):
-    hints = get_type_hints(config_class, include_extras=True)
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _annotated_fields(hint)
-        elif get_origin(hint) is Annotated:
-            yield field, hint
-
-
-def _option(field: dataclasses.Field, hint: Any) -> Callable:
-    kind, help_text = get_args(hint)
-    if get_origin(kind) in (types.UnionType, Union):
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    name = "--" + field.name.replace("_", "-")
-    if kind is bool:
-        return click.option(name, is_flag=True, help=help_text)
-    type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
-    if field.default is dataclasses.MISSING:  # click takes even a default of None for a value
-        return click.option(name, type=type_, required=True, help=help_text)
-    shown = field.default is not None
-    return click.option(name, type=type_, default=field.default, show_default=shown, help=help_text)
-
-
-def build(config_class: type, values: dict[str, Any]) -> Any:
-    """A config from flat option values, the configs in it included."""
-    hints = get_type_hints(config_class)
-    content = {}
-    for field in dataclasses.fields(config_class):
-        if dataclasses.is_dataclass(hints[field.name]):
-            content[field.name] = build(hints[field.name], values)
-        elif field.name in values:
-            content[field.name] = values[field.name]
-    return config_class(**content)
-
-
-def given(context: click.Context) -> dict[str, Any]:
-    """The options that the user named."""
-    source = click.core.ParameterSource.COMMANDLINE
-    return {k: v for k, v in context.params.items() if context.get_parameter_source(k) is source}
-
-
-def progress_bar() -> Progress:
-    """A bar with time left on stderr; nothing where that is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    # Not the console's own idea of a terminal, which FORCE_COLOR may change.
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-
-
-def print_json(content: Any) -> None:
-    """JSON on stdout, NaN as null."""
-    from analysis.tables import without_nan
-
-    click.echo(json.dumps(without_nan(content), indent=2))
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
@@ -165,7 +33,6 @@ def main() -> None:
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
     from extract.resume import resumed_config
-    from extract.train import TrainingInterrupted
     from extract.train import train as run
 
     named = given(context)
@@ -173,7 +40,7 @@ def train(context: click.Context, **values: Any) -> None:
     with progress_bar() as progress:
         try:
             checkpoint = run(config, progress)
-        except TrainingInterrupted:
+        except Interrupted:
             progress.stop()
             fail(f"interrupted; go on with: train --out {shlex.quote(config.out)} --resume", INTERRUPTED)
     last = checkpoint.history[-1]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("cli.py", "extract", "store", "finetune", "analysis", "tests", "pyproject.toml")
+COPIED = ("cli.py", "console.py", "extract", "store", "finetune", "analysis", "tests", "pyproject.toml")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     _refuse_foreign(content, path)
     checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint)})
+    _refuse_damaged(checkpoint, path)
     for name, tensor in checkpoint.state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
@@ -107,6 +108,36 @@ def _refuse_foreign(content: Any, path: Path) -> None:
     missing = [f.name for f in fields(Checkpoint) if f.name not in content]
     if missing:
         raise CheckpointError(f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again")
+
+
+def _refuse_damaged(checkpoint: Checkpoint, path: Path) -> None:
+    kinds = {"class_names": list, "class_counts": list, "state": dict, "epoch": int, "config": dict}
+    for name, kind in kinds.items():
+        found = type(getattr(checkpoint, name))
+        if found is not kind and not issubclass(found, kind):
+            raise CheckpointError(
+                f"{path}: its {name} is a {found.__name__}, not a {kind.__name__}; train again"
+            )
+    if not len(checkpoint.class_names) == len(checkpoint.class_counts) >= 2:
+        raise CheckpointError(
+            f"{path}: has {len(checkpoint.class_names)} class names and {len(checkpoint.class_counts)} "
+            "counts, expected two at least of each; train again"
+        )
+    for name, value in checkpoint.state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path}: {name} of its state is no tensor; train again")
+
+
+def described(kind: type, content: Any, path: Path) -> Any:
+    """One of the descriptions in a checkpoint as the dataclass that it is.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise CheckpointError(f"{path}: its {kind.__name__} is damaged ({error}); train again") from error
 
 
 def file_digest(path: Path) -> str:

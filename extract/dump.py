@@ -20,7 +20,7 @@ from store.atomic import refuse_existing, whole_folder
 from store.errors import StoreError, UserError, check_at_least
 from store.provenance import versions
 from store.writer import StoreWriter
-from store.zarr_store import is_store
+from store.zarr_store import foreign_to_store
 
 # Options of Phase I, besides network and data set, that make its weights what they are; the seed is apart.
 TRAINING_OPTIONS = (
@@ -53,7 +53,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         raise StoreError(
             f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in .zarr"
         )
-    refuse_existing(path, "store", is_store, config.overwrite)
+    refuse_existing(path, "store", foreign_to_store, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()

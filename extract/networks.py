@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from extract.config import NetworkConfig
-from store.errors import UserError
+from store.errors import UserError, check_at_least
 
 
 class Network(nn.Module):
@@ -100,8 +100,7 @@ def build_network(config: NetworkConfig, n_classes: int) -> Network:
 
 def check_network(config: NetworkConfig) -> None:
     """Raise what `build_network` would, but for weights that are not to be had, without building."""
-    if config.width is not None and config.width < 1:
-        raise UserError(f"--width {config.width}: must be 1 or more")
+    check_at_least(config, width=1)
     if config.arch in CIFAR_ARCHITECTURES:
         if config.weights is not None:
             raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from extract.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, load_dataset
 from extract.networks import Network, build_network
@@ -36,14 +36,14 @@ def restore(ckpt: Path, root: str | None, progress: Progress) -> Restored:
     """
     checkpoint = load_checkpoint(ckpt)
     network = restore_network(checkpoint, ckpt)
-    described = DatasetConfig(**checkpoint.dataset)
+    source = described(DatasetConfig, checkpoint.dataset, ckpt)
     if root is not None:
-        described = replace(described, root=root)
-    transform = Transform(**checkpoint.transform)
-    dataset = load_dataset(described, transform.image_size, progress)
+        source = replace(source, root=root)
+    transform = described(Transform, checkpoint.transform, ckpt)
+    dataset = load_dataset(source, transform.image_size, progress)
     if dataset.fingerprint != checkpoint.fingerprint:
         raise CheckpointError(
-            f"{ckpt}: was trained on other images than {described.root or described.dataset} holds now "
+            f"{ckpt}: was trained on other images than {source.root or source.dataset} holds now "
             f"({len(dataset.train)} for training, {sum(checkpoint.class_counts)} then, or other names); "
             "point --root at the data set it was trained on"
         )
@@ -56,16 +56,16 @@ def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
     Raises:
         CheckpointError: the weights are not those of the architecture that the checkpoint names.
     """
-    described = NetworkConfig(**checkpoint.network)
+    config = described(NetworkConfig, checkpoint.network, path)
     # The weights come from the file: none are drawn (the meta device holds no values) or fetched.
     with torch.device("meta"):
-        network = build_network(replace(described, weights=None), len(checkpoint.class_names))
+        network = build_network(replace(config, weights=None), len(checkpoint.class_names))
     try:
         network.load_state_dict(checkpoint.state, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(
-            f"{path}: holds weights of another network than {described.arch} for "
+            f"{path}: holds weights of another network than {config.arch} for "
             f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); train again"
         ) from error
     return network.eval()

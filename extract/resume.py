@@ -1,12 +1,13 @@
 """Going on with an earlier run: its options, and what may not change between then and now."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from extract.checkpoint import Checkpoint, load_checkpoint
+from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from store.atomic import refuse_existing
+from store.atomic import foreign_names, refuse_existing
 from store.errors import UserError
 
 # What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
@@ -25,7 +26,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         raise UserError(
             f"{path}: nothing to resume is there; leave --resume out to begin, or name another --out"
         )
-    stored = _stored_config(load_checkpoint(path))
+    stored = _stored_config(load_checkpoint(path), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
     own = {k: v for k, v in given.items() if k not in network and k not in dataset}
@@ -37,10 +38,26 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     )
 
 
-def _stored_config(checkpoint: Checkpoint) -> TrainConfig:
+def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
     content = dict(checkpoint.config)
-    network, dataset = content.pop("network"), content.pop("dataset")
-    return TrainConfig(**content, network=NetworkConfig(**network), dataset=DatasetConfig(**dataset))
+    network = described(NetworkConfig, content.pop("network", None), path)
+    dataset = described(DatasetConfig, content.pop("dataset", None), path)
+    return described(TrainConfig, content | {"network": network, "dataset": dataset}, path)
+
+
+def _foreign_to_training(out: Path) -> str | None:
+    """What tells that a folder is no training run; other files beside one's own are left alone."""
+    try:
+        content = json.loads((out / "config.json").read_text())
+        if isinstance(content, dict) and content.keys() >= {"network", "dataset", "recipe"}:
+            return None  # its checkpoint may be damaged
+    except (OSError, ValueError):
+        pass
+    try:
+        load_checkpoint(out / "checkpoint.pt")
+    except UserError:
+        return foreign_names(out, ())
+    return None
 
 
 def earlier_run(config: TrainConfig) -> Checkpoint | None:
@@ -56,7 +73,7 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         )
     if path.with_name("head.pt").exists():
         raise UserError(f"{config.out}: holds a run of `finetune`, not a training run; name another --out")
-    refuse_existing(path.parent, "training run", lambda _: path.is_file(), overwrite=True)
+    refuse_existing(path.parent, "training run", _foreign_to_training, overwrite=True)
     if not config.resume and (config.overwrite or not path.exists()):
         return None
     previous = load_checkpoint(path)
@@ -69,7 +86,7 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         )
     if previous.optimizer is None:
         raise UserError(f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume")
-    stored, asked = _flat(_stored_config(previous)), _flat(config)
+    stored, asked = _flat(_stored_config(previous, path)), _flat(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
         if stored[name] != asked[name]:
             raise UserError(

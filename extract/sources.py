@@ -3,7 +3,6 @@
 A source lists its images by split; nothing is subsampled here, and files are not opened.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from extract.images import ImageSet
-from store.errors import UserError
+from store.errors import UserError, refuse_undecodable
 
 DIGITS_TEST_PER_CLASS = 30
 SPLITS = ("train", "val", "test")
@@ -94,17 +93,9 @@ def image_folder(root: Path) -> Source:
 
 
 def refuse_undecodable_names(source: Source, root: Path) -> None:
-    """Names go into checkpoints, stores and tables, all of them UTF-8.
-
-    Raises:
-        UserError: the folder's, or a file's, name is in another encoding.
-    """
+    """Raise UserError for a name that cannot go into checkpoints, stores and tables, all of them UTF-8."""
     files = [path for split in source.splits.values() if not split.in_memory for path in split.images]
-    for name in (str(root), *map(str, files)):
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from error
+    refuse_undecodable(str(root), *map(str, files))
 
 
 def _class_folders(folder: Path) -> list[str]:

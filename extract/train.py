@@ -23,11 +23,7 @@ from extract.recipe import learning_rate
 from extract.resume import earlier_run
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
-from store.errors import UserError
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped and left a checkpoint, from which `resume` goes on."""
+from store.errors import Interrupted, UserError
 
 
 @dataclass
@@ -48,7 +44,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
 
     Raises:
         UserError: whatever is wrong with the data, the options or the folder.
-        TrainingInterrupted: Ctrl-C, once there is a checkpoint.
+        Interrupted: Ctrl-C, once there is a checkpoint.
     """
     config = config.resolved()
     check_network(config.network)
@@ -70,7 +66,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     try:
         return _train_epochs(training, config, dataset, transform, compute, progress)
     except KeyboardInterrupt as error:
-        raise TrainingInterrupted from error
+        raise Interrupted from error
 
 
 def _train_epochs(
@@ -136,7 +132,8 @@ def _epoch(
         what = "weights became infinite or NaN" if math.isfinite(mean_loss) else f"loss became {mean_loss}"
         raise UserError(
             f"{config.out}: the {what} in epoch {training.epoch + 1} at lr "
-            f"{optimizer.param_groups[0]['lr']:g}; start anew with a lower --lr or more --warmup-epochs"
+            f"{optimizer.param_groups[0]['lr']:g}; start anew (--overwrite) with a lower --lr or more "
+            "--warmup-epochs"
         )
     training.epoch += 1
     return {

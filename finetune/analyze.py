@@ -1,5 +1,7 @@
 """Several runs read back and laid side by side: tables, CSV files and figures."""
 
+import io
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations, without_nan
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.run import Run, RunError, read_run
-from store.atomic import whole_file, write_json, write_text
+from store.atomic import whole_file, write_json
+from store.errors import refuse_undecodable
 
 CONFIGURATION_OF_DATA = ("dataset", "imbalance_factor", "val_per_class")
 CONFIGURATION_OF_NETWORK = ("arch", "width", "weights")
 TABLES = ("summary", "runs", "per_class")
 FIGURES = ("class_accuracy", "confusion", "learning_curve")
-MARKER = "analysis.json"  # tells a folder of ours from others that hold a summary.csv
+MARKER, FORMAT = "analysis.json", "tailcache-analysis"  # tell a folder of ours from others
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,14 @@ class Analysis:
 def analyze(config: AnalyzeConfig) -> Analysis:
     """Compare runs; write three tables, three figures and analysis.json into `config.out`.
 
+    Head and tail classes are the first run's, for all of them.
+
     Raises:
         UserError: a folder is no run, the runs are not about the same images, two of them are one, or the
             folder holds files of the same names that are not ours.
     """
     out = Path(config.out)
+    refuse_undecodable(config.out, *config.runs)
     _refuse_foreign_files(out)
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
     runs = [read_run(path) for path in paths]
@@ -60,7 +66,8 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     phase1_names = name_configurations([{"method": PHASE_1} | _phase1_options(run) for run in runs])
     table = pd.DataFrame(
         [
-            {"configuration": name, "phase1_configuration": phase1_name} | _run_row(run, config.shot_rule)
+            {"configuration": name, "phase1_configuration": phase1_name}
+            | _run_row(run, config.shot_rule, runs[0].config["facts"])
             for run, name, phase1_name in zip(runs, names, phase1_names, strict=True)
         ]
     )
@@ -69,35 +76,46 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     n_classes |= {"overall": len(per_class)}
     n_classes |= {part: len(runs[0].config["facts"][f"{part}_classes"]) for part in ("head", "tail")}
     comparison = compare(table)
-    content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes}
+    content = {"format": FORMAT, "comparison": comparison.to_dict("records"), "n_classes": n_classes}
     frames = dict(zip(TABLES, (comparison, table, per_class), strict=True))
     files = _write(out, content, frames, _figures(runs, table, per_class))
     return Analysis(comparison, table, per_class, n_classes, files)
 
 
 def _refuse_foreign_files(out: Path) -> None:
-    if (out / "checkpoint.pt").exists():
-        raise RunError(f"{out}: is the folder of a run, whose files would be replaced; name another --out")
-    if (out / MARKER).exists():
+    for name, what in (("checkpoint.pt", "a run"), ("zarr.json", "a store")):
+        if (out / name).exists():
+            raise RunError(f"{out}: is the folder of {what}; name another --out")
+    if _is_analysis(out / MARKER):
         return
-    for name in (*(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES)):
+    for name in (MARKER, *(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES)):
         if (out / name).exists():
             raise RunError(f"{out / name}: exists and was not written by `analyze`; name another --out")
+
+
+def _is_analysis(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _write(
     out: Path, content: dict[str, Any], frames: dict[str, pd.DataFrame], figures: dict[str, Figure]
 ) -> list[Path]:
+    drawn = {f"{name}.png": _png(figure) for name, figure in figures.items()}
+    files = {f"{name}.csv": frame.to_csv(index=False).encode() for name, frame in frames.items()} | drawn
     write_json(out / MARKER, without_nan(content))  # first, so that the others are known for ours
-    files = []
-    for name, frame in frames.items():
-        files.append(out / f"{name}.csv")
-        write_text(files[-1], frame.to_csv(index=False))
-    for name, figure in figures.items():
-        files.append(out / f"{name}.png")
-        with whole_file(files[-1]) as unfinished:
-            figure.savefig(unfinished, format="png", dpi=150)
-    return [*files, out / MARKER]
+    for name, data in files.items():
+        with whole_file(out / name) as unfinished:
+            unfinished.write_bytes(data)
+    return [*(out / name for name in files), out / MARKER]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
 
 
 def _phase1_options(run: Run) -> dict[str, Any]:
@@ -159,9 +177,8 @@ def _frame(run: Run, column: str, rule: str) -> pd.DataFrame:
     )
 
 
-def _run_row(run: Run, rule: str) -> dict[str, Any]:
+def _run_row(run: Run, rule: str, facts: dict[str, Any]) -> dict[str, Any]:
     row = {"run": str(run.path), "seed": run.config["seed"], "phase1": _phase1_digest(run)}
-    facts = run.config["facts"]
     for prefix, column in (("", "prediction"), ("phase1_", "phase1")):
         frame = _frame(run, column, rule)
         values = group_accuracies(frame)

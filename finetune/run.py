@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,34 @@ import pandas as pd
 import torch
 
 from extract.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
-from store.atomic import whole_folder, write_json
+from finetune.config import FinetuneConfig
+from store.atomic import foreign_names, whole_folder, write_json
 from store.errors import UserError
 from store.reader import FeatureStore
 
+NESTED_KEYS = {  # of what made the store
+    "checkpoint": {"sha256"},
+    "config": {"map_dtype", "precision"},
+    "dataset": {"dataset", "imbalance_factor", "val_per_class"},
+    "network": {"arch", "width", "weights"},
+    "training": {"epochs", "lr"},
+}
 CONFIG_KEYS = {"seed", "facts", "provenance"}  # the least that a reader relies on
 STORE_KEYS = {"checkpoint", "config", "dataset", "network", "training"}
 COLUMNS = {
     "metrics": {"iteration", "loss", "overall"},
     "per_class": {"class_name", "n_train"},
-    "predictions": {"label", "phase1", "prediction"},
+    "predictions": {"sample_index", "label", "phase1", "prediction"},
 }
+RUN_FILES = (
+    "config.json",
+    "summary.json",
+    "metrics.csv",
+    "per_class.csv",
+    "predictions.csv",
+    "head.pt",
+    "checkpoint.pt",
+)
 
 
 class RunError(UserError):
@@ -49,9 +66,14 @@ class Run:
     summary: dict[str, Any]
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a run of `finetune`."""
-    return (path / "head.pt").is_file() and (path / "config.json").is_file()
+def foreign_to_run(path: Path) -> str | None:
+    """What tells that a path is not the folder of a run alone; None where it is."""
+    try:
+        if "facts" in json.loads((path / "config.json").read_text()):
+            return foreign_names(path, RUN_FILES)
+    except (OSError, ValueError, TypeError):
+        pass
+    return foreign_names(path, ())
 
 
 def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint) -> None:
@@ -85,8 +107,8 @@ def read_run(path: Path) -> Run:
     try:
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
         frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]
-        _refuse_missing("config.json", CONFIG_KEYS, config)
-        _refuse_missing("config.json", STORE_KEYS, config["provenance"]["store"])
+        run = Run(path, config, *frames, summary)
+        _check(run)
     except FileNotFoundError as error:
         raise RunError(
             f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
@@ -94,7 +116,40 @@ def read_run(path: Path) -> Run:
         ) from error
     except (ValueError, TypeError, KeyError) as error:  # JSON's and CSV's errors are of the first kind
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
-    return Run(path, config, *frames, summary)
+    return run
+
+
+def _check(run: Run) -> None:
+    """Raise ValueError, TypeError or KeyError where a file does not hold what readers rely on."""
+    options = {field.name for field in fields(FinetuneConfig)}
+    _refuse_missing("config.json", CONFIG_KEYS | options, run.config)
+    made = run.config["provenance"]["store"]
+    _refuse_missing("config.json", STORE_KEYS, made)
+    for part, keys in NESTED_KEYS.items():
+        _refuse_missing(f"config.json, {part}", keys, made[part])
+    n_classes = len(run.per_class)
+    of_training = run.per_class["n_train"]
+    if not (n_classes >= 2 and of_training.dtype.kind == "i" and (of_training >= 0).all()):
+        raise ValueError("per_class.csv: n_train is not a count a class")
+    for name in ("label", "phase1", "prediction"):
+        column = run.predictions[name]
+        if not (len(column) and column.dtype.kind == "i" and column.between(0, n_classes - 1).all()):
+            raise ValueError(f"predictions.csv: {name} is not a class of 0 to {n_classes - 1} in every row")
+    n_correct = int((run.predictions["label"] == run.predictions["prediction"]).sum())
+    counted = {"n_test": len(run.predictions), "n_correct": n_correct}
+    if counted != {name: run.summary[name] for name in counted}:
+        raise ValueError(f"predictions.csv counts {counted}, summary.json otherwise")
+    facts = run.config["facts"]
+    if sorted(facts["head_classes"] + facts["tail_classes"]) != list(range(n_classes)):
+        raise ValueError("config.json: head and tail classes are not all classes")
+    if type(run.config["seed"]) is not int:
+        raise ValueError("config.json: seed is no whole number")
+    for name in ("iteration", "overall"):
+        column = run.metrics[name]
+        if not (len(column) and column.dtype.kind in "if" and column.notna().all()):
+            raise ValueError(f"metrics.csv: {name} is not a number in every row")
+    if not run.metrics["iteration"].is_monotonic_increasing or not run.metrics["iteration"].is_unique:
+        raise ValueError("metrics.csv: iterations do not ascend")
 
 
 def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
         UserError: the ratio is out of range.
     """
     if not 0 < head_ratio < 1:
-        raise UserError(f"--head-ratio {head_ratio:g}: must lie between 0 and 1")
+        raise UserError(f"--head-ratio {head_ratio}: must lie between 0 and 1")
     order = np.argsort(-class_counts, kind="stable")
     # Counts are whole numbers: comparing them as such keeps a ratio like 0.9 from being missed by rounding.
     needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)

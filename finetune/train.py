@@ -21,7 +21,7 @@ from finetune.head import Head
 from finetune.masks import generic_positions, specific_positions
 from finetune.methods import METHODS
 from finetune.plan import Drawing, Plan
-from finetune.run import Run, find_phase1, is_run, write_run
+from finetune.run import Run, find_phase1, foreign_to_run, write_run
 from finetune.split import split_head_tail
 from store.atomic import refuse_existing
 from store.errors import UserError
@@ -42,7 +42,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     started = time.perf_counter()
     store = FeatureStore(Path(config.store))
     config = config.resolved(len(store.class_names))
-    refuse_existing(Path(config.out), "run", is_run, config.overwrite)
+    refuse_existing(Path(config.out), "run", foreign_to_run, config.overwrite)
     device = resolve_device(config.device)
     phase1 = find_phase1(store, config.ckpt)
     features = load_features(store, METHODS[config.method].uses_maps, device)
@@ -77,7 +77,7 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
     head_tail = split_head_tail(class_counts, config.head_ratio)
     if METHODS[config.method].uses_tail and not len(head_tail.tail):
         raise UserError(
-            f"--head-ratio {config.head_ratio:g}: takes all {len(class_counts)} classes as head and leaves "
+            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
             "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
         )
     confusing = specific = generic = None

@@ -8,7 +8,7 @@ what it leads to is written, and the link stays.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,13 @@ def _make_parent(path: Path) -> None:
 
 
 def _refuse_file_above(path: Path) -> None:
-    above = next((parent for parent in path.resolve().parents if parent.exists()), None)
+    above = next((parent for parent in _real(path).parents if parent.exists()), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, no error where links run in circles
 
 
 def _flush(path: Path) -> None:
@@ -39,7 +43,7 @@ def _flush(path: Path) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an exception."""
-    path = path.resolve()
+    path = _real(path)
     _make_parent(path)
     unfinished = _unfinished_name(path)
     try:
@@ -53,7 +57,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it becomes `path`, replacing what was there, when the block ends well."""
-    path = path.resolve()
+    path = _real(path)
     _make_parent(path)
     unfinished = _unfinished_name(path)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -64,9 +68,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _flush(file)
         replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
-        if path.exists():
-            os.replace(path, replaced)
         try:
+            if path.exists():
+                os.replace(path, replaced)
             os.replace(unfinished, path)
         except BaseException:  # a full disk, or Ctrl-C between the two renames
             if replaced.exists() and not path.exists():
@@ -88,22 +92,30 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def refuse_existing(path: Path, what: str, is_ours: Callable[[Path], bool], overwrite: bool) -> None:
+def foreign_names(path: Path, ours: Collection[str]) -> str | None:
+    """What a folder holds besides `ours`, or that it is no folder, as `refuse_existing` asks for it."""
+    if not path.is_dir():
+        return "is a file"
+    others = sorted({entry.name for entry in path.iterdir()} - set(ours))
+    return f"holds {others[0]}" if others else None
+
+
+def refuse_existing(path: Path, what: str, foreign: Callable[[Path], str | None], overwrite: bool) -> None:
     """Raise UserError when `path` holds something that may not be replaced.
 
     Args:
         path: the folder to write.
         what: it will be, for the message.
-        is_ours: tells such a folder from others, which are never replaced (but for an empty one).
+        foreign: names something in a path that is not of such a folder ("holds thesis.txt"), None where all
+            of it is. What is foreign is never replaced.
         overwrite: whether the user asked to replace it.
     """
     _refuse_file_above(path)
-    if path.resolve() == Path.cwd() or not path.resolve().name:
-        raise UserError(f"{path}: is where you work, or the root of all files; name a folder for the {what}")
+    if Path.cwd().is_relative_to(_real(path)):
+        raise UserError(f"{path}: you work in this folder, or under it; name a folder for the {what}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not is_ours(path):
-        found = f"holds {min(p.name for p in path.iterdir())}" if path.is_dir() else "is a file"
-        raise UserError(f"{path}: already exists and is no {what} (it {found}); name another path")
+    if found := foreign(path):
+        raise UserError(f"{path}: already exists and is no {what} alone (it {found}); name another path")
     if not overwrite:
         raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")

@@ -4,11 +4,25 @@ The command line prints any `UserError` as one line on stderr and exits with cod
 what is wrong, where, what was found, what was expected, and what to do next.
 """
 
+import os
 from typing import Any
 
 
 class UserError(Exception):
     """Something the user gave cannot be used as it is."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped something that the same command with `--resume` goes on with."""
+
+
+def refuse_undecodable(*names: str) -> None:
+    """Raise UserError for a name that is not UTF-8, as all that this program writes is."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from error
 
 
 MOST = 2**32  # of any number option: beyond it lie overflows, not settings

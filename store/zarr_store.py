@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from store.atomic import foreign_names
 from store.errors import StoreError
-from store.schema import FORMAT
+from store.schema import FORMAT, SPLITS
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
 SHARD_BYTES = 32 * 1024**2  # one file; a shard is always written whole
@@ -48,6 +49,13 @@ def is_store(path: Path) -> bool:
         return json.loads((path / "zarr.json").read_text())["attributes"]["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def foreign_to_store(path: Path) -> str | None:
+    """What tells that a path is not a store alone; None where it is."""
+    if path.is_dir() and not is_store(path):
+        return f"holds {min(entry.name for entry in path.iterdir())}"
+    return foreign_names(path, ("zarr.json", "classifier", *SPLITS))
 
 
 def open_group(path: Path) -> zarr.Group:

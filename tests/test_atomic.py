@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from store.atomic import refuse_existing, whole_file, whole_folder, write_json, write_text
+from store.atomic import foreign_names, refuse_existing, whole_file, whole_folder, write_json, write_text
 from store.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
 
-def is_run(path):
-    return (path / "head.pt").is_file()
+def foreign(path):
+    return foreign_names(path, ["head.pt"])
 
 
 @pytest.fixture
@@ -121,24 +121,24 @@ def test_a_file_above_is_named(old_file, kind, below):
 def test_only_its_own_kind_is_replaced_and_only_on_demand(old_folder, old_file, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "nothing", tmp_path / "empty"):
-        refuse_existing(path, "run", is_run, overwrite=False)
-    refuse_existing(old_folder, "run", is_run, overwrite=True)
+        refuse_existing(path, "run", foreign, overwrite=False)
+    refuse_existing(old_folder, "run", foreign, overwrite=True)
     with pytest.raises(UserError, match="already exists; pass --overwrite to replace this run"):
-        refuse_existing(old_folder, "run", is_run, overwrite=False)
+        refuse_existing(old_folder, "run", foreign, overwrite=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     for path, found in ((tmp_path / "other", "holds thesis.txt"), (old_file, "is a file")):
         for overwrite in (True, False):
-            with pytest.raises(UserError, match=f"is no run .it {found}"):
-                refuse_existing(path, "run", is_run, overwrite)
+            with pytest.raises(UserError, match=f"is no run alone .it {found}"):
+                refuse_existing(path, "run", foreign, overwrite)
 
 
-@pytest.mark.parametrize("path", ["", ".", "/", "../{here}"])
+@pytest.mark.parametrize("path", ["", ".", "/", "..", "../{here}"])
 def test_a_folder_to_be_replaced_is_never_the_working_one(tmp_path, monkeypatch, path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="name a folder for the run"):
-        refuse_existing(Path(path.format(here="here")), "run", is_run, overwrite=True)
+        refuse_existing(Path(path.format(here="here")), "run", foreign, overwrite=True)
 
 
 @pytest.mark.parametrize("exists", [True, False])

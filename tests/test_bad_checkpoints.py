@@ -99,6 +99,17 @@ def nan_weights(path: Path, good: Path) -> None:
 
 UNSAFE = ["not a checkpoint that can be read safely", "expected a checkpoint.pt written by `train`"]
 FOREIGN = ["not a checkpoint of this program", "`train` writes one"]
+
+
+def altered(**changes: object) -> Callable[[Path, Path], None]:
+    """A checkpoint of which one part is something else."""
+
+    def make(path: Path, good: Path) -> None:
+        torch.save(torch.load(good, weights_only=True) | changes, path)
+
+    return make
+
+
 OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "train again"]
 
 
@@ -121,6 +132,14 @@ OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "trai
         (one_without_its_data, ["incomplete checkpoint, it lacks dataset", "train again"]),
         (another_networks_weights, [*OTHER_WEIGHTS, "resnet32"]),
         (another_widths_weights, [*OTHER_WEIGHTS, "resnet20"]),
+        (altered(network={"bad": 1}), ["its NetworkConfig is damaged", "train again"]),
+        (altered(dataset=None), ["its DatasetConfig is damaged", "train again"]),
+        (altered(transform={"size": 3}), ["its Transform is damaged", "train again"]),
+        (altered(class_names=None), ["its class_names is a NoneType, not a list", "train again"]),
+        (altered(class_names=[]), ["has 0 class names and 3 counts", "train again"]),
+        (altered(class_counts=[1]), ["has 3 class names and 1 counts", "train again"]),
+        (altered(state=None), ["its state is a NoneType, not a dict", "train again"]),
+        (altered(state={"a": 1}), ["a of its state is no tensor", "train again"]),
         (nan_weights, ["classifier.bias holds NaN or infinite weights", "train again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -168,7 +187,7 @@ def test_fine_tuned_checkpoint_is_no_phase_1(digits_run: Path) -> None:
 def test_another_programs_zarr_group_is_kept(small_ckpt: Path) -> None:
     zarr.create_group("feats.zarr", attributes={"format": "a year of climate"})
     command = ["extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--overwrite"]
-    refuse(*command, says=["feats.zarr: already exists and is no store", "name another"])
+    refuse(*command, says=["feats.zarr: already exists and is no store alone", "name another"])
 
 
 def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store: Path) -> None:

@@ -71,6 +71,81 @@ def test_run_is_refused(digits_run: Path, damage: Callable[[Path], None], says: 
     refuse("analyze", digits_run, "fsa", "--out", "report", says=[Path("fsa").resolve(), *says])
 
 
+def edit(column: str, value: object, file: str = "predictions.csv") -> Callable[[Path], None]:
+    """Damage that puts a value into one cell."""
+
+    def damage(path: Path) -> None:
+        frame = pd.read_csv(path / file)
+        frame[column] = frame[column].astype(object)
+        frame.loc[1, column] = value
+        frame.to_csv(path / file, index=False)
+
+    return damage
+
+
+def cut_predictions(path: Path) -> None:
+    pd.read_csv(path / "predictions.csv").head(100).to_csv(path / "predictions.csv", index=False)
+
+
+def forget(*keys: str) -> Callable[[Path], None]:
+    """Damage that takes one key, however deep, from config.json."""
+
+    def damage(path: Path) -> None:
+        config = json.loads((path / "config.json").read_text())
+        part = config
+        for key in keys[:-1]:
+            part = part[key]
+        del part[keys[-1]]
+        (path / "config.json").write_text(json.dumps(config))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            edit(column, value)
+            for column in ("label", "phase1", "prediction")
+            for value in (-1, 99, 1.5, "x", None)
+        ),
+        *(edit("n_train", value, "per_class.csv") for value in (-3, 1.5, "x", None)),
+        *(edit("iteration", value, "metrics.csv") for value in (0, "x", None)),
+        edit("overall", "x", "metrics.csv"),
+        cut_predictions,
+        forget("method"),
+        forget("tau_s"),
+        forget("facts", "head_classes"),
+        forget("provenance", "store", "checkpoint", "sha256"),
+        forget("provenance", "store", "dataset", "imbalance_factor"),
+        forget("provenance", "store", "network", "arch"),
+        forget("provenance", "store", "training"),
+        forget("provenance", "store", "config", "precision"),
+    ],
+)
+def test_run_that_was_edited_is_refused(digits_run: Path, damage: Callable[[Path], None]) -> None:
+    """None of these may pass into a table."""
+    shutil.copytree(digits_run, "fsa")
+    damage(Path("fsa"))
+    refuse("analyze", "fsa", says=[Path("fsa").resolve(), "is damaged", "run `finetune` again"])
+
+
+def test_head_and_tail_are_the_first_runs(feature_store: Path, digits_run: Path) -> None:
+    """Columns of one table are of the same classes, whatever each run took for its head."""
+    out = ["--out", "half", "--head-ratio", 0.5]
+    succeed("finetune", "--store", feature_store, *out, *QUICK)
+    comparison = json.loads(succeed("analyze", "half", digits_run, "--json").stdout)
+    table = pd.read_csv("report/runs.csv").set_index("run")
+    assert table["phase1_head"].nunique() == 1
+    n_head = len(json.loads(Path("half/config.json").read_text())["facts"]["head_classes"])
+    assert comparison["n_classes"]["head"] == n_head
+
+
+def test_names_of_runs_that_are_not_utf8(digits_run: Path) -> None:
+    shutil.copytree(digits_run, os.fsdecode(b"caf\xe9"))
+    refuse("analyze", os.fsdecode(b"caf\xe9"), says=["caf\\xe9", "not UTF-8; rename it"])
+
+
 def test_runs_of_different_data_sets(digits_run: Path, small_store: Path) -> None:
     succeed("finetune", "--store", small_store, "--out", "small", *QUICK, *FEW_CLASSES)
     says = [Path("small").resolve(), "other classes", "or test images", digits_run, "one data set"]
@@ -92,7 +167,14 @@ def test_a_run_is_not_counted_twice(digits_run: Path) -> None:
     succeed("analyze", digits_run, digits_run, "--out", "report")
 
 
-@pytest.mark.parametrize("name", ["summary.csv", "confusion.png"])
+@pytest.mark.parametrize("out", ["fsa", "feats.zarr"])
+def test_analyze_writes_into_no_run_and_no_store(digits_run: Path, feature_store: Path, out: str) -> None:
+    shutil.copytree(digits_run, "fsa")
+    shutil.copytree(feature_store, "feats.zarr")
+    refuse("analyze", "fsa", "--out", out, says=[f"{out}: is the folder of a", "name another --out"])
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "confusion.png", "analysis.json"])
 def test_analyze_replaces_no_files_of_others(digits_run: Path, name: str) -> None:
     Path("report").mkdir()
     Path("report", name).write_text("three years of work")

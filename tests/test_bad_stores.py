@@ -173,8 +173,8 @@ def test_store_whose_checkpoint_was_altered(small_root: Path, small_ckpt: Path) 
         ("--batch-size 4", ["--batch-size 4: must be a multiple of", "= 8", "try 8"]),
         ("--batch-size 0", ["--batch-size 0: must be 2 or more"]),
         ("--augmented-per-sample 0", ["--augmented-per-sample 0: must be 1 or more"]),
-        ("--head-ratio 1", ["--head-ratio 1: must lie between 0 and 1"]),
-        ("--head-ratio 0", ["--head-ratio 0: must lie between 0 and 1"]),
+        ("--head-ratio 1", ["--head-ratio 1.0: must lie between 0 and 1"]),
+        ("--head-ratio 0", ["--head-ratio 0.0: must lie between 0 and 1"]),
         ("--head-ratio nan", ["--head-ratio nan: must lie between 0 and 1"]),
         ("--head-ratio 0.99", ["--head-ratio 0.99: takes all 10 classes", "lower it"]),
         ("--lr 0", ["--lr 0: must be above 0"]),
@@ -205,6 +205,25 @@ def test_finetune_out_that_exists(feature_store: Path, digits_run: Path) -> None
     succeed(*command, "--overwrite")
 
 
+def test_overwrite_spares_what_else_lies_in_a_run(feature_store: Path, digits_run: Path) -> None:
+    shutil.copytree(digits_run, "fsa")
+    Path("fsa/thesis.txt").write_text("three years of work")
+    command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK, "--overwrite"]
+    refuse(*command, says=["fsa: already exists and is no run alone", "holds thesis.txt", "name another"])
+    Path("fsa/thesis.txt").unlink()
+    shutil.copytree(feature_store, "fsa/feats.zarr")
+    command[2] = "fsa/feats.zarr"
+    refuse(*command, says=["holds feats.zarr"])
+
+
+def test_files_named_as_a_runs_are_no_run(feature_store: Path) -> None:
+    Path("fsa").mkdir()
+    for name in ("head.pt", "config.json"):
+        Path("fsa", name).write_text('"three years of work"')
+    command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK, "--overwrite"]
+    refuse(*command, says=["fsa: already exists and is no run alone", "holds config.json"])
+
+
 @pytest.mark.parametrize("command", ["extract", "finetune"])
 def test_overwrite_replaces_nothing_but_its_own_kind(
     command: str, small_ckpt: Path, feature_store: Path
@@ -216,9 +235,5 @@ def test_overwrite_replaces_nothing_but_its_own_kind(
         "extract": ["--ckpt", small_ckpt, "--store", path, "--device", "cpu"],
         "finetune": ["--store", feature_store, "--out", path, *QUICK],
     }
-    refuse(
-        command,
-        *commands[command],
-        "--overwrite",
-        says=["papers.zarr: already exists and is no", "name another"],
-    )
+    says = ["papers.zarr: already exists and is no", "holds thesis.txt", "name another"]
+    refuse(command, *commands[command], "--overwrite", says=says)

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--arch densenet121", ["--arch densenet121: refused", "pooling", "expected one of resnet20, "]),
         ("--arch resnet18 --width 8", ["--width", "resnet18 is of fixed width", "CIFAR-stem"]),
         ("--width 0", ["--width 0: must be 1 or more"]),
+        ("--width 99999999999999999999", ["--width 99999999999999999999: must be 1 or more, and below 2^32"]),
         ("--weights DEFAULT", ["--weights DEFAULT: resnet20 has no pre-trained weights"]),
         ("--image-size 7", ["--image-size 7: must be 8 or more"]),
         ("--epochs 0", ["--epochs 0: must be 1 or more"]),
@@ -107,8 +108,8 @@ def test_train_out_that_holds_a_finished_run(small_root: Path, small_ckpt: Path)
     assert load_checkpoint(Path("phase1/checkpoint.pt")).config["seed"] == 1
 
 
-def test_train_out_that_holds_a_damaged_checkpoint(small_root: Path) -> None:
-    Path("phase1").mkdir()
+def test_train_out_that_holds_a_damaged_checkpoint(small_root: Path, small_ckpt: Path) -> None:
+    shutil.copytree(small_ckpt.parent, "phase1")
     Path("phase1/checkpoint.pt").write_text("damaged")
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
     refuse(*command, says=["phase1/checkpoint.pt: not a checkpoint"])
@@ -132,13 +133,16 @@ def test_resume_and_overwrite_together(small_root: Path, monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "thesis.txt"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "config.json", "metrics.csv", "thesis.txt"])
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_train_out_that_holds_files_of_others(small_root: Path, name: str, overwrite: list[str]) -> None:
     Path("phase1").mkdir()
     Path("phase1", name).write_text("three years of work")
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1", *overwrite]
-    refuse(*command, says=["phase1: already exists and is no training run", f"holds {name}", "name another"])
+    refuse(
+        *command,
+        says=["phase1: already exists and is no training run alone", f"holds {name}", "name another"],
+    )
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])

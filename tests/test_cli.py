@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+import console
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.demo import plan_demo
@@ -25,7 +26,7 @@ REQUIRED = {"ckpt": "c.pt", "store": "s.zarr", "runs": ("r",)}
 def test_options_and_config_fields_are_the_same(command):
     options = {p.name: p for p in cli.main.commands[command].params} | {}
     options.pop("as_json", None)
-    fields = {field.name for field, _ in cli._annotated_fields(CONFIGS[command])}
+    fields = {field.name for field, _ in console._annotated_fields(CONFIGS[command])}
     assert options.keys() - {"runs"} == fields
     assert all(option.help for name, option in options.items() if name != "runs")
 
@@ -42,7 +43,7 @@ def test_defaults_on_the_command_line_are_the_configs(command):
     arguments += list(required.get("runs", ()))
     context = cli.main.commands[command].make_context(command, arguments)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
-    assert cli.build(config_class, values) == config_class(**required)
+    assert console.build(config_class, values) == config_class(**required)
 
 
 def test_help_imports_nothing_heavy():

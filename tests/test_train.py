@@ -350,7 +350,11 @@ def test_a_run_over_an_earlier_one_does_not_keep_its_metrics(tiny, quiet):
 @pytest.mark.parametrize(
     ("first", "rate", "message"),
     [
-        (STEPS, 1e38, r"the loss became nan in epoch 2 at lr 1e\+38; start anew with a lower --lr"),
+        (
+            STEPS,
+            1e38,
+            r"the loss became nan in epoch 2 at lr 1e\+38; start anew .--overwrite. with a lower --lr",
+        ),
         (2 * STEPS - 1, math.nan, "the weights became infinite or NaN in epoch 2 at lr nan"),
     ],
     ids=["all through an epoch", "in the last step of an epoch"],
