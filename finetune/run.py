@@ -13,11 +13,11 @@ import torch
 from extract.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
 from finetune.config import FinetuneConfig
 from store.atomic import foreign_names, whole_folder, write_json
-from store.errors import UserError
+from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 
 NESTED_KEYS = {  # of what made the store
-    "checkpoint": {"sha256"},
+    "checkpoint": {"sha256", "path", "relative_path"},
     "config": {"map_dtype", "precision"},
     "dataset": {"dataset", "imbalance_factor", "val_per_class"},
     "network": {"arch", "width", "weights"},
@@ -123,10 +123,7 @@ def _check(run: Run) -> None:
     """Raise ValueError, TypeError or KeyError where a file does not hold what readers rely on."""
     options = {field.name for field in fields(FinetuneConfig)}
     _refuse_missing("config.json", CONFIG_KEYS | options, run.config)
-    made = run.config["provenance"]["store"]
-    _refuse_missing("config.json", STORE_KEYS, made)
-    for part, keys in NESTED_KEYS.items():
-        _refuse_missing(f"config.json, {part}", keys, made[part])
+    _check_made(run.config["provenance"]["store"], "config.json")
     n_classes = len(run.per_class)
     of_training = run.per_class["n_train"]
     if not (n_classes >= 2 and of_training.dtype.kind == "i" and (of_training >= 0).all()):
@@ -152,6 +149,12 @@ def _check(run: Run) -> None:
         raise ValueError("metrics.csv: iterations do not ascend")
 
 
+def _check_made(provenance: dict[str, Any], where: str) -> None:
+    _refuse_missing(where, STORE_KEYS, provenance)
+    for part, keys in NESTED_KEYS.items():
+        _refuse_missing(f"{where}, {part}", keys, provenance[part])
+
+
 def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:
     # A class may be called 007 or None: neither a number nor an absent value.
     frame = pd.read_csv(path, dtype={"class_name": str}, keep_default_na=False, na_values=[""])
@@ -171,8 +174,12 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     Looked for where the user says, else beside the store as it lay then, else where it lay.
 
     Raises:
-        UserError: it is not there, or another one is.
+        UserError: it is not there, or another one is, or the store does not say.
     """
+    try:
+        _check_made(store.provenance, "provenance")
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{store.path}: {error}; extract again") from error
     recorded = store.provenance["checkpoint"]
     beside = (store.path.resolve().parent / recorded["relative_path"]).resolve()
     candidates = [Path(ckpt)] if ckpt is not None else [beside, Path(recorded["path"])]

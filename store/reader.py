@@ -1,6 +1,5 @@
 """Reading a store: refuses what is incomplete or foreign, and gives arrays by name."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import zarr
 
 from store.errors import StoreError
-from store.schema import CLASSIFIER, FORMAT, SCHEMA_VERSION, SPLITS, split_arrays
-from store.zarr_store import open_group
+from store.schema import CLASSIFIER, FORMAT, MAP_DTYPES, SCHEMA_VERSION, SPLITS, ArraySpec, split_arrays
+from store.zarr_store import damaged_file, open_group
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class FeatureStore:
         provenance: what made it.
 
     Raises:
-        StoreError: on opening, if the store is missing, incomplete, foreign, or of another version.
+        StoreError: on opening, if the store is missing, incomplete, foreign, of another version, or if its
+            arrays do not fit together.
     """
 
     def __init__(self, path: Path):
@@ -57,13 +57,41 @@ class FeatureStore:
             )
         if attributes.get("complete") is not True:
             raise StoreError(f"{path}: was never finished; extract again with --overwrite")
-        self.class_names: list[str] = attributes["class_names"]
-        self.provenance: dict[str, Any] = attributes["provenance"]
+        self.class_names: list[str] = attributes.get("class_names")
+        self.provenance: dict[str, Any] = attributes.get("provenance")
+        names = self.class_names
+        if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
+            raise StoreError(f"{path}: class_names is no list of two names or more; extract again")
+        if not isinstance(self.provenance, dict):
+            raise StoreError(f"{path}: provenance does not say what made it; extract again")
+        self._check_shapes()
 
     @property
     def splits(self) -> list[str]:
         """Names of the splits it holds, in the order train, val, test."""
-        return [name for name in SPLITS if name in self._root]
+        return [name for name in SPLITS if name != "val" or (self.path / name).exists()]
+
+    def _check_shapes(self) -> None:
+        """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
+        lengths = {"K": len(self.class_names)}
+        self._fit("classifier", CLASSIFIER, lengths)
+        for split in self.splits:
+            found = self._array("train/feature_map").dtype.name if split == "train" else MAP_DTYPES[0]
+            lengths.pop("N", None)
+            self._fit(split, split_arrays(split, found if found in MAP_DTYPES else MAP_DTYPES[0]), lengths)
+
+    def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
+        for name, spec in specs.items():
+            array = self._array(f"{group}/{name}")
+            if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
+                lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
+            shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
+            if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:
+                expected = f"{spec.dtype} {', '.join(spec.axes)} = {shape}"
+                raise StoreError(
+                    f"{self.path}: {group}/{name} is {array.dtype.name} {array.shape}, expected {expected}, "
+                    "to fit the other arrays; extract again"
+                )
 
     @cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
@@ -79,17 +107,23 @@ class FeatureStore:
         """Labels, source indices and pooled features of a split.
 
         Raises:
-            StoreError: a label that is none of the K classes or out of order, or arrays of unequal length.
+            StoreError: a label that is none of the K classes or out of order, or pooled features that are
+                not finite.
         """
         arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in ("label", "sample_index", "pooled")))
         label = arrays.label
-        ascending = not (np.diff(label) < 0).any()
-        if not (len(label) == len(arrays.sample_index) == len(arrays.pooled) and ascending):
+        if (np.diff(label) < 0).any():
             raise StoreError(f"{self.path}: {split}/label is damaged; extract again with --overwrite")
-        if len(label) and not (label[0] >= 0 and label[-1] < len(self.class_names)):
+        if not (label[0] >= 0 and label[-1] < len(self.class_names)):
             raise StoreError(
                 f"{self.path}: {split}/label has classes {label[0]} to {label[-1]}, expected 0 to "
                 f"{len(self.class_names) - 1}; extract again with --overwrite"
+            )
+        if not np.isfinite(arrays.pooled).all():
+            row, _ = np.argwhere(~np.isfinite(arrays.pooled))[0]
+            raise StoreError(
+                f"{self.path}: {split}/pooled has NaN or infinite features in row {row}; "
+                "extract again, with --precision fp32 if this was bf16"
             )
         return arrays
 
@@ -113,13 +147,10 @@ class FeatureStore:
 
     def _read(self, name: str) -> np.ndarray:
         array = self._array(name)
-        # The writer leaves no shard out, and zarr reads an absent one as zeros.
-        n_shards = math.ceil(array.shape[0] / array.shards[0])
-        n_present = sum(file.is_file() for file in (self.path / name / "c").rglob("*"))
         try:
-            if n_present == n_shards:
+            reason = damaged_file(array, self.path / name)
+            if reason is None:
                 return array[:]
-            reason = f"{n_shards - n_present} of its {n_shards} files are missing"
         except (ValueError, RuntimeError) as error:
             reason = str(error)
         raise StoreError(f"{self.path}: {name} is damaged ({reason}); extract again with --overwrite")
@@ -132,7 +163,7 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path}: lacks {name} (a split holds {expected}); extract again"
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{self.path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
             ) from error

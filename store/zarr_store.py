@@ -58,6 +58,27 @@ def foreign_to_store(path: Path) -> str | None:
     return foreign_names(path, ("zarr.json", "classifier", *SPLITS))
 
 
+def damaged_file(array: zarr.Array, folder: Path) -> str | None:
+    """The first of an array's files that is missing or of a wrong size, None where all are well.
+
+    The writer leaves no shard out and compresses none, while zarr reads an absent or empty one as zeros.
+    """
+    if array.shards is None or array.compressors:
+        return "not laid out as `extract` does"
+    chunk, shard = array.chunks[0], array.shards[0]
+    chunk_bytes = chunk * math.prod(array.shape[1:]) * array.dtype.itemsize
+    index_bytes = 16 * (shard // chunk) + 4  # offset and size of every chunk, and a CRC-32C
+    for number, first in enumerate(range(0, array.shape[0], shard)):
+        file = folder.joinpath("c", str(number), *"0" * (array.ndim - 1))
+        n_chunks = math.ceil(min(shard, array.shape[0] - first) / chunk)
+        expected = n_chunks * chunk_bytes + index_bytes
+        if not file.is_file():
+            return f"file {file.relative_to(folder)} is missing"
+        if file.stat().st_size != expected:
+            return f"file {file.relative_to(folder)} has {file.stat().st_size:,} bytes, expected {expected:,}"
+    return None
+
+
 def open_group(path: Path) -> zarr.Group:
     """Open a store's root read-only.
 

@@ -92,6 +92,46 @@ def a_shard_cut_short(path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-100])
 
 
+def a_shard_emptied(path: Path) -> None:
+    shard = next(p for p in (path / "test" / "pooled" / "c").rglob("*") if p.is_file())
+    shard.write_bytes(b"")
+
+
+def no_class_names(path: Path) -> None:
+    del zarr.open_group(path, mode="r+").attrs["class_names"]
+
+
+def one_class_name_less(path: Path) -> None:
+    attributes = zarr.open_group(path, mode="r+").attrs
+    attributes["class_names"] = attributes["class_names"][:-1]
+
+
+def no_provenance(path: Path) -> None:
+    del zarr.open_group(path, mode="r+").attrs["provenance"]
+
+
+def no_network_in_provenance(path: Path) -> None:
+    attributes = zarr.open_group(path, mode="r+").attrs
+    attributes["provenance"] = {k: v for k, v in attributes["provenance"].items() if k != "network"}
+
+
+def a_classifier_of_a_wider_network(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["classifier/weight"].resize((10, 64))
+
+
+def cams_of_fewer_rows(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["train/cam"].resize((100, 8, 8))
+
+
+def labels_in_doubles(path: Path) -> None:
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("test/label", data=group["test/label"][:].astype("float64"), overwrite=True)
+
+
+def nan_pooled(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["test/pooled"][7, 3] = np.nan
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -112,7 +152,16 @@ def a_shard_cut_short(path: Path) -> None:
         (a_label_below_zero, ["test/label has classes -1 to 9, expected 0 to 9", "extract again"]),
         (labels_out_of_order, ["train/label is damaged", "extract again"]),
         (a_shard_removed, ["train/feature_map", "extract again"]),
-        (a_shard_cut_short, ["train/pooled", "extract again"]),
+        (a_shard_cut_short, ["train/pooled is damaged (file c/0/0 has", "bytes, expected", "extract again"]),
+        (a_shard_emptied, ["test/pooled is damaged (file c/0/0 has 0 bytes, expected", "extract again"]),
+        (no_class_names, ["class_names is no list of two names or more", "extract again"]),
+        (one_class_name_less, ["classifier/weight is float32 (10, 16), expected float32 K, C = (9, 16)"]),
+        (no_provenance, ["provenance does not say what made it", "extract again"]),
+        (no_network_in_provenance, ["provenance lacks network", "extract again"]),
+        (a_classifier_of_a_wider_network, ["train/pooled is float32", "expected float32 N, C = ", "64)"]),
+        (cams_of_fewer_rows, ["train/cam is float16 (100, 8, 8), expected float16 N, H, W = (488, 8, 8)"]),
+        (labels_in_doubles, ["test/label is float64 (300,), expected int32 N = (300,)", "extract again"]),
+        (nan_pooled, ["test/pooled has NaN or infinite features in row 7", "extract again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -135,7 +184,7 @@ def test_one_missing_shard_is_noticed(small_ckpt: Path, monkeypatch: pytest.Monk
     command = ["finetune", "--store", "feats.zarr", "--out", "fsa", *QUICK, *FEW_CLASSES]
     succeed(*command)
     shutil.rmtree(f"feats.zarr/train/feature_map/c/{shard}")
-    says = ["feats.zarr: train/feature_map is damaged", "1 of its 5 files are missing", "extract again"]
+    says = ["feats.zarr: train/feature_map is damaged", f"file c/{shard}/0/0/0 is missing", "extract again"]
     refuse(*command, "--overwrite", says=says)
 
 

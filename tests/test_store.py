@@ -34,6 +34,8 @@ def write_small_store(path, n_rows=700, finish=True):
     writer.create_split("train", {"N": n_rows, "H": 4, "W": 4, "C": 256})
     for start in range(0, n_rows, 33):
         writer.append("train", **{name: value[start : start + 33] for name, value in rows.items()})
+    writer.create_split("test", {"N": 5, "C": 256})
+    writer.append("test", **{name: rows[name][:5] for name in ("label", "sample_index", "view", "pooled")})
     if finish:
         writer.finish()
     return rows
