@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Long-tailed CIFAR-10 at imbalance 100, ResNet-18 of width 16: everything that docs/results.md tells.
 # Usage: benchmarks/cifar10_lt.sh DATA, a folder with train/<class>/* and test/<class>/*.
-# Two cores: about a quarter of an hour for each of the two Phase I trainings, seconds for everything else.
+# One core: about twenty minutes for each of the two Phase I trainings, a few minutes for everything else.
 set -euo pipefail
 data=${1:?usage: benchmarks/cifar10_lt.sh DATA}
 export PATH="$PWD/.venv/bin:$PATH"
