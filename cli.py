@@ -64,7 +64,11 @@ def extract(**values: Any) -> None:
     from extract.dump import extract as run
 
     with progress_bar() as progress:
-        shapes = run(ExtractConfig(**values), progress)
+        try:
+            shapes = run(ExtractConfig(**values), progress)
+        except Interrupted:
+            progress.stop()
+            fail(f"interrupted; go on with the same command and --resume ({values['store']})", INTERRUPTED)
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
         click.echo(f"{values['store']}/{split}: {what} {shape}")

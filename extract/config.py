@@ -92,13 +92,14 @@ class ExtractConfig:
     """Options of `extract`."""
 
     ckpt: Annotated[str, "checkpoint that `train` wrote"]
-    store: Annotated[str, "store to write, a path that ends in .zarr"] = "feats.zarr"
+    store: Annotated[str, "store to write, a path that ends in .zarr or .h5"] = "feats.zarr"
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
     map_dtype: Annotated[Literal["float16", "float32"], "dtype of the stored feature maps"] = "float16"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     workers: Annotated[int, "processes that decode large images"] = 2
+    resume: Annotated[bool, "go on with an extraction that was interrupted"] = False
     overwrite: Annotated[bool, "replace an existing store"] = False
 
 

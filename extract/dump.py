@@ -1,7 +1,10 @@
 """The one pass over the images that fills a feature store."""
 
+import json
 import os
+import platform
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
 from extract.device import Compute, make_deterministic, resolve_device
+from extract.images import ImageSet
 from extract.inference import by_class, feature_maps
-from extract.networks import pool
+from extract.networks import Network, pool
 from extract.restore import Restored, restore
-from store.atomic import refuse_existing, whole_folder
-from store.errors import StoreError, UserError, check_at_least
+from store.errors import Interrupted, UserError, check_at_least
+from store.layout import store_layout
+from store.plan import StorePlan
 from store.provenance import versions
-from store.writer import StoreWriter
-from store.zarr_store import foreign_to_store
+from store.unfinished import check_writable, is_finished
+from store.writer import StoreWriter, write_store
 
 # Options of Phase I, besides network and data set, that make its weights what they are; the seed is apart.
 TRAINING_OPTIONS = (
@@ -40,20 +45,18 @@ TRAINING_OPTIONS = (
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
     """Bring every image through the network once and write the store.
 
-    Rows are sorted by label and place in the source. The store appears when it is complete.
+    Rows are sorted by label and place in the source. The store appears when it is complete; with `resume`
+    only what an interrupted extraction did not write is computed, to the same bytes.
 
     Returns:
         The shape (N, H, W, C) or, without maps, (N, C) of what each split holds.
 
     Raises:
         UserError: a checkpoint, image, or path that cannot be used.
+        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
     """
     path = Path(config.store)
-    if path.suffix != ".zarr":
-        raise StoreError(
-            f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in .zarr"
-        )
-    refuse_existing(path, "store", foreign_to_store, config.overwrite)
+    check_writable(path, config.resume, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
@@ -64,47 +67,104 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
             "the checkpoint.pt that `train` wrote"
         )
     restored.network.to(compute.device, memory_format=compute.memory_format)
-    classifier = restored.network.classifier
-    with whole_folder(path) as unfinished:
-        provenance = _provenance(config, restored, path)
-        writer = StoreWriter(unfinished, restored.dataset.class_names, provenance, config.map_dtype)
-        writer.write_classifier(*(p.detach().cpu().numpy() for p in (classifier.weight, classifier.bias)))
-        shapes = {
-            split: _dump(writer, restored, split, compute, progress) for split in restored.dataset.splits
-        }
+    splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
+    plan = _plan(config, restored, compute)
+    if not (config.resume and is_finished(path, plan)):
+        with write_store(path, plan, config.resume, config.overwrite) as writer:
+            _fill(writer, restored, splits, compute, progress)
+    return {
+        split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
+        for split in splits
+    }
+
+
+def _fill(
+    writer: StoreWriter,
+    restored: Restored,
+    splits: dict[str, ImageSet],
+    compute: Compute,
+    progress: Progress,
+) -> None:
+    writer.write_known(_known(restored.network, splits))
+    try:
+        for split, images in splits.items():
+            _dump(writer, restored, images, split, compute, progress)
         writer.finish()
-    return shapes
+    except KeyboardInterrupt as error:
+        writer.stop()
+        raise (Interrupted() if writer.has_rows else error) from error
+
+
+def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StorePlan:
+    channels, height, width = _map_shape(restored, compute)
+    sizes = {
+        split: {"N": len(images), "H": height, "W": width, "C": channels}
+        for split, images in restored.dataset.splits.items()
+    }
+    class_names = restored.dataset.class_names
+    layouts = store_layout(sizes, len(class_names), config.map_dtype, config.batch_size)
+    provenance = _provenance(config, restored)
+    identity = {
+        "checkpoint": provenance["checkpoint"]["sha256"],
+        "data set": provenance["dataset"]["fingerprint"],
+        "transform": provenance["transform"],
+        "precision": config.precision,
+        "map dtype": config.map_dtype,
+        "batch size": config.batch_size,
+    }
+    return StorePlan(layouts, class_names, provenance, json.loads(json.dumps(identity)))
+
+
+@torch.inference_mode()
+def _map_shape(restored: Restored, compute: Compute) -> tuple[int, int, int]:
+    """(C, H, W) of the network's feature maps."""
+    side = restored.transform.image_size
+    return tuple(restored.network.features(torch.zeros(1, 3, side, side, device=compute.device)).shape[1:])
+
+
+def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
+    """Every array that is known before the first image goes through the network, by its path."""
+    classifier = network.classifier
+    known = {
+        f"classifier/{name}": getattr(classifier, name).detach().cpu().numpy() for name in ("weight", "bias")
+    }
+    for split, images in splits.items():
+        known[f"{split}/label"] = images.label
+        known[f"{split}/sample_index"] = images.sample_index
+        known[f"{split}/view"] = np.zeros(len(images))
+    return known
 
 
 def _dump(
-    writer: StoreWriter, restored: Restored, split: str, compute: Compute, progress: Progress
-) -> tuple[int, ...]:
-    images = by_class(restored.dataset.splits[split])
+    writer: StoreWriter,
+    restored: Restored,
+    images: ImageSet,
+    split: str,
+    compute: Compute,
+    progress: Progress,
+) -> None:
+    """Write the rows of a split that are yet to be written."""
+    task = progress.add_task(f"extracting {split}", total=len(images), status="")
+    missing = np.concatenate([np.arange(0), *(np.arange(*block) for block in writer.missing(split))])
+    if not len(missing):
+        progress.update(task, completed=len(images))
+        return
+    progress.update(task, completed=int(missing[0]))
+    images = images.take(missing)
     label = torch.from_numpy(images.label)
     weight = restored.network.classifier.weight.detach()
-    task = progress.add_task(f"extracting {split}", total=len(images), status="")
-    start, shape = 0, ()
+    done = 0
     for maps in feature_maps(restored.network, images, restored.transform, compute):
-        stop = start + len(maps)
-        rows = {
-            "label": images.label[start:stop],
-            "sample_index": images.sample_index[start:stop],
-            "view": np.zeros(len(maps), np.int16),
-            "pooled": pool(maps).cpu().numpy(),
-        }
-        channels_last = maps.permute(0, 2, 3, 1).float()
+        rows = {"pooled": pool(maps).cpu().numpy()}
         if split == "train":
-            cam = class_activation_maps(channels_last, weight, label[start:stop].to(compute.device))
+            channels_last = maps.permute(0, 2, 3, 1).float()
+            of_batch = label[done : done + len(maps)].to(compute.device)
+            cam = class_activation_maps(channels_last, weight, of_batch)
             rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
-        _refuse_overflow(rows, writer.map_dtype, split)
-        if start == 0:
-            sizes = dict(zip("NHWC", (len(images), *channels_last.shape[1:]), strict=True))
-            writer.create_split(split, sizes)
-            shape = tuple(sizes[axis] for axis in ("NHWC" if split == "train" else "NC"))
-        writer.append(split, **rows)
-        start = stop
-        progress.update(task, completed=stop)
-    return shape
+        _refuse_overflow(rows, writer.dtype("train/feature_map"), split)
+        writer.write(split, int(missing[done]), rows)
+        done += len(maps)
+        progress.advance(task, len(maps))
 
 
 def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) -> None:
@@ -116,14 +176,16 @@ def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) ->
         raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --map-dtype float32")
 
 
-def _provenance(config: ExtractConfig, restored: Restored, path: Path) -> dict[str, Any]:
-    ckpt = Path(config.ckpt).resolve()
+def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
+    ckpt, path = Path(config.ckpt).resolve(), Path(config.store).resolve()
     checkpoint = restored.checkpoint
     return {
         "config": asdict(config),
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
         "checkpoint": {
             "path": str(ckpt),
-            "relative_path": os.path.relpath(ckpt, path.resolve().parent),
+            "relative_path": os.path.relpath(ckpt, path.parent),
             "sha256": file_digest(ckpt),
             "epoch": checkpoint.epoch,
             "seed": checkpoint.config["seed"],

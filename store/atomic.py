@@ -15,9 +15,11 @@ from typing import Any
 
 from store.errors import UserError
 
+UNFINISHED = ".unfinished-"
+
 
 def _unfinished_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    return path.with_name(f".{path.name}{UNFINISHED}{os.getpid()}")
 
 
 def _make_parent(path: Path) -> None:
@@ -38,6 +40,15 @@ def _real(path: Path) -> Path:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Put a folder's list of names on the disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

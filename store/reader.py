@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
+from store.container import open_container
 from store.errors import StoreError
+from store.extents import StoredArray
 from store.schema import CLASSIFIER, FORMAT, MAP_DTYPES, SCHEMA_VERSION, SPLITS, ArraySpec, split_arrays
-from store.zarr_store import damaged_file, open_group
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class FeatureStore:
         path: where it lies.
         class_names: K names.
         provenance: what made it.
+        arrays: all of them, by their path in the tree.
 
     Raises:
         StoreError: on opening, if the store is missing, incomplete, foreign, of another version, or if its
@@ -43,8 +44,7 @@ class FeatureStore:
 
     def __init__(self, path: Path):
         self.path = path
-        self._root = open_group(path)
-        attributes = dict(self._root.attrs)
+        attributes, self.arrays = open_container(path)
         if attributes.get("format") != FORMAT:
             raise StoreError(
                 f"{path}: not a feature store (its format is {attributes.get('format')!r}, "
@@ -69,7 +69,7 @@ class FeatureStore:
     @property
     def splits(self) -> list[str]:
         """Names of the splits it holds, in the order train, val, test."""
-        return [name for name in SPLITS if name != "val" or (self.path / name).exists()]
+        return [name for name in SPLITS if name != "val" or f"{name}/label" in self.arrays]
 
     def _check_shapes(self) -> None:
         """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
@@ -139,31 +139,20 @@ class FeatureStore:
     @property
     def map_bytes(self) -> int:
         """Bytes that the train split's feature maps take in memory."""
-        return self._array("train/feature_map").nbytes
+        return self._array("train/feature_map").n_bytes
 
     def read_feature_map(self) -> np.ndarray:
         """All feature maps of the train split, (N, H, W, C), in the store's dtype."""
         return self._read("train/feature_map")
 
     def _read(self, name: str) -> np.ndarray:
-        array = self._array(name)
         try:
-            reason = damaged_file(array, self.path / name)
-            if reason is None:
-                return array[:]
-        except (ValueError, RuntimeError) as error:
-            reason = str(error)
-        raise StoreError(f"{self.path}: {name} is damaged ({reason}); extract again with --overwrite")
+            return self._array(name).read()
+        except StoreError as error:
+            raise StoreError(f"{self.path}: {name} is damaged ({error}); extract again") from error
 
-    def _array(self, name: str) -> zarr.Array:
-        try:
-            return self._root[name]
-        except KeyError as error:
-            expected = ", ".join(split_arrays("train", "float16"))
-            raise StoreError(
-                f"{self.path}: lacks {name} (a split holds {expected}); extract again"
-            ) from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"{self.path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
-            ) from error
+    def _array(self, name: str) -> StoredArray:
+        if name not in self.arrays:
+            expected = ", ".join(split_arrays("train", MAP_DTYPES[0]))
+            raise StoreError(f"{self.path}: lacks {name} (a split holds {expected}); extract again")
+        return self.arrays[name]

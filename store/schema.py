@@ -33,6 +33,10 @@ TRAIN_ONLY = {
 }
 
 
+CHECKSUM = "checksum"  # group of a uint32 for every block of every array, and one for the metadata
+STREAMED = ("pooled", "feature_map", "cam")  # what the network fills, block by block
+
+
 def split_arrays(split: str, map_dtype: str) -> dict[str, ArraySpec]:
     """The arrays of one split, by name; `map_dtype` is a member of MAP_DTYPES."""
     if split != "train":

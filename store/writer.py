@@ -1,74 +1,210 @@
-"""Writing a store: arrays filled row by row, in order, one whole shard at a time."""
+"""Writing a store: block by block, beside the computation, so that a kill at any moment costs a block.
 
+`feats.zarr` is written in the folder `feats.zarr.unfinished`, which holds the store to be, what was begun,
+and the log of what lies on the disk. A block is written and synced, then recorded. When all are there, the
+checksums follow, `complete` is set, and the store is renamed to the name asked for.
+"""
+
+import errno
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
+from store.atomic import sync_folder, write_json
+from store.checksum import crc32c, metadata_checksum
+from store.commits import Commit, CommitLog, sole_writer
+from store.container import container
 from store.errors import StoreError
-from store.schema import CLASSIFIER, FORMAT, SCHEMA_VERSION, split_arrays
-from store.zarr_store import create_array, create_group
+from store.plan import StorePlan
+from store.schema import CHECKSUM
+from store.unfinished import (
+    check_writable,
+    discard,
+    read_begun,
+    refuse_other,
+    remove_cut_short,
+    replaces_store,
+    unfinished_folder,
+)
+
+IN_FLIGHT = 2  # blocks that wait for the disk while the next one is computed
+KNOWN = "known"  # the group of commits of arrays known beforehand
+
+
+@contextmanager
+def write_store(path: Path, plan: StorePlan, resume: bool, overwrite: bool) -> Iterator["StoreWriter"]:
+    """Begin a store, or go on with one; what was committed stays when the block ends with an exception.
+
+    Raises:
+        StoreError: something is in the way, another process writes it, or what was begun is another store.
+    """
+    check_writable(path, resume, overwrite)
+    path = Path(os.path.realpath(path))
+    folder = unfinished_folder(path)
+    begun = read_begun(folder)
+    replaces = overwrite or replaces_store(begun)
+    if begun is None or not resume:
+        discard(folder)
+        begun = None
+    else:
+        refuse_other(folder, begun, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder / "lock"):
+        writer = StoreWriter(path, plan, begun, replaces)
+        try:
+            yield writer
+        finally:
+            writer.stop()
+            if not writer.has_rows and folder.exists():
+                shutil.rmtree(folder)
 
 
 class StoreWriter:
-    """Fills one new store; `finish` marks it complete, and a reader refuses one that is not."""
+    """Fills one store; `write_store` makes it.
 
-    def __init__(self, path: Path, class_names: list[str], provenance: dict[str, Any], map_dtype: str):
-        self._root = create_group(path)
-        self._root.attrs.update(
-            format=FORMAT, schema_version=SCHEMA_VERSION, class_names=class_names, provenance=provenance
-        )
-        self.map_dtype = map_dtype
-        self._arrays: dict[str, _RowWriter] = {}
+    Attributes:
+        n_resumed: blocks that an earlier attempt wrote.
+        has_rows: whether anything is on the disk that computing was needed for.
+    """
 
-    def write_classifier(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        """Phase I's FC layer: weight (K, C), bias (K,), both to float32."""
-        group = self._root.create_group("classifier")
-        for name, value in {"weight": weight, "bias": bias}.items():
-            create_array(group, name, value.shape, CLASSIFIER[name].dtype)[:] = value
+    def __init__(self, path: Path, plan: StorePlan, begun: dict[str, Any] | None, replaces: bool):
+        self._path, self._plan, self._folder = path, plan, unfinished_folder(path)
+        self._container = container(self._folder / path.name, path.name, plan.layouts)
+        if begun is None:
+            begun = {
+                "identity": plan.identity,
+                "layouts": plan.layouts_as_json,
+                "attributes": plan.attributes,
+                "replaces": replaces,
+                "state": self._container.create(plan.attributes),
+            }
+            write_json(self._folder / "begun.json", begun)
+        else:
+            remove_cut_short(self._folder)
+        self._begun = begun
+        self._log = CommitLog(self._folder / "commits.jsonl")
+        self._committed = {(c.group, c.block) for c in self._log.commits}
+        self.n_resumed = len(self._committed)
+        self._buffer: dict[str, np.ndarray] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store writer")
+        self._in_flight: deque[Future] = deque()
 
-    def create_split(self, split: str, sizes: dict[str, int]) -> None:
-        """Make the empty arrays of a split; `sizes` maps axis letters (N, C, H, W) to lengths."""
-        group = self._root.create_group(split)
-        for name, spec in split_arrays(split, self.map_dtype).items():
-            shape = tuple(sizes[axis] for axis in spec.axes)
-            self._arrays[f"{split}/{name}"] = _RowWriter(create_array(group, name, shape, spec.dtype))
+    @property
+    def has_rows(self) -> bool:
+        """Whether a block that the network filled was committed."""
+        return any(commit.group != KNOWN for commit in self._log.commits)
 
-    def append(self, split: str, **rows: np.ndarray) -> None:
-        """Add the next rows of arrays of a split, by array name."""
+    def dtype(self, path: str) -> str:
+        """An array's dtype, numpy's name."""
+        return self._plan.layouts[path].dtype
+
+    def write_known(self, arrays: dict[str, np.ndarray]) -> None:
+        """Write the arrays known beforehand, by path; those of an earlier attempt stay."""
+        if (KNOWN, 0) not in self._committed:
+            cast = {path: np.asarray(value, self._plan.layouts[path].dtype) for path, value in arrays.items()}
+            self._submit(KNOWN, 0, cast)
+
+    def missing(self, split: str) -> list[tuple[int, int]]:
+        """First row, and the row after the last, of every block of a split that is yet to be written."""
+        layout = self._plan.layouts[f"{split}/pooled"]
+        return [layout.block(i) for i in range(layout.n_blocks) if (split, i) not in self._committed]
+
+    def write(self, split: str, start: int, rows: dict[str, np.ndarray]) -> None:
+        """Write rows of a split from `start` on, by array name: a block's rows come in order, from its first.
+
+        Returns as soon as the rows are taken over; writing goes on beside the caller.
+
+        Raises:
+            StoreError: an earlier block could not be written, for a full disk say.
+        """
+        first = self._plan.layouts[f"{split}/pooled"]
+        block = start // first.block_rows
+        begin, end = first.block(block)
+        if start == begin:
+            self._buffer = {
+                name: np.empty((end - begin, *value.shape[1:]), self._plan.layouts[f"{split}/{name}"].dtype)
+                for name, value in rows.items()
+            }
+        n_rows = len(rows["pooled"])
         for name, value in rows.items():
-            self._arrays[f"{split}/{name}"].append(value)
+            self._buffer[name][start - begin : start - begin + n_rows] = value
+        if start + n_rows == end:
+            self._submit(split, block, {f"{split}/{name}": value for name, value in self._buffer.items()})
+            self._buffer = {}
 
     def finish(self) -> None:
-        """Write what is buffered, prove that every row came, and mark the store complete."""
-        for name, writer in self._arrays.items():
-            writer.flush()
-            if writer.n_written != writer.array.shape[0]:
-                raise StoreError(f"{name}: {writer.n_written} of {writer.array.shape[0]} rows were written")
-        self._root.attrs["complete"] = True
+        """Wait for the disk, add the checksums, set `complete`, and give the store its name.
 
+        Raises:
+            StoreError: rows are missing.
+        """
+        self._wait(0)
+        checksums = self._checksums()
+        with self._disk():
+            for path, of_blocks in checksums.items():
+                self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
+            self._container.finish(self._begun["state"])
+            self._publish()
 
-class _RowWriter:
-    """Gathers appended rows until a shard is full: a shard written in parts is read and rewritten."""
+    def stop(self) -> None:
+        """End the writing thread; what was handed to it is written first."""
+        self._pool.shutdown(wait=True)
 
-    def __init__(self, array: zarr.Array):
-        self.array = array
-        self.n_written = 0
-        shard_rows = array.shards[0]
-        self._buffer = np.empty((shard_rows, *array.shape[1:]), array.dtype)
-        self._filled = 0
+    def _submit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
+        self._in_flight.append(self._pool.submit(self._commit, group, block, arrays))
+        self._wait(IN_FLIGHT)
 
-    def append(self, rows: np.ndarray) -> None:
-        while len(rows):
-            take = min(len(rows), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + take] = rows[:take]
-            self._filled += take
-            rows = rows[take:]
-            if self._filled == len(self._buffer):
-                self.flush()
+    def _commit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
+        for path, rows in arrays.items():
+            self._container.write_block(path, block, rows)
+        self._log.append(Commit(group, block, {path: crc32c(rows) for path, rows in arrays.items()}))
 
-    def flush(self) -> None:
-        self.array[self.n_written : self.n_written + self._filled] = self._buffer[: self._filled]
-        self.n_written += self._filled
-        self._filled = 0
+    def _wait(self, at_most: int) -> None:
+        while len(self._in_flight) > at_most:
+            with self._disk():
+                self._in_flight.popleft().result()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            go_on = "with --resume" if self.has_rows else "again"
+            raise StoreError(
+                f"{self._path}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
+                f"extract {go_on}"
+            ) from error
+
+    def _checksums(self) -> dict[str, list[int]]:
+        found = {
+            (path, commit.block): value
+            for commit in self._log.commits
+            for path, value in commit.checksums.items()
+        }
+        checksums = {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}
+        for path, layout in self._plan.layouts.items():
+            if path.startswith(f"{CHECKSUM}/"):
+                continue
+            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
+            if missing:
+                raise StoreError(
+                    f"{self._path}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
+                )
+            checksums[path] = [found[path, i] for i in range(layout.n_blocks)]
+        return checksums
+
+    def _publish(self) -> None:
+        if self._path.exists():
+            os.replace(self._path, self._folder / "replaced")
+        os.replace(self._folder / self._path.name, self._path)
+        sync_folder(self._path.parent)
+        shutil.rmtree(self._folder)

@@ -1,93 +1,124 @@
-"""The zarr v3 container: how arrays are laid out in chunks and shards, created and opened."""
+"""The zarr v3 container: metadata by zarr-python, shards written and found by ourselves.
+
+Nothing is compressed, so a shard is its rows, as they are in memory, followed by an index of its chunks.
+zarr-python would write a shard without syncing it, and decodes whole chunks where single rows are asked for.
+"""
 
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
-from store.atomic import foreign_names
+from store.atomic import sync_folder, whole_file, write_json
+from store.checksum import crc32c
 from store.errors import StoreError
-from store.schema import FORMAT, SPLITS
+from store.extents import Extent, StoredArray
+from store.layout import ArrayLayout
 
-CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
-SHARD_BYTES = 32 * 1024**2  # one file; a shard is always written whole
-
-
-def row_layout(shape: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    """(rows in a chunk, rows in a shard) for an array of `shape`; a shard is a whole number of chunks."""
-    row_bytes = max(1, math.prod(shape[1:]) * itemsize)
-    chunk = min(max(1, CHUNK_BYTES // row_bytes), max(1, shape[0]))
-    chunks = min(max(1, SHARD_BYTES // (chunk * row_bytes)), math.ceil(max(1, shape[0]) / chunk))
-    return chunk, chunk * chunks
+ABSENT = 2**64 - 1  # a chunk that a shard does not hold, beyond the array's end
 
 
-def create_group(path: Path) -> zarr.Group:
-    """A new zarr v3 group in a folder."""
-    return zarr.create_group(store=path, zarr_format=3)
+class ZarrContainer:
+    """A zarr store that is being written, in a folder of its own."""
+
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout]):
+        self.path, self.layouts = path, layouts
+
+    def create(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Make the tree: groups, and arrays without a shard."""
+        root = zarr.create_group(store=self.path, zarr_format=3, attributes=attributes | {"complete": False})
+        for name, layout in self.layouts.items():
+            inner = layout.shape[1:]
+            root.create_array(
+                name,
+                shape=layout.shape,
+                dtype=layout.dtype,
+                chunks=(layout.chunk_rows, *inner),
+                shards=(layout.block_rows, *inner),
+                compressors=None,
+                fill_value=0,
+            )
+        return {}
+
+    def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
+        """Write one shard, whole or not at all, and leave it on the disk."""
+        layout = self.layouts[name]
+        padding = -len(rows) % layout.chunk_rows * layout.row_bytes
+        shard = self.path / _shard(name, layout, index)
+        with whole_file(shard) as unfinished, unfinished.open("wb") as file:
+            file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+            file.write(bytes(padding))
+            file.write(_index(layout, math.ceil(len(rows) / layout.chunk_rows)))
+
+    def finish(self, _: dict[str, Any]) -> None:
+        """Sync the folders, then set `complete`."""
+        for folder in {path.parent for path in self.path.rglob("*") if path.is_file()}:
+            sync_folder(folder)
+        root = self.path / "zarr.json"
+        content = json.loads(root.read_text())
+        content["attributes"]["complete"] = True
+        write_json(root, content)
 
 
-def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
-    """An uncompressed, sharded array. Chunks of zeros are written too: an absent one was never written."""
-    chunk, shard = row_layout(shape, np.dtype(dtype).itemsize)
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(chunk, *shape[1:]),
-        shards=(shard, *shape[1:]),
-        compressors=None,
-        fill_value=0,
-        config={"write_empty_chunks": True},
-    )
+def _shard(name: str, layout: ArrayLayout, index: int) -> Path:
+    return Path(name, "c", str(index), *"0" * (len(layout.shape) - 1))
 
 
-def is_store(path: Path) -> bool:
-    """Whether a folder is a store of ours, finished or not, told by its attributes alone."""
-    try:
-        return json.loads((path / "zarr.json").read_text())["attributes"]["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _index(layout: ArrayLayout, n_chunks: int) -> bytes:
+    """Offset and size of every chunk of a shard that holds its first `n_chunks`, and a CRC-32C."""
+    index = np.full((layout.block_rows // layout.chunk_rows, 2), ABSENT, "<u8")
+    chunk_bytes = layout.chunk_rows * layout.row_bytes
+    index[:n_chunks, 0] = np.arange(n_chunks) * chunk_bytes
+    index[:n_chunks, 1] = chunk_bytes
+    content = index.tobytes()
+    return content + crc32c(content).to_bytes(4, "little")
 
 
-def foreign_to_store(path: Path) -> str | None:
-    """What tells that a path is not a store alone; None where it is."""
-    if path.is_dir() and not is_store(path):
-        return f"holds {min(entry.name for entry in path.iterdir())}"
-    return foreign_names(path, ("zarr.json", "classifier", *SPLITS))
-
-
-def damaged_file(array: zarr.Array, folder: Path) -> str | None:
-    """The first of an array's files that is missing or of a wrong size, None where all are well.
-
-    The writer leaves no shard out and compresses none, while zarr reads an absent or empty one as zeros.
-    """
-    if array.shards is None or array.compressors:
-        return "not laid out as `extract` does"
-    chunk, shard = array.chunks[0], array.shards[0]
-    chunk_bytes = chunk * math.prod(array.shape[1:]) * array.dtype.itemsize
-    index_bytes = 16 * (shard // chunk) + 4  # offset and size of every chunk, and a CRC-32C
-    for number, first in enumerate(range(0, array.shape[0], shard)):
-        file = folder.joinpath("c", str(number), *"0" * (array.ndim - 1))
-        n_chunks = math.ceil(min(shard, array.shape[0] - first) / chunk)
-        expected = n_chunks * chunk_bytes + index_bytes
-        if not file.is_file():
-            return f"file {file.relative_to(folder)} is missing"
-        if file.stat().st_size != expected:
-            return f"file {file.relative_to(folder)} has {file.stat().st_size:,} bytes, expected {expected:,}"
-    return None
-
-
-def open_group(path: Path) -> zarr.Group:
-    """Open a store's root read-only.
+def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Attributes and arrays of a zarr store, nothing of their rows read.
 
     Raises:
-        StoreError: nothing there, or nothing that zarr knows.
+        StoreError: nothing there that zarr knows, metadata that it cannot read, or another layout.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: no such store; `extract --store {path}` makes it")
     try:
-        return zarr.open_group(path, mode="r", zarr_format=3)
+        root = zarr.open_group(path, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: not a zarr v3 store; expected one written by `extract`") from error
+    names = sorted(
+        str(found.parent.relative_to(path))
+        for found in path.rglob("zarr.json")
+        if _node_type(found) != "group"
+    )
+    return dict(root.attrs), {name: _open_array(root, path, name) for name in names}
+
+
+def _node_type(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text()).get("node_type")
+    except (ValueError, AttributeError):
+        return None  # to be named when it is opened
+
+
+def _open_array(root: zarr.Group, path: Path, name: str) -> StoredArray:
+    try:
+        array = root[name]
+        shards, chunks = array.shards, array.chunks
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
+        ) from error
+    inner = array.shape[1:]
+    if array.compressors or shards is None or not (shards[1:] == chunks[1:] == inner) or not array.shape[0]:
+        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+    layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0])
+    extents = []
+    for index in range(layout.n_blocks):
+        start, stop = layout.block(index)
+        n_chunks = math.ceil((stop - start) / layout.chunk_rows)
+        tail = _index(layout, n_chunks)
+        size = n_chunks * layout.chunk_rows * layout.row_bytes + len(tail)
+        extents.append(Extent(path / _shard(name, layout, index), 0, start, stop, size, tail))
+    return StoredArray(name, array.shape, array.dtype, extents)

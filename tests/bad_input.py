@@ -27,7 +27,7 @@ def run(*arguments: object) -> Result:
 def succeed(*arguments: object) -> Result:
     """Run a command that must work."""
     result = run(*arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, (result.output, result.exception)
     return result
 
 

@@ -163,7 +163,7 @@ def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--store feats.h5", ["feats.h5: unknown container '.h5'", "ending in .zarr"]),
+        ("--store feats.npz", ["feats.npz: unknown container '.npz'", "ending in .zarr or .h5"]),
         ("--store feats", ["feats: unknown container '(no suffix)'", "ending in .zarr"]),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
         ("--workers -1", ["--workers -1: must be 0 or more"]),
@@ -200,15 +200,16 @@ def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store:
     succeed(*command, "--overwrite")
 
 
-def test_extraction_that_fails_half_way_leaves_nothing(
-    small_ckpt: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("store", ["feats.zarr", "feats.h5"])
+def test_extraction_that_fails_before_the_first_rows_leaves_nothing(
+    small_ckpt: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device", "feats.zarr/train")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("store.writer.StoreWriter.finish", full_disk)
-    says = ["feats.zarr/train: No space left on device"]
-    refuse("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", says=says)
+    monkeypatch.setattr("store.commits.CommitLog.append", full_disk)
+    says = [f"{store}: the disk is full after 0 blocks", "make room", "run extract again"]
+    refuse("extract", "--ckpt", small_ckpt, "--store", store, "--device", "cpu", says=says)
 
 
 @pytest.mark.parametrize(

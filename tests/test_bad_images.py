@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, succeed, write_images
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
 from PIL import Image
 
 from extract.checkpoint import load_checkpoint
 from extract.images import read_image
+from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -150,10 +151,33 @@ def test_large_image_that_went_bad_since_training_is_named(images: Path) -> None
     large = ["--dataset", "imagefolder", "--image-size", 72]
     succeed("train", *large, *TINY, "--root", images, "--out", "phase1")
     bad = text_named_png(images / "test" / "bee" / "0.png")
-    for command in ("extract", "evaluate"):
-        for workers in (0, 1):
-            later = ["--ckpt", "phase1/checkpoint.pt", "--workers", workers, "--device", "cpu"]
-            refuse(command, *later, says=[f"{bad}: not a readable image"])
+    for workers in (0, 1):
+        later = ["--ckpt", "phase1/checkpoint.pt", "--workers", workers, "--device", "cpu"]
+        refuse("evaluate", *later, says=[f"{bad}: not a readable image"])
+
+
+@pytest.mark.parametrize("store", ["feats.zarr", "feats.h5"])
+def test_extraction_goes_on_once_the_image_is_mended(images: Path, store: str) -> None:
+    large = ["--dataset", "imagefolder", "--image-size", 72]
+    succeed("train", *large, *TINY, "--root", images, "--out", "phase1")
+    command = ["extract", "--ckpt", "phase1/checkpoint.pt", "--workers", 0, "--device", "cpu", "--store"]
+    succeed(*command, f"whole{store}")
+    good = (images / "test" / "bee" / "0.png").read_bytes()
+    bad = text_named_png(images / "test" / "bee" / "0.png")
+    result = run(*command, store)
+    assert result.exit_code == 2
+    assert f"{bad}: not a readable image" in result.stderr
+    assert not Path(store).exists()
+    refuse(*command, store, says=[f"{store}.unfinished: this store was begun; pass --resume to go on"])
+    refuse(*command, store, "--resume", "--precision", "bf16", says=["another precision (fp32)", "(bf16)"])
+    bad.write_bytes(good)
+    succeed(*command, store, "--resume")
+    assert not Path(f"{store}.unfinished").exists()
+    whole, resumed = FeatureStore(Path(f"whole{store}")), FeatureStore(Path(store))
+    for name, array in whole.arrays.items():
+        if name != "checksum/metadata":  # of the time of extraction, among others
+            np.testing.assert_array_equal(array.read(), resumed.arrays[name].read(), strict=True)
+    succeed(*command, store, "--resume")  # complete already
 
 
 def test_names_that_are_not_utf8(images: Path) -> None:

@@ -256,15 +256,19 @@ def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch, small
 
 
 def test_terminated_in_mid_extraction(small_ckpt: Path) -> None:
-    """SIGTERM is what a cluster's scheduler sends: nothing unfinished is left behind."""
+    """SIGTERM is what a cluster's scheduler sends: what was written stays, and is gone on with."""
     code = (
         "import os, signal, cli, store.writer\n"
         "store.writer.StoreWriter.finish = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
         f"cli.main(['extract', '--ckpt', {str(small_ckpt)!r}, '--store', 'feats.zarr', '--device', 'cpu'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 130
-    assert list(Path().iterdir()) == []
+    assert "interrupted; go on with the same command and --resume" in done.stderr
+    assert [path.name for path in Path().iterdir()] == ["feats.zarr.unfinished"]
+    succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--resume")
+    assert [path.name for path in Path().iterdir()] == ["feats.zarr"]
 
 
 def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path: Path) -> None:

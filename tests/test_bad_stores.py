@@ -116,16 +116,23 @@ def no_network_in_provenance(path: Path) -> None:
 
 
 def a_classifier_of_a_wider_network(path: Path) -> None:
-    zarr.open_group(path, mode="r+")["classifier/weight"].resize((10, 64))
+    put(path, "classifier/weight", np.ones((10, 64), np.float32))
 
 
 def cams_of_fewer_rows(path: Path) -> None:
-    zarr.open_group(path, mode="r+")["train/cam"].resize((100, 8, 8))
+    put(path, "train/cam", np.ones((100, 8, 8), np.float16))
 
 
 def labels_in_doubles(path: Path) -> None:
+    put(path, "test/label", zarr.open_group(path, mode="r")["test/label"][:].astype("float64"))
+
+
+def put(path: Path, name: str, value: np.ndarray) -> None:
+    """Replace an array by another, laid out as ours are."""
     group = zarr.open_group(path, mode="r+")
-    group.create_array("test/label", data=group["test/label"][:].astype("float64"), overwrite=True)
+    group.create_array(
+        name, data=value, shards=value.shape, chunks=value.shape, compressors=None, overwrite=True
+    )
 
 
 def nan_pooled(path: Path) -> None:
@@ -137,7 +144,7 @@ def nan_pooled(path: Path) -> None:
     [
         (a_missing_store, ["no such store", "`extract --store feats.zarr` makes it"]),
         (an_empty_folder, ["not a zarr v3 store", "expected one written by `extract`"]),
-        (a_file, ["not a zarr v3 store", "expected one written by `extract`"]),
+        (a_file, ["not an HDF5 store", "expected one written by `extract`"]),
         (a_bare_array, ["not a zarr v3 store", "expected one written by `extract`"]),
         (damaged_metadata, ["not a zarr v3 store", "expected one written by `extract`"]),
         (damaged_array_metadata, ["metadata of train/cam are damaged", "extract again"]),
@@ -152,8 +159,18 @@ def nan_pooled(path: Path) -> None:
         (a_label_below_zero, ["test/label has classes -1 to 9, expected 0 to 9", "extract again"]),
         (labels_out_of_order, ["train/label is damaged", "extract again"]),
         (a_shard_removed, ["train/feature_map", "extract again"]),
-        (a_shard_cut_short, ["train/pooled is damaged (file c/0/0 has", "bytes, expected", "extract again"]),
-        (a_shard_emptied, ["test/pooled is damaged (file c/0/0 has 0 bytes, expected", "extract again"]),
+        (
+            a_shard_cut_short,
+            [
+                "train/pooled is damaged (feats.zarr/train/pooled/c/0/0: has",
+                "bytes, expected",
+                "extract again",
+            ],
+        ),
+        (
+            a_shard_emptied,
+            ["test/pooled is damaged (feats.zarr/test/pooled/c/0/0: has 0 bytes, expected", "extract again"],
+        ),
         (no_class_names, ["class_names is no list of two names or more", "extract again"]),
         (one_class_name_less, ["classifier/weight is float32 (10, 16), expected float32 K, C = (9, 16)"]),
         (no_provenance, ["provenance does not say what made it", "extract again"]),
@@ -177,14 +194,16 @@ def test_store_is_refused(
 @pytest.mark.parametrize("shard", [0, 1, 4])
 def test_one_missing_shard_is_noticed(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
     """zarr reads an absent one as zeros; 18 rows in shards of 4 leave the last one half full."""
-    row_bytes = 4 * 4 * 16 * 2
-    monkeypatch.setattr("store.zarr_store.CHUNK_BYTES", row_bytes)
-    monkeypatch.setattr("store.zarr_store.SHARD_BYTES", 4 * row_bytes)
-    succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu")
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
+    succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--batch-size", 4)
     command = ["finetune", "--store", "feats.zarr", "--out", "fsa", *QUICK, *FEW_CLASSES]
     succeed(*command)
     shutil.rmtree(f"feats.zarr/train/feature_map/c/{shard}")
-    says = ["feats.zarr: train/feature_map is damaged", f"file c/{shard}/0/0/0 is missing", "extract again"]
+    says = [
+        "feats.zarr: train/feature_map is damaged",
+        f"feature_map/c/{shard}/0/0/0: is missing",
+        "extract again",
+    ]
     refuse(*command, "--overwrite", says=says)
 
 

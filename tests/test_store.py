@@ -1,7 +1,9 @@
+import h5py
 import numpy as np
 import pytest
 import torch
 import zarr
+from made_store import CLASSES, fill, made_layouts, made_plan, made_rows, make_store
 from rich.progress import Progress
 
 from extract.cam import class_activation_maps
@@ -12,101 +14,82 @@ from extract.dump import extract
 from extract.inference import by_class, feature_maps
 from extract.restore import restore
 from extract.transforms import normalise
-from store.errors import StoreError
+from store.layout import BLOCK_BYTES, CHUNK_BYTES, store_layout
 from store.reader import FeatureStore
-from store.writer import StoreWriter
-from store.zarr_store import row_layout
+from store.schema import STREAMED
+from store.writer import write_store
+
+SUFFIXES = (".zarr", ".h5")
 
 
-def write_small_store(path, n_rows=700, finish=True):
-    """A store of made-up rows, appended in uneven batches."""
-    generator = np.random.default_rng(0)
-    rows = {
-        "label": np.sort(generator.integers(0, 2, n_rows)),
-        "sample_index": np.arange(n_rows),
-        "view": np.zeros(n_rows),
-        "pooled": generator.normal(size=(n_rows, 256)).astype(np.float32),
-        "feature_map": generator.normal(size=(n_rows, 4, 4, 256)).astype(np.float16),
-        "cam": generator.random((n_rows, 4, 4)).astype(np.float16),
-    }
-    writer = StoreWriter(path, ["a", "b"], {}, "float16")
-    writer.write_classifier(np.ones((2, 256)), np.zeros(2))
-    writer.create_split("train", {"N": n_rows, "H": 4, "W": 4, "C": 256})
-    for start in range(0, n_rows, 33):
-        writer.append("train", **{name: value[start : start + 33] for name, value in rows.items()})
-    writer.create_split("test", {"N": 5, "C": 256})
-    writer.append("test", **{name: rows[name][:5] for name in ("label", "sample_index", "view", "pooled")})
-    if finish:
-        writer.finish()
-    return rows
+@pytest.fixture(params=SUFFIXES)
+def made(request, tmp_path, monkeypatch):
+    """A made store of each container, in several blocks."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    path = tmp_path / f"s{request.param}"
+    make_store(path)
+    return path
 
 
-def test_rows_come_back_as_they_were_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "store.zarr_store.SHARD_BYTES", 512 * 1024
-    )  # several shards, the last one partly full
-    rows = write_small_store(tmp_path / "s.zarr")
-    store = FeatureStore(tmp_path / "s.zarr")
-    np.testing.assert_array_equal(store.read_feature_map(), rows["feature_map"])
-    np.testing.assert_array_equal(store.read_cam(), rows["cam"])
-    train = store.read("train")
-    np.testing.assert_array_equal(train.pooled, rows["pooled"])
-    np.testing.assert_array_equal(train.label, rows["label"])
+def test_rows_come_back_as_they_were_written(made):
+    store, rows = FeatureStore(made), made_rows()
+    assert len(store.arrays["train/feature_map"].extents) > 1 or made.suffix == ".h5"
+    for path, value in rows.items():
+        np.testing.assert_array_equal(store.arrays[path].read(), value, strict=True)
+    assert store.class_names == CLASSES
+    assert store.provenance == made_plan().attributes["provenance"]
+    assert store.splits == ["train", "val", "test"]
 
 
-def test_plain_zarr_reads_it_in_the_declared_layout(tmp_path):
-    write_small_store(tmp_path / "s.zarr")
-    root = zarr.open_group(tmp_path / "s.zarr", mode="r")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_containers_own_library_reads_it_in_the_declared_layout(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    path = tmp_path / f"s{suffix}"
+    make_store(path)
+    root = zarr.open_group(path, mode="r") if suffix == ".zarr" else h5py.File(path, "r")
     assert root.attrs["format"] == "tailcache-feature-store"
     assert root.attrs["schema_version"] == 1
-    assert root.attrs["complete"] is True
-    dtypes = {name: str(root[f"train/{name}"].dtype) for name in root["train"]}
-    assert dtypes == {
-        "label": "int32",
-        "sample_index": "int64",
-        "view": "int16",
-        "pooled": "float32",
-        "feature_map": "float16",
-        "cam": "float16",
-    }
+    assert bool(root.attrs["complete"]) is True
+    for name, value in made_rows().items():
+        np.testing.assert_array_equal(root[name][:], value, strict=True)
+    assert root["checksum/train/pooled"].shape == (made_layouts()["train/pooled"].n_blocks,)
 
 
-def test_zeros_are_written_not_left_out(tmp_path):
-    writer = StoreWriter(tmp_path / "s.zarr", ["a", "b"], {}, "float16")
-    writer.create_split("train", {"N": 40, "H": 2, "W": 2, "C": 2})
-    zeros = {"feature_map": np.zeros((40, 2, 2, 2)), "cam": np.zeros((40, 2, 2)), "pooled": np.zeros((40, 2))}
-    ids = {name: np.zeros(40) for name in ("label", "sample_index", "view")}
-    writer.append("train", **zeros, **ids)
-    writer.finish()
-    for name in (*zeros, *ids):
-        assert any(path.is_file() for path in (tmp_path / "s.zarr" / "train" / name / "c").rglob("*"))
+def test_both_containers_hold_the_same(tmp_path):
+    stores = []
+    for suffix in SUFFIXES:
+        make_store(tmp_path / f"s{suffix}")
+        stores.append(FeatureStore(tmp_path / f"s{suffix}"))
+    a, b = stores
+    assert (a.class_names, a.provenance, a.arrays.keys()) == (b.class_names, b.provenance, b.arrays.keys())
+    for name, array in a.arrays.items():
+        np.testing.assert_array_equal(array.read(), b.arrays[name].read(), strict=True)
 
 
-def test_unfinished_store_is_refused(tmp_path):
-    write_small_store(tmp_path / "s.zarr", finish=False)
-    with pytest.raises(StoreError, match="never finished"):
-        FeatureStore(tmp_path / "s.zarr")
-
-
-def test_missing_rows_cannot_be_finished(tmp_path):
-    writer = StoreWriter(tmp_path / "s.zarr", ["a", "b"], {}, "float16")
-    writer.create_split("test", {"N": 10, "C": 2})
-    writer.append(
-        "test", label=np.zeros(9), sample_index=np.zeros(10), view=np.zeros(10), pooled=np.zeros((10, 2))
-    )
-    with pytest.raises(StoreError, match="9 of 10 rows"):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_zeros_are_written_not_left_out(tmp_path, suffix):
+    zeros = {path: np.zeros_like(value) for path, value in made_rows().items()}
+    with write_store(tmp_path / f"s{suffix}", made_plan(), resume=False, overwrite=False) as writer:
+        fill(writer, zeros)
         writer.finish()
+    store = FeatureStore(tmp_path / f"s{suffix}")
+    assert not store.arrays["train/feature_map"].read().any()
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 7, 7, 2048), (115_846, 7, 7, 2048), (12_406, 4, 4, 128), (3,), (10, 2)]
+    "row_shape", [(7, 7, 2048), (4, 4, 128), (2,), ()], ids=lambda shape: "x".join(map(str, shape))
 )
-def test_shards_are_whole_numbers_of_chunks_and_of_bounded_size(shape):
-    chunk, shard = row_layout(shape, 2)
-    row_bytes = 2 * int(np.prod(shape[1:]))
-    assert shard % chunk == 0
-    assert chunk * row_bytes <= max(128 * 1024, row_bytes)
-    assert shard * row_bytes <= 32 * 1024**2
+@pytest.mark.parametrize("batch_size", [1, 100, 127, 128])
+def test_blocks_are_whole_batches_and_whole_chunks(row_shape, batch_size):
+    height, width, channels = row_shape if len(row_shape) == 3 else (1, 1, 2)
+    sizes = {"train": {"N": 10_000, "H": height, "W": width, "C": channels}}
+    for path, layout in store_layout(sizes, 10, "float16", batch_size).items():
+        assert layout.block_rows % layout.chunk_rows == 0, path
+        assert layout.block(layout.n_blocks - 1)[1] == layout.shape[0], path
+        if path.rpartition("/")[2] in STREAMED and path.startswith("train/"):
+            assert layout.block_rows % batch_size == 0, path
+            assert layout.chunk_rows * layout.row_bytes <= max(CHUNK_BYTES, layout.row_bytes), path
+            assert layout.block_rows * layout.row_bytes <= max(BLOCK_BYTES, batch_size * layout.row_bytes)
 
 
 @pytest.fixture(scope="module")

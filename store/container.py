@@ -1,0 +1,58 @@
+"""Which container a path names, and what lies there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from store.atomic import foreign_names
+from store.errors import StoreError
+from store.extents import StoredArray
+from store.hdf5_store import Hdf5Container, open_hdf5
+from store.layout import ArrayLayout
+from store.schema import CHECKSUM, FORMAT, SPLITS
+from store.zarr_store import ZarrContainer, open_zarr
+
+CONTAINERS = {".zarr": ZarrContainer, ".h5": Hdf5Container}
+NODES = ("zarr.json", "classifier", CHECKSUM, *SPLITS)
+
+
+def container(path: Path, name: str, layouts: dict[str, ArrayLayout]) -> ZarrContainer | Hdf5Container:
+    """The writer of the container that the suffix of `name` says, at `path`."""
+    return CONTAINERS[Path(name).suffix](path, layouts)
+
+
+def refuse_other_suffix(path: Path) -> None:
+    """Raise StoreError for a path that names neither container."""
+    if path.suffix not in CONTAINERS:
+        raise StoreError(
+            f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in "
+            f"{' or '.join(CONTAINERS)}"
+        )
+
+
+def open_container(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
+
+    Raises:
+        StoreError: nothing there, or nothing that the container's library knows.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such store; `extract --store {path}` makes it")
+    return open_zarr(path) if path.is_dir() else open_hdf5(path)
+
+
+def foreign_to_store(path: Path) -> str | None:
+    """What tells that a path is not a store alone, finished or not; None where it is."""
+    if path.is_dir():
+        try:
+            attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            attributes = {}
+        if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
+            return f"holds {min(entry.name for entry in path.iterdir())}"
+        return foreign_names(path, NODES)
+    try:
+        attributes, _ = open_hdf5(path)
+    except StoreError:
+        return "is a file"
+    return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"

@@ -1,0 +1,154 @@
+"""The HDF5 container: metadata by h5py, rows written and found by ourselves.
+
+The file is laid out in full before the first row: every dataset is contiguous and has its place. From then
+on only rows change, and at the end one attribute, `complete`, whose bytes are known beforehand; so HDF5's own
+structures, which a killed h5py leaves unreadable, are never touched again.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from store.errors import StoreError
+from store.extents import Extent, StoredArray
+from store.layout import ArrayLayout
+
+ALIGNMENT = 4096  # of rows in the file: whole pages
+
+
+class Hdf5Container:
+    """An HDF5 store that is being written."""
+
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout]):
+        self.path, self.layouts = path, layouts
+        self._offsets: dict[str, int] = {}
+
+    def create(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Lay the file out: attributes, and a place for every row.
+
+        Returns:
+            What `finish` needs: the bytes that differ between a complete file and this one.
+        """
+        with h5py.File(self.path, "w", libver="earliest", alignment_interval=ALIGNMENT) as file:
+            for name, value in (attributes | {"complete": np.bool_(False)}).items():
+                file.attrs[name] = json.dumps(value) if isinstance(value, dict | list) else value
+            for name, layout in self.layouts.items():
+                _create_dataset(file, name, layout)
+        unfinished = self._metadata()
+        self._set_complete(True)
+        complete = self._metadata()
+        self._set_complete(False)
+        if self._metadata() != unfinished or not complete.keys() == unfinished.keys():
+            raise StoreError(
+                f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
+            )
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        return {"patch": list(_differing_bytes(unfinished, complete))}
+
+    def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
+        """Write one block of rows in its place, and leave it on the disk."""
+        layout = self.layouts[name]
+        self._offsets = self._offsets or self._find_offsets()
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        self._write(self._offsets[name] + layout.block(index)[0] * layout.row_bytes, content)
+
+    def finish(self, state: dict[str, Any]) -> None:
+        """Set `complete`: bytes in their place."""
+        for offset, value in state["patch"]:
+            self._write(offset, bytes([value]))
+
+    def _write(self, offset: int, content: np.ndarray | bytes) -> None:
+        rest = memoryview(content)
+        with self.path.open("rb+", buffering=0) as file:
+            file.seek(offset)
+            while len(rest):
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+
+    def _find_offsets(self) -> dict[str, int]:
+        with h5py.File(self.path, "r") as file:
+            return {name: file[name].id.get_offset() for name in self.layouts}
+
+    def _set_complete(self, value: bool) -> None:
+        with h5py.File(self.path, "r+", libver="earliest") as file:
+            file.attrs.modify("complete", np.bool_(value))
+
+    def _metadata(self) -> dict[int, bytes]:
+        """All bytes of the file but the rows, by their offset."""
+        places = sorted((start, self.layouts[name].n_bytes) for name, start in self._find_offsets().items())
+        ends = [0, *(start + n_bytes for start, n_bytes in places)]
+        starts = [*(start for start, _ in places), self.path.stat().st_size]
+        with self.path.open("rb") as file:
+            regions = {}
+            for end, start in zip(ends, starts, strict=True):
+                file.seek(end)
+                regions[end] = file.read(start - end)
+        return regions
+
+
+def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Iterator[tuple[int, int]]:
+    for offset, region in before.items():
+        old, new = (np.frombuffer(content, np.uint8) for content in (region, after[offset]))
+        for position in np.flatnonzero(old != new):
+            yield offset + int(position), int(new[position])
+
+
+def _create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)
+    group, _, leaf = name.rpartition("/")
+    h5py.h5d.create(
+        file.require_group(group).id,
+        leaf.encode(),
+        h5py.h5t.py_create(np.dtype(layout.dtype)),
+        h5py.h5s.create_simple(layout.shape),
+        properties,
+    )
+
+
+def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Attributes and arrays of an HDF5 store, nothing of their rows read.
+
+    Raises:
+        StoreError: nothing there that HDF5 knows, or another layout.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {name: _attribute(value) for name, value in file.attrs.items()}
+            datasets: dict[str, h5py.Dataset] = {}
+            file.visititems(lambda name, node: datasets.update({name: node}) if _is_dataset(node) else None)
+            size = path.stat().st_size
+            return attributes, {name: _open_dataset(path, name, d, size) for name, d in datasets.items()}
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path}: not an HDF5 store ({error}); expected one written by `extract`") from error
+
+
+def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
+    return isinstance(node, h5py.Dataset)
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "[{":
+        return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.chunks or not dataset.ndim or not dataset.shape[0]:
+        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+    if offset + dataset.nbytes > size:
+        raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
+    extent = Extent(path, offset, 0, dataset.shape[0], size)
+    return StoredArray(name, dataset.shape, dataset.dtype, [extent])

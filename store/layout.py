@@ -1,0 +1,90 @@
+"""How a store's arrays are cut: rows in chunks, chunks in blocks.
+
+A block is what is written, synced and committed at once: one shard, that is one file, of a zarr array, or
+one run of rows of an HDF5 dataset. Arrays that the network fills (pooled features, maps, CAMs) share the
+blocks of their split, which are whole numbers of batches: an extraction that goes on after a block brings
+the same batches through the network as one that never stopped. Everything known beforehand (labels, the FC
+layer, checksums) is one block.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from store.schema import CHECKSUM, CLASSIFIER, STREAMED, split_arrays
+
+CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
+BLOCK_BYTES = 32 * 1024**2  # of a split's widest array
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Shape, dtype (numpy's name) and cut of one array; a block is a whole number of chunks."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunk_rows: int
+    block_rows: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the array, the last one often partly filled."""
+        return math.ceil(self.shape[0] / self.block_rows)
+
+    def block(self, index: int) -> tuple[int, int]:
+        """First row of a block, and the row after its last."""
+        start = index * self.block_rows
+        return start, min(start + self.block_rows, self.shape[0])
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.shape[0] * self.row_bytes
+
+
+def store_layout(
+    sizes: dict[str, dict[str, int]], n_classes: int, map_dtype: str, batch_size: int
+) -> dict[str, ArrayLayout]:
+    """The layout of every array of a store, by its path in the tree.
+
+    Args:
+        sizes: lengths of the axes N, H, W, C of each split.
+        n_classes: K.
+        map_dtype: of the feature maps, a member of MAP_DTYPES.
+        batch_size: images that go through the network at a time.
+    """
+    layouts = {}
+    of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
+    for name, spec in CLASSIFIER.items():
+        layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)
+    for split, lengths in sizes.items():
+        specs = split_arrays(split, map_dtype)
+        shapes = {name: tuple(lengths[axis] for axis in spec.axes) for name, spec in specs.items()}
+        widest = max(math.prod(shapes[n][1:]) * np.dtype(specs[n].dtype).itemsize for n in specs)
+        batches = min(
+            max(1, BLOCK_BYTES // (widest * batch_size)), max(1, math.ceil(lengths["N"] / batch_size))
+        )
+        for name, spec in specs.items():
+            layouts[f"{split}/{name}"] = (
+                _streamed(shapes[name], spec.dtype, batches * batch_size)
+                if name in STREAMED
+                else _whole(shapes[name], spec.dtype)
+            )
+    n_blocks = {path: layout.n_blocks for path, layout in layouts.items()} | {"metadata": 1}
+    return layouts | {f"{CHECKSUM}/{path}": _whole((n,), "uint32") for path, n in n_blocks.items()}
+
+
+def _whole(shape: tuple[int, ...], dtype: str) -> ArrayLayout:
+    return ArrayLayout(shape, dtype, chunk_rows=shape[0], block_rows=shape[0])
+
+
+def _streamed(shape: tuple[int, ...], dtype: str, block_rows: int) -> ArrayLayout:
+    fitting = max(1, CHUNK_BYTES // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
+    chunk_rows = max(rows for rows in range(1, min(fitting, block_rows) + 1) if block_rows % rows == 0)
+    return ArrayLayout(shape, dtype, chunk_rows, block_rows)

@@ -1,0 +1,40 @@
+"""A store before its first row: what it will hold, and what decides its rows."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from store.layout import ArrayLayout
+from store.schema import FORMAT, SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """A store before its first row.
+
+    Attributes:
+        layouts: of every array, by its path.
+        class_names: K names.
+        provenance: what makes it, JSON alone.
+        identity: the part of provenance that decides what the rows will be. A store begun with another
+            identity is not gone on with.
+    """
+
+    layouts: dict[str, ArrayLayout]
+    class_names: list[str]
+    provenance: dict[str, Any]
+    identity: dict[str, Any]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root's attributes, but for `complete`."""
+        return {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "class_names": self.class_names,
+            "provenance": self.provenance | {"identity": self.identity},
+        }
+
+    @property
+    def layouts_as_json(self) -> dict[str, Any]:
+        """The layouts as JSON gives them back."""
+        return {path: asdict(layout) | {"shape": list(layout.shape)} for path, layout in self.layouts.items()}

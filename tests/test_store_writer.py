@@ -1,0 +1,272 @@
+"""The write protocol: whatever happens on the way, a store is whole or absent, and resuming completes it."""
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+import zarr
+from made_store import CLASSES, committed, contents, fill, made_plan, made_rows, make_store
+
+from store.commits import Commit, CommitLog
+from store.errors import StoreError, UserError
+from store.reader import FeatureStore
+from store.unfinished import unfinished_folder
+from store.writer import write_store
+
+DURABLE = ("fsync", "replace", "truncate")  # calls between which the state on the disk differs
+
+
+@pytest.fixture(params=[".zarr", ".h5"])
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where to write a store that takes several blocks."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    return tmp_path / f"s{request.param}"
+
+
+@pytest.fixture
+def whole(path: Path) -> dict[str, bytes]:
+    """The files of the store that an uninterrupted writer leaves."""
+    other = path.with_name(f"whole{path.suffix}")
+    make_store(other)
+    return contents(other)
+
+
+def in_child(action: Callable[[], None], die_at: int | None = None) -> int:
+    """Run in a forked process, killed before its `die_at`-th durable call; the signal, or 0.
+
+    The child counts calls of both its threads, so that every step of the protocol is met in turn.
+    """
+    child = os.fork()
+    if child == 0:
+        n_calls = 0
+
+        def counting(call: Callable) -> Callable:
+            def counted(*args, **kwargs):
+                nonlocal n_calls
+                n_calls += 1
+                if n_calls == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return counted
+
+        try:
+            for name in DURABLE:
+                setattr(os, name, counting(getattr(os, name)))
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status)
+    assert os.WEXITSTATUS(status) == 0
+    return 0
+
+
+def begun(path: Path, n_commits: int = 4) -> None:
+    """Leave a store whose writer was killed after so many commits."""
+
+    def kill_after(log: CommitLog, commit: Commit) -> None:
+        append(log, commit)
+        if len(log.commits) == n_commits:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    append = CommitLog.append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommitLog, "append", kill_after)
+        assert in_child(lambda: make_store(path)) == signal.SIGKILL
+
+
+def readable(path: Path) -> bool:
+    """Whether a finished store can be read there; anything but a refusal is an error of the test's."""
+    try:
+        FeatureStore(path)
+    except StoreError:
+        return False
+    return True
+
+
+def test_killed_before_every_durable_call_and_resumed(path, whole):
+    n_kills = 0
+    while in_child(lambda: make_store(path), die_at=n_kills + 1):
+        n_kills += 1
+        finished = path.exists()
+        assert readable(path) == finished  # whole, or not there under its name
+        for unfinished in unfinished_folder(path).glob(f"*{path.suffix}"):
+            if readable(unfinished):  # says complete: then it is
+                assert contents(unfinished) == whole
+        make_store(path, resume=True)
+        assert contents(path) == whole
+        assert not unfinished_folder(path).exists()
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert n_kills >= 40
+
+
+def test_killed_again_while_resuming(path, whole):
+    """Each attempt gets a little further in its own calls; what it resumes was killed many times before."""
+    n_attempts = 0
+    while in_child(lambda: make_store(path, resume=True), die_at=5 + 6 * n_attempts):
+        n_attempts += 1
+        assert readable(path) == path.exists()
+    assert n_attempts >= 4
+    assert contents(path) == whole
+
+
+def test_killed_while_replacing_leaves_the_old_or_the_new(path, whole):
+    make_store(path)
+    before = contents(path)
+    n_kills = 0
+    while in_child(lambda: make_store(path, overwrite=True), die_at=3 * n_kills + 1):
+        n_kills += 1
+        if path.exists():
+            assert contents(path) in (before, whole)
+        make_store(path, resume=True, overwrite=True)
+        assert contents(path) == whole
+        assert not unfinished_folder(path).exists()
+    assert n_kills >= 15
+
+
+def test_resuming_writes_the_missing_blocks_only(path, whole):
+    begun(path)
+    done = {(record["group"], record["block"]) for record in committed(unfinished_folder(path))}
+    assert len(done) == 4
+    with write_store(path, made_plan(), resume=True, overwrite=False) as writer:
+        assert writer.n_resumed == len(done)
+        n_missing = sum(len(writer.missing(split)) for split in ("train", "val", "test"))
+        n_blocks = {s: made_plan().layouts[f"{s}/pooled"].n_blocks for s in ("train", "val", "test")}
+        assert n_missing == sum(n_blocks.values()) - sum(group != "known" for group, _ in done)
+        fill(writer, made_rows())
+        writer.finish()
+    assert contents(path) == whole
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_record_is_written_again(path, whole, damage):
+    begun(path)
+    log = unfinished_folder(path) / "commits.jsonl"
+    content = bytearray(log.read_bytes())
+    n_records = content.count(b"\n")
+    if damage == "cut":
+        del content[-3:]
+    else:
+        content[-20] ^= 1
+    log.write_bytes(content)
+    with write_store(path, made_plan(), resume=True, overwrite=False) as writer:
+        assert writer.n_resumed == n_records - 1
+        fill(writer, made_rows())
+        writer.finish()
+    assert contents(path) == whole
+
+
+def test_resume_of_another_store_is_refused_with_both_values(path):
+    begun(path)
+    before = contents(unfinished_folder(path))
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+        make_store(path, resume=True, precision="bf16")
+    assert contents(unfinished_folder(path)) == before
+
+
+def test_resume_in_another_layout_is_refused(path, monkeypatch):
+    begun(path)
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 4096)
+    with pytest.raises(
+        StoreError, match=r"another layout of train/pooled .*'block_rows': 16.*'block_rows': 32"
+    ):
+        make_store(path, resume=True)
+
+
+def test_what_was_begun_is_neither_resumed_nor_replaced_unasked(path, whole):
+    begun(path)
+    with pytest.raises(StoreError, match="was begun; pass --resume to go on, or --overwrite to begin anew"):
+        make_store(path)
+    make_store(path, overwrite=True)
+    assert contents(path) == whole
+
+
+def test_resuming_a_finished_store_leaves_it_as_it_is(path):
+    make_store(path)
+    before = contents(path)
+    make_store(path, resume=True)
+    assert contents(path) == before
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+        make_store(path, resume=True, precision="bf16")
+    with pytest.raises(UserError, match="already exists; pass --overwrite"):
+        make_store(path)
+
+
+def test_two_writers_are_refused(path, whole):
+    with write_store(path, made_plan(), resume=False, overwrite=False) as writer:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(StoreError, match="another process is writing this store"):
+                make_store(path, **options)
+        fill(writer, made_rows())
+        writer.finish()
+    assert contents(path) == whole
+
+
+def write_partly(path, known=True):
+    """All but the network's part of the train split, or the FC layer alone; then an attempt to finish."""
+    streamed = ("train/pooled", "train/feature_map", "train/cam")
+    rows = made_rows()
+    with write_store(path, made_plan(), resume=False, overwrite=False) as writer:
+        if known:
+            fill(writer, {name: rows[name] for name in rows if name not in streamed})
+        else:
+            writer.write_known({name: rows[name] for name in ("classifier/weight", "classifier/bias")})
+        writer.finish()
+
+
+def test_missing_rows_cannot_be_finished(path):
+    with pytest.raises(StoreError, match=r"3 of 3 blocks of train/pooled are missing"):
+        write_partly(path)
+    assert not path.exists()
+
+
+def test_an_error_before_the_first_rows_leaves_nothing(path):
+    with pytest.raises(StoreError, match="are missing"):
+        write_partly(path, known=False)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_resumable(path, whole, monkeypatch):
+    sync, n_calls = os.fsync, 0
+
+    def full(file: int) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match=r"disk is full after \d+ blocks; make room, .* --resume"):
+            make_store(path)
+    assert not path.exists()
+    make_store(path, resume=True)
+    assert contents(path) == whole
+
+
+def test_other_peoples_folder_under_the_unfinished_name_is_spared(path):
+    folder = unfinished_folder(path)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("three years of work")
+    with pytest.raises(StoreError, match=r"holds thesis\.txt"):
+        make_store(path, overwrite=True)
+    assert (folder / "thesis.txt").exists()
+
+
+def test_unfinished_tree_says_that_it_is_not_complete(path):
+    begun(path)
+    tree = unfinished_folder(path) / path.name
+    root = zarr.open_group(tree, mode="r") if path.suffix == ".zarr" else h5py.File(tree, "r")
+    assert not root.attrs["complete"]
+    with pytest.raises(StoreError, match="was never finished"):
+        FeatureStore(tree)
+    assert len(CLASSES) == len(made_plan().class_names)
