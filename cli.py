@@ -5,6 +5,7 @@ exit code 2; a progress bar is shown only on a terminal.
 """
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -165,6 +166,61 @@ def demo(out: str, device: str) -> None:
     runs.sort(key=lambda run: run.config["method"] != "fsa")
     config = AnalyzeConfig(tuple(str(run.path) for run in runs), f"{out}/report")
     print_analysis(run_analyze(config), config.shot_rule)
+
+
+@main.group("store")
+def store_group() -> None:
+    """Look into a feature store."""
+
+
+@store_group.command()
+@click.argument("path")
+@json_option
+def info(path: str, as_json: bool) -> None:
+    """What a store holds, and what made it."""
+    from store.info import describe
+    from store.reader import FeatureStore
+
+    content = describe(FeatureStore(Path(path)))
+    if as_json:
+        print_json(content)
+        return
+    for name, array in content["arrays"].items():
+        if not name.startswith("checksum/"):
+            shape = " × ".join(map(str, array["shape"]))
+            click.echo(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
+    click.echo(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
+    click.echo(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
+    try:
+        made = content["provenance"]
+        ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
+        click.echo(f"from {ckpt} ({arch}), begun {made['begun']} on {made['host']}")
+    except (KeyError, TypeError):
+        click.echo("its provenance does not say what made it")
+
+
+def _counts(classes: list[dict[str, Any]]) -> list[str]:
+    shown = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
+    return [f"{c['class_name']} {c['train']:,}" if c else "…" for c in shown]
+
+
+@store_group.command()
+@click.argument("path")
+@json_option
+@click.pass_context
+def verify(context: click.Context, path: str, as_json: bool) -> None:
+    """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    from store.reader import FeatureStore
+    from store.verify import verify as run
+
+    with progress_bar() as progress:
+        faults = [str(fault) for fault in run(FeatureStore(Path(path)), progress)]
+    if as_json:
+        print_json({"path": path, "sound": not faults, "faults": faults})
+    else:
+        verdict = f"not sound, {len(faults)} found" if faults else "sound"
+        click.echo("\n".join([*faults, f"{path}: {verdict}"]))
+    context.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

@@ -123,9 +123,11 @@ def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """
     try:
         with h5py.File(path, "r") as file:
-            attributes = {name: _attribute(value) for name, value in file.attrs.items()}
+            attributes = {str(name): _attribute(value) for name, value in file.attrs.items()}
             datasets: dict[str, h5py.Dataset] = {}
-            file.visititems(lambda name, node: datasets.update({name: node}) if _is_dataset(node) else None)
+            file.visititems(
+                lambda name, node: datasets.update({str(name): node}) if _is_dataset(node) else None
+            )
             size = path.stat().st_size
             return attributes, {name: _open_dataset(path, name, d, size) for name, d in datasets.items()}
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -139,9 +141,10 @@ def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
 
 
 def _attribute(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "[{":
+    if isinstance(value, str) and value[:1] in ("[", "{"):
         return json.loads(value)
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float) else repr(value)  # of a type that we never write
 
 
 def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:

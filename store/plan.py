@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from store.layout import ArrayLayout
-from store.schema import FORMAT, SCHEMA_VERSION
+from store.schema import FORMAT, SCHEMA_VERSION, SPLITS
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class StorePlan:
     @property
     def attributes(self) -> dict[str, Any]:
         """The root's attributes, but for `complete`."""
+        splits = [split for split in SPLITS if f"{split}/pooled" in self.layouts]
         return {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "class_names": self.class_names,
+            "block_rows": {split: self.layouts[f"{split}/pooled"].block_rows for split in splits},
             "provenance": self.provenance | {"identity": self.identity},
         }
 

@@ -10,7 +10,16 @@ import numpy as np
 from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
-from store.schema import CLASSIFIER, FORMAT, MAP_DTYPES, SCHEMA_VERSION, SPLITS, ArraySpec, split_arrays
+from store.schema import (
+    CLASSIFIER,
+    FORMAT,
+    MAP_DTYPES,
+    SCHEMA_VERSION,
+    SPLITS,
+    STREAMED,
+    ArraySpec,
+    split_arrays,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class FeatureStore:
         path: where it lies.
         class_names: K names.
         provenance: what made it.
+        attributes: the root's, as written.
         arrays: all of them, by their path in the tree.
 
     Raises:
@@ -45,6 +55,7 @@ class FeatureStore:
     def __init__(self, path: Path):
         self.path = path
         attributes, self.arrays = open_container(path)
+        self.attributes = attributes
         if attributes.get("format") != FORMAT:
             raise StoreError(
                 f"{path}: not a feature store (its format is {attributes.get('format')!r}, "
@@ -130,6 +141,11 @@ class FeatureStore:
     def read_cam(self) -> np.ndarray:
         """Class activation maps of the train split, (N, H, W) float16 in [0, 1]."""
         return self._read("train/cam")
+
+    def block_rows(self, name: str) -> int:
+        """Rows of an array that were written, and have a checksum, together."""
+        split, _, leaf = name.rpartition("/")
+        return self.attributes["block_rows"][split] if leaf in STREAMED else self.arrays[name].shape[0]
 
     @property
     def map_shape(self) -> tuple[int, int, int, int]:

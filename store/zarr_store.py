@@ -18,6 +18,7 @@ from store.errors import StoreError
 from store.extents import Extent, StoredArray
 from store.layout import ArrayLayout
 
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what zarr raises for bad metadata
 ABSENT = 2**64 - 1  # a chunk that a shard does not hold, beyond the array's end
 
 
@@ -85,7 +86,7 @@ def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """
     try:
         root = zarr.open_group(path, mode="r", zarr_format=3)
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise StoreError(f"{path}: not a zarr v3 store; expected one written by `extract`") from error
     names = sorted(
         str(found.parent.relative_to(path))
@@ -106,7 +107,7 @@ def _open_array(root: zarr.Group, path: Path, name: str) -> StoredArray:
     try:
         array = root[name]
         shards, chunks = array.shards, array.chunks
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGED as error:
         raise StoreError(
             f"{path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
         ) from error

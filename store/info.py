@@ -1,0 +1,32 @@
+"""What a store holds, in words and numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from store.reader import FeatureStore
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """Arrays with shape, dtype and size, files, images of each class in each split, and provenance."""
+    arrays = {
+        name: {"shape": list(array.shape), "dtype": array.dtype.name, "bytes": array.n_bytes}
+        for name, array in store.arrays.items()
+    }
+    counts = {
+        split: np.bincount(store.read(split).label, minlength=len(store.class_names)).tolist()
+        for split in store.splits
+    }
+    files = [store.path] if store.path.is_file() else [f for f in store.path.rglob("*") if f.is_file()]
+    return {
+        "path": str(store.path),
+        "schema_version": store.attributes["schema_version"],
+        "arrays": arrays,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "classes": [
+            {"class_name": name} | {split: counts[split][k] for split in counts}
+            for k, name in enumerate(store.class_names)
+        ],
+        "provenance": store.provenance,
+    }

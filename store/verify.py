@@ -1,0 +1,158 @@
+"""Proof of a store: checksums of every byte that a reader uses, and what must hold between its arrays.
+
+The invariants are computed with numpy from the stored bytes alone, apart from the code that wrote them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import Progress
+
+from store.checksum import crc32c, metadata_checksum
+from store.errors import StoreError
+from store.extents import StoredArray
+from store.layout import ArrayLayout
+from store.reader import FeatureStore
+from store.schema import CHECKSUM
+
+FLOAT16_ROUNDING = 2.0**-11  # relative, to nearest
+FLOAT32_SUMMING = 1e-5  # relative to the sum of magnitudes, whatever the order of summation
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, and in which array."""
+
+    array: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.array}: {self.what}"
+
+
+def verify(store: FeatureStore, progress: Progress) -> Iterator[Fault]:
+    """Read the whole store once, block by block, and yield every fault found.
+
+    Memory is bounded by one block of every array of a split.
+    """
+    faults = list(_metadata_faults(store))
+    yield from faults
+    if faults:  # nothing else can be told by attributes and shapes of chance
+        return
+    names = [name for name in store.arrays if not name.startswith(f"{CHECKSUM}/")]
+    total = sum(store.arrays[name].n_bytes for name in names)
+    task = progress.add_task("verifying", total=total, status="")
+    sound = set()
+    for name in names:
+        faults = list(_checksum_faults(store, name))
+        yield from faults
+        if not faults:
+            sound.add(name)
+        progress.advance(task, store.arrays[name].n_bytes)
+    for split in store.splits:
+        needed = {name for name in names if name.startswith((f"{split}/", "classifier/"))}
+        if needed <= sound:  # else what follows is a consequence
+            yield from _split_faults(store, split)
+
+
+def _metadata_faults(store: FeatureStore) -> Iterator[Fault]:
+    if f"{CHECKSUM}/metadata" not in store.arrays:
+        yield Fault("metadata", "the store has no checksums")
+        return
+    layouts = {name: ArrayLayout(array.shape, array.dtype.name, 1, 1) for name, array in store.arrays.items()}
+    try:
+        recorded = int(store.arrays[f"{CHECKSUM}/metadata"].read()[0])
+    except StoreError as error:
+        yield Fault("metadata", str(error))
+        return
+    if metadata_checksum(store.attributes, layouts) != recorded:
+        yield Fault("metadata", "attributes, shapes or dtypes are not those that were written")
+
+
+def _checksum_faults(store: FeatureStore, name: str) -> Iterator[Fault]:
+    array, recorded = store.arrays[name], store.arrays.get(f"{CHECKSUM}/{name}")
+    if recorded is None:
+        yield Fault(name, "has no checksums")
+        return
+    try:
+        expected = recorded.read()
+    except StoreError as error:
+        yield Fault(name, f"its checksums cannot be read: {error}")
+        return
+    blocks = list(_blocks(store, name))
+    if len(blocks) != len(expected):
+        yield Fault(name, f"has {len(blocks)} blocks, and checksums of {len(expected)}")
+        return
+    for (start, stop), checksum in zip(blocks, expected.tolist(), strict=True):
+        try:
+            if crc32c(array.read(start, stop)) != checksum:
+                yield Fault(name, f"rows {start} to {stop - 1} are not those that were written")
+        except StoreError as error:
+            yield Fault(name, f"rows {start} to {stop - 1}: {error}")
+
+
+def _blocks(store: FeatureStore, name: str) -> Iterator[tuple[int, int]]:
+    """Rows of each block: as many blocks as there are checksums, equal but for the last."""
+    array = store.arrays[name]
+    rows = store.block_rows(name)
+    for start in range(0, array.shape[0], rows):
+        yield start, min(start + rows, array.shape[0])
+
+
+def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
+    arrays = {name.removeprefix(f"{split}/"): a for name, a in store.arrays.items()}
+    label, index, view = (arrays[name].read() for name in ("label", "sample_index", "view"))
+    order = np.lexsort((view, index, label))
+    if (order != np.arange(len(label))).any():
+        yield Fault(f"{split}/label", "rows are not sorted by (label, sample_index, view)")
+    if len(np.unique(np.stack([index, view]), axis=1).T) != len(label):
+        yield Fault(f"{split}/sample_index", "an image occurs twice in one view")
+    if not (label.min() >= 0 and label.max() < len(store.class_names)):
+        yield Fault(f"{split}/label", f"is not within the {len(store.class_names)} classes")
+        return
+    for start, stop in _blocks(store, f"{split}/pooled"):
+        rows = f"rows {start} to {stop - 1}"
+        pooled = arrays["pooled"].read(start, stop)
+        if not np.isfinite(pooled).all():
+            yield Fault(f"{split}/pooled", f"{rows} hold NaN or infinite features")
+        elif split == "train":
+            yield from _map_faults(store, arrays, label[start:stop], pooled, (start, stop))
+
+
+def _map_faults(
+    store: FeatureStore,
+    arrays: dict[str, StoredArray],
+    label: np.ndarray,
+    pooled: np.ndarray,
+    block: tuple[int, int],
+) -> Iterator[Fault]:
+    rows = f"rows {block[0]} to {block[1] - 1}"
+    rounding = FLOAT16_ROUNDING if arrays["feature_map"].dtype == np.float16 else FLOAT32_SUMMING
+    maps, cam = (arrays[name].read(*block).astype(np.float32) for name in ("feature_map", "cam"))
+    for name, values in {"feature_map": maps, "cam": cam}.items():
+        if not np.isfinite(values).all():
+            yield Fault(f"train/{name}", f"{rows} hold NaN or infinite values")
+            return
+    magnitude = np.abs(maps).mean((1, 2))
+    if (np.abs(maps.mean((1, 2)) - pooled) > 2 * rounding * magnitude + 1e-6).any():
+        yield Fault("train/pooled", f"{rows} are not the means of their feature maps")
+    low, high = cam.min((1, 2)), cam.max((1, 2))
+    if not (((low == 0) & (high == 1)) | ((low == 0) & (high == 0))).all():
+        yield Fault("train/cam", f"{rows} do not span 0 to 1")
+    expected, tolerance = _cams(maps, store.classifier[0][label], rounding)
+    constant = high == 0
+    wrong = np.abs(cam - expected) > tolerance
+    if wrong[~constant].any() or (tolerance[constant] < 1).any():
+        yield Fault("train/cam", f"{rows} are not the class activation maps of their feature maps")
+
+
+def _cams(maps: np.ndarray, weight: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
+    """CAMs (paper, eq. 1) from (B, H, W, C) maps and (B, C) weights, and how far rounding can move them."""
+    raw = np.einsum("bhwc,bc->bhw", maps, weight)
+    error = (2 * rounding) * np.einsum("bhwc,bc->bhw", np.abs(maps), np.abs(weight)).max((1, 2))
+    low, span = raw.min((1, 2)), np.ptp(raw, (1, 2))
+    safe = np.where(span > 0, span, 1)
+    expected = (raw - low[:, None, None]) / safe[:, None, None]
+    tolerance = np.where(span > 0, 3 * error / safe, 1) + 2 * FLOAT16_ROUNDING
+    return expected, np.broadcast_to(tolerance[:, None, None], raw.shape)

@@ -1,0 +1,111 @@
+"""Planned reads against plain indexing, on both containers."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_store import made_rows, make_store
+
+from store.errors import StoreError
+from store.extents import StoredArray
+from store.gather import gather
+from store.reader import FeatureStore
+
+MAPS = made_rows()["train/feature_map"]
+SETS = {
+    "all": np.arange(44),
+    "backwards": np.arange(44)[::-1],
+    "one": np.array([17]),
+    "none": np.array([], np.int64),
+    "repeated": np.array([5, 5, 43, 5, 0, 43]),
+    "across blocks": np.array([15, 16, 17, 31, 32]),
+    "random": np.random.default_rng(0).integers(0, 44, 200),
+}
+
+
+@pytest.fixture(params=[".zarr", ".h5"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    make_store(tmp_path / f"s{request.param}")
+    return FeatureStore(tmp_path / f"s{request.param}")
+
+
+@pytest.mark.parametrize("rows", SETS.values(), ids=SETS)
+def test_rows_come_in_the_order_asked_for(stored, rows):
+    array = stored.arrays["train/feature_map"]
+    np.testing.assert_array_equal(gather(array, rows), MAPS[rows], strict=True)
+    out = np.full((len(rows), *MAPS.shape[1:]), np.nan, np.float16)
+    with ThreadPoolExecutor(4) as executor:
+        assert gather(array, rows, out, executor) is out
+    np.testing.assert_array_equal(out, MAPS[rows])
+
+
+def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
+    reads = []
+    read_into = StoredArray.read_into
+
+    def counted(self, start, targets):
+        reads.append((start, sum(len(target) for target in targets) // self.row_bytes))
+        read_into(self, start, targets)
+
+    monkeypatch.setattr(StoredArray, "read_into", counted)
+    array = stored.arrays["train/feature_map"]
+    gather(array, np.array([9, 3, 8, 2, 3, 30, 7]))
+    assert reads == [(2, 2), (7, 3), (30, 1)]
+
+
+def test_more_neighbours_than_one_call_takes(stored, monkeypatch):
+    monkeypatch.setattr("store.gather.MOST_TARGETS", 5)
+    rows = np.random.default_rng(1).permutation(44)
+    np.testing.assert_array_equal(gather(stored.arrays["train/feature_map"], rows), MAPS[rows])
+
+
+def test_many_threads_read_one_array(stored):
+    array = stored.arrays["train/feature_map"]
+    generator = np.random.default_rng(2)
+    sets = [generator.integers(0, 44, 50) for _ in range(64)]
+    with ThreadPoolExecutor(8) as executor:
+        for rows, read in zip(sets, executor.map(lambda rows: gather(array, rows), sets), strict=True):
+            np.testing.assert_array_equal(read, MAPS[rows])
+
+
+def test_files_stay_few(stored, monkeypatch):
+    monkeypatch.setattr("store.extents.OPEN_FILES", 1)
+    rows = np.arange(44)
+    array = stored.arrays["train/feature_map"]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        np.testing.assert_array_equal(gather(array, rows), MAPS)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.mark.parametrize("rows", [[-1], [44], [0, 44]])
+def test_rows_that_are_not_there(stored, rows):
+    with pytest.raises(IndexError, match="of 44"):
+        gather(stored.arrays["train/feature_map"], np.array(rows))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [np.empty((2, 3, 3, 6)), np.empty((3, 3, 3, 6), np.float16), np.empty((4, 3, 3, 6), np.float16)[::2]],
+    ids=["dtype", "shape", "strided"],
+)
+def test_a_buffer_that_does_not_fit(stored, out):
+    with pytest.raises(ValueError, match="expected contiguous float16"):
+        gather(stored.arrays["train/feature_map"], np.array([0, 1]), out)
+
+
+def test_a_forked_child_is_refused(stored):
+    array = stored.arrays["train/feature_map"]
+    gather(array, np.array([0]))
+    child = os.fork()
+    if child == 0:
+        try:
+            gather(array, np.array([0]))
+        except StoreError as error:
+            os._exit(7 if "open the store in it" in str(error) else 1)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

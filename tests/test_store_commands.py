@@ -1,0 +1,51 @@
+"""`store info` and `store verify` as a user meets them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bad_input import refuse, run, succeed
+from made_store import make_store
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def test_info_counts_every_class(small_store: Path) -> None:
+    text = succeed("store", "info", small_store).stdout
+    assert "train/feature_map    float16  18 × 4 × 4 × 16" in text
+    assert "3 classes: ape 8, bee 6, cat 4" in text
+    content = json.loads(succeed("store", "info", small_store, "--json").stdout)
+    assert content["classes"][1] == {"class_name": "bee", "train": 6, "test": 6}
+    assert content["arrays"]["train/pooled"] == {"shape": [18, 16], "dtype": "float32", "bytes": 18 * 16 * 4}
+    assert content["bytes"] == sum(f.stat().st_size for f in small_store.rglob("*") if f.is_file())
+
+
+@pytest.mark.parametrize("store", ["feats.zarr", "feats.h5"])
+def test_info_of_a_store_that_something_else_made(store: str) -> None:
+    make_store(Path(store))
+    assert "does not say what made it" in succeed("store", "info", store).stdout
+
+
+def test_verify_says_sound_and_not_sound(small_store: Path) -> None:
+    shutil.copytree(small_store, "feats.zarr")
+    assert succeed("store", "verify", "feats.zarr").stdout == "feats.zarr: sound\n"
+    shard = Path("feats.zarr/train/pooled/c/0/0")
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 1
+    shard.write_bytes(content)
+    result = run("store", "verify", "feats.zarr")
+    fault = "train/pooled: rows 0 to 17 are not those that were written"
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout == f"{fault}\nfeats.zarr: not sound, 1 found\n"
+    result = run("store", "verify", "feats.zarr", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["faults"]) == (1, [fault])
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_what_is_no_store(command: str, tmp_path: Path) -> None:
+    refuse("store", command, "none.zarr", says=["none.zarr: no such store"])
+    Path("notes.h5").write_text("no store")
+    refuse("store", command, "notes.h5", says=["notes.h5: not an HDF5 store"])
+    (tmp_path / "empty.zarr").mkdir()
+    refuse("store", command, "empty.zarr", says=["empty.zarr: not a zarr v3 store"])

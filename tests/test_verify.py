@@ -1,0 +1,174 @@
+"""`verify` finds what is wrong, and nothing where nothing is."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_store import contents, fill, made_plan, made_rows, make_store
+from rich.progress import Progress
+
+from store.errors import StoreError
+from store.reader import FeatureStore
+from store.verify import verify
+from store.writer import write_store
+
+QUIET = Progress(disable=True)
+N_FLIPS = 600  # of each container
+
+
+def faults(path: Path) -> list[str]:
+    return [str(fault) for fault in verify(FeatureStore(path), QUIET)]
+
+
+@pytest.fixture(params=[".zarr", ".h5"])
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    return tmp_path / f"s{request.param}"
+
+
+def write(path: Path, rows: dict[str, np.ndarray]) -> None:
+    with write_store(path, made_plan(), resume=False, overwrite=False) as writer:
+        fill(writer, rows)
+        writer.finish()
+
+
+def test_a_sound_store_has_no_fault(path):
+    make_store(path)
+    assert faults(path) == []
+
+
+def test_extracted_stores_have_no_fault(feature_store, small_store):
+    assert faults(feature_store) == []
+    assert faults(small_store) == []
+
+
+def unsorted(rows):
+    rows["test/label"] = rows["test/label"][::-1]
+
+
+def repeated(rows):
+    rows["train/sample_index"] = np.zeros(44, np.int64)
+
+
+def of_no_class(rows):
+    rows["val/label"] = rows["val/label"] + 3
+
+
+def nan_feature(rows):
+    rows["test/pooled"][3, 2] = np.nan
+
+
+def nan_map(rows):
+    rows["train/feature_map"][40, 0, 0, 0] = np.nan
+
+
+def another_mean(rows):
+    rows["train/pooled"][20, 1] *= 1.01
+
+
+def another_span(rows):
+    rows["train/cam"][7] *= 0.5
+
+
+def another_cam(rows):
+    rows["train/cam"][7] = rows["train/cam"][8]
+
+
+def constant_cam(rows):
+    rows["train/cam"][7] = 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (unsorted, "test/label: rows are not sorted"),
+        (repeated, "train/sample_index: an image occurs twice"),
+        (of_no_class, "val/label: is not within the 3 classes"),
+        (nan_feature, "test/pooled: rows 0 to 19 hold NaN"),
+        (nan_map, "train/feature_map: rows 32 to 43 hold NaN"),
+        (another_mean, "train/pooled: rows 16 to 31 are not the means"),
+        (another_span, "train/cam: rows 0 to 15 do not span 0 to 1"),
+        (another_cam, "train/cam: rows 0 to 15 are not the class activation maps"),
+        (constant_cam, "train/cam: rows 0 to 15 are not the class activation maps"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_rows_that_cannot_be(path, wrong, says):
+    rows = {name: value.copy() for name, value in made_rows().items()}
+    wrong(rows)
+    write(path, rows)
+    assert any(fault.startswith(says) for fault in faults(path)), faults(path)
+
+
+def test_swapped_shards_are_found_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    make_store(tmp_path / "s.zarr")
+    shards = tmp_path / "s.zarr" / "train" / "pooled" / "c"
+    (shards / "0").rename(shards / "x")
+    (shards / "1").rename(shards / "0")
+    (shards / "x").rename(shards / "1")
+    assert faults(tmp_path / "s.zarr") == [
+        "train/pooled: rows 0 to 15 are not those that were written",
+        "train/pooled: rows 16 to 31 are not those that were written",
+    ]
+
+
+@pytest.mark.parametrize("cut", [0, 7])
+def test_missing_and_cut_shards_are_found_and_named(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    make_store(tmp_path / "s.zarr")
+    shard = tmp_path / "s.zarr" / "train" / "cam" / "c" / "1" / "0" / "0"
+    if cut:
+        shard.write_bytes(shard.read_bytes()[:-cut])
+    else:
+        shard.unlink()
+    (fault,) = faults(tmp_path / "s.zarr")
+    assert fault.startswith(f"train/cam: rows 16 to 31: {shard}: {'has' if cut else 'is missing'}")
+
+
+def everything(path: Path) -> tuple:
+    """All that a reader of the store can see."""
+    store = FeatureStore(path)
+    return store.attributes, {name: array.read().tobytes() for name, array in store.arrays.items()}
+
+
+def test_every_flipped_bit_is_found_or_harmless(path):
+    """Harmless: a reader sees what it saw before. Anything but a fault or a StoreError is a bug.
+
+    Half of the bits are in files of chance, however small, and bytes in use; half in bytes of chance.
+    """
+    make_store(path)
+    sound = everything(path)
+    generator = np.random.default_rng(0)
+    files = {name: content for name, content in contents(path).items() if content}
+    names = sorted(files)
+    sizes = np.array([len(files[name]) for name in names])
+    found = 0
+    for i in range(N_FLIPS):
+        name = names[
+            generator.integers(len(names)) if i % 2 else generator.choice(len(names), p=sizes / sizes.sum())
+        ]
+        damaged = bytearray(files[name])
+        used = np.flatnonzero(np.frombuffer(damaged, np.uint8))  # HDF5 leaves most of a small file empty
+        position = generator.choice(used) if i % 2 else generator.integers(len(damaged))
+        damaged[position] ^= 1 << generator.integers(8)
+        file = path / name if path.is_dir() else path
+        file.write_bytes(damaged)
+        try:
+            if faults(path):
+                found += 1
+            else:
+                assert everything(path) == sound, name
+        except StoreError:
+            found += 1
+        file.write_bytes(files[name])
+    assert faults(path) == []
+    assert found >= N_FLIPS // 4
+
+
+def test_a_whole_split_may_be_missing(path, tmp_path):
+    if path.suffix == ".zarr":
+        make_store(path)
+        shutil.rmtree(path / "val")
+        assert faults(path) == ["metadata: attributes, shapes or dtypes are not those that were written"]
