@@ -16,9 +16,11 @@ CONTAINERS = {".zarr": ZarrContainer, ".h5": Hdf5Container}
 NODES = ("zarr.json", "classifier", CHECKSUM, *SPLITS)
 
 
-def container(path: Path, name: str, layouts: dict[str, ArrayLayout]) -> ZarrContainer | Hdf5Container:
-    """The writer of the container that the suffix of `name` says, at `path`."""
-    return CONTAINERS[Path(name).suffix](path, layouts)
+def container(
+    path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]
+) -> ZarrContainer | Hdf5Container:
+    """The writer of the container that the path's suffix says; `state` is what its `create` left, if any."""
+    return CONTAINERS[path.suffix](path, layouts, state)
 
 
 def refuse_other_suffix(path: Path) -> None:

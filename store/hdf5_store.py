@@ -3,6 +3,9 @@
 The file is laid out in full before the first row: every dataset is contiguous and has its place. From then
 on only rows change, and at the end one attribute, `complete`, whose bytes are known beforehand; so HDF5's own
 structures, which a killed h5py leaves unreadable, are never touched again.
+
+Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed length: in older ones, and
+in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
 """
 
 import json
@@ -19,48 +22,49 @@ from store.extents import Extent, StoredArray
 from store.layout import ArrayLayout
 
 ALIGNMENT = 4096  # of rows in the file: whole pages
+LIBVER = ("v110", "v110")
 
 
 class Hdf5Container:
-    """An HDF5 store that is being written."""
+    """An HDF5 store that is being written.
 
-    def __init__(self, path: Path, layouts: dict[str, ArrayLayout]):
-        self.path, self.layouts = path, layouts
-        self._offsets: dict[str, int] = {}
+    Attributes:
+        state: where each array's rows lie, and which bytes `complete` changes (JSON); `create` finds it, and
+            from then on HDF5 is not asked.
+    """
 
-    def create(self, attributes: dict[str, Any]) -> dict[str, Any]:
-        """Lay the file out: attributes, and a place for every row.
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
+        self.path, self.layouts, self.state = path, layouts, state
 
-        Returns:
-            What `finish` needs: the bytes that differ between a complete file and this one.
-        """
-        with h5py.File(self.path, "w", libver="earliest", alignment_interval=ALIGNMENT) as file:
-            for name, value in (attributes | {"complete": np.bool_(False)}).items():
-                file.attrs[name] = json.dumps(value) if isinstance(value, dict | list) else value
+    def create(self, attributes: dict[str, Any]) -> None:
+        """Lay the file out: attributes, and a place for every row."""
+        with _create_file(self.path) as file:
+            for name, value in (attributes | {"complete": False}).items():
+                file.attrs[name] = _stored(value)
             for name, layout in self.layouts.items():
                 _create_dataset(file, name, layout)
-        unfinished = self._metadata()
+        offsets = self._find_offsets()
+        unfinished = self._metadata(offsets)
         self._set_complete(True)
-        complete = self._metadata()
+        complete = self._metadata(offsets)
         self._set_complete(False)
-        if self._metadata() != unfinished or not complete.keys() == unfinished.keys():
+        if self._metadata(offsets) != unfinished or not complete.keys() == unfinished.keys():
             raise StoreError(
                 f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
             )
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
-        return {"patch": list(_differing_bytes(unfinished, complete))}
+        self.state |= {"offsets": offsets, "patch": list(_differing_bytes(unfinished, complete))}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one block of rows in its place, and leave it on the disk."""
         layout = self.layouts[name]
-        self._offsets = self._offsets or self._find_offsets()
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
-        self._write(self._offsets[name] + layout.block(index)[0] * layout.row_bytes, content)
+        self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
 
-    def finish(self, state: dict[str, Any]) -> None:
+    def finish(self) -> None:
         """Set `complete`: bytes in their place."""
-        for offset, value in state["patch"]:
+        for offset, value in self.state["patch"]:
             self._write(offset, bytes([value]))
 
     def _write(self, offset: int, content: np.ndarray | bytes) -> None:
@@ -76,12 +80,12 @@ class Hdf5Container:
             return {name: file[name].id.get_offset() for name in self.layouts}
 
     def _set_complete(self, value: bool) -> None:
-        with h5py.File(self.path, "r+", libver="earliest") as file:
+        with h5py.File(self.path, "r+", libver=LIBVER) as file:
             file.attrs.modify("complete", np.bool_(value))
 
-    def _metadata(self) -> dict[int, bytes]:
+    def _metadata(self, offsets: dict[str, int]) -> dict[int, bytes]:
         """All bytes of the file but the rows, by their offset."""
-        places = sorted((start, self.layouts[name].n_bytes) for name, start in self._find_offsets().items())
+        places = sorted((start, self.layouts[name].n_bytes) for name, start in offsets.items())
         ends = [0, *(start + n_bytes for start, n_bytes in places)]
         starts = [*(start for start, _ in places), self.path.stat().st_size]
         with self.path.open("rb") as file:
@@ -99,6 +103,24 @@ def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Itera
             yield offset + int(position), int(new[position])
 
 
+def _create_file(path: Path) -> h5py.File:
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)  # else no two files are alike
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_alignment(ALIGNMENT, ALIGNMENT)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:
+    if name in file:
+        return file[name].id
+    above, _, leaf = name.rpartition("/")
+    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)
+    return h5py.h5g.create(_create_group(file, above or "/"), leaf.encode(), gcpl=properties)
+
+
 def _create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
@@ -107,7 +129,7 @@ def _create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
     properties.set_obj_track_times(False)
     group, _, leaf = name.rpartition("/")
     h5py.h5d.create(
-        file.require_group(group).id,
+        _create_group(file, group),
         leaf.encode(),
         h5py.h5t.py_create(np.dtype(layout.dtype)),
         h5py.h5s.create_simple(layout.shape),
@@ -140,10 +162,19 @@ def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
     return isinstance(node, h5py.Dataset)
 
 
+def _stored(value: Any) -> Any:
+    """An attribute as HDF5 keeps it: lists and objects as JSON, texts with a fixed length, in ASCII."""
+    if isinstance(value, bool | int):
+        return np.bool_(value) if isinstance(value, bool) else value
+    return np.bytes_(value if isinstance(value, str) else json.dumps(value))
+
+
 def _attribute(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode()
     if isinstance(value, str) and value[:1] in ("[", "{"):
         return json.loads(value)
-    value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, str | int | float) else repr(value)  # of a type that we never write
 
 

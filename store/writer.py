@@ -76,14 +76,16 @@ class StoreWriter:
 
     def __init__(self, path: Path, plan: StorePlan, begun: dict[str, Any] | None, replaces: bool):
         self._path, self._plan, self._folder = path, plan, unfinished_folder(path)
-        self._container = container(self._folder / path.name, path.name, plan.layouts)
+        state = begun["state"] if begun else {}
+        self._container = container(self._folder / path.name, plan.layouts, state)
         if begun is None:
+            self._container.create(plan.attributes)
             begun = {
                 "identity": plan.identity,
                 "layouts": plan.layouts_as_json,
                 "attributes": plan.attributes,
                 "replaces": replaces,
-                "state": self._container.create(plan.attributes),
+                "state": self._container.state,
             }
             write_json(self._folder / "begun.json", begun)
         else:
@@ -150,7 +152,7 @@ class StoreWriter:
         with self._disk():
             for path, of_blocks in checksums.items():
                 self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
-            self._container.finish(self._begun["state"])
+            self._container.finish()
             self._publish()
 
     def stop(self) -> None:

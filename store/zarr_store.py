@@ -23,12 +23,12 @@ ABSENT = 2**64 - 1  # a chunk that a shard does not hold, beyond the array's end
 
 
 class ZarrContainer:
-    """A zarr store that is being written, in a folder of its own."""
+    """A zarr store that is being written, in a folder of its own; it has no state."""
 
-    def __init__(self, path: Path, layouts: dict[str, ArrayLayout]):
-        self.path, self.layouts = path, layouts
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
+        self.path, self.layouts, self.state = path, layouts, state
 
-    def create(self, attributes: dict[str, Any]) -> dict[str, Any]:
+    def create(self, attributes: dict[str, Any]) -> None:
         """Make the tree: groups, and arrays without a shard."""
         root = zarr.create_group(store=self.path, zarr_format=3, attributes=attributes | {"complete": False})
         for name, layout in self.layouts.items():
@@ -42,7 +42,6 @@ class ZarrContainer:
                 compressors=None,
                 fill_value=0,
             )
-        return {}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one shard, whole or not at all, and leave it on the disk."""
@@ -54,7 +53,7 @@ class ZarrContainer:
             file.write(bytes(padding))
             file.write(_index(layout, math.ceil(len(rows) / layout.chunk_rows)))
 
-    def finish(self, _: dict[str, Any]) -> None:
+    def finish(self) -> None:
         """Sync the folders, then set `complete`."""
         for folder in {path.parent for path in self.path.rglob("*") if path.is_file()}:
             sync_folder(folder)

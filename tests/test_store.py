@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from extract.dump import extract
 from extract.inference import by_class, feature_maps
 from extract.restore import restore
 from extract.transforms import normalise
+from store.container import open_container
 from store.layout import BLOCK_BYTES, CHUNK_BYTES, store_layout
 from store.reader import FeatureStore
 from store.schema import STREAMED
@@ -47,7 +50,7 @@ def test_the_containers_own_library_reads_it_in_the_declared_layout(tmp_path, su
     path = tmp_path / f"s{suffix}"
     make_store(path)
     root = zarr.open_group(path, mode="r") if suffix == ".zarr" else h5py.File(path, "r")
-    assert root.attrs["format"] == "tailcache-feature-store"
+    assert root.attrs["format"] in ("tailcache-feature-store", b"tailcache-feature-store")
     assert root.attrs["schema_version"] == 1
     assert bool(root.attrs["complete"]) is True
     for name, value in made_rows().items():
@@ -64,6 +67,16 @@ def test_both_containers_hold_the_same(tmp_path):
     assert (a.class_names, a.provenance, a.arrays.keys()) == (b.class_names, b.provenance, b.arrays.keys())
     for name, array in a.arrays.items():
         np.testing.assert_array_equal(array.read(), b.arrays[name].read(), strict=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_beyond_the_64_kib_of_an_hdf5_object_header(tmp_path, suffix):
+    names = [f"espèce {i:06}" for i in range(8142)]
+    plan = replace(made_plan(), class_names=names)
+    with write_store(tmp_path / f"s{suffix}", plan, resume=False, overwrite=False) as writer:
+        fill(writer, made_rows())
+        writer.finish()
+    assert open_container(tmp_path / f"s{suffix}")[0]["class_names"] == names
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
