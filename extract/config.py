@@ -94,7 +94,11 @@ class ExtractConfig:
     ckpt: Annotated[str, "checkpoint that `train` wrote"]
     store: Annotated[str, "store to write, a path that ends in .zarr or .h5"] = "feats.zarr"
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
-    map_dtype: Annotated[Literal["float16", "float32"], "dtype of the stored feature maps"] = "float16"
+    dtype: Annotated[
+        Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
+        "of the stored feature maps; int8 and float8_e4m3 are lossy",
+    ] = "float16"
+    codec: Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"] = "none"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"

@@ -22,6 +22,7 @@ from extract.networks import Network, pool
 from extract.restore import Restored, restore
 from store.errors import Interrupted, UserError, check_at_least
 from store.layout import store_layout
+from store.map_dtypes import largest
 from store.plan import StorePlan
 from store.provenance import versions
 from store.unfinished import check_writable, is_finished
@@ -102,17 +103,18 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
         for split, images in restored.dataset.splits.items()
     }
     class_names = restored.dataset.class_names
-    layouts = store_layout(sizes, len(class_names), config.map_dtype, config.batch_size)
+    layouts = store_layout(sizes, len(class_names), config.dtype, config.batch_size, config.codec)
     provenance = _provenance(config, restored)
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
         "data set": provenance["dataset"]["fingerprint"],
         "transform": provenance["transform"],
         "precision": config.precision,
-        "map dtype": config.map_dtype,
+        "dtype": config.dtype,
+        "codec": config.codec,
         "batch size": config.batch_size,
     }
-    return StorePlan(layouts, class_names, provenance, json.loads(json.dumps(identity)))
+    return StorePlan(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
 
 
 @torch.inference_mode()
@@ -161,7 +163,7 @@ def _dump(
             of_batch = label[done : done + len(maps)].to(compute.device)
             cam = class_activation_maps(channels_last, weight, of_batch)
             rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
-        _refuse_overflow(rows, writer.dtype("train/feature_map"), split)
+        _refuse_overflow(rows, writer.map_dtype, split)
         writer.write(split, int(missing[done]), rows)
         done += len(maps)
         progress.advance(task, len(maps))
@@ -172,8 +174,8 @@ def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) ->
         raise UserError(
             f"{split}: the network's features are not finite; its weights are of no use, train again"
         )
-    if "feature_map" in rows and np.abs(rows["feature_map"]).max() > np.finfo(map_dtype).max:
-        raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --map-dtype float32")
+    if "feature_map" in rows and np.abs(rows["feature_map"]).max() > largest(map_dtype):
+        raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 
 
 def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:

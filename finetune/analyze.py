@@ -130,7 +130,7 @@ def _options(run: Run) -> dict[str, Any]:
     """The options that make a run's configuration: those of all three phases."""
     own = {field.name: run.config[field.name] for field in fields(FinetuneConfig)}
     extraction = run.config["provenance"]["store"]["config"]
-    extraction = {f"extract_{name}": extraction[name] for name in ("map_dtype", "precision")}
+    extraction = {f"extract_{name}": extraction[name] for name in ("dtype", "precision")}
     return own | _phase1_options(run) | extraction
 
 

@@ -20,7 +20,7 @@ class Features:
     Attributes:
         pooled: (N, C) float32.
         label: (N,) int64.
-        table: (N · L, C) the vectors of all feature maps, in the store's dtype; None where not needed.
+        table: (N · L, C) the vectors of all feature maps, decoded; None where not needed.
     """
 
     pooled: torch.Tensor
@@ -68,7 +68,9 @@ def load_features(store: FeatureStore, with_maps: bool, device: torch.device) ->
     table = None
     if with_maps:
         _refuse_too_large(store, device)
-        maps = torch.from_numpy(store.read_feature_map())
+        maps = store.read_feature_map()
+        bits = torch.from_numpy(maps.view(np.uint16)) if store.map_dtype == "bfloat16" else None
+        maps = torch.from_numpy(maps) if bits is None else bits.view(torch.bfloat16)
         table = maps.reshape(-1, maps.shape[-1]).to(device)
     label = torch.from_numpy(train.label.astype(np.int64))
     return Features(torch.from_numpy(train.pooled).to(device), label.to(device), table)

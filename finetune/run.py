@@ -18,7 +18,7 @@ from store.reader import FeatureStore
 
 NESTED_KEYS = {  # of what made the store
     "checkpoint": {"sha256", "path", "relative_path"},
-    "config": {"map_dtype", "precision"},
+    "config": {"dtype", "precision"},
     "dataset": {"dataset", "imbalance_factor", "val_per_class"},
     "network": {"arch", "width", "weights"},
     "training": {"epochs", "lr"},

@@ -7,28 +7,31 @@ from typing import Any
 from store.atomic import foreign_names
 from store.errors import StoreError
 from store.extents import StoredArray
+from store.hdf5_packed import PackedHdf5Container
 from store.hdf5_store import Hdf5Container, open_hdf5
 from store.layout import ArrayLayout
 from store.schema import CHECKSUM, FORMAT, SPLITS
 from store.zarr_store import ZarrContainer, open_zarr
 
-CONTAINERS = {".zarr": ZarrContainer, ".h5": Hdf5Container}
+SUFFIXES = (".zarr", ".h5")
+Container = ZarrContainer | Hdf5Container | PackedHdf5Container
 NODES = ("zarr.json", "classifier", CHECKSUM, *SPLITS)
 
 
-def container(
-    path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]
-) -> ZarrContainer | Hdf5Container:
+def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
     """The writer of the container that the path's suffix says; `state` is what its `create` left, if any."""
-    return CONTAINERS[path.suffix](path, layouts, state)
+    if path.suffix == ".zarr":
+        return ZarrContainer(path, layouts, state)
+    packed = any(layout.codec != "none" for layout in layouts.values())
+    return (PackedHdf5Container if packed else Hdf5Container)(path, layouts, state)
 
 
 def refuse_other_suffix(path: Path) -> None:
     """Raise StoreError for a path that names neither container."""
-    if path.suffix not in CONTAINERS:
+    if path.suffix not in SUFFIXES:
         raise StoreError(
             f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in "
-            f"{' or '.join(CONTAINERS)}"
+            f"{' or '.join(SUFFIXES)}"
         )
 
 

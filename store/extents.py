@@ -4,6 +4,8 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -12,6 +14,7 @@ import numpy as np
 from store.errors import StoreError
 
 OPEN_FILES = 256  # at most, of one array
+MOST_TARGETS = 1024  # of one scattering read (POSIX's IOV_MAX on Linux)
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,20 @@ class Extent:
         offset: of the first row, in bytes.
         start: number of the first row in the array.
         stop: the row after the last.
-        file_bytes: what the file must have in all.
-        tail: bytes that must end it (a zarr shard's index), None for no such thing.
+        file_bytes: what the file must have in all; None where compression decides.
+        tail: bytes that must end it (the index of an uncompressed shard), None for no such thing.
+        index: of compressed rows, offset and size (n, 2) of each chunk; None where the file's end tells.
+        index_bytes: size of that end.
     """
 
     path: Path
     offset: int
     start: int
     stop: int
-    file_bytes: int
+    file_bytes: int | None
     tail: bytes | None = None
+    index: np.ndarray | None = None
+    index_bytes: int = 0
 
 
 class StoredArray:
@@ -68,6 +75,22 @@ class StoredArray:
             part = target[(first - start) * self.row_bytes : (last - start) * self.row_bytes]
             self.read_into(first, [part])
         return rows
+
+    def reads(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
+        """The reads, in storage order, that put each row at its place.
+
+        Args:
+            rows: (R,) ascending, none twice.
+            places: (R,) where in `out` each belongs.
+            out: C-contiguous, of the array's dtype.
+        """
+        target = memoryview(out.reshape(-1).view(np.uint8)) if out.size else memoryview(b"")
+        new_run = (np.diff(rows) != 1) | (np.diff(rows // self.block_rows) != 0)
+        cuts = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(rows)] if len(rows) else []
+        for begin, end in pairwise(cuts):
+            for start in range(begin, end, MOST_TARGETS):
+                targets = _targets(places[start : min(start + MOST_TARGETS, end)], self.row_bytes, target)
+                yield partial(self.read_into, int(rows[start]), targets)
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The run of rows cut where a file ends."""
@@ -133,13 +156,35 @@ def _open_whole(extent: Extent) -> int:
     except FileNotFoundError as error:
         raise StoreError(f"{extent.path}: is missing") from error
     size = os.fstat(file).st_size
-    if size != extent.file_bytes:
+    if extent.file_bytes not in (size, None):
         os.close(file)
         raise StoreError(f"{extent.path}: has {size:,} bytes, expected {extent.file_bytes:,}")
     if extent.tail is not None and os.pread(file, len(extent.tail), size - len(extent.tail)) != extent.tail:
         os.close(file)
         raise StoreError(f"{extent.path}: its index of chunks is damaged")
     return file
+
+
+def _targets(places: np.ndarray, row_bytes: int, target: memoryview) -> list[memoryview]:
+    if (np.diff(places) == 1).all():  # neighbours in memory too
+        begin = int(places[0]) * row_bytes
+        return [target[begin : begin + len(places) * row_bytes]]
+    return [target[begin : begin + row_bytes] for begin in (places * row_bytes).tolist()]
+
+
+def read_exactly(file: int, n_bytes: int, offset: int, path: Path) -> bytes:
+    """So many bytes of a file.
+
+    Raises:
+        StoreError: it ends too early.
+    """
+    content = os.pread(file, n_bytes, offset)
+    while len(content) < n_bytes:  # beyond 2 GiB a call reads less than asked for
+        more = os.pread(file, n_bytes - len(content), offset + len(content))
+        if not more:
+            raise StoreError(f"{path}: ends too early")
+        content += more
+    return content
 
 
 def _read_rest(file: int, targets: list[memoryview], offset: int, n_read: int, path: Path) -> None:

@@ -17,12 +17,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
 from store.extents import Extent, StoredArray
 from store.layout import ArrayLayout
+from store.packed import PackedArray
 
 ALIGNMENT = 4096  # of rows in the file: whole pages
 LIBVER = ("v110", "v110")
+FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstandard, Blosc
+BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
 
 
 class Hdf5Container:
@@ -38,11 +42,11 @@ class Hdf5Container:
 
     def create(self, attributes: dict[str, Any]) -> None:
         """Lay the file out: attributes, and a place for every row."""
-        with _create_file(self.path) as file:
+        with create_file(self.path) as file:
             for name, value in (attributes | {"complete": False}).items():
-                file.attrs[name] = _stored(value)
+                file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
-                _create_dataset(file, name, layout)
+                create_dataset(file, name, layout)
         offsets = self._find_offsets()
         unfinished = self._metadata(offsets)
         self._set_complete(True)
@@ -103,7 +107,8 @@ def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Itera
             yield offset + int(position), int(new[position])
 
 
-def _create_file(path: Path) -> h5py.File:
+def create_file(path: Path) -> h5py.File:
+    """A new HDF5 file, the same to the byte for the same content."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)  # else no two files are alike
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -121,10 +126,16 @@ def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:
     return h5py.h5g.create(_create_group(file, above or "/"), leaf.encode(), gcpl=properties)
 
 
-def _create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
+def create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
+    """A dataset without rows: contiguous and in its place, or, compressed, in chunks yet to be written."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    if layout.codec == "none":
+        properties.set_layout(h5py.h5d.CONTIGUOUS)
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    else:
+        properties.set_chunk((layout.chunk_rows, *layout.shape[1:]))
+        # Optional, so that writing does not need the plugin: we compress ourselves.
+        properties.set_filter(FILTERS[layout.codec], h5py.h5z.FLAG_OPTIONAL, _filter_options(layout))
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)
     group, _, leaf = name.rpartition("/")
@@ -135,6 +146,21 @@ def _create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
         h5py.h5s.create_simple(layout.shape),
         properties,
     )
+
+
+def _filter_options(layout: ArrayLayout) -> tuple[int, ...]:
+    if layout.codec == "zstd":
+        return (ZSTD_LEVEL,)
+    itemsize, chunk_bytes = np.dtype(layout.dtype).itemsize, layout.chunk_rows * layout.row_bytes
+    return (
+        2,
+        2,
+        itemsize,
+        chunk_bytes,
+        LZ4_LEVEL,
+        BLOSC_BITSHUFFLE,
+        BLOSC_LZ4,
+    )  # versions of filter and format
 
 
 def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
@@ -162,7 +188,7 @@ def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
     return isinstance(node, h5py.Dataset)
 
 
-def _stored(value: Any) -> Any:
+def stored_attribute(value: Any) -> Any:
     """An attribute as HDF5 keeps it: lists and objects as JSON, texts with a fixed length, in ASCII."""
     if isinstance(value, bool | int):
         return np.bool_(value) if isinstance(value, bool) else value
@@ -179,10 +205,32 @@ def _attribute(value: Any) -> Any:
 
 
 def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:
+    if dataset.chunks:
+        return _open_packed(path, name, dataset, size)
     offset = dataset.id.get_offset()
-    if offset is None or dataset.chunks or not dataset.ndim or not dataset.shape[0]:
+    if offset is None or not dataset.ndim or not dataset.shape[0]:
         raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
     if offset + dataset.nbytes > size:
         raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
     extent = Extent(path, offset, 0, dataset.shape[0], size)
     return StoredArray(name, dataset.shape, dataset.dtype, [extent])
+
+
+def _open_packed(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:
+    chunk_rows, *rest = dataset.chunks
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    codec = next((codec for codec, number in FILTERS.items() if filters == [number]), None)
+    n_chunks = -(-dataset.shape[0] // chunk_rows)
+    if codec is None or tuple(rest) != dataset.shape[1:] or dataset.id.get_num_chunks() != n_chunks:
+        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+    index = np.empty((n_chunks, 2), np.int64)
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        index[chunk.chunk_offset[0] // chunk_rows] = chunk.byte_offset, chunk.size
+
+    dataset.id.chunk_iter(note)
+    if index.sum(axis=1).max() > size:
+        raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
+    extent = Extent(path, 0, 0, dataset.shape[0], size, index=index)
+    return PackedArray(name, dataset.shape, dataset.dtype, [extent], (chunk_rows, codec))

@@ -4,7 +4,7 @@ A block is what is written, synced and committed at once: one shard, that is one
 one run of rows of an HDF5 dataset. Arrays that the network fills (pooled features, maps, CAMs) share the
 blocks of their split, which are whole numbers of batches: an extraction that goes on after a block brings
 the same batches through the network as one that never stopped. Everything known beforehand (labels, the FC
-layer, checksums) is one block.
+layer, checksums) is one block. Of a lossy dtype's scales each row belongs to a block of maps, and is a block.
 """
 
 import math
@@ -12,20 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.schema import CHECKSUM, CLASSIFIER, STREAMED, split_arrays
+from store.schema import CHECKSUM, CLASSIFIER, SCALE, SCALED, STREAMED, ArraySpec, split_arrays
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
-BLOCK_BYTES = 32 * 1024**2  # of a split's widest array
+PACKED_CHUNK_BYTES = 16 * 1024  # the same before compression, for a chunk is decoded whole
+BLOCK_BYTES = 32 * 1024**2  # of a split's widest array, as it is computed
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Shape, dtype (numpy's name) and cut of one array; a block is a whole number of chunks."""
+    """Shape, dtype (numpy's name), cut and codec of one array; a block is a whole number of chunks."""
 
     shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
     block_rows: int
+    codec: str = "none"
 
     @property
     def row_bytes(self) -> int:
@@ -49,7 +51,11 @@ class ArrayLayout:
 
 
 def store_layout(
-    sizes: dict[str, dict[str, int]], n_classes: int, map_dtype: str, batch_size: int
+    sizes: dict[str, dict[str, int]],
+    n_classes: int,
+    map_dtype: str,
+    batch_size: int,
+    codec: str = "none",
 ) -> dict[str, ArrayLayout]:
     """The layout of every array of a store, by its path in the tree.
 
@@ -58,6 +64,7 @@ def store_layout(
         n_classes: K.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         batch_size: images that go through the network at a time.
+        codec: of the feature maps, a member of CODECS.
     """
     layouts = {}
     of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
@@ -65,26 +72,40 @@ def store_layout(
         layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)
     for split, lengths in sizes.items():
         specs = split_arrays(split, map_dtype)
-        shapes = {name: tuple(lengths[axis] for axis in spec.axes) for name, spec in specs.items()}
-        widest = max(math.prod(shapes[n][1:]) * np.dtype(specs[n].dtype).itemsize for n in specs)
-        batches = min(
-            max(1, BLOCK_BYTES // (widest * batch_size)), max(1, math.ceil(lengths["N"] / batch_size))
-        )
+        block_rows = _block_rows(specs, lengths, map_dtype, batch_size)
+        lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}
         for name, spec in specs.items():
-            layouts[f"{split}/{name}"] = (
-                _streamed(shapes[name], spec.dtype, batches * batch_size)
-                if name in STREAMED
-                else _whole(shapes[name], spec.dtype)
-            )
+            shape = tuple(lengths[axis] for axis in spec.axes)
+            if name in STREAMED:
+                of_maps = codec if name == "feature_map" else "none"
+                layouts[f"{split}/{name}"] = _streamed(shape, spec.dtype, block_rows, of_maps)
+            elif name == SCALE:
+                layouts[f"{split}/{name}"] = ArrayLayout(shape, spec.dtype, chunk_rows=1, block_rows=1)
+            else:
+                layouts[f"{split}/{name}"] = _whole(shape, spec.dtype)
     n_blocks = {path: layout.n_blocks for path, layout in layouts.items()} | {"metadata": 1}
     return layouts | {f"{CHECKSUM}/{path}": _whole((n,), "uint32") for path, n in n_blocks.items()}
+
+
+def _block_rows(specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_size: int) -> int:
+    """Rows of a block of a split: whole batches, as many as BLOCK_BYTES hold of its widest array."""
+    widest = 0
+    for name in STREAMED:
+        if name in specs:
+            size = (
+                4 if name == "feature_map" and map_dtype in SCALED else np.dtype(specs[name].dtype).itemsize
+            )
+            widest = max(widest, size * math.prod(lengths[axis] for axis in specs[name].axes[1:]))
+    batches = min(BLOCK_BYTES // (widest * batch_size), math.ceil(lengths["N"] / batch_size))
+    return max(1, batches) * batch_size
 
 
 def _whole(shape: tuple[int, ...], dtype: str) -> ArrayLayout:
     return ArrayLayout(shape, dtype, chunk_rows=shape[0], block_rows=shape[0])
 
 
-def _streamed(shape: tuple[int, ...], dtype: str, block_rows: int) -> ArrayLayout:
-    fitting = max(1, CHUNK_BYTES // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
+def _streamed(shape: tuple[int, ...], dtype: str, block_rows: int, codec: str) -> ArrayLayout:
+    chunk_bytes = CHUNK_BYTES if codec == "none" else PACKED_CHUNK_BYTES
+    fitting = max(1, chunk_bytes // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
     chunk_rows = max(rows for rows in range(1, min(fitting, block_rows) + 1) if block_rows % rows == 0)
-    return ArrayLayout(shape, dtype, chunk_rows, block_rows)
+    return ArrayLayout(shape, dtype, chunk_rows, block_rows, codec)

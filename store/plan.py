@@ -13,6 +13,7 @@ class StorePlan:
 
     Attributes:
         layouts: of every array, by its path.
+        map_dtype: of the feature maps, a member of MAP_DTYPES.
         class_names: K names.
         provenance: what makes it, JSON alone.
         identity: the part of provenance that decides what the rows will be. A store begun with another
@@ -20,6 +21,7 @@ class StorePlan:
     """
 
     layouts: dict[str, ArrayLayout]
+    map_dtype: str
     class_names: list[str]
     provenance: dict[str, Any]
     identity: dict[str, Any]
@@ -32,6 +34,7 @@ class StorePlan:
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "class_names": self.class_names,
+            "map_dtype": self.map_dtype,
             "block_rows": {split: self.layouts[f"{split}/pooled"].block_rows for split in splits},
             "provenance": self.provenance | {"identity": self.identity},
         }

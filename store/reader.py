@@ -1,5 +1,6 @@
 """Reading a store: refuses what is incomplete or foreign, and gives arrays by name."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
+from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,
     FORMAT,
     MAP_DTYPES,
+    SCALE,
+    SCALED,
     SCHEMA_VERSION,
     SPLITS,
     STREAMED,
@@ -44,6 +48,7 @@ class FeatureStore:
         path: where it lies.
         class_names: K names.
         provenance: what made it.
+        map_dtype: of the feature maps, a member of MAP_DTYPES.
         attributes: the root's, as written.
         arrays: all of them, by their path in the tree.
 
@@ -75,6 +80,12 @@ class FeatureStore:
             raise StoreError(f"{path}: class_names is no list of two names or more; extract again")
         if not isinstance(self.provenance, dict):
             raise StoreError(f"{path}: provenance does not say what made it; extract again")
+        self.map_dtype: str = attributes.get("map_dtype")
+        if self.map_dtype not in MAP_DTYPES:
+            raise StoreError(
+                f"{path}: feature maps of dtype {self.map_dtype!r}, expected one of {', '.join(MAP_DTYPES)}; "
+                "extract again"
+            )
         self._check_shapes()
 
     @property
@@ -87,9 +98,9 @@ class FeatureStore:
         lengths = {"K": len(self.class_names)}
         self._fit("classifier", CLASSIFIER, lengths)
         for split in self.splits:
-            found = self._array("train/feature_map").dtype.name if split == "train" else MAP_DTYPES[0]
             lengths.pop("N", None)
-            self._fit(split, split_arrays(split, found if found in MAP_DTYPES else MAP_DTYPES[0]), lengths)
+            lengths.pop("n", None)
+            self._fit(split, split_arrays(split, self.map_dtype), lengths)
 
     def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
         for name, spec in specs.items():
@@ -145,6 +156,8 @@ class FeatureStore:
     def block_rows(self, name: str) -> int:
         """Rows of an array that were written, and have a checksum, together."""
         split, _, leaf = name.rpartition("/")
+        if leaf == SCALE:
+            return 1
         return self.attributes["block_rows"][split] if leaf in STREAMED else self.arrays[name].shape[0]
 
     @property
@@ -154,16 +167,36 @@ class FeatureStore:
 
     @property
     def map_bytes(self) -> int:
-        """Bytes that the train split's feature maps take in memory."""
-        return self._array("train/feature_map").n_bytes
+        """Bytes that the train split's feature maps take in memory, decoded."""
+        return math.prod(self.map_shape) * computing_dtype(self.map_dtype).itemsize
 
     def read_feature_map(self) -> np.ndarray:
-        """All feature maps of the train split, (N, H, W, C), in the store's dtype."""
-        return self._read("train/feature_map")
+        """All feature maps of the train split, (N, H, W, C), in `computing_dtype`; bfloat16 is ml_dtypes'."""
+        if self.map_dtype not in SCALED:
+            return self.decoded(self._read("train/feature_map"), 0)
+        maps = np.empty(self.map_shape, computing_dtype(self.map_dtype))
+        rows = self.block_rows("train/feature_map")
+        for start in range(0, len(maps), rows):
+            codes = self._read("train/feature_map", start, min(start + rows, len(maps)))
+            maps[start : start + rows] = self.decoded(codes, start)
+        return maps
 
-    def _read(self, name: str) -> np.ndarray:
+    def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:
+        """Feature maps of the rows from `start` on, (B, H, W, C), from their codes as stored."""
+        scale = None
+        if self.map_dtype in SCALED:
+            rows = np.arange(start, start + len(codes))
+            scale = self.scale[rows // self.block_rows("train/feature_map")]
+        return decode(codes, self.map_dtype, scale, dtype or computing_dtype(self.map_dtype))
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """Scales of a lossy dtype, (blocks, C) float32."""
+        return self._read(f"train/{SCALE}")
+
+    def _read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         try:
-            return self._array(name).read()
+            return self._array(name).read(start, stop)
         except StoreError as error:
             raise StoreError(f"{self.path}: {name} is damaged ({error}); extract again") from error
 

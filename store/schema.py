@@ -9,7 +9,9 @@ from dataclasses import dataclass
 FORMAT = "tailcache-feature-store"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
-MAP_DTYPES = ("float16", "float32")
+MAP_DTYPES = ("float16", "float32", "bfloat16", "int8", "float8_e4m3")
+SCALED = ("int8", "float8_e4m3")  # lossy: codes times a scale for each channel of a block
+STORED_AS = {"bfloat16": "uint16", "float8_e4m3": "uint8"}  # bits, of dtypes that numpy does not know
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ TRAIN_ONLY = {
     "feature_map": ArraySpec("NHWC", "float16"),  # channels last: a drawn vector is contiguous
     "cam": ArraySpec("NHW", "float16"),
 }
-
+SCALE = "feature_map_scale"  # (n, C): a row for each of the n blocks of feature maps
 
 CHECKSUM = "checksum"  # group of a uint32 for every block of every array, and one for the metadata
 STREAMED = ("pooled", "feature_map", "cam")  # what the network fills, block by block
@@ -41,4 +43,7 @@ def split_arrays(split: str, map_dtype: str) -> dict[str, ArraySpec]:
     """The arrays of one split, by name; `map_dtype` is a member of MAP_DTYPES."""
     if split != "train":
         return EVERY_SPLIT
-    return EVERY_SPLIT | TRAIN_ONLY | {"feature_map": ArraySpec("NHWC", map_dtype)}
+    arrays = (
+        EVERY_SPLIT | TRAIN_ONLY | {"feature_map": ArraySpec("NHWC", STORED_AS.get(map_dtype, map_dtype))}
+    )
+    return arrays | {SCALE: ArraySpec("nC", "float32")} if map_dtype in SCALED else arrays

@@ -75,7 +75,8 @@ def read_begun(folder: Path) -> dict[str, Any] | None:
 
 
 def _published(path: Path) -> bool:
-    return path.exists() and not (unfinished_folder(path) / Path(os.path.realpath(path)).name).exists()
+    tree = unfinished_folder(path) / Path(os.path.realpath(path)).name
+    return path.exists() and not tree.exists() and not tree.with_name(f"{tree.name}.parts").exists()
 
 
 def replaces_store(begun: dict[str, Any] | None) -> bool:
@@ -87,7 +88,9 @@ def discard(folder: Path) -> None:
     if not folder.exists():
         return
     cut_short = (file.name for file in folder.glob(f".*{UNFINISHED}*"))
-    ours = ("begun.json", "commits.jsonl", "lock", "replaced", folder.name.removesuffix(".unfinished"))
+    name = folder.name.removesuffix(".unfinished")
+    trees = (name, f"{name}.parts", f"{name}.assembling")
+    ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
     if found := foreign_names(folder, (*ours, *cut_short)):
         raise StoreError(f"{folder}: is in the way of the store (it {found}); move it elsewhere")
     with sole_writer(folder / "lock"):

@@ -13,11 +13,12 @@ from store.checksum import crc32c, metadata_checksum
 from store.errors import StoreError
 from store.extents import StoredArray
 from store.layout import ArrayLayout
+from store.map_dtypes import OF_SCALE, RELATIVE
 from store.reader import FeatureStore
-from store.schema import CHECKSUM
+from store.schema import CHECKSUM, SCALED
 
-FLOAT16_ROUNDING = 2.0**-11  # relative, to nearest
-FLOAT32_SUMMING = 1e-5  # relative to the sum of magnitudes, whatever the order of summation
+CAM_ROUNDING = 2.0**-11  # of float16, relative, to nearest
+SUMMING = 1e-5  # of float32: relative to the sum of magnitudes, whatever the order of summation
 
 
 @dataclass(frozen=True)
@@ -128,31 +129,40 @@ def _map_faults(
     block: tuple[int, int],
 ) -> Iterator[Fault]:
     rows = f"rows {block[0]} to {block[1] - 1}"
-    rounding = FLOAT16_ROUNDING if arrays["feature_map"].dtype == np.float16 else FLOAT32_SUMMING
-    maps, cam = (arrays[name].read(*block).astype(np.float32) for name in ("feature_map", "cam"))
+    maps = store.decoded(arrays["feature_map"].read(*block), block[0], np.dtype(np.float32))
+    cam = arrays["cam"].read(*block).astype(np.float32)
     for name, values in {"feature_map": maps, "cam": cam}.items():
         if not np.isfinite(values).all():
             yield Fault(f"train/{name}", f"{rows} hold NaN or infinite values")
             return
-    magnitude = np.abs(maps).mean((1, 2))
-    if (np.abs(maps.mean((1, 2)) - pooled) > 2 * rounding * magnitude + 1e-6).any():
+    error = _rounding_errors(store, maps, block[0])
+    if (np.abs(maps.mean((1, 2)) - pooled) > 2 * error.mean((1, 2)) + 1e-6).any():
         yield Fault("train/pooled", f"{rows} are not the means of their feature maps")
     low, high = cam.min((1, 2)), cam.max((1, 2))
     if not (((low == 0) & (high == 1)) | ((low == 0) & (high == 0))).all():
         yield Fault("train/cam", f"{rows} do not span 0 to 1")
-    expected, tolerance = _cams(maps, store.classifier[0][label], rounding)
+    expected, tolerance = _cams(maps, store.classifier[0][label], error)
     constant = high == 0
     wrong = np.abs(cam - expected) > tolerance
     if wrong[~constant].any() or (tolerance[constant] < 1).any():
         yield Fault("train/cam", f"{rows} are not the class activation maps of their feature maps")
 
 
-def _cams(maps: np.ndarray, weight: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
-    """CAMs (paper, eq. 1) from (B, H, W, C) maps and (B, C) weights, and how far rounding can move them."""
+def _rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.ndarray:
+    """How far each value (B, H, W, C) can be from the one computed, by its dtype and float32's sums."""
+    error = np.abs(maps) * (RELATIVE[store.map_dtype] + SUMMING)
+    if store.map_dtype in SCALED:
+        rows = np.arange(start, start + len(maps)) // store.block_rows("train/feature_map")
+        error += OF_SCALE[store.map_dtype] * store.scale[rows][:, None, None, :]
+    return error
+
+
+def _cams(maps: np.ndarray, weight: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CAMs (paper, eq. 1) from (B, H, W, C) maps and (B, C) weights, and how far errors can move them."""
     raw = np.einsum("bhwc,bc->bhw", maps, weight)
-    error = (2 * rounding) * np.einsum("bhwc,bc->bhw", np.abs(maps), np.abs(weight)).max((1, 2))
+    error = 2 * np.einsum("bhwc,bc->bhw", error, np.abs(weight)).max((1, 2))
     low, span = raw.min((1, 2)), np.ptp(raw, (1, 2))
     safe = np.where(span > 0, span, 1)
     expected = (raw - low[:, None, None]) / safe[:, None, None]
-    tolerance = np.where(span > 0, 3 * error / safe, 1) + 2 * FLOAT16_ROUNDING
+    tolerance = np.where(span > 0, 3 * error / safe, 1) + 2 * CAM_ROUNDING
     return expected, np.broadcast_to(tolerance[:, None, None], raw.shape)

@@ -22,8 +22,9 @@ from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit, CommitLog, sole_writer
 from store.container import container
 from store.errors import StoreError
+from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
-from store.schema import CHECKSUM
+from store.schema import CHECKSUM, SCALE
 from store.unfinished import (
     check_writable,
     discard,
@@ -72,10 +73,12 @@ class StoreWriter:
     Attributes:
         n_resumed: blocks that an earlier attempt wrote.
         has_rows: whether anything is on the disk that computing was needed for.
+        map_dtype: of the feature maps, a member of MAP_DTYPES.
     """
 
     def __init__(self, path: Path, plan: StorePlan, begun: dict[str, Any] | None, replaces: bool):
         self._path, self._plan, self._folder = path, plan, unfinished_folder(path)
+        self.map_dtype = plan.map_dtype
         state = begun["state"] if begun else {}
         self._container = container(self._folder / path.name, plan.layouts, state)
         if begun is None:
@@ -103,10 +106,6 @@ class StoreWriter:
         """Whether a block that the network filled was committed."""
         return any(commit.group != KNOWN for commit in self._log.commits)
 
-    def dtype(self, path: str) -> str:
-        """An array's dtype, numpy's name."""
-        return self._plan.layouts[path].dtype
-
     def write_known(self, arrays: dict[str, np.ndarray]) -> None:
         """Write the arrays known beforehand, by path; those of an earlier attempt stay."""
         if (KNOWN, 0) not in self._committed:
@@ -131,7 +130,7 @@ class StoreWriter:
         begin, end = first.block(block)
         if start == begin:
             self._buffer = {
-                name: np.empty((end - begin, *value.shape[1:]), self._plan.layouts[f"{split}/{name}"].dtype)
+                name: np.empty((end - begin, *value.shape[1:]), self._buffer_dtype(f"{split}/{name}"))
                 for name, value in rows.items()
             }
         n_rows = len(rows["pooled"])
@@ -140,6 +139,11 @@ class StoreWriter:
         if start + n_rows == end:
             self._submit(split, block, {f"{split}/{name}": value for name, value in self._buffer.items()})
             self._buffer = {}
+
+    def _buffer_dtype(self, path: str) -> np.dtype:
+        if path == "train/feature_map":
+            return buffer_dtype(self.map_dtype)
+        return np.dtype(self._plan.layouts[path].dtype)
 
     def finish(self) -> None:
         """Wait for the disk, add the checksums, set `complete`, and give the store its name.
@@ -164,6 +168,10 @@ class StoreWriter:
         self._wait(IN_FLIGHT)
 
     def _commit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
+        if "train/feature_map" in arrays:
+            codes, scale = encode(arrays["train/feature_map"], self.map_dtype)
+            arrays["train/feature_map"] = codes
+            arrays |= {} if scale is None else {f"train/{SCALE}": scale}
         for path, rows in arrays.items():
             self._container.write_block(path, block, rows)
         self._log.append(Commit(group, block, {path: crc32c(rows) for path, rows in arrays.items()}))

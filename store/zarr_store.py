@@ -1,25 +1,27 @@
 """The zarr v3 container: metadata by zarr-python, shards written and found by ourselves.
 
-Nothing is compressed, so a shard is its rows, as they are in memory, followed by an index of its chunks.
-zarr-python would write a shard without syncing it, and decodes whole chunks where single rows are asked for.
+An uncompressed shard is its rows, as they are in memory, followed by an index of its chunks. zarr-python
+would write a shard without syncing it, and decodes whole chunks where single rows are asked for.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
 
-from store.atomic import sync_folder, whole_file, write_json
-from store.checksum import crc32c
+from store.atomic import sync_folder, write_json
+from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
 from store.extents import Extent, StoredArray
 from store.layout import ArrayLayout
+from store.packed import PackedArray
+from store.shard import index_bytes, raw_shard, write_shard
 
+MOST_SHARDS = 1_000_000  # of one array, 32 TiB: more are a sign of damage
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what zarr raises for bad metadata
-ABSENT = 2**64 - 1  # a chunk that a shard does not hold, beyond the array's end
 
 
 class ZarrContainer:
@@ -39,19 +41,14 @@ class ZarrContainer:
                 dtype=layout.dtype,
                 chunks=(layout.chunk_rows, *inner),
                 shards=(layout.block_rows, *inner),
-                compressors=None,
+                compressors=_compressor(layout),
                 fill_value=0,
             )
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one shard, whole or not at all, and leave it on the disk."""
         layout = self.layouts[name]
-        padding = -len(rows) % layout.chunk_rows * layout.row_bytes
-        shard = self.path / _shard(name, layout, index)
-        with whole_file(shard) as unfinished, unfinished.open("wb") as file:
-            file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-            file.write(bytes(padding))
-            file.write(_index(layout, math.ceil(len(rows) / layout.chunk_rows)))
+        write_shard(self.path / _shard(name, layout, index), layout, rows)
 
     def finish(self) -> None:
         """Sync the folders, then set `complete`."""
@@ -63,18 +60,27 @@ class ZarrContainer:
         write_json(root, content)
 
 
+def _compressor(layout: ArrayLayout) -> ZstdCodec | BloscCodec | None:
+    if layout.codec == "lz4":
+        itemsize = np.dtype(layout.dtype).itemsize
+        return BloscCodec(cname="lz4", clevel=LZ4_LEVEL, shuffle="bitshuffle", typesize=itemsize)
+    return ZstdCodec(level=ZSTD_LEVEL) if layout.codec == "zstd" else None
+
+
+def _codec(array: zarr.Array) -> str | None:
+    """The codec of a zarr array, None for one that we do not write."""
+    match array.compressors:
+        case ():
+            return "none"
+        case (ZstdCodec(),):
+            return "zstd"
+        case (BloscCodec() as blosc,) if blosc.cname.value == "lz4":
+            return "lz4"
+    return None
+
+
 def _shard(name: str, layout: ArrayLayout, index: int) -> Path:
     return Path(name, "c", str(index), *"0" * (len(layout.shape) - 1))
-
-
-def _index(layout: ArrayLayout, n_chunks: int) -> bytes:
-    """Offset and size of every chunk of a shard that holds its first `n_chunks`, and a CRC-32C."""
-    index = np.full((layout.block_rows // layout.chunk_rows, 2), ABSENT, "<u8")
-    chunk_bytes = layout.chunk_rows * layout.row_bytes
-    index[:n_chunks, 0] = np.arange(n_chunks) * chunk_bytes
-    index[:n_chunks, 1] = chunk_bytes
-    content = index.tobytes()
-    return content + crc32c(content).to_bytes(4, "little")
 
 
 def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
@@ -111,14 +117,26 @@ def _open_array(root: zarr.Group, path: Path, name: str) -> StoredArray:
             f"{path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
         ) from error
     inner = array.shape[1:]
-    if array.compressors or shards is None or not (shards[1:] == chunks[1:] == inner) or not array.shape[0]:
+    codec = _codec(array)
+    if codec is None or shards is None or not (shards[1:] == chunks[1:] == inner) or not array.shape[0]:
         raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
-    layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0])
-    extents = []
-    for index in range(layout.n_blocks):
-        start, stop = layout.block(index)
-        n_chunks = math.ceil((stop - start) / layout.chunk_rows)
-        tail = _index(layout, n_chunks)
-        size = n_chunks * layout.chunk_rows * layout.row_bytes + len(tail)
-        extents.append(Extent(path / _shard(name, layout, index), 0, start, stop, size, tail))
-    return StoredArray(name, array.shape, array.dtype, extents)
+    layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0], codec)
+    if layout.n_blocks > MOST_SHARDS:
+        raise StoreError(
+            f"{path}: metadata of {name} are damaged ({layout.n_blocks:,} shards); extract again"
+        )
+    if codec == "none":
+        extents = [_raw_extent(path, name, layout, index) for index in range(layout.n_blocks)]
+        return StoredArray(name, array.shape, array.dtype, extents)
+    size = index_bytes(layout)
+    extents = [
+        Extent(path / _shard(name, layout, i), 0, *layout.block(i), None, index_bytes=size)
+        for i in range(layout.n_blocks)
+    ]
+    return PackedArray(name, array.shape, array.dtype, extents, (layout.chunk_rows, codec))
+
+
+def _raw_extent(path: Path, name: str, layout: ArrayLayout, index: int) -> Extent:
+    start, stop = layout.block(index)
+    size, tail = raw_shard(layout, stop - start)
+    return Extent(path / _shard(name, layout, index), 0, start, stop, size, tail)

@@ -37,7 +37,7 @@ def phase1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def feature_store(phase1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store extracted with `phase1`, maps in float32 so that equalities are tight."""
     path = tmp_path_factory.mktemp("store") / "feats.zarr"
-    extract(ExtractConfig(str(phase1), str(path), map_dtype="float32", device="cpu"), QUIET)
+    extract(ExtractConfig(str(phase1), str(path), dtype="float32", device="cpu"), QUIET)
     return path
 
 

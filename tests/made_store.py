@@ -17,17 +17,20 @@ SIZES = {
     "test": {"N": 20, "H": 3, "W": 3, "C": 6},
 }
 CLASSES = ["a", "b", "c"]
+CODEC = "none"  # of made stores; tests set another
 
 
-def made_layouts(sizes=SIZES) -> dict[str, ArrayLayout]:
+def made_layouts(sizes=SIZES, dtype: str = "float16", codec: str = "none") -> dict[str, ArrayLayout]:
     """The layout of a made store; `store.layout.BLOCK_BYTES` decides how many blocks there are."""
-    return store_layout(sizes, len(CLASSES), "float16", BATCH)
+    return store_layout(sizes, len(CLASSES), dtype, BATCH, codec)
 
 
-def made_plan(sizes=SIZES, **identity: object) -> StorePlan:
+def made_plan(sizes=SIZES, dtype: str = "float16", **identity: object) -> StorePlan:
     """The plan of a made store."""
     made = {"checkpoint": {"sha256": "0", "path": "c.pt", "relative_path": "c.pt"}, "note": "é"}
-    return StorePlan(made_layouts(sizes), CLASSES, made, {"precision": "fp32"} | identity)
+    return StorePlan(
+        made_layouts(sizes, dtype, CODEC), dtype, CLASSES, made, {"precision": "fp32"} | identity
+    )
 
 
 def made_rows(sizes=SIZES) -> dict[str, np.ndarray]:
@@ -62,6 +65,13 @@ def fill(writer: StoreWriter, rows: dict[str, np.ndarray]) -> None:
             for start in range(begin, end, BATCH):
                 stop = min(start + BATCH, end)
                 writer.write(split, start, {name: rows[f"{split}/{name}"][start:stop] for name in names})
+
+
+def write_made(path: Path, plan: StorePlan, rows: dict[str, np.ndarray]) -> None:
+    """Write a store of given rows."""
+    with write_store(path, plan, resume=False, overwrite=False) as writer:
+        fill(writer, rows)
+        writer.finish()
 
 
 def make_store(path: Path, resume: bool = False, overwrite: bool = False, **identity: object) -> None:

@@ -167,7 +167,7 @@ def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
         ("--store feats", ["feats: unknown container '(no suffix)'", "ending in .zarr"]),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
         ("--workers -1", ["--workers -1: must be 0 or more"]),
-        ("--map-dtype float8", ["--map-dtype", "'float8' is not one of", "'float16'"]),
+        ("--dtype float8", ["--dtype", "'float8' is not one of", "'float16'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
         ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
     ],

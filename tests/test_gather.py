@@ -57,7 +57,7 @@ def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
 
 
 def test_more_neighbours_than_one_call_takes(stored, monkeypatch):
-    monkeypatch.setattr("store.gather.MOST_TARGETS", 5)
+    monkeypatch.setattr("store.extents.MOST_TARGETS", 5)
     rows = np.random.default_rng(1).permutation(44)
     np.testing.assert_array_equal(gather(stored.arrays["train/feature_map"], rows), MAPS[rows])
 

@@ -21,9 +21,10 @@ def faults(path: Path) -> list[str]:
     return [str(fault) for fault in verify(FeatureStore(path), QUIET)]
 
 
-@pytest.fixture(params=[".zarr", ".h5"])
+@pytest.fixture(params=[".zarr", ".h5", "packed.zarr", "packed.h5"])
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("made_store.CODEC", "zstd" if "packed" in request.param else "none")
     return tmp_path / f"s{request.param}"
 
 

@@ -1,0 +1,78 @@
+"""The HDF5 container of compressed maps, which cannot be laid out beforehand: blocks, then one file.
+
+Until all are there, each block is a file of its own, in the form of a zarr shard. The store is put together
+of them under a name of passage, marked complete once all of it is on the disk, and then given its name;
+should that be cut short, it is begun anew. For a moment the disk holds every row twice.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from store.hdf5_store import LIBVER, create_dataset, create_file, stored_attribute
+from store.layout import ArrayLayout
+from store.shard import index_bytes, parse_index, write_shard
+
+
+class PackedHdf5Container:
+    """A compressed HDF5 store that is being written; its attributes are its state."""
+
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
+        self.path, self.layouts, self.state = path, layouts, state
+        self._parts = path.with_name(f"{path.name}.parts")
+
+    def create(self, attributes: dict[str, Any]) -> None:
+        """Make the folder of the blocks."""
+        self._parts.mkdir()
+        self.state |= {"attributes": attributes}
+
+    def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
+        """Write one block to a file of its own, and leave it on the disk."""
+        write_shard(self._part(name, index), self.layouts[name], rows)
+
+    def finish(self) -> None:
+        """Put the store together, then set `complete`."""
+        if not self.path.exists():
+            passage = self.path.with_name(f"{self.path.name}.assembling")
+            self._assemble(passage)
+            _sync(passage)
+            with h5py.File(passage, "r+", libver=LIBVER) as file:
+                file.attrs.modify("complete", np.bool_(True))
+            _sync(passage)
+            os.replace(passage, self.path)
+        shutil.rmtree(self._parts)
+
+    def _part(self, name: str, index: int) -> Path:
+        return self._parts / name.replace("/", ".") / str(index)
+
+    def _assemble(self, passage: Path) -> None:
+        with create_file(passage) as file:
+            for name, value in (self.state["attributes"] | {"complete": False}).items():
+                file.attrs[name] = stored_attribute(value)
+            for name, layout in self.layouts.items():
+                create_dataset(file, name, layout)
+                for index in range(layout.n_blocks):
+                    self._copy(file[name], layout, index)
+
+    def _copy(self, dataset: h5py.Dataset, layout: ArrayLayout, index: int) -> None:
+        """Bring one block into the file."""
+        start, stop = layout.block(index)
+        content = self._part(dataset.name[1:], index).read_bytes()
+        if layout.codec == "none":
+            rows = np.frombuffer(
+                content, layout.dtype, (stop - start) * layout.row_bytes // dataset.dtype.itemsize
+            )
+            dataset[start:stop] = rows.reshape(-1, *layout.shape[1:])
+            return
+        for i, (offset, size) in enumerate(parse_index(content[-index_bytes(layout) :]).tolist()):
+            corner = (start + i * layout.chunk_rows, *(0 for _ in layout.shape[1:]))
+            dataset.id.write_direct_chunk(corner, content[offset : offset + size])
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
