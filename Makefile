@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results clean
+.PHONY: demo test lint format mutants results bench-store bench-extract clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -26,6 +26,12 @@ mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, a fe
 
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
 	benchmarks/cifar10_lt.sh "$(DATA)"
+
+bench-store: $(INSTALLED)  ## reading and writing beside a raw file and other readers, a minute or two, 4 GB of disk
+	$(RUN)/python benchmarks/bench_store.py
+
+bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, a minute or two
+	$(RUN)/python benchmarks/bench_extract.py
 
 # The stamp is written last, so an interrupted installation is begun again.
 $(INSTALLED): setup.cfg pyproject.toml

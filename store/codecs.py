@@ -22,7 +22,7 @@ def compress(codec: str, chunk: np.ndarray) -> bytes:
     return Blosc("lz4", clevel=LZ4_LEVEL, shuffle=BITSHUFFLE).encode(chunk)
 
 
-def decompress(codec: str, content: bytes, chunk: np.ndarray) -> None:
+def decompress(codec: str, content: np.ndarray, chunk: np.ndarray) -> None:
     """Fill a chunk from what `compress` gave.
 
     Raises:

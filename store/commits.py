@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 
 from store.checksum import crc32c
 from store.errors import StoreError
@@ -29,6 +30,7 @@ class CommitLog:
 
     def __init__(self, path: Path):
         self.path = path
+        self._lock = Lock()
         self.commits = list(self._read())
 
     def _read(self) -> Iterator[Commit]:
@@ -45,10 +47,10 @@ class CommitLog:
     def append(self, commit: Commit) -> None:
         """Record that a block lies on the disk."""
         content = json.dumps(asdict(commit)).encode()
-        with self.path.open("ab", buffering=0) as file:
+        with self._lock, self.path.open("ab", buffering=0) as file:
             file.write(content + b" %08x\n" % crc32c(content))
             os.fsync(file.fileno())
-        self.commits.append(commit)
+            self.commits.append(commit)
 
 
 @contextmanager

@@ -1,20 +1,29 @@
-"""Where an array's rows lie: runs of raw rows in files, read without a container's library."""
+"""Where an array's rows lie: runs of raw rows in files, read without a container's library.
 
+For gathers, files are mapped into memory: copying from a map is faster than system calls that copy the same
+pages. What a map shows is the page cache, which the kernel takes back as it likes. A complete store never
+changes, so no map can lose its file's end.
+"""
+
+import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 
 from store.errors import StoreError
 
-OPEN_FILES = 256  # at most, of one array
-MOST_TARGETS = 1024  # of one scattering read (POSIX's IOV_MAX on Linux)
+MAPPED_FILES = 256  # at most, of one array, for each takes a file descriptor
+READ_BYTES = 2 * 1024**2  # that one thread copies before another may take over
+LARGE_ROW = 16 * 1024  # bytes: smaller rows are copied together
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,7 @@ class Extent:
 
 
 class StoredArray:
-    """One array of a store, read-only; its files are opened, and proved whole, at their first use.
-
-    Every read is a `preadv` into memory of the caller's, without a position that threads would share.
+    """One array of a store, read-only; its files are mapped, and proved whole, at their first use.
 
     Attributes:
         name: its path in the store's tree.
@@ -57,7 +64,7 @@ class StoredArray:
         self.name, self.shape, self.dtype, self.extents = name, shape, dtype, extents
         self.row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
         self.block_rows = extents[0].stop
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._files: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = Lock()
         self._process = os.getpid()
 
@@ -67,14 +74,22 @@ class StoredArray:
         return self.shape[0] * self.row_bytes
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop`, all by default."""
+        """Rows `start` to `stop`, all by default, without maps: a bad disk is an error, not a signal.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
         stop = self.shape[0] if stop is None else stop
-        rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        target = memoryview(rows.reshape(-1).view(np.uint8))
-        for first, last in self.runs(start, stop):
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        target = memoryview(out.reshape(-1).view(np.uint8))
+        for extent in self.extents[start // self.block_rows : -(-stop // self.block_rows)]:
+            first, last = max(start, extent.start), min(stop, extent.stop)
             part = target[(first - start) * self.row_bytes : (last - start) * self.row_bytes]
-            self.read_into(first, [part])
-        return rows
+            with _open_whole(extent) as file:
+                file.seek(extent.offset + (first - extent.start) * self.row_bytes)
+                if file.readinto(part) != len(part):
+                    raise StoreError(f"{extent.path}: ends too early")
+        return out
 
     def reads(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
         """The reads, in storage order, that put each row at its place.
@@ -84,115 +99,69 @@ class StoredArray:
             places: (R,) where in `out` each belongs.
             out: C-contiguous, of the array's dtype.
         """
-        target = memoryview(out.reshape(-1).view(np.uint8)) if out.size else memoryview(b"")
-        new_run = (np.diff(rows) != 1) | (np.diff(rows // self.block_rows) != 0)
-        cuts = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(rows)] if len(rows) else []
-        for begin, end in pairwise(cuts):
-            for start in range(begin, end, MOST_TARGETS):
-                targets = _targets(places[start : min(start + MOST_TARGETS, end)], self.row_bytes, target)
-                yield partial(self.read_into, int(rows[start]), targets)
+        if not len(rows):
+            return
+        target = out.reshape(-1).view(np.uint8).reshape(len(out), self.row_bytes)
+        block = rows // self.block_rows
+        at_most = max(1, READ_BYTES // self.row_bytes)
+        files = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(rows)]
+        for first, last in pairwise(files):
+            index = int(block[first])
+            for start in range(first, last, at_most):
+                part = slice(start, min(start + at_most, last))
+                yield partial(self._copy, index, rows[part], places[part], target)
 
-    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The run of rows cut where a file ends."""
-        while start < stop:
-            end = min(stop, (start // self.block_rows + 1) * self.block_rows)
-            yield start, end
-            start = end
+    def _copy(self, index: int, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None:
+        """Copy rows of one file to their places."""
+        source, origin, n_rows = self._rows(index), self.extents[index].start, len(rows)
+        first, place = int(rows[0]) - origin, int(places[0])
+        if rows[-1] - rows[0] == n_rows - 1 and (np.diff(places) == 1).all():  # neighbours here and there
+            target[place : place + n_rows] = source[first : first + n_rows]
+        elif self.row_bytes >= LARGE_ROW:
+            for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+                target[place] = source[row - origin]
+        else:
+            target[places] = source[rows - origin]
 
-    def read_into(self, start: int, targets: list[memoryview]) -> None:
-        """Fill each target in turn with the rows that begin at `start`; none crosses a file's end.
-
-        Raises:
-            StoreError: the file is missing or damaged, or the array was opened in another process.
-        """
-        index = start // self.block_rows
+    def _rows(self, index: int) -> np.ndarray:
+        """The rows of one file (n, row_bytes) uint8, mapped."""
         extent = self.extents[index]
-        offset = extent.offset + (start - extent.start) * self.row_bytes
-        wanted = sum(len(target) for target in targets)
-        with self._opened(index) as file:
-            n_read = os.preadv(file, targets, offset)
-            if n_read != wanted:  # beyond 2 GiB a call reads less than asked for
-                _read_rest(file, targets, offset, n_read, extent.path)
+        n_bytes = (extent.stop - extent.start) * self.row_bytes
+        content = self._mapped(index)[extent.offset : extent.offset + n_bytes]
+        return content.reshape(-1, self.row_bytes)
 
-    def _opened(self, index: int) -> "_Borrowed":
+    def _mapped(self, index: int) -> np.ndarray:
+        """The bytes of a file; they stay mapped as long as somebody holds them."""
         if os.getpid() != self._process:
             raise StoreError(f"{self.name}: was opened before this process was forked; open the store in it")
         with self._lock:
-            file = self._files.pop(index, None)
-        return _Borrowed(_open_whole(self.extents[index]) if file is None else file, index, self._give_back)
-
-    def _give_back(self, index: int, file: int) -> None:
-        with self._lock:
-            surplus = [file] if index in self._files else []
-            self._files.setdefault(index, file)
-            if len(self._files) > OPEN_FILES:
-                surplus.append(self._files.popitem(last=False)[1])
-        for unused in surplus:
-            os.close(unused)
-
-    def __del__(self):
-        for file in getattr(self, "_files", {}).values():
-            os.close(file)
+            if index not in self._files:
+                self._files[index] = np.frombuffer(_map_whole(self.extents[index]), np.uint8)
+                if len(self._files) > MAPPED_FILES:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(index)
+            return self._files[index]
 
 
-@dataclass
-class _Borrowed:
-    """A file that nobody else uses or closes meanwhile."""
-
-    file: int
-    index: int
-    give_back: Callable[[int, int], None]
-
-    def __enter__(self) -> int:
-        return self.file
-
-    def __exit__(self, *_: object) -> None:
-        self.give_back(self.index, self.file)
-
-
-def _open_whole(extent: Extent) -> int:
+@contextmanager
+def _open_whole(extent: Extent) -> Iterator[BinaryIO]:
+    """A file that has the size it should, and the end."""
     try:
-        file = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
+        file = extent.path.open("rb", buffering=0)
     except FileNotFoundError as error:
         raise StoreError(f"{extent.path}: is missing") from error
-    size = os.fstat(file).st_size
-    if extent.file_bytes not in (size, None):
-        os.close(file)
-        raise StoreError(f"{extent.path}: has {size:,} bytes, expected {extent.file_bytes:,}")
-    if extent.tail is not None and os.pread(file, len(extent.tail), size - len(extent.tail)) != extent.tail:
-        os.close(file)
-        raise StoreError(f"{extent.path}: its index of chunks is damaged")
-    return file
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        least = max(1, extent.index_bytes) if extent.file_bytes is None else extent.file_bytes
+        if size < least or extent.file_bytes not in (size, None):
+            raise StoreError(f"{extent.path}: has {size:,} bytes, expected {least:,}")
+        if extent.tail is not None:
+            file.seek(-len(extent.tail), os.SEEK_END)
+            if file.read() != extent.tail:
+                raise StoreError(f"{extent.path}: its index of chunks is damaged")
+        yield file
 
 
-def _targets(places: np.ndarray, row_bytes: int, target: memoryview) -> list[memoryview]:
-    if (np.diff(places) == 1).all():  # neighbours in memory too
-        begin = int(places[0]) * row_bytes
-        return [target[begin : begin + len(places) * row_bytes]]
-    return [target[begin : begin + row_bytes] for begin in (places * row_bytes).tolist()]
-
-
-def read_exactly(file: int, n_bytes: int, offset: int, path: Path) -> bytes:
-    """So many bytes of a file.
-
-    Raises:
-        StoreError: it ends too early.
-    """
-    content = os.pread(file, n_bytes, offset)
-    while len(content) < n_bytes:  # beyond 2 GiB a call reads less than asked for
-        more = os.pread(file, n_bytes - len(content), offset + len(content))
-        if not more:
-            raise StoreError(f"{path}: ends too early")
-        content += more
-    return content
-
-
-def _read_rest(file: int, targets: list[memoryview], offset: int, n_read: int, path: Path) -> None:
-    for target in targets:
-        skip = min(n_read, len(target))
-        n_read, offset, target = n_read - skip, offset + skip, target[skip:]
-        while len(target):
-            count = os.preadv(file, [target], offset)
-            if count == 0:
-                raise StoreError(f"{path}: ends too early")
-            offset, target = offset + count, target[count:]
+def _map_whole(extent: Extent) -> mmap.mmap:
+    with _open_whole(extent) as file:
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)

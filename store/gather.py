@@ -1,18 +1,26 @@
 """Planned row reads: any rows in any order, read in storage order, delivered in the order asked for.
 
 Neighbouring rows are read in one call, which scatters them straight to their places in one buffer; of
-compressed arrays every chunk is decoded once.
+compressed arrays every chunk is decoded once. Several reads run at once, for one thread copies from the page
+cache more slowly than memory can.
 """
 
-from concurrent.futures import Executor
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from store.extents import StoredArray
 
+MOST_THREADS = 4
+WORTH_A_THREAD = 2**20  # bytes
+_pools: list[ThreadPoolExecutor] = []
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+
 
 def gather(
-    array: StoredArray, rows: np.ndarray, out: np.ndarray | None = None, executor: Executor | None = None
+    array: StoredArray, rows: np.ndarray, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> np.ndarray:
     """Read rows of a stored array.
 
@@ -20,7 +28,7 @@ def gather(
         array: the array.
         rows: (R,) row numbers, in any order, repeats allowed.
         out: (R, …) C-contiguous, of the array's dtype, to read into; a new one without it.
-        executor: runs several reads at once.
+        n_threads: that read at once, at most 4; by default as many as there are processors.
 
     Returns:
         (R, …): `out`, with row `rows[i]` of the array at i.
@@ -38,14 +46,42 @@ def gather(
         raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous {array.dtype} {shape}")
     if len(rows) and not (rows.min() >= 0 and rows.max() < array.shape[0]):
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {array.shape[0]}")
-    distinct, first, place = np.unique(rows, return_index=True, return_inverse=True)
-    reads = array.reads(distinct, first, out)
-    if executor is None:
-        for read in reads:
-            read()
-    else:
-        list(executor.map(lambda read: read(), reads))
-    repeated = np.flatnonzero(first[place] != np.arange(len(rows)))
-    if len(repeated):
-        out[repeated] = out[first[place[repeated]]]
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    new = np.concatenate([[True], rows[1:] != rows[:-1]])[: len(rows)]
+    first = order[new]
+    _run(list(array.reads(rows[new], first, out)), n_threads or _default_threads(out.nbytes))
+    for place, read_at in zip(order[~new].tolist(), first[np.cumsum(new)[~new] - 1].tolist(), strict=True):
+        out[place] = out[read_at]
     return out
+
+
+def _default_threads(n_bytes: int) -> int:
+    if n_bytes < WORTH_A_THREAD:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(reads: list[Callable[[], None]], n_threads: int) -> None:
+    """Make the reads, each thread a run of neighbours of them, the caller's among the threads."""
+    n_threads = max(1, min(n_threads, MOST_THREADS, len(reads)))
+    cuts = [len(reads) * i // n_threads for i in range(n_threads + 1)]
+    others = [_pool().submit(_in_turn, reads[cuts[i] : cuts[i + 1]]) for i in range(1, n_threads)]
+    try:
+        _in_turn(reads[: cuts[1]])
+    finally:
+        for other in others:  # none may write to the buffer once this has ended
+            other.exception()
+    for other in others:
+        other.result()
+
+
+def _in_turn(reads: list[Callable[[], None]]) -> None:
+    for read in reads:
+        read()
+
+
+def _pool() -> ThreadPoolExecutor:
+    if not _pools:
+        _pools.append(ThreadPoolExecutor(MOST_THREADS - 1, thread_name_prefix="store reader"))
+    return _pools[0]

@@ -16,7 +16,7 @@ from store.schema import CHECKSUM, CLASSIFIER, SCALE, SCALED, STREAMED, ArraySpe
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
 PACKED_CHUNK_BYTES = 16 * 1024  # the same before compression, for a chunk is decoded whole
-BLOCK_BYTES = 32 * 1024**2  # of a split's widest array, as it is computed
+BLOCK_BYTES = 64 * 1024**2  # of a split's widest array, as it is computed
 
 
 @dataclass(frozen=True)

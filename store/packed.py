@@ -1,6 +1,5 @@
 """Arrays whose chunks are compressed: a row is read by decoding the chunk that holds it."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -9,7 +8,7 @@ import numpy as np
 
 from store.codecs import decompress
 from store.errors import StoreError
-from store.extents import Extent, StoredArray, read_exactly
+from store.extents import Extent, StoredArray
 from store.shard import parse_index
 
 
@@ -52,31 +51,26 @@ class PackedArray(StoredArray):
         index = chunk * self.chunk_rows // self.block_rows
         extent = self.extents[index]
         rows = np.empty((self.chunk_rows, *self.shape[1:]), self.dtype)
-        with self._opened(index) as file:
-            where = self._index(index, file)
-            number = chunk - extent.start // self.chunk_rows
-            if number >= len(where):
-                raise StoreError(f"{extent.path}: chunk {number} is missing")
-            offset, size = where[number].tolist()
-            content = read_exactly(file, size, offset, extent.path)
+        number, where = chunk - extent.start // self.chunk_rows, self._index(index)
+        if number >= len(where):
+            raise StoreError(f"{extent.path}: chunk {number} is missing")
+        offset, size = where[number].tolist()
         try:
-            decompress(self.codec, content, rows)
+            decompress(self.codec, self._mapped(index)[offset : offset + size], rows)
         except ValueError as error:
             raise StoreError(f"{extent.path}: chunk {number} cannot be decompressed ({error})") from error
         return rows
 
-    def _index(self, index: int, file: int) -> np.ndarray:
+    def _index(self, index: int) -> np.ndarray:
+        """Offset and size (n, 2) of the chunks in one file."""
         if index not in self._indexes:
-            extent = self.extents[index]
-            size = os.fstat(file).st_size
-            if size < extent.index_bytes:
-                raise StoreError(f"{extent.path}: has {size:,} bytes, too few for its index of chunks")
-            tail = read_exactly(file, extent.index_bytes, size - extent.index_bytes, extent.path)
+            extent, content = self.extents[index], self._mapped(index)
+            end = len(content) - extent.index_bytes
             try:
-                where = parse_index(tail)
+                where = parse_index(content[end:].tobytes())
             except ValueError as error:
                 raise StoreError(f"{extent.path}: {error}") from error
-            if len(where) and where.sum(axis=1).max() != size - extent.index_bytes:
-                raise StoreError(f"{extent.path}: has {size:,} bytes, other than its index of chunks says")
+            if where.sum(axis=1).max(initial=0) != end:
+                raise StoreError(f"{extent.path}: has {len(content):,} bytes, other than its index says")
             self._indexes[index] = where
         return self._indexes[index]

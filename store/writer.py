@@ -35,7 +35,7 @@ from store.unfinished import (
     unfinished_folder,
 )
 
-IN_FLIGHT = 2  # blocks that wait for the disk while the next one is computed
+IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
 KNOWN = "known"  # the group of commits of arrays known beforehand
 
 
@@ -98,7 +98,7 @@ class StoreWriter:
         self._committed = {(c.group, c.block) for c in self._log.commits}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store writer")
+        self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
         self._in_flight: deque[Future] = deque()
 
     @property
@@ -160,7 +160,7 @@ class StoreWriter:
             self._publish()
 
     def stop(self) -> None:
-        """End the writing thread; what was handed to it is written first."""
+        """End the writing threads; what was handed to it is written first."""
         self._pool.shutdown(wait=True)
 
     def _submit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:

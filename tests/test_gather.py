@@ -37,29 +37,32 @@ def test_rows_come_in_the_order_asked_for(stored, rows):
     array = stored.arrays["train/feature_map"]
     np.testing.assert_array_equal(gather(array, rows), MAPS[rows], strict=True)
     out = np.full((len(rows), *MAPS.shape[1:]), np.nan, np.float16)
-    with ThreadPoolExecutor(4) as executor:
-        assert gather(array, rows, out, executor) is out
+    assert gather(array, rows, out, n_threads=4) is out
     np.testing.assert_array_equal(out, MAPS[rows])
 
 
 def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
     reads = []
-    read_into = StoredArray.read_into
+    copy = StoredArray._copy
 
-    def counted(self, start, targets):
-        reads.append((start, sum(len(target) for target in targets) // self.row_bytes))
-        read_into(self, start, targets)
+    def counted(self, index, rows, places, target):
+        reads.extend(rows.tolist())
+        copy(self, index, rows, places, target)
 
-    monkeypatch.setattr(StoredArray, "read_into", counted)
+    monkeypatch.setattr(StoredArray, "_copy", counted)
     array = stored.arrays["train/feature_map"]
     gather(array, np.array([9, 3, 8, 2, 3, 30, 7]))
-    assert reads == [(2, 2), (7, 3), (30, 1)]
+    assert reads == [2, 3, 7, 8, 9, 30]
 
 
-def test_more_neighbours_than_one_call_takes(stored, monkeypatch):
-    monkeypatch.setattr("store.extents.MOST_TARGETS", 5)
+@pytest.mark.parametrize("large_row", [1, 10**9])
+def test_more_rows_than_one_thread_takes_at_once(stored, monkeypatch, large_row):
+    monkeypatch.setattr("store.extents.READ_BYTES", 5 * MAPS[0].nbytes)
+    monkeypatch.setattr("store.extents.LARGE_ROW", large_row)
     rows = np.random.default_rng(1).permutation(44)
-    np.testing.assert_array_equal(gather(stored.arrays["train/feature_map"], rows), MAPS[rows])
+    for n_threads in (1, 2, 4):
+        read = gather(stored.arrays["train/feature_map"], rows, n_threads=n_threads)
+        np.testing.assert_array_equal(read, MAPS[rows])
 
 
 def test_many_threads_read_one_array(stored):
@@ -72,12 +75,12 @@ def test_many_threads_read_one_array(stored):
 
 
 def test_files_stay_few(stored, monkeypatch):
-    monkeypatch.setattr("store.extents.OPEN_FILES", 1)
-    rows = np.arange(44)
+    monkeypatch.setattr("store.extents.MAPPED_FILES", 1)
     array = stored.arrays["train/feature_map"]
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        np.testing.assert_array_equal(gather(array, rows), MAPS)
+        np.testing.assert_array_equal(gather(array, np.arange(44)), MAPS)
+    assert len(array._files) == 1
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
