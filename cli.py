@@ -5,7 +5,6 @@ exit code 2; a progress bar is shown only on a terminal.
 """
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
@@ -179,9 +178,10 @@ def store_group() -> None:
 def info(path: str, as_json: bool) -> None:
     """What a store holds, and what made it."""
     from store.info import describe
+    from store.location import locate
     from store.reader import FeatureStore
 
-    content = describe(FeatureStore(Path(path)))
+    content = describe(FeatureStore(locate(path)))
     if as_json:
         print_json(content)
         return
@@ -210,11 +210,12 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 @click.pass_context
 def verify(context: click.Context, path: str, as_json: bool) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    from store.location import locate
     from store.reader import FeatureStore
     from store.verify import verify as run
 
     with progress_bar() as progress:
-        faults = [str(fault) for fault in run(FeatureStore(Path(path)), progress)]
+        faults = [str(fault) for fault in run(FeatureStore(locate(path)), progress)]
     if as_json:
         print_json({"path": path, "sound": not faults, "faults": faults})
     else:

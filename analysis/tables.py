@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 # Options of Phase II that tell runs apart without making them different configurations.
-NOT_CONFIGURATION = {"seed", "store", "out", "ckpt", "device", "overwrite", "eval_every", "shot_rule"}
+PLACES = {"store", "out", "ckpt", "cache", "cache_gib"}
+NOT_CONFIGURATION = PLACES | {"seed", "device", "overwrite", "eval_every", "shot_rule"}
 COLUMNS = ("overall", "many", "medium", "few", "head", "tail")
 PHASE_1 = "Phase I"
 WIDEST = 10_000  # characters: a table is never cut

@@ -20,8 +20,10 @@ from extract.images import ImageSet
 from extract.inference import by_class, feature_maps
 from extract.networks import Network, pool
 from extract.restore import Restored, restore
+from store.bucket import Bucket
 from store.errors import Interrupted, UserError, check_at_least
 from store.layout import store_layout
+from store.location import locate
 from store.map_dtypes import largest
 from store.plan import StorePlan
 from store.provenance import versions
@@ -56,8 +58,8 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         UserError: a checkpoint, image, or path that cannot be used.
         Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
     """
-    path = Path(config.store)
-    check_writable(path, config.resume, config.overwrite)
+    where = locate(config.store)
+    check_writable(where, config.resume, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
@@ -70,8 +72,8 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     restored.network.to(compute.device, memory_format=compute.memory_format)
     splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
     plan = _plan(config, restored, compute)
-    if not (config.resume and is_finished(path, plan)):
-        with write_store(path, plan, config.resume, config.overwrite) as writer:
+    if not (config.resume and is_finished(where, plan)):
+        with write_store(where, plan, config.resume, config.overwrite) as writer:
             _fill(writer, restored, splits, compute, progress)
     return {
         split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
@@ -179,7 +181,8 @@ def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) ->
 
 
 def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
-    ckpt, path = Path(config.ckpt).resolve(), Path(config.store).resolve()
+    ckpt, where = Path(config.ckpt).resolve(), locate(config.store)
+    beside = ckpt if isinstance(where, Bucket) else os.path.relpath(ckpt, where.resolve().parent)
     checkpoint = restored.checkpoint
     return {
         "config": asdict(config),
@@ -187,7 +190,7 @@ def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
         "host": platform.node(),
         "checkpoint": {
             "path": str(ckpt),
-            "relative_path": os.path.relpath(ckpt, path.parent),
+            "relative_path": str(beside),
             "sha256": file_digest(ckpt),
             "epoch": checkpoint.epoch,
             "seed": checkpoint.config["seed"],

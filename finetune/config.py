@@ -37,6 +37,8 @@ class FinetuneConfig:
     shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     ckpt: Annotated[str | None, "Phase I's checkpoint, if it moved since extraction"] = None
+    cache: Annotated[str | None, "folder that keeps what is read of a store in a bucket"] = None
+    cache_gib: Annotated[float, "the most that it may hold"] = 20
     overwrite: Annotated[bool, "replace an earlier run in --out"] = False
 
     @property

@@ -181,7 +181,8 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     except (ValueError, TypeError) as error:
         raise StoreError(f"{store.path}: {error}; extract again") from error
     recorded = store.provenance["checkpoint"]
-    beside = (store.path.resolve().parent / recorded["relative_path"]).resolve()
+    folder = store.path.resolve().parent if isinstance(store.path, Path) else Path()
+    beside = (folder / recorded["relative_path"]).resolve()
     candidates = [Path(ckpt)] if ckpt is not None else [beside, Path(recorded["path"])]
     found = [path for path in candidates if path.is_file()]
     if not found:

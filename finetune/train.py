@@ -24,7 +24,9 @@ from finetune.plan import Drawing, Plan
 from finetune.run import Run, find_phase1, foreign_to_run, write_run
 from finetune.split import split_head_tail
 from store.atomic import refuse_existing
+from store.cache import open_cache
 from store.errors import UserError
+from store.location import locate
 from store.provenance import versions
 from store.reader import FeatureStore
 
@@ -40,7 +42,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
         UserError: the store, the options or the folder cannot be used.
     """
     started = time.perf_counter()
-    store = FeatureStore(Path(config.store))
+    store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
     refuse_existing(Path(config.out), "run", foreign_to_run, config.overwrite)
     device = resolve_device(config.device)

@@ -3,17 +3,14 @@
 A record that a kill cut short, or that does not check, ends the log: what it told of is written again.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
 from store.checksum import crc32c
-from store.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -37,36 +34,30 @@ class CommitLog:
         sound = 0
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
-                content, _, check = line.rstrip(b"\n").rpartition(b" ")
-                if not line.endswith(b"\n") or check != b"%08x" % crc32c(content):
+                commit = recorded(line)
+                if commit is None:
                     break
                 sound += len(line)
-                yield Commit(**json.loads(content))
+                yield commit
             os.truncate(self.path, sound)
 
     def append(self, commit: Commit) -> None:
         """Record that a block lies on the disk."""
-        content = json.dumps(asdict(commit)).encode()
         with self._lock, self.path.open("ab", buffering=0) as file:
-            file.write(content + b" %08x\n" % crc32c(content))
+            file.write(record(commit))
             os.fsync(file.fileno())
             self.commits.append(commit)
 
 
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Hold the lock file of an unfinished store.
+def record(commit: Commit) -> bytes:
+    """A commit as a line that checks itself."""
+    content = json.dumps(asdict(commit)).encode()
+    return content + b" %08x\n" % crc32c(content)
 
-    Raises:
-        StoreError: another process holds it.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(
-                f"{path.parent}: another process is writing this store; wait for it, or stop it"
-            ) from error
-        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise StoreError(f"{path.parent}: another process has just finished this store; run it again")
-        yield
+
+def recorded(line: bytes) -> Commit | None:
+    """The commit of a record, None where it was cut short or does not check."""
+    content, _, check = line.rstrip(b"\n").rpartition(b" ")
+    if not line.endswith(b"\n") or check != b"%08x" % crc32c(content):
+        return None
+    return Commit(**json.loads(content))

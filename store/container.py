@@ -1,27 +1,32 @@
-"""Which container a path names, and what lies there."""
+"""Which container a place names, and what lies there."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from store.atomic import foreign_names
+from store.bucket import Bucket
+from store.cache import Cache
 from store.errors import StoreError
 from store.extents import StoredArray
+from store.files import MappedFiles
+from store.folder import Folder
 from store.hdf5_packed import PackedHdf5Container
 from store.hdf5_store import Hdf5Container, open_hdf5
 from store.layout import ArrayLayout
+from store.s3_files import CachedFiles, S3Files
 from store.schema import CHECKSUM, FORMAT, SPLITS
-from store.zarr_store import ZarrContainer, open_zarr
+from store.zarr_store import ROOT, ZarrContainer, open_zarr
 
 SUFFIXES = (".zarr", ".h5")
 Container = ZarrContainer | Hdf5Container | PackedHdf5Container
-NODES = ("zarr.json", "classifier", CHECKSUM, *SPLITS)
+NODES = (ROOT, "classifier", CHECKSUM, *SPLITS)
 
 
 def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
     """The writer of the container that the path's suffix says; `state` is what its `create` left, if any."""
     if path.suffix == ".zarr":
-        return ZarrContainer(path, layouts, state)
+        return ZarrContainer(Folder(path), layouts, state)
     packed = any(layout.codec != "none" for layout in layouts.values())
     return (PackedHdf5Container if packed else Hdf5Container)(path, layouts, state)
 
@@ -35,15 +40,40 @@ def refuse_other_suffix(path: Path) -> None:
         )
 
 
-def open_container(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_container(
+    where: Path | Bucket, cache: Cache | None = None
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
+
+    Args:
+        where: the store.
+        cache: keeps what is read from a bucket, None for reading it anew each time.
 
     Raises:
         StoreError: nothing there, or nothing that the container's library knows.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: no such store; `extract --store {path}` makes it")
-    return open_zarr(path) if path.is_dir() else open_hdf5(path)
+    if isinstance(where, Bucket):
+        return _open_bucket(where, cache)
+    if not where.exists():
+        raise StoreError(f"{where}: no such store; `extract --store {where}` makes it")
+    return open_zarr(Folder(where), MappedFiles()) if where.is_dir() else open_hdf5(where)
+
+
+def _open_bucket(bucket: Bucket, cache: Cache | None) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    try:
+        bucket.read(ROOT)
+    except FileNotFoundError as error:
+        raise StoreError(f"{bucket}: no such store; `extract --store {bucket}` makes it") from error
+    with bucket.errors():
+        files = S3Files(bucket) if cache is None else CachedFiles(bucket, cache)
+        return open_zarr(bucket, files)
+
+
+def file_sizes(where: Path | Bucket) -> list[int]:
+    """Bytes of every file of a store."""
+    if isinstance(where, Path) and where.is_file():
+        return [where.stat().st_size]
+    return list((where if isinstance(where, Bucket) else Folder(where)).sizes().values())
 
 
 def foreign_to_store(path: Path) -> str | None:

@@ -1,8 +1,8 @@
 """Planned row reads: any rows in any order, read in storage order, delivered in the order asked for.
 
-Neighbouring rows are read in one call, which scatters them straight to their places in one buffer; of
-compressed arrays every chunk is decoded once. Several reads run at once, for one thread copies from the page
-cache more slowly than memory can.
+Neighbouring rows are read at once and put straight in their places in one buffer; of compressed arrays every
+chunk is decoded once. Several reads run at a time: one thread copies from the page cache more slowly than
+memory can, and waits for one answer of a network at a time.
 """
 
 import os
@@ -13,9 +13,7 @@ import numpy as np
 
 from store.extents import StoredArray
 
-MOST_THREADS = 4
-WORTH_A_THREAD = 2**20  # bytes
-_pools: list[ThreadPoolExecutor] = []
+_pools: dict[int, ThreadPoolExecutor] = {}  # by their number of threads
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
@@ -28,7 +26,7 @@ def gather(
         array: the array.
         rows: (R,) row numbers, in any order, repeats allowed.
         out: (R, …) C-contiguous, of the array's dtype, to read into; a new one without it.
-        n_threads: that read at once, at most 4; by default as many as there are processors.
+        n_threads: that read at once; by default as many as the place that the store lies in is worth.
 
     Returns:
         (R, …): `out`, with row `rows[i]` of the array at i.
@@ -50,23 +48,18 @@ def gather(
     rows = rows[order]
     new = np.concatenate([[True], rows[1:] != rows[:-1]])[: len(rows)]
     first = order[new]
-    _run(list(array.reads(rows[new], first, out)), n_threads or _default_threads(out.nbytes))
+    n_threads = min(n_threads or array.files.threads(out.nbytes), array.files.most_threads)
+    _run(list(array.reads(rows[new], first, out)), n_threads, array.files.most_threads)
     for place, read_at in zip(order[~new].tolist(), first[np.cumsum(new)[~new] - 1].tolist(), strict=True):
         out[place] = out[read_at]
     return out
 
 
-def _default_threads(n_bytes: int) -> int:
-    if n_bytes < WORTH_A_THREAD:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _run(reads: list[Callable[[], None]], n_threads: int) -> None:
+def _run(reads: list[Callable[[], None]], n_threads: int, most_threads: int) -> None:
     """Make the reads, each thread a run of neighbours of them, the caller's among the threads."""
-    n_threads = max(1, min(n_threads, MOST_THREADS, len(reads)))
+    n_threads = max(1, min(n_threads, len(reads)))
     cuts = [len(reads) * i // n_threads for i in range(n_threads + 1)]
-    others = [_pool().submit(_in_turn, reads[cuts[i] : cuts[i + 1]]) for i in range(1, n_threads)]
+    others = [_pool(most_threads).submit(_in_turn, reads[cuts[i] : cuts[i + 1]]) for i in range(1, n_threads)]
     try:
         _in_turn(reads[: cuts[1]])
     finally:
@@ -81,7 +74,7 @@ def _in_turn(reads: list[Callable[[], None]]) -> None:
         read()
 
 
-def _pool() -> ThreadPoolExecutor:
-    if not _pools:
-        _pools.append(ThreadPoolExecutor(MOST_THREADS - 1, thread_name_prefix="store reader"))
-    return _pools[0]
+def _pool(most_threads: int) -> ThreadPoolExecutor:
+    if most_threads not in _pools:
+        _pools[most_threads] = ThreadPoolExecutor(most_threads - 1, thread_name_prefix="store reader")
+    return _pools[most_threads]

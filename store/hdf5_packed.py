@@ -13,9 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.folder import Folder
 from store.hdf5_store import LIBVER, create_dataset, create_file, stored_attribute
 from store.layout import ArrayLayout
-from store.shard import index_bytes, parse_index, write_shard
+from store.shard import index_bytes, parse_index, shard_parts
 
 
 class PackedHdf5Container:
@@ -32,7 +33,7 @@ class PackedHdf5Container:
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one block to a file of its own, and leave it on the disk."""
-        write_shard(self._part(name, index), self.layouts[name], rows)
+        Folder(self._parts).write(_part(name, index), shard_parts(self.layouts[name], rows))
 
     def finish(self) -> None:
         """Put the store together, then set `complete`."""
@@ -46,9 +47,6 @@ class PackedHdf5Container:
             os.replace(passage, self.path)
         shutil.rmtree(self._parts)
 
-    def _part(self, name: str, index: int) -> Path:
-        return self._parts / name.replace("/", ".") / str(index)
-
     def _assemble(self, passage: Path) -> None:
         with create_file(passage) as file:
             for name, value in (self.state["attributes"] | {"complete": False}).items():
@@ -61,7 +59,7 @@ class PackedHdf5Container:
     def _copy(self, dataset: h5py.Dataset, layout: ArrayLayout, index: int) -> None:
         """Bring one block into the file."""
         start, stop = layout.block(index)
-        content = self._part(dataset.name[1:], index).read_bytes()
+        content = Folder(self._parts).read(_part(dataset.name[1:], index))
         if layout.codec == "none":
             rows = np.frombuffer(
                 content, layout.dtype, (stop - start) * layout.row_bytes // dataset.dtype.itemsize
@@ -71,6 +69,10 @@ class PackedHdf5Container:
         for i, (offset, size) in enumerate(parse_index(content[-index_bytes(layout) :]).tolist()):
             corner = (start + i * layout.chunk_rows, *(0 for _ in layout.shape[1:]))
             dataset.id.write_direct_chunk(corner, content[offset : offset + size])
+
+
+def _part(name: str, index: int) -> str:
+    return f"{name.replace('/', '.')}/{index}"
 
 
 def _sync(path: Path) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 
 from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
-from store.extents import Extent, StoredArray
+from store.extents import Extent, Files, StoredArray
+from store.files import MappedFiles
 from store.layout import ArrayLayout
 from store.packed import PackedArray
 
@@ -176,8 +177,8 @@ def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
             file.visititems(
                 lambda name, node: datasets.update({str(name): node}) if _is_dataset(node) else None
             )
-            size = path.stat().st_size
-            return attributes, {name: _open_dataset(path, name, d, size) for name, d in datasets.items()}
+            files = MappedFiles()
+            return attributes, {name: _open_dataset(path, name, d, files) for name, d in datasets.items()}
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if isinstance(error, StoreError):
             raise
@@ -204,19 +205,21 @@ def _attribute(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else repr(value)  # of a type that we never write
 
 
-def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:
+def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, files: Files) -> StoredArray:
     if dataset.chunks:
-        return _open_packed(path, name, dataset, size)
+        return _open_packed(path, name, dataset, files)
+    size = path.stat().st_size
     offset = dataset.id.get_offset()
     if offset is None or not dataset.ndim or not dataset.shape[0]:
         raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
     if offset + dataset.nbytes > size:
         raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
     extent = Extent(path, offset, 0, dataset.shape[0], size)
-    return StoredArray(name, dataset.shape, dataset.dtype, [extent])
+    return StoredArray(name, dataset.shape, dataset.dtype, [extent], files)
 
 
-def _open_packed(path: Path, name: str, dataset: h5py.Dataset, size: int) -> StoredArray:
+def _open_packed(path: Path, name: str, dataset: h5py.Dataset, files: Files) -> StoredArray:
+    size = path.stat().st_size
     chunk_rows, *rest = dataset.chunks
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
@@ -233,4 +236,4 @@ def _open_packed(path: Path, name: str, dataset: h5py.Dataset, size: int) -> Sto
     if index.sum(axis=1).max() > size:
         raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
     extent = Extent(path, 0, 0, dataset.shape[0], size, index=index)
-    return PackedArray(name, dataset.shape, dataset.dtype, [extent], (chunk_rows, codec))
+    return PackedArray(name, dataset.shape, dataset.dtype, [extent], files, (chunk_rows, codec))

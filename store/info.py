@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from store.container import file_sizes
 from store.reader import FeatureStore
 
 
@@ -17,13 +18,13 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         split: np.bincount(store.read(split).label, minlength=len(store.class_names)).tolist()
         for split in store.splits
     }
-    files = [store.path] if store.path.is_file() else [f for f in store.path.rglob("*") if f.is_file()]
+    sizes = file_sizes(store.path)
     return {
         "path": str(store.path),
         "schema_version": store.attributes["schema_version"],
         "arrays": arrays,
-        "files": len(files),
-        "bytes": sum(file.stat().st_size for file in files),
+        "files": len(sizes),
+        "bytes": sum(sizes),
         "classes": [
             {"class_name": name} | {split: counts[split][k] for split in counts}
             for k, name in enumerate(store.class_names)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from store.bucket import Bucket
+from store.cache import Cache
 from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
@@ -45,7 +47,7 @@ class FeatureStore:
     """A finished feature store, read-only.
 
     Attributes:
-        path: where it lies.
+        path: where it lies, in a bucket too.
         class_names: K names.
         provenance: what made it.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
@@ -57,9 +59,9 @@ class FeatureStore:
             arrays do not fit together.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | Bucket, cache: Cache | None = None):
         self.path = path
-        attributes, self.arrays = open_container(path)
+        attributes, self.arrays = open_container(path, cache)
         self.attributes = attributes
         if attributes.get("format") != FORMAT:
             raise StoreError(

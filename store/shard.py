@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from store.atomic import whole_file
 from store.checksum import crc32c
 from store.codecs import compress
 from store.layout import ArrayLayout
@@ -15,17 +13,20 @@ ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold, bey
 CHECK_BYTES = 4
 
 
-def write_shard(path: Path, layout: ArrayLayout, rows: np.ndarray) -> None:
-    """Write the rows of one block, whole or not at all, and leave them on the disk."""
+def shard_parts(layout: ArrayLayout, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+    """What the shard of one block of rows is put together of, in order."""
     n_chunks = math.ceil(len(rows) / layout.chunk_rows)
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        if layout.codec == "none":
-            file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-            file.write(bytes(-len(rows) % layout.chunk_rows * layout.row_bytes))
-            sizes = np.full(n_chunks, layout.chunk_rows * layout.row_bytes)
-        else:
-            sizes = np.array([file.write(compress(layout.codec, c)) for c in _chunks(layout, rows)])
-        file.write(shard_index(layout, sizes))
+    if layout.codec == "none":
+        yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        yield bytes(-len(rows) % layout.chunk_rows * layout.row_bytes)
+        yield shard_index(layout, np.full(n_chunks, layout.chunk_rows * layout.row_bytes))
+        return
+    sizes = []
+    for chunk in _chunks(layout, rows):
+        packed = compress(layout.codec, chunk)
+        sizes.append(len(packed))
+        yield packed
+    yield shard_index(layout, np.array(sizes))
 
 
 def _chunks(layout: ArrayLayout, rows: np.ndarray) -> Iterator[np.ndarray]:

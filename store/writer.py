@@ -1,13 +1,10 @@
 """Writing a store: block by block, beside the computation, so that a kill at any moment costs a block.
 
-`feats.zarr` is written in the folder `feats.zarr.unfinished`, which holds the store to be, what was begun,
-and the log of what lies on the disk. A block is written and synced, then recorded. When all are there, the
-checksums follow, `complete` is set, and the store is renamed to the name asked for.
+A draft keeps what was begun and what is written. A block is written and synced, then recorded. When all are
+there, the checksums follow, `complete` is set, and the draft becomes the store.
 """
 
 import errno
-import os
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,22 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from store.atomic import sync_folder, write_json
+from store.bucket import Bucket
 from store.checksum import crc32c, metadata_checksum
-from store.commits import Commit, CommitLog, sole_writer
-from store.container import container
+from store.commits import Commit
 from store.errors import StoreError
+from store.local_draft import just_finished
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
 from store.schema import CHECKSUM, SCALE
 from store.unfinished import (
+    Draft,
     check_writable,
-    discard,
-    read_begun,
+    draft_of,
+    refuse_occupied,
     refuse_other,
-    remove_cut_short,
     replaces_store,
-    unfinished_folder,
 )
 
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
@@ -40,31 +36,34 @@ KNOWN = "known"  # the group of commits of arrays known beforehand
 
 
 @contextmanager
-def write_store(path: Path, plan: StorePlan, resume: bool, overwrite: bool) -> Iterator["StoreWriter"]:
+def write_store(
+    where: Path | Bucket, plan: StorePlan, resume: bool, overwrite: bool
+) -> Iterator["StoreWriter"]:
     """Begin a store, or go on with one; what was committed stays when the block ends with an exception.
 
     Raises:
         StoreError: something is in the way, another process writes it, or what was begun is another store.
     """
-    check_writable(path, resume, overwrite)
-    path = Path(os.path.realpath(path))
-    folder = unfinished_folder(path)
-    begun = read_begun(folder)
-    replaces = overwrite or replaces_store(begun)
-    if begun is None or not resume:
-        discard(folder)
-        begun = None
-    else:
-        refuse_other(folder, begun, plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder / "lock"):
-        writer = StoreWriter(path, plan, begun, replaces)
+    check_writable(where, resume, overwrite)
+    draft = draft_of(where)
+    with draft.sole_writer():
+        refuse_occupied(draft, resume, overwrite)  # by whoever held the lock before
+        begun = draft.begun()
+        replaces = overwrite or replaces_store(begun)
+        if begun is not None and resume:
+            refuse_other(draft, begun, plan)
+        elif resume and not overwrite and draft.is_published():
+            raise just_finished(draft)
+        else:
+            draft.discard()
+            begun = None
+        writer = StoreWriter(where, draft, plan, begun, replaces)
         try:
             yield writer
         finally:
             writer.stop()
-            if not writer.has_rows and folder.exists():
-                shutil.rmtree(folder)
+            if not writer.has_rows:
+                draft.discard()
 
 
 class StoreWriter:
@@ -76,11 +75,17 @@ class StoreWriter:
         map_dtype: of the feature maps, a member of MAP_DTYPES.
     """
 
-    def __init__(self, path: Path, plan: StorePlan, begun: dict[str, Any] | None, replaces: bool):
-        self._path, self._plan, self._folder = path, plan, unfinished_folder(path)
+    def __init__(
+        self,
+        where: Path | Bucket,
+        draft: Draft,
+        plan: StorePlan,
+        begun: dict[str, Any] | None,
+        replaces: bool,
+    ):
+        self._where, self._draft, self._plan = where, draft, plan
         self.map_dtype = plan.map_dtype
-        state = begun["state"] if begun else {}
-        self._container = container(self._folder / path.name, plan.layouts, state)
+        self._container = draft.container(plan.layouts, begun["state"] if begun else {})
         if begun is None:
             self._container.create(plan.attributes)
             begun = {
@@ -90,11 +95,11 @@ class StoreWriter:
                 "replaces": replaces,
                 "state": self._container.state,
             }
-            write_json(self._folder / "begun.json", begun)
+            draft.begin(begun)
         else:
-            remove_cut_short(self._folder)
+            draft.tidy()
         self._begun = begun
-        self._log = CommitLog(self._folder / "commits.jsonl")
+        self._log = draft.log()
         self._committed = {(c.group, c.block) for c in self._log.commits}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
@@ -157,7 +162,7 @@ class StoreWriter:
             for path, of_blocks in checksums.items():
                 self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
             self._container.finish()
-            self._publish()
+            self._draft.publish()
 
     def stop(self) -> None:
         """End the writing threads; what was handed to it is written first."""
@@ -190,7 +195,7 @@ class StoreWriter:
                 raise
             go_on = "with --resume" if self.has_rows else "again"
             raise StoreError(
-                f"{self._path}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
+                f"{self._where}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
                 f"extract {go_on}"
             ) from error
 
@@ -207,14 +212,7 @@ class StoreWriter:
             missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
             if missing:
                 raise StoreError(
-                    f"{self._path}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
+                    f"{self._where}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
                 )
             checksums[path] = [found[path, i] for i in range(layout.n_blocks)]
         return checksums
-
-    def _publish(self) -> None:
-        if self._path.exists():
-            os.replace(self._path, self._folder / "replaced")
-        os.replace(self._folder / self._path.name, self._path)
-        sync_folder(self._path.parent)
-        shutil.rmtree(self._folder)

@@ -1,63 +1,65 @@
-"""The zarr v3 container: metadata by zarr-python, shards written and found by ourselves.
+"""The zarr v3 container, in a folder or a bucket: metadata by zarr-python, shards by ourselves.
 
 An uncompressed shard is its rows, as they are in memory, followed by an index of its chunks. zarr-python
 would write a shard without syncing it, and decodes whole chunks where single rows are asked for.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from store.atomic import sync_folder, write_json
+from store.bucket import Bucket
 from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
-from store.extents import Extent, StoredArray
+from store.extents import Extent, Files, StoredArray
+from store.folder import Folder
 from store.layout import ArrayLayout
 from store.packed import PackedArray
-from store.shard import index_bytes, raw_shard, write_shard
+from store.shard import index_bytes, raw_shard, shard_parts
 
+Place = Folder | Bucket
+ROOT = "zarr.json"
 MOST_SHARDS = 1_000_000  # of one array, 32 TiB: more are a sign of damage
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what zarr raises for bad metadata
 
 
 class ZarrContainer:
-    """A zarr store that is being written, in a folder of its own; it has no state."""
+    """A zarr store that is being written, in a place of its own; it has no state."""
 
-    def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
-        self.path, self.layouts, self.state = path, layouts, state
+    def __init__(self, place: Place, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
+        self.place, self.layouts, self.state = place, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
         """Make the tree: groups, and arrays without a shard."""
-        root = zarr.create_group(store=self.path, zarr_format=3, attributes=attributes | {"complete": False})
-        for name, layout in self.layouts.items():
-            inner = layout.shape[1:]
-            root.create_array(
-                name,
-                shape=layout.shape,
-                dtype=layout.dtype,
-                chunks=(layout.chunk_rows, *inner),
-                shards=(layout.block_rows, *inner),
-                compressors=_compressor(layout),
-                fill_value=0,
-            )
+        attributes = attributes | {"complete": False}
+        with self.place.errors():
+            root = zarr.create_group(store=self.place.zarr_store, zarr_format=3, attributes=attributes)
+            for name, layout in self.layouts.items():
+                inner = layout.shape[1:]
+                root.create_array(
+                    name,
+                    shape=layout.shape,
+                    dtype=layout.dtype,
+                    chunks=(layout.chunk_rows, *inner),
+                    shards=(layout.block_rows, *inner),
+                    compressors=_compressor(layout),
+                    fill_value=0,
+                )
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one shard, whole or not at all, and leave it on the disk."""
         layout = self.layouts[name]
-        write_shard(self.path / _shard(name, layout, index), layout, rows)
+        self.place.write(_shard(name, layout, index), shard_parts(layout, rows))
 
     def finish(self) -> None:
         """Sync the folders, then set `complete`."""
-        for folder in {path.parent for path in self.path.rglob("*") if path.is_file()}:
-            sync_folder(folder)
-        root = self.path / "zarr.json"
-        content = json.loads(root.read_text())
+        self.place.sync()
+        content = json.loads(self.place.read(ROOT))
         content["attributes"]["complete"] = True
-        write_json(root, content)
+        self.place.write(ROOT, [json.dumps(content, indent=2).encode()])
 
 
 def _compressor(layout: ArrayLayout) -> ZstdCodec | BloscCodec | None:
@@ -79,64 +81,68 @@ def _codec(array: zarr.Array) -> str | None:
     return None
 
 
-def _shard(name: str, layout: ArrayLayout, index: int) -> Path:
-    return Path(name, "c", str(index), *"0" * (len(layout.shape) - 1))
+def _shard(name: str, layout: ArrayLayout, index: int) -> str:
+    return "/".join([name, "c", str(index), *"0" * (len(layout.shape) - 1)])
 
 
-def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_zarr(place: Place, files: Files) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a zarr store, nothing of their rows read.
+
+    Args:
+        place: where it lies.
+        files: where its rows are read from.
 
     Raises:
         StoreError: nothing there that zarr knows, metadata that it cannot read, or another layout.
     """
     try:
-        root = zarr.open_group(path, mode="r", zarr_format=3)
+        root = zarr.open_group(place.zarr_store, mode="r", zarr_format=3)
     except DAMAGED as error:
-        raise StoreError(f"{path}: not a zarr v3 store; expected one written by `extract`") from error
-    names = sorted(
-        str(found.parent.relative_to(path))
-        for found in path.rglob("zarr.json")
-        if _node_type(found) != "group"
-    )
-    return dict(root.attrs), {name: _open_array(root, path, name) for name in names}
+        raise StoreError(f"{place}: not a zarr v3 store; expected one written by `extract`") from error
+    found = (name for name in place.sizes() if name.endswith(f"/{ROOT}"))
+    names = sorted(name.removesuffix(f"/{ROOT}") for name in found if _node_type(place, name) != "group")
+    return dict(root.attrs), {name: _open_array(root, place, name, files) for name in names}
 
 
-def _node_type(path: Path) -> str | None:
+def _node_type(place: Place, name: str) -> str | None:
     try:
-        return json.loads(path.read_text()).get("node_type")
+        return json.loads(place.read(name)).get("node_type")
     except (ValueError, AttributeError):
         return None  # to be named when it is opened
 
 
-def _open_array(root: zarr.Group, path: Path, name: str) -> StoredArray:
+def _open_array(root: zarr.Group, place: Place, name: str, files: Files) -> StoredArray:
+    layout = _layout(root, place, name)
+    blocks = range(layout.n_blocks)
+    paths = [place.file(_shard(name, layout, index)) for index in blocks]
+    dtype = np.dtype(layout.dtype)
+    if layout.codec == "none":
+        of_size = {stop - start: raw_shard(layout, stop - start) for start, stop in map(layout.block, blocks)}
+        extents = [
+            Extent(path, 0, start, stop, *of_size[stop - start])
+            for path, (start, stop) in zip(paths, map(layout.block, blocks), strict=True)
+        ]
+        return StoredArray(name, layout.shape, dtype, extents, files)
+    size = index_bytes(layout)
+    extents = [Extent(path, 0, *layout.block(i), None, index_bytes=size) for i, path in enumerate(paths)]
+    return PackedArray(name, layout.shape, dtype, extents, files, (layout.chunk_rows, layout.codec))
+
+
+def _layout(root: zarr.Group, place: Place, name: str) -> ArrayLayout:
     try:
         array = root[name]
         shards, chunks = array.shards, array.chunks
     except DAMAGED as error:
         raise StoreError(
-            f"{path}: metadata of {name} are damaged ({error}); extract again with --overwrite"
+            f"{place}: metadata of {name} are damaged ({error}); extract again with --overwrite"
         ) from error
     inner = array.shape[1:]
     codec = _codec(array)
     if codec is None or shards is None or not (shards[1:] == chunks[1:] == inner) or not array.shape[0]:
-        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+        raise StoreError(f"{place}: {name} is not laid out as `extract` does; extract again")
     layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0], codec)
     if layout.n_blocks > MOST_SHARDS:
         raise StoreError(
-            f"{path}: metadata of {name} are damaged ({layout.n_blocks:,} shards); extract again"
+            f"{place}: metadata of {name} are damaged ({layout.n_blocks:,} shards); extract again"
         )
-    if codec == "none":
-        extents = [_raw_extent(path, name, layout, index) for index in range(layout.n_blocks)]
-        return StoredArray(name, array.shape, array.dtype, extents)
-    size = index_bytes(layout)
-    extents = [
-        Extent(path / _shard(name, layout, i), 0, *layout.block(i), None, index_bytes=size)
-        for i in range(layout.n_blocks)
-    ]
-    return PackedArray(name, array.shape, array.dtype, extents, (layout.chunk_rows, codec))
-
-
-def _raw_extent(path: Path, name: str, layout: ArrayLayout, index: int) -> Extent:
-    start, stop = layout.block(index)
-    size, tail = raw_shard(layout, stop - start)
-    return Extent(path / _shard(name, layout, index), 0, start, stop, size, tail)
+    return layout

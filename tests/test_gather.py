@@ -9,7 +9,7 @@ import pytest
 from made_store import made_rows, make_store
 
 from store.errors import StoreError
-from store.extents import StoredArray
+from store.files import MappedFiles
 from store.gather import gather
 from store.reader import FeatureStore
 
@@ -43,13 +43,13 @@ def test_rows_come_in_the_order_asked_for(stored, rows):
 
 def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
     reads = []
-    copy = StoredArray._copy
+    copy_rows = MappedFiles.copy_rows
 
-    def counted(self, index, rows, places, target):
+    def counted(self, extent, rows, places, target):
         reads.extend(rows.tolist())
-        copy(self, index, rows, places, target)
+        copy_rows(self, extent, rows, places, target)
 
-    monkeypatch.setattr(StoredArray, "_copy", counted)
+    monkeypatch.setattr(MappedFiles, "copy_rows", counted)
     array = stored.arrays["train/feature_map"]
     gather(array, np.array([9, 3, 8, 2, 3, 30, 7]))
     assert reads == [2, 3, 7, 8, 9, 30]
@@ -58,7 +58,7 @@ def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
 @pytest.mark.parametrize("large_row", [1, 10**9])
 def test_more_rows_than_one_thread_takes_at_once(stored, monkeypatch, large_row):
     monkeypatch.setattr("store.extents.READ_BYTES", 5 * MAPS[0].nbytes)
-    monkeypatch.setattr("store.extents.LARGE_ROW", large_row)
+    monkeypatch.setattr("store.files.LARGE_ROW", large_row)
     rows = np.random.default_rng(1).permutation(44)
     for n_threads in (1, 2, 4):
         read = gather(stored.arrays["train/feature_map"], rows, n_threads=n_threads)
@@ -75,12 +75,12 @@ def test_many_threads_read_one_array(stored):
 
 
 def test_files_stay_few(stored, monkeypatch):
-    monkeypatch.setattr("store.extents.MAPPED_FILES", 1)
+    monkeypatch.setattr("store.files.MAPPED_FILES", 1)
     array = stored.arrays["train/feature_map"]
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         np.testing.assert_array_equal(gather(array, np.arange(44)), MAPS)
-    assert len(array._files) == 1
+    assert len(array.files._maps) == 1
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 

@@ -1,0 +1,192 @@
+"""What lies below a prefix of an S3 bucket, and holds a zarr store.
+
+Through obstore, with which zarr-python opens metadata too. The other way, fsspec's s3fs, pins botocore to
+single versions (by aiobotocore), reads through one thread's event loop, and cannot put an object on the
+condition that it is new, which is what a lock is made of.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from store.errors import StoreError
+
+Part = bytes | np.ndarray  # of an object's content; arrays are one-dimensional uint8
+ADVICE = (
+    "check address and credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION)"
+)
+# What fails at once is an address or a right; what fails later is the network, which may come back.
+IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+PATIENT = {"max_retries": 12, "retry_timeout": timedelta(minutes=3)}
+_process: list[int] = []  # that used obstore first: its threads do not survive a fork
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """One object, in the place of a file's path."""
+
+    url: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.url}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """`Folder` offers the same on a local disk, and says what each method does.
+
+    Attributes:
+        url: `s3://bucket/prefix`.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def suffix(self) -> str:
+        """Of the last name, as of a path."""
+        return PurePosixPath(self.url).suffix
+
+    def beside(self, suffix: str) -> "Bucket":
+        """The place whose name is this one's and a suffix."""
+        return Bucket(self.url + suffix)
+
+    @property
+    def zarr_store(self) -> Any:
+        """What zarr-python opens."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self._client)
+
+    def file(self, name: str) -> S3Object:
+        """An object, as an extent's path."""
+        return S3Object(self.url, name)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every object, by its name below the prefix."""
+        import obstore
+
+        with self.errors():
+            return {meta["path"]: meta["size"] for page in obstore.list(self._client) for meta in page}
+
+    def read(self, name: str) -> bytes:
+        """A small object. Raises FileNotFoundError where it is absent."""
+        return self.read_tagged(name)[0]
+
+    def read_tagged(self, name: str) -> tuple[bytes, str]:
+        """A small object, and the tag of its version."""
+        import obstore
+
+        with self.errors():
+            found = obstore.get(self._impatient_client, name)
+            return bytes(found.bytes()), found.meta["e_tag"]
+
+    def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
+        """The last bytes of an object, and its size."""
+        import obstore
+
+        with self.errors():
+            found = obstore.get(self._client, name, options={"range": {"suffix": n_bytes}})
+            return bytes(found.bytes()), found.meta["size"]
+
+    def ranges(self, name: str, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Bytes (stop − start,) uint8 of an object in each range; what lies near is fetched together."""
+        import obstore
+
+        starts, stops = zip(*ranges, strict=True)
+        with self.errors():
+            found = obstore.get_ranges(self._client, name, starts=starts, ends=stops)
+        return [np.frombuffer(content, np.uint8) for content in found]
+
+    def write(self, name: str, parts: Iterable[Part]) -> None:
+        """Write an object: it appears whole or not at all, and is then durable."""
+        import obstore
+
+        with self.errors():
+            obstore.put(self._client, name, b"".join(parts))
+
+    def write_if(self, name: str, content: bytes, tag: str | None) -> str | None:
+        """Write a small object if its version is still `tag`, None for "is absent".
+
+        Returns:
+            The tag of the version written; None where it was another.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            with self.errors(AlreadyExistsError, PreconditionError):
+                mode = "create" if tag is None else {"e_tag": tag}
+                return obstore.put(self._impatient_client, name, content, mode=mode)["e_tag"]
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; absent ones are no error."""
+        import obstore
+
+        names = list(names)
+        with self.errors():
+            for start in range(0, len(names), 1000):  # the most that one request may name
+                obstore.delete(self._client, names[start : start + 1000])
+
+    def sync(self) -> None:
+        """Nothing: an object is durable once it is written."""
+
+    @contextmanager
+    def errors(self, *spared: type[Exception]) -> Iterator[None]:
+        """Raise StoreError, in one line, for what S3 or the network refuses."""
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except spared:
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StoreError(f"{self.url}: there is no such bucket; {ADVICE}") from error
+            raise
+        except BaseError as error:
+            raise StoreError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
+
+    @cached_property
+    def _client(self) -> Any:
+        return _connect(self.url, PATIENT)
+
+    @cached_property
+    def _impatient_client(self) -> Any:
+        return _connect(self.url, IMPATIENT)
+
+
+def _connect(url: str, retry: dict[str, Any]) -> Any:
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import S3Store
+    except ImportError as error:
+        raise StoreError(f"{url}: S3 needs the package obstore; pip install 'tailcache[s3]'") from error
+    if os.getpid() not in _process[:1]:
+        if _process:
+            raise StoreError(f"{url}: S3 was used before this process was forked; start it anew instead")
+        _process.append(os.getpid())
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
+    try:
+        return S3Store.from_url(url, retry_config=retry, client_options={"allow_http": plain})
+    except BaseError as error:
+        raise StoreError(f"{url}: {_reason(error)}; expected s3://bucket/name.zarr") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of obstore's, without what only its authors can read."""
+    text = str(error)
+    code = text.partition("<Code>")[2].partition("</Code>")[0]
+    return code or text.splitlines()[0][:200]

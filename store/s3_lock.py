@@ -1,0 +1,118 @@
+"""The sole writer of a store in a bucket: an object that only one process can make, and keeps alive.
+
+A killed process cannot remove it. The lock of a process of this host that is gone is taken over at once; of
+another host it is watched, and taken over if nobody renewed it for a while. No clocks are compared.
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+from store.bucket import Bucket
+from store.errors import StoreError
+
+NAME = "lock.json"
+LEASE = 30.0  # seconds without a renewal after which its holder counts as dead
+RENEWALS = 3  # in a lease
+
+
+class S3Lock:
+    """The lock of one draft."""
+
+    def __init__(self, bucket: Bucket):
+        self._bucket = bucket
+        self._token = secrets.token_hex(8)
+        self._n_renewals = 0
+        self._tag: str | None = None
+        self._stop = Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, renewing it on a thread.
+
+        Raises:
+            StoreError: another process holds it.
+        """
+        self._tag = self._bucket.write_if(NAME, self._content(), None) or self._take_over()
+        thread = Thread(target=self._renew, name="store lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            if self._tag is not None:
+                self._bucket.delete([NAME])
+
+    def refuse_lost(self) -> None:
+        """Raise StoreError if another process took the lock over, after this one stood still for a lease."""
+        if self._tag is None:
+            raise StoreError(
+                f"{self._bucket}: another process has taken this store over; leave it to that one"
+            )
+
+    def _content(self) -> bytes:
+        self._n_renewals += 1
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        return json.dumps(mine | {"renewals": self._n_renewals}).encode()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(LEASE / RENEWALS):
+            try:
+                self._tag = self._bucket.write_if(NAME, self._content(), self._tag)
+            except StoreError:  # the network, which may come back
+                continue
+            if self._tag is None:
+                return
+
+    def _take_over(self) -> str:
+        try:
+            content, tag = self._bucket.read_tagged(NAME)
+        except FileNotFoundError:  # given back in this moment
+            return self._taken(None)
+        holder = _parsed(content)
+        if holder.get("token") == self._token:  # ours: the answer got lost, and the question was asked again
+            return tag
+        here = holder.get("host") == socket.gethostname()
+        if here and _is_alive(holder.get("pid")):
+            raise self._in_use(holder)
+        deadline = time.monotonic() + (0 if here else LEASE)
+        while time.monotonic() < deadline:
+            self._stop.wait(LEASE / RENEWALS / 4)
+            if self._bucket.read_tagged(NAME)[1] != tag:
+                raise self._in_use(holder)
+        return self._taken(tag)
+
+    def _taken(self, tag: str | None) -> str:
+        mine = self._bucket.write_if(NAME, self._content(), tag)
+        if mine is None:
+            raise self._in_use({})
+        return mine
+
+    def _in_use(self, holder: dict[str, Any]) -> StoreError:
+        who = f"process {holder['pid']} of {holder['host']}" if holder else "another process"
+        return StoreError(f"{self._bucket}: {who} is writing this store; wait for it, or stop it")
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+        return found if isinstance(found, dict) and {"host", "pid"} <= found.keys() else {}
+    except ValueError:
+        return {}
+
+
+def _is_alive(pid: Any) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, TypeError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
