@@ -7,6 +7,7 @@ condition that it is new, which is what a lock is made of.
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ ADVICE = (
 )
 # What fails at once is an address or a right; what fails later is the network, which may come back.
 IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+AT_ONCE = 16  # requests for small objects
 PATIENT = {"max_retries": 12, "retry_timeout": timedelta(minutes=3)}
 _process: list[int] = []  # that used obstore first: its threads do not survive a fork
 
@@ -74,8 +76,7 @@ class Bucket:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every object, by its name below the prefix."""
-        import obstore
-
+        obstore = _obstore()
         with self.errors():
             return {meta["path"]: meta["size"] for page in obstore.list(self._client) for meta in page}
 
@@ -83,26 +84,29 @@ class Bucket:
         """A small object. Raises FileNotFoundError where it is absent."""
         return self.read_tagged(name)[0]
 
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Small objects, by their names, many at once."""
+        names = list(names)
+        with ThreadPoolExecutor(AT_ONCE) as executor:
+            return dict(zip(names, executor.map(self.read, names), strict=True))
+
     def read_tagged(self, name: str) -> tuple[bytes, str]:
         """A small object, and the tag of its version."""
-        import obstore
-
+        obstore = _obstore()
         with self.errors():
             found = obstore.get(self._impatient_client, name)
             return bytes(found.bytes()), found.meta["e_tag"]
 
     def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
         """The last bytes of an object, and its size."""
-        import obstore
-
+        obstore = _obstore()
         with self.errors():
             found = obstore.get(self._client, name, options={"range": {"suffix": n_bytes}})
             return bytes(found.bytes()), found.meta["size"]
 
     def ranges(self, name: str, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
         """Bytes (stop − start,) uint8 of an object in each range; what lies near is fetched together."""
-        import obstore
-
+        obstore = _obstore()
         starts, stops = zip(*ranges, strict=True)
         with self.errors():
             found = obstore.get_ranges(self._client, name, starts=starts, ends=stops)
@@ -110,8 +114,7 @@ class Bucket:
 
     def write(self, name: str, parts: Iterable[Part]) -> None:
         """Write an object: it appears whole or not at all, and is then durable."""
-        import obstore
-
+        obstore = _obstore()
         with self.errors():
             obstore.put(self._client, name, b"".join(parts))
 
@@ -121,20 +124,18 @@ class Bucket:
         Returns:
             The tag of the version written; None where it was another.
         """
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
+        obstore = _obstore()
+        known = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
         try:
-            with self.errors(AlreadyExistsError, PreconditionError):
+            with self.errors(*known):
                 mode = "create" if tag is None else {"e_tag": tag}
                 return obstore.put(self._impatient_client, name, content, mode=mode)["e_tag"]
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+        except (*known, FileNotFoundError):
             return None
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; absent ones are no error."""
-        import obstore
-
+        obstore = _obstore()
         names = list(names)
         with self.errors():
             for start in range(0, len(names), 1000):  # the most that one request may name
@@ -146,8 +147,6 @@ class Bucket:
     @contextmanager
     def errors(self, *spared: type[Exception]) -> Iterator[None]:
         """Raise StoreError, in one line, for what S3 or the network refuses."""
-        from obstore.exceptions import BaseError
-
         try:
             yield
         except spared:
@@ -156,7 +155,7 @@ class Bucket:
             if "NoSuchBucket" in str(error):
                 raise StoreError(f"{self.url}: there is no such bucket; {ADVICE}") from error
             raise
-        except BaseError as error:
+        except _obstore().exceptions.BaseError as error:
             raise StoreError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
 
     @cached_property
@@ -169,20 +168,25 @@ class Bucket:
 
 
 def _connect(url: str, retry: dict[str, Any]) -> Any:
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import S3Store
-    except ImportError as error:
-        raise StoreError(f"{url}: S3 needs the package obstore; pip install 'tailcache[s3]'") from error
+    obstore = _obstore()
     if os.getpid() not in _process[:1]:
         if _process:
             raise StoreError(f"{url}: S3 was used before this process was forked; start it anew instead")
         _process.append(os.getpid())
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
     try:
-        return S3Store.from_url(url, retry_config=retry, client_options={"allow_http": plain})
-    except BaseError as error:
+        return obstore.store.S3Store.from_url(url, retry_config=retry, client_options={"allow_http": plain})
+    except obstore.exceptions.BaseError as error:
         raise StoreError(f"{url}: {_reason(error)}; expected s3://bucket/name.zarr") from error
+
+
+def _obstore() -> Any:
+    try:
+        import obstore.exceptions
+        import obstore.store
+    except ImportError as error:
+        raise StoreError("s3://: needs the package obstore; pip install 'tailcache[s3]'") from error
+    return obstore
 
 
 def _reason(error: Exception) -> str:

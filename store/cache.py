@@ -54,7 +54,8 @@ class Cache:
             except FileNotFoundError:
                 self._add(path, fetch())  # and may be dropped again before it is opened
             else:
-                os.utime(file.fileno())
+                now = time.time_ns()
+                os.utime(file.fileno(), ns=(now, now))  # the kernel's own idea of now is a coarse one
                 return file
 
     def _add(self, path: Path, content: bytes) -> None:
@@ -63,7 +64,7 @@ class Cache:
                 f"{self.folder}: a cache of {self.most_bytes / GIB:g} GiB cannot hold {path.name} with its "
                 f"{len(content):,} bytes; raise --cache-gib"
             )
-        if not self.folder.exists():
+        if not (self.folder.exists() and os.listdir(self.folder)):
             with whole_file(self.folder / "CACHEDIR.TAG") as tag:
                 tag.write_text(CACHEDIR_TAG)
         self._make_room(len(content))

@@ -44,6 +44,10 @@ class Folder:
         """A small file. Raises FileNotFoundError where it is absent."""
         return (self.path / name).read_bytes()
 
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Small files, by their names."""
+        return {name: self.read(name) for name in names}
+
     def write(self, name: str, parts: Iterable[Part]) -> None:
         """Write a file, whole or not at all, and leave it on the disk."""
         with whole_file(self.path / name) as unfinished, unfinished.open("wb") as file:

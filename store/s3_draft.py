@@ -7,7 +7,6 @@ nobody takes it for complete until its root, written last, says so. `feats.zarr.
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +21,6 @@ from store.zarr_store import ROOT, ZarrContainer
 
 BEGUN = "begun.json"
 COMMITS = "commits/"
-AT_ONCE = 16  # requests for records
 
 
 class S3Draft:
@@ -95,6 +93,7 @@ class S3Draft:
 
     def discard(self) -> None:
         """Remove draft and store; the root last, by which they are known."""
+        self._lock.refuse_lost()  # then it is another's
         names = set(self.place.sizes())
         if self.is_published():
             content = json.loads(self.place.read(ROOT))
@@ -128,9 +127,8 @@ class S3CommitLog:
     def __init__(self, side: Bucket, lock: S3Lock):
         self._side, self._lock = side, lock
         names = [name for name in side.sizes() if name.startswith(COMMITS)]
-        with ThreadPoolExecutor(AT_ONCE) as executor:
-            found = executor.map(lambda name: recorded(side.read(name)), names)
-            self.commits: list[Commit] = [commit for commit in found if commit is not None]
+        found = map(recorded, side.read_all(names).values())
+        self.commits: list[Commit] = [commit for commit in found if commit is not None]
 
     def append(self, commit: Commit) -> None:
         """Record that a block is written."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from store.bucket import Bucket
 from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
@@ -95,20 +97,26 @@ def open_zarr(place: Place, files: Files) -> tuple[dict[str, Any], dict[str, Sto
     Raises:
         StoreError: nothing there that zarr knows, metadata that it cannot read, or another layout.
     """
+    metadata = place.read_all(name for name in place.sizes() if name.rpartition("/")[2] == ROOT)
     try:
-        root = zarr.open_group(place.zarr_store, mode="r", zarr_format=3)
+        root = zarr.open_group(_in_memory(metadata), mode="r", zarr_format=3)
     except DAMAGED as error:
         raise StoreError(f"{place}: not a zarr v3 store; expected one written by `extract`") from error
-    found = (name for name in place.sizes() if name.endswith(f"/{ROOT}"))
-    names = sorted(name.removesuffix(f"/{ROOT}") for name in found if _node_type(place, name) != "group")
+    found = (name for name, content in metadata.items() if name != ROOT and not _is_group(content))
+    names = sorted(name.removesuffix(f"/{ROOT}") for name in found)
     return dict(root.attrs), {name: _open_array(root, place, name, files) for name in names}
 
 
-def _node_type(place: Place, name: str) -> str | None:
+def _in_memory(metadata: dict[str, bytes]) -> MemoryStore:
+    """All metadata, fetched at once: zarr-python would ask for them one after the other."""
+    return MemoryStore({name: Buffer.from_bytes(content) for name, content in metadata.items()})
+
+
+def _is_group(metadata: bytes) -> bool:
     try:
-        return json.loads(place.read(name)).get("node_type")
+        return json.loads(metadata).get("node_type") == "group"
     except (ValueError, AttributeError):
-        return None  # to be named when it is opened
+        return False  # to be named when it is opened
 
 
 def _open_array(root: zarr.Group, place: Place, name: str, files: Files) -> StoredArray:

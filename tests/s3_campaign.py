@@ -1,0 +1,95 @@
+"""Kills of a process that writes a store to a bucket, each followed by a resume and a comparison.
+
+Run as a program, for it must never talk to S3 itself: it forks a child for every attempt. Prints the number
+of kills.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import obstore
+from made_store import contents, make_store
+
+import store.layout
+from store.errors import StoreError
+from store.location import locate
+from store.reader import FeatureStore
+
+CHANGES = ("put", "put_async", "delete")  # requests between which the bucket differs
+
+
+def forked(action: Callable[[], object], die_at: int | None = None) -> int:
+    """Run in a child, killed before its `die_at`-th change of the bucket; the signal, or 0."""
+    child = os.fork()
+    if child == 0:
+        n_calls = 0
+
+        def counting(call: Callable) -> Callable:
+            def counted(*args, **kwargs):
+                nonlocal n_calls
+                n_calls += 1
+                if n_calls == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return counted
+
+        try:
+            for name in CHANGES:
+                setattr(obstore, name, counting(getattr(obstore, name)))
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"killed before change {die_at}"
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def readable(url: str) -> bool:
+    """Whether a reader takes what lies there for a store."""
+    try:
+        FeatureStore(locate(url))
+    except StoreError:
+        return False
+    return True
+
+
+def check_and_resume(url: str, whole: dict[str, bytes], overwrite: bool) -> None:
+    """What a reader takes for a store is the whole store, and so is what resuming ends in.
+
+    Nothing else is left; then there is room for the next.
+    """
+    bucket = locate(url)
+    if readable(url):
+        assert bucket.read_all(bucket.sizes()) == whole
+    make_store(bucket, resume=True, overwrite=overwrite)
+    assert bucket.read_all(bucket.sizes()) == whole
+    assert not bucket.beside(".unfinished").sizes()
+    if not overwrite:
+        bucket.delete(bucket.sizes())
+
+
+def campaign(url: str, step: int, overwrite: bool) -> int:
+    """Kill before every `step`-th change of a whole writing; the number of kills."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(Path(folder, "s.zarr"))
+        whole = contents(Path(folder, "s.zarr"))
+    if overwrite:
+        forked(lambda: make_store(locate(url)))
+    n_kills = 0
+    while forked(lambda: make_store(locate(url), overwrite=overwrite), die_at=1 + n_kills * step):
+        n_kills += 1
+        forked(lambda: check_and_resume(url, whole, overwrite))
+    return n_kills
+
+
+if __name__ == "__main__":
+    store.layout.BLOCK_BYTES = 2048
+    print(campaign(sys.argv[1], *json.loads(sys.argv[2])))
