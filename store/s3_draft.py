@@ -92,8 +92,9 @@ class S3Draft:
         return bool(self._side.sizes())
 
     def discard(self) -> None:
-        """Remove draft and store; the root last, by which they are known."""
-        self._lock.refuse_lost()  # then it is another's
+        """Remove draft and store; the root last, by which they are known. What is another's by now stays."""
+        if self._lock.is_lost:
+            return
         names = set(self.place.sizes())
         if self.is_published():
             content = json.loads(self.place.read(ROOT))

@@ -50,9 +50,14 @@ class S3Lock:
             if self._tag is not None:
                 self._bucket.delete([NAME])
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process took the lock over, after this one stood still for a lease."""
+        return self._tag is None
+
     def refuse_lost(self) -> None:
-        """Raise StoreError if another process took the lock over, after this one stood still for a lease."""
-        if self._tag is None:
+        """Raise StoreError if the lock is lost."""
+        if self.is_lost:
             raise StoreError(
                 f"{self._bucket}: another process has taken this store over; leave it to that one"
             )

@@ -176,9 +176,7 @@ def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
         next(t for t in threading.enumerate() if t.name == "store lock").join()
         with pytest.raises(StoreError, match="another process has taken this store over"):
             complete(writer)
-        with pytest.raises(StoreError, match="another process has taken this store over"):
-            writer._draft.discard()
-        assert "zarr.json" in bucket.sizes()
+    assert "zarr.json" in bucket.sizes()
 
 
 def complete(writer: StoreWriter) -> None:
