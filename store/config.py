@@ -27,8 +27,6 @@ class ConvertConfig:
     chunk_kib: Annotated[
         int | None, "KiB of a chunk before compression, at most; 128 without it, 16 if compressed"
     ] = None
-    block_mib: Annotated[
-        int | None, "MiB of a block of feature maps, at most; whole batches of 64 without it"
-    ] = None
+    block_mib: Annotated[int | None, "MiB of a block, at most; whole batches of about 64 without it"] = None
     resume: Annotated[bool, "go on with a conversion that was interrupted"] = False
     overwrite: Annotated[bool, "replace an existing store"] = False

@@ -1,5 +1,7 @@
 """Conversions that must not be: of damaged sources, into each other, to finer dtypes, resumed as others."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -158,6 +160,25 @@ def test_resuming_as_another_conversion_is_refused_with_both_values():
     other = extracted("other.h5", "float32", rows=FINE | {"test/pooled": FINE["test/pooled"] + 1})
     with pytest.raises(StoreError, match="another source"):
         converted(other, "t.zarr", dtype="float16", codec="zstd", resume=True)
+
+
+def test_a_full_disk_is_told_and_resumable(monkeypatch):
+    source, n_calls = extracted("s.h5"), 0
+
+    def full(file: int) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > 22:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        result = run("store", "convert", source, "t.h5")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "t.h5: the disk is full after " in result.stderr
+    assert result.stderr.endswith("make room, then run the same command with --resume\n")
+    target = converted(source, "t.h5", resume=True)
+    assert contents(target) == twin(target)
 
 
 def test_an_extraction_does_not_take_it_for_its_own():
