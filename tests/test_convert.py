@@ -87,6 +87,17 @@ def test_chunks_and_blocks_of_the_sizes_asked_for():
     assert_sound(converted(target, "u.h5"))
 
 
+@pytest.mark.parametrize("dtype", SCALED)
+def test_blocks_of_lossy_maps_stay_whatever_made_them(dtype):
+    wide = converted(extracted("s.h5", "float32"), "t.h5", dtype=dtype, block_mib=1)
+    copy = converted(wide, "u.zarr", codec="lz4")
+    assert_sound(copy)
+    was, now = FeatureStore(wide), FeatureStore(copy)
+    assert now.block_rows("train/feature_map") == was.block_rows("train/feature_map") == 64
+    for name in ("train/feature_map", "train/feature_map_scale"):
+        np.testing.assert_array_equal(now.arrays[name].read(), was.arrays[name].read(), strict=True)
+
+
 @pytest.mark.parametrize("block_bytes", [1, 10_000, 2**20, 2**40])
 def test_a_block_asked_for_is_never_larger(block_bytes):
     sizes = {"train": {"N": 5000, "H": 7, "W": 7, "C": 8}, "test": {"N": 1, "H": 7, "W": 7, "C": 8}}
