@@ -12,6 +12,7 @@ import click
 from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
+from store.config import ConvertConfig
 from store.errors import Interrupted
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -169,7 +170,7 @@ def demo(out: str, device: str) -> None:
 
 @main.group("store")
 def store_group() -> None:
-    """Look into a feature store."""
+    """Look into a feature store, prove it, or copy it into another form."""
 
 
 @store_group.command()
@@ -222,6 +223,34 @@ def verify(context: click.Context, path: str, as_json: bool) -> None:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
         click.echo("\n".join([*faults, f"{path}: {verdict}"]))
     context.exit(1 if faults else 0)
+
+
+@store_group.command()
+@click.argument("path")
+@click.argument("target")
+@options(ConvertConfig)
+@json_option
+def convert(as_json: bool, **values: Any) -> None:
+    """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
+    from store.convert import convert as run
+    from store.info import describe
+    from store.location import locate
+    from store.reader import FeatureStore
+
+    target = values["target"]
+    with progress_bar() as progress:
+        try:
+            run(ConvertConfig(**values), progress)
+        except Interrupted:
+            progress.stop()
+            fail(f"interrupted; go on with the same command and --resume ({target})", INTERRUPTED)
+    content = describe(FeatureStore(locate(target)))
+    if as_json:
+        print_json(content)
+        return
+    form = content["provenance"]["converted"][-1]
+    size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
+    click.echo(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from extract.inference import by_class, feature_maps
 from extract.networks import Network, pool
 from extract.restore import Restored, restore
 from store.bucket import Bucket
-from store.errors import Interrupted, UserError, check_at_least
+from store.errors import UserError, check_at_least
 from store.layout import store_layout
 from store.location import locate
 from store.map_dtypes import largest
@@ -89,13 +89,9 @@ def _fill(
     progress: Progress,
 ) -> None:
     writer.write_known(_known(restored.network, splits))
-    try:
-        for split, images in splits.items():
-            _dump(writer, restored, images, split, compute, progress)
-        writer.finish()
-    except KeyboardInterrupt as error:
-        writer.stop()
-        raise (Interrupted() if writer.has_rows else error) from error
+    for split, images in splits.items():
+        _dump(writer, restored, images, split, compute, progress)
+    writer.finish()
 
 
 def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StorePlan:

@@ -129,8 +129,10 @@ def _phase1_options(run: Run) -> dict[str, Any]:
 def _options(run: Run) -> dict[str, Any]:
     """The options that make a run's configuration: those of all three phases."""
     own = {field.name: run.config[field.name] for field in fields(FinetuneConfig)}
-    extraction = run.config["provenance"]["store"]["config"]
-    extraction = {f"extract_{name}": extraction[name] for name in ("dtype", "precision")}
+    made = run.config["provenance"]["store"]
+    extraction = {f"extract_{name}": made["config"][name] for name in ("dtype", "precision")}
+    for conversion in made.get("converted", []):  # the last says what the run read
+        extraction["extract_dtype"] = conversion["dtype"]
     return own | _phase1_options(run) | extraction
 
 

@@ -153,6 +153,8 @@ def _check_made(provenance: dict[str, Any], where: str) -> None:
     _refuse_missing(where, STORE_KEYS, provenance)
     for part, keys in NESTED_KEYS.items():
         _refuse_missing(f"{where}, {part}", keys, provenance[part])
+    for conversion in provenance.get("converted", []):
+        _refuse_missing(f"{where}, converted", {"dtype"}, conversion)
 
 
 def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:

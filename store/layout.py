@@ -50,12 +50,32 @@ class ArrayLayout:
         return self.shape[0] * self.row_bytes
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How large chunks and blocks are to be, where they are not those of an extraction.
+
+    Attributes:
+        chunk_bytes: a chunk has at most so many, before compression; None for CHUNK_BYTES and its like.
+        block_bytes: a block has at most so many of its split's widest array, but one row at least; None for
+            whole batches, as many as BLOCK_BYTES hold.
+        train_rows: rows of the train split's blocks, which scales may fix; None leaves them to their bytes.
+    """
+
+    chunk_bytes: int | None = None
+    block_bytes: int | None = None
+    train_rows: int | None = None
+
+
+EXTRACTED = Cut()
+
+
 def store_layout(
     sizes: dict[str, dict[str, int]],
     n_classes: int,
     map_dtype: str,
     batch_size: int,
     codec: str = "none",
+    cut: Cut = EXTRACTED,
 ) -> dict[str, ArrayLayout]:
     """The layout of every array of a store, by its path in the tree.
 
@@ -65,6 +85,7 @@ def store_layout(
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         batch_size: images that go through the network at a time.
         codec: of the feature maps, a member of CODECS.
+        cut: how large chunks and blocks are to be.
     """
     layouts = {}
     of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
@@ -72,13 +93,15 @@ def store_layout(
         layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)
     for split, lengths in sizes.items():
         specs = split_arrays(split, map_dtype)
-        block_rows = _block_rows(specs, lengths, map_dtype, batch_size)
+        block_rows = _block_rows(specs, lengths, map_dtype, batch_size, cut)
         lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}
         for name, spec in specs.items():
             shape = tuple(lengths[axis] for axis in spec.axes)
             if name in STREAMED:
                 of_maps = codec if name == "feature_map" else "none"
-                layouts[f"{split}/{name}"] = _streamed(shape, spec.dtype, block_rows, of_maps)
+                layouts[f"{split}/{name}"] = _streamed(
+                    shape, spec.dtype, block_rows, of_maps, cut.chunk_bytes
+                )
             elif name == SCALE:
                 layouts[f"{split}/{name}"] = ArrayLayout(shape, spec.dtype, chunk_rows=1, block_rows=1)
             else:
@@ -87,8 +110,15 @@ def store_layout(
     return layouts | {f"{CHECKSUM}/{path}": _whole((n,), "uint32") for path, n in n_blocks.items()}
 
 
-def _block_rows(specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_size: int) -> int:
-    """Rows of a block of a split: whole batches, as many as BLOCK_BYTES hold of its widest array."""
+def _block_rows(
+    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_size: int, cut: Cut
+) -> int:
+    """Rows of a block of a split: whole batches, as many as BLOCK_BYTES hold of its widest array.
+
+    Of a size asked for, they are a power of two, which chunks of any array divide well.
+    """
+    if "feature_map" in specs and cut.train_rows:
+        return cut.train_rows
     widest = 0
     for name in STREAMED:
         if name in specs:
@@ -96,6 +126,9 @@ def _block_rows(specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype:
                 4 if name == "feature_map" and map_dtype in SCALED else np.dtype(specs[name].dtype).itemsize
             )
             widest = max(widest, size * math.prod(lengths[axis] for axis in specs[name].axes[1:]))
+    if cut.block_bytes:
+        fitting = max(1, cut.block_bytes // widest).bit_length() - 1
+        return 2 ** min(fitting, (lengths["N"] - 1).bit_length())
     batches = min(BLOCK_BYTES // (widest * batch_size), math.ceil(lengths["N"] / batch_size))
     return max(1, batches) * batch_size
 
@@ -104,8 +137,10 @@ def _whole(shape: tuple[int, ...], dtype: str) -> ArrayLayout:
     return ArrayLayout(shape, dtype, chunk_rows=shape[0], block_rows=shape[0])
 
 
-def _streamed(shape: tuple[int, ...], dtype: str, block_rows: int, codec: str) -> ArrayLayout:
-    chunk_bytes = CHUNK_BYTES if codec == "none" else PACKED_CHUNK_BYTES
+def _streamed(
+    shape: tuple[int, ...], dtype: str, block_rows: int, codec: str, chunk_bytes: int | None
+) -> ArrayLayout:
+    chunk_bytes = chunk_bytes or (CHUNK_BYTES if codec == "none" else PACKED_CHUNK_BYTES)
     fitting = max(1, chunk_bytes // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
     chunk_rows = max(rows for rows in range(1, min(fitting, block_rows) + 1) if block_rows % rows == 0)
     return ArrayLayout(shape, dtype, chunk_rows, block_rows, codec)

@@ -18,6 +18,15 @@ NUMPY = {
     "float8_e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 LARGEST_CODE = {"int8": 127.0, "float8_e4m3": 448.0}
+# What maps of a dtype may be rounded to again: never to a finer one, which would claim what is not there, and
+# lossy codes not at all, for their scales would not come out the same.
+MAY_BECOME = {
+    "float32": ("float32", "float16", "bfloat16", "int8", "float8_e4m3"),
+    "float16": ("float16", "bfloat16", "int8", "float8_e4m3"),
+    "bfloat16": ("bfloat16", "int8", "float8_e4m3"),
+    "int8": ("int8",),
+    "float8_e4m3": ("float8_e4m3",),
+}
 # Of rounding to nearest: relative to the value, and relative to the channel's scale.
 RELATIVE = {"float16": 2**-11, "float32": 2**-24, "bfloat16": 2**-8, "int8": 2**-11, "float8_e4m3": 2**-4}
 OF_SCALE = {"int8": 0.5, "float8_e4m3": 2**-10}

@@ -17,7 +17,7 @@ import numpy as np
 from store.bucket import Bucket
 from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit
-from store.errors import StoreError
+from store.errors import Interrupted, StoreError
 from store.local_draft import just_finished
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
@@ -43,6 +43,7 @@ def write_store(
 
     Raises:
         StoreError: something is in the way, another process writes it, or what was begun is another store.
+        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
     """
     check_writable(where, resume, overwrite)
     draft = draft_of(where)
@@ -60,6 +61,9 @@ def write_store(
         writer = StoreWriter(where, draft, plan, begun, replaces)
         try:
             yield writer
+        except KeyboardInterrupt as error:
+            writer.stop()
+            raise (Interrupted() if writer.has_rows else error) from error
         finally:
             writer.stop()
             if not writer.has_rows:
@@ -125,7 +129,8 @@ class StoreWriter:
     def write(self, split: str, start: int, rows: dict[str, np.ndarray]) -> None:
         """Write rows of a split from `start` on, by array name: a block's rows come in order, from its first.
 
-        Returns as soon as the rows are taken over; writing goes on beside the caller.
+        Returns as soon as the rows are taken over; writing goes on beside the caller. With scales among
+        them, the maps are codes already, and the rows a whole block's.
 
         Raises:
             StoreError: an earlier block could not be written, for a full disk say.
@@ -133,6 +138,9 @@ class StoreWriter:
         first = self._plan.layouts[f"{split}/pooled"]
         block = start // first.block_rows
         begin, end = first.block(block)
+        if SCALE in rows:
+            self._submit(split, block, {f"{split}/{name}": value for name, value in rows.items()})
+            return
         if start == begin:
             self._buffer = {
                 name: np.empty((end - begin, *value.shape[1:]), self._buffer_dtype(f"{split}/{name}"))
@@ -173,7 +181,7 @@ class StoreWriter:
         self._wait(IN_FLIGHT)
 
     def _commit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
-        if "train/feature_map" in arrays:
+        if "train/feature_map" in arrays and f"train/{SCALE}" not in arrays:
             codes, scale = encode(arrays["train/feature_map"], self.map_dtype)
             arrays["train/feature_map"] = codes
             arrays |= {} if scale is None else {f"train/{SCALE}": scale}
@@ -193,10 +201,10 @@ class StoreWriter:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            go_on = "with --resume" if self.has_rows else "again"
+            go_on = "the same command with --resume" if self.has_rows else "it again"
             raise StoreError(
                 f"{self._where}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
-                f"extract {go_on}"
+                f"{go_on}"
             ) from error
 
     def _checksums(self) -> dict[str, list[int]]:

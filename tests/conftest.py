@@ -1,5 +1,6 @@
 """Shared fixtures: one small trained network and its store, made once for the whole session."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def _default_generator_untouched():
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Default output paths are relative: they must land where `refuse` looks."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small stores have several blocks, the last partly filled; not synced, for a kill is no power cut."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("store.layout.PACKED_CHUNK_BYTES", 512)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def cut_predictions(path: Path) -> None:
     pd.read_csv(path / "predictions.csv").head(100).to_csv(path / "predictions.csv", index=False)
 
 
-def forget(*keys: str) -> Callable[[Path], None]:
+def forget(*keys: str | int) -> Callable[[Path], None]:
     """Damage that takes one key, however deep, from config.json."""
 
     def damage(path: Path) -> None:
@@ -195,6 +195,18 @@ def test_phase_1_trained_otherwise_is_another_configuration(digits_run: Path) ->
     table = succeed("analyze", digits_run, "other", "--out", "report").stdout
     for name in ("Phase I, phase1_epochs=2", "Phase I, phase1_epochs=30", "fsa, phase1_epochs=30"):
         assert name in table
+
+
+def test_a_run_on_converted_features_is_another_configuration(digits_run: Path) -> None:
+    shutil.copytree(digits_run, "other")
+    config = json.loads(Path("other/config.json").read_text())
+    config["provenance"]["store"]["converted"] = [{"dtype": "float16"}, {"dtype": "int8"}]
+    Path("other/config.json").write_text(json.dumps(config))
+    table = succeed("analyze", digits_run, "other", "--out", "report").stdout
+    assert "fsa, extract_dtype=float32" in table
+    assert "fsa, extract_dtype=int8" in table
+    forget("provenance", "store", "converted", 0, "dtype")(Path("other"))
+    refuse("analyze", "other", says=["is damaged", "converted lacks dtype"])
 
 
 def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:

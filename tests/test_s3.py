@@ -121,6 +121,19 @@ def test_every_command_takes_an_address(bucket, small_ckpt, small_store, tmp_pat
     assert succeed("store", "verify", bucket).exit_code == 0
 
 
+def test_stores_are_converted_into_a_bucket_and_out_of_it(bucket, small_store, in_tmp_path):
+    succeed("store", "convert", small_store, bucket, "--block-mib", "1")
+    succeed("store", "convert", bucket, "back.h5")
+    for copy in (bucket, "back.h5"):
+        assert succeed("store", "verify", copy).exit_code == 0
+        ours, theirs = FeatureStore(locate(str(copy))), FeatureStore(small_store)
+        for name in ("train/feature_map", "train/cam", "test/label"):
+            np.testing.assert_array_equal(ours.arrays[name].read(), theirs.arrays[name].read())
+    succeed("finetune", "--store", "back.h5", *QUICK, *FEW_CLASSES)  # finds the checkpoint
+    refuse("store", "convert", bucket, bucket, says=["is the store to convert itself"])
+    refuse("store", "convert", bucket, f"{bucket}/sub.zarr", says=["lies in the store to convert"])
+
+
 @pytest.mark.parametrize(("step", "overwrite"), [(14, False), (29, True)])
 def test_killed_and_resumed(bucket, step, overwrite):
     """At every step-th change; `make soak` kills at each of them."""

@@ -1,0 +1,223 @@
+"""Copying a finished store into another: other container, cut, codec or dtype, a block at a time.
+
+Whatever the target holds passes by once: read with its checksums, rounded if it is to be, and handed to the
+writer that an extraction uses. Memory holds a block of the source and three of the target.
+"""
+
+import os
+import platform
+from bisect import bisect_right
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from store.bucket import Bucket
+from store.checked import CheckedReader
+from store.config import ConvertConfig
+from store.errors import StoreError, check_at_least
+from store.layout import Cut, store_layout
+from store.location import locate
+from store.map_dtypes import MAY_BECOME, largest
+from store.packed import PackedArray
+from store.plan import StorePlan
+from store.provenance import versions
+from store.reader import FeatureStore
+from store.schema import CLASSIFIER, EVERY_SPLIT, SCALE, SCALED, STREAMED
+from store.unfinished import check_writable, draft_of, is_finished
+from store.writer import StoreWriter, write_store
+
+
+def convert(config: ConvertConfig, progress: Progress) -> None:
+    """Copy a store.
+
+    The target appears when it is complete; with `resume` only what an interrupted conversion did not write
+    is copied, to the same bytes.
+
+    Raises:
+        UserError: a path, dtype or cut that cannot be used, or rows of the source that are not those that
+            were written, or exceed the range of the dtype asked for.
+        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
+    """
+    path, target = locate(config.path), locate(config.target)
+    check_at_least(config, chunk_kib=1, block_mib=1)
+    _refuse_overlap(path, target)
+    check_writable(target, config.resume, config.overwrite)
+    source = CheckedReader(_open(path))
+    plan = _plan(config, source)
+    if config.resume and is_finished(target, plan):
+        return
+    with write_store(target, plan, config.resume, config.overwrite) as writer:
+        writer.write_known({name: source.whole(name) for name in _known(source.store)})
+        for split in source.store.splits:
+            _copy(writer, source, split, progress)
+        writer.finish()
+
+
+def _refuse_overlap(path: Path | Bucket, target: Path | Bucket) -> None:
+    source, real = _real(path), _real(target)
+    if source == real:
+        raise StoreError(f"{target}: is the store to convert itself; name another target")
+    if real.is_relative_to(source):
+        raise StoreError(f"{target}: lies in the store to convert, {path}; name a target outside of it")
+    if source.is_relative_to(real) or source.is_relative_to(f"{real}.unfinished"):
+        raise StoreError(f"{path}: lies where {target} is written, and would be lost; name another target")
+
+
+def _real(where: Path | Bucket) -> PurePath:
+    if isinstance(where, Bucket):
+        return PurePosixPath(where.url)
+    return Path(os.path.realpath(where))  # unlike Path.resolve, no error where links run in circles
+
+
+def _open(where: Path | Bucket) -> FeatureStore:
+    draft = draft_of(where)
+    if draft.remains() and not draft.is_published():
+        raise StoreError(
+            f"{where}: was begun, and is not finished ({draft}); go on with its command and --resume first"
+        )
+    return FeatureStore(where)
+
+
+def _plan(config: ConvertConfig, source: CheckedReader) -> StorePlan:
+    store = source.store
+    maps = store.arrays["train/feature_map"]
+    was = {"dtype": store.map_dtype, "codec": maps.codec if isinstance(maps, PackedArray) else "none"}
+    now = {"dtype": config.dtype or was["dtype"], "codec": config.codec or was["codec"]}
+    _refuse_finer(store, now["dtype"])
+    cut = _cut(config, store)
+    n_classes, batch_size = len(store.class_names), _batch_size(store)
+    layouts = store_layout(_sizes(store), n_classes, now["dtype"], batch_size, now["codec"], cut)
+    streamed = {name: layout for name, layout in layouts.items() if name.split("/")[-1] in STREAMED}
+    identity = now | {
+        "source": source.digest,
+        "block rows": {name: layout.block_rows for name, layout in streamed.items()},
+        "chunk rows": {name: layout.chunk_rows for name, layout in streamed.items()},
+    }
+    provenance = _provenance(store, locate(config.target), was, now)
+    return StorePlan(layouts, now["dtype"], store.class_names, provenance, identity)
+
+
+def _refuse_finer(store: FeatureStore, dtype: str) -> None:
+    allowed = MAY_BECOME[store.map_dtype]
+    if dtype not in allowed:
+        raise StoreError(
+            f"{store.path}: its feature maps are {store.map_dtype}, which can become {', '.join(allowed)} "
+            f"and not {dtype}, since rounding cannot be undone; extract again with --dtype {dtype}"
+        )
+
+
+def _cut(config: ConvertConfig, store: FeatureStore) -> Cut:
+    """The cut asked for; lossy maps keep their blocks, each of which has its own scales."""
+    lossy = store.map_dtype in SCALED
+    if lossy and config.block_mib is not None:
+        raise StoreError(
+            f"{store.path}: its {store.map_dtype} maps have scales for each block, so their blocks stay as "
+            "they are; leave --block-mib away"
+        )
+    chunk_bytes = config.chunk_kib and config.chunk_kib * 1024
+    block_bytes = config.block_mib and config.block_mib * 1024**2
+    return Cut(chunk_bytes, block_bytes, store.block_rows("train/feature_map") if lossy else None)
+
+
+def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
+    """Lengths of the axes N, H, W, C of each split."""
+    _, height, width, channels = store.map_shape
+    counts = {split: store.arrays[f"{split}/label"].shape[0] for split in store.splits}
+    return {split: {"N": n, "H": height, "W": width, "C": channels} for split, n in counts.items()}
+
+
+def _batch_size(store: FeatureStore) -> int:
+    """Images of a batch of the extraction, of which blocks are made; 1 where that is not known."""
+    config = store.provenance.get("config")
+    size = config.get("batch_size") if isinstance(config, dict) else None
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _provenance(
+    store: FeatureStore, target: Path | Bucket, was: dict[str, str], now: dict[str, str]
+) -> dict[str, Any]:
+    """The source's, and what became of it since."""
+    step = {
+        "from": {"path": str(store.path if isinstance(store.path, Bucket) else _real(store.path))} | was
+    } | now
+    step |= {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "versions": versions(),
+    }
+    made = store.provenance | {"converted": [*store.provenance.get("converted", []), step]}
+    checkpoint = made.get("checkpoint")
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("relative_path"), str):
+        made["checkpoint"] = checkpoint | {"relative_path": _moved(checkpoint, store.path, target)}
+    return made
+
+
+def _moved(checkpoint: dict[str, Any], path: Path | Bucket, target: Path | Bucket) -> str:
+    """Where the checkpoint lies as seen from the target; from a bucket, where it lay."""
+    if isinstance(target, Bucket):
+        return checkpoint["path"]
+    beside = Path() if isinstance(path, Bucket) else _real(path).parent
+    return os.path.relpath(beside / checkpoint["relative_path"], _real(target).parent)
+
+
+def _known(store: FeatureStore) -> list[str]:
+    """Arrays that are one block."""
+    of_splits = [f"{split}/{name}" for split in store.splits for name in EVERY_SPLIT if name not in STREAMED]
+    return [*(f"classifier/{name}" for name in CLASSIFIER), *of_splits]
+
+
+def _copy(writer: StoreWriter, source: CheckedReader, split: str, progress: Progress) -> None:
+    """Write the rows of a split that are yet to be written."""
+    missing = writer.missing(split)
+    n_rows = source.store.arrays[f"{split}/pooled"].shape[0]
+    n_missing = sum(stop - start for start, stop in missing)
+    task = progress.add_task(f"converting {split}", total=n_rows, completed=n_rows - n_missing, status="")
+    for block in source.blocks(f"{split}/pooled"):
+        parts = list(_parts(missing, *block))
+        if not parts:
+            continue
+        rows = _rows(source, split, block, writer.map_dtype)
+        for start, stop in parts:
+            of_part = slice(start - block[0], stop - block[0])
+            writer.write(split, start, {name: value[of_part] for name, value in rows.items()})
+            progress.advance(task, stop - start)
+
+
+def _parts(missing: list[tuple[int, int]], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """What of each missing block lies within some rows."""
+    for i in range(bisect_right(missing, start, key=lambda block: block[1]), len(missing)):
+        if missing[i][0] >= stop:
+            return
+        yield max(missing[i][0], start), min(missing[i][1], stop)
+
+
+def _rows(source: CheckedReader, split: str, block: tuple[int, int], map_dtype: str) -> dict[str, np.ndarray]:
+    """One block of what the network once filled, by array name; scales go with lossy codes as they are."""
+    store = source.store
+    names = [name for name in STREAMED if f"{split}/{name}" in store.arrays]
+    rows = {name: source.block(f"{split}/{name}", *block) for name in names}
+    if split != "train":
+        return rows
+    if store.map_dtype in SCALED:
+        index = block[0] // store.block_rows("train/feature_map")
+        return rows | {SCALE: source.block(f"train/{SCALE}", index, index + 1)}
+    rows["feature_map"] = store.decoded(rows["feature_map"], block[0])
+    if map_dtype != store.map_dtype:
+        _refuse_overflow(rows["feature_map"], map_dtype, store.path, block[0])
+    return rows
+
+
+def _refuse_overflow(maps: np.ndarray, map_dtype: str, path: Path | Bucket, start: int) -> None:
+    limit = largest(map_dtype)
+    if float(maps.max()) <= limit and float(maps.min()) >= -limit:  # NaN is not
+        return
+    magnitude = np.abs(maps.astype(np.float32)).max((1, 2, 3))
+    row = int(np.argmax(~(magnitude <= limit)))
+    raise StoreError(
+        f"{path}: train/feature_map: row {start + row} has a feature of magnitude {magnitude[row]:.6g}, and "
+        f"{map_dtype} ends at {limit:.6g}; leave the maps as they are, or choose another --dtype"
+    )

@@ -1,0 +1,75 @@
+"""Conversions of made stores: whole ones, and ones that are killed on the way."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from made_store import BATCH, CLASSES, contents, made_layouts, made_plan, made_rows, write_made
+from rich.progress import Progress
+
+from store.commits import Commit, CommitLog
+from store.config import ConvertConfig
+from store.convert import convert
+from store.plan import StorePlan
+from store.reader import FeatureStore
+
+QUIET = Progress(disable=True)
+OTHER = {".zarr": ".h5", ".h5": ".zarr"}
+FINER = 1 + 2.0**-13  # makes float32 of float16, and leaves CAMs as they are
+
+
+def fine_rows() -> dict[str, np.ndarray]:
+    """Made rows whose maps float16 cannot hold."""
+    rows = made_rows()
+    rows["train/feature_map"] = rows["train/feature_map"].astype(np.float32) * np.float32(FINER)
+    rows["train/pooled"] = rows["train/feature_map"].mean((1, 2))
+    return rows
+
+
+FINE = fine_rows()
+
+
+def extracted(path: str, dtype: str = "float16", codec: str = "none", rows=FINE) -> Path:
+    """A store as an extraction in batches leaves it."""
+    plan = made_plan(dtype=dtype)
+    made = plan.provenance | {"config": {"batch_size": BATCH}}
+    layouts = made_layouts(dtype=dtype, codec=codec)
+    write_made(Path(path), replace(plan, layouts=layouts, provenance=made), rows)
+    return Path(path)
+
+
+def converted(path: Path, target: str, **options: object) -> Path:
+    """A conversion, without a bar."""
+    convert(ConvertConfig(str(path), target, **options), QUIET)
+    return Path(target)
+
+
+def twin(path: Path, codec: str = "none", rows=FINE) -> dict[str, bytes]:
+    """The files that an extraction leaves which is told the provenance of another store."""
+    store = FeatureStore(path)
+    layouts = made_layouts(dtype=store.map_dtype, codec=codec)
+    made = StorePlan(layouts, store.map_dtype, CLASSES, store.provenance, store.provenance["identity"])
+    other = path.with_name(f"twin{path.suffix}")
+    write_made(other, made, rows)
+    return contents(other)
+
+
+def kill(path: Path, target: str, n_commits: int, **options: object) -> None:
+    """Convert in a forked process that is killed after so many commits."""
+    append = CommitLog.append
+
+    def kill_after(log: CommitLog, commit: Commit) -> None:
+        append(log, commit)
+        if len(log.commits) == n_commits:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            CommitLog.append = kill_after
+            converted(path, target, **options)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
