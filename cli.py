@@ -194,7 +194,11 @@ def info(path: str, as_json: bool) -> None:
     try:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
-        click.echo(f"from {ckpt} ({arch}), begun {made['begun']} on {made['host']}")
+        ended = f", finished {content['finished']}" if content["finished"] else ""
+        click.echo(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        version, commit = made["versions"]["tailcache"], made.get("commit")
+        of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
+        click.echo(f"by tailcache {version}{of_commit}")
     except (KeyError, TypeError):
         click.echo("its provenance does not say what made it")
 

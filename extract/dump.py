@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from store.errors import Interrupted, UserError, check_at_least
 from store.layout import store_layout
 from store.map_dtypes import largest
 from store.plan import StorePlan
-from store.provenance import versions
+from store.provenance import as_utc, commit, now, versions
 from store.unfinished import check_writable, is_finished
 from store.writer import StoreWriter, write_store
 
@@ -183,7 +182,7 @@ def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
     checkpoint = restored.checkpoint
     return {
         "config": asdict(config),
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "begun": as_utc(now()),
         "host": platform.node(),
         "checkpoint": {
             "path": str(ckpt),
@@ -197,4 +196,5 @@ def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
         "dataset": checkpoint.dataset | {"fingerprint": checkpoint.fingerprint},
         "transform": checkpoint.transform,
         "versions": versions(),
+        "commit": commit(),
     }

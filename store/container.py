@@ -10,12 +10,12 @@ from store.extents import StoredArray
 from store.hdf5_packed import PackedHdf5Container
 from store.hdf5_store import Hdf5Container, open_hdf5
 from store.layout import ArrayLayout
-from store.schema import CHECKSUM, FORMAT, SPLITS
+from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
 from store.zarr_store import ZarrContainer, open_zarr
 
 SUFFIXES = (".zarr", ".h5")
 Container = ZarrContainer | Hdf5Container | PackedHdf5Container
-NODES = ("zarr.json", "classifier", CHECKSUM, *SPLITS)
+NODES = ("zarr.json", "classifier", CHECKSUM, FINISHED, *SPLITS)
 
 
 def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:

@@ -140,7 +140,7 @@ def create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
     properties.set_obj_track_times(False)
     group, _, leaf = name.rpartition("/")
     h5py.h5d.create(
-        _create_group(file, group),
+        _create_group(file, group or "/"),
         leaf.encode(),
         h5py.h5t.py_create(np.dtype(layout.dtype)),
         h5py.h5s.create_simple(layout.shape),

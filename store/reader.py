@@ -14,8 +14,10 @@ from store.extents import StoredArray
 from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,
+    FINISHED,
     FORMAT,
     MAP_DTYPES,
+    OF_ROOT,
     SCALE,
     SCALED,
     SCHEMA_VERSION,
@@ -95,7 +97,9 @@ class FeatureStore:
 
     def _check_shapes(self) -> None:
         """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
-        lengths = {"K": len(self.class_names)}
+        lengths = {"K": len(self.class_names), "1": 1}
+        if FINISHED in self.arrays:
+            self._fit("", OF_ROOT, lengths)
         self._fit("classifier", CLASSIFIER, lengths)
         for split in self.splits:
             lengths.pop("N", None)
@@ -104,16 +108,22 @@ class FeatureStore:
 
     def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
         for name, spec in specs.items():
-            array = self._array(f"{group}/{name}")
+            path = f"{group}/{name}".lstrip("/")
+            array = self._array(path)
             if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
                 lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
             shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
             if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:
                 expected = f"{spec.dtype} {', '.join(spec.axes)} = {shape}"
                 raise StoreError(
-                    f"{self.path}: {group}/{name} is {array.dtype.name} {array.shape}, expected {expected}, "
+                    f"{self.path}: {path} is {array.dtype.name} {array.shape}, expected {expected}, "
                     "to fit the other arrays; extract again"
                 )
+
+    @property
+    def finished(self) -> int | None:
+        """When it was written in full, in seconds since 1970 UTC; None where the store does not say."""
+        return int(self._read(FINISHED)[0]) if FINISHED in self.arrays else None
 
     @cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from store import provenance
 from store.atomic import sync_folder, write_json
 from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit, CommitLog, sole_writer
@@ -24,7 +25,7 @@ from store.container import container
 from store.errors import StoreError
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
-from store.schema import CHECKSUM, SCALE
+from store.schema import CHECKSUM, FINISHED, SCALE
 from store.unfinished import (
     check_writable,
     discard,
@@ -146,12 +147,16 @@ class StoreWriter:
         return np.dtype(self._plan.layouts[path].dtype)
 
     def finish(self) -> None:
-        """Wait for the disk, add the checksums, set `complete`, and give the store its name.
+        """Wait for the disk, add the time and the checksums, set `complete`, and give the store its name.
 
         Raises:
             StoreError: rows are missing.
         """
         self._wait(0)
+        self._refuse_missing()
+        if (FINISHED, 0) not in self._committed:  # else an earlier attempt had every row, and died later
+            self._submit(FINISHED, 0, {FINISHED: np.array([provenance.now()], "int64")})
+            self._wait(0)
         checksums = self._checksums()
         with self._disk():
             for path, of_blocks in checksums.items():
@@ -194,23 +199,31 @@ class StoreWriter:
                 f"extract {go_on}"
             ) from error
 
-    def _checksums(self) -> dict[str, list[int]]:
-        found = {
+    def _refuse_missing(self) -> None:
+        found = self._found()
+        for path, layout in self._plan.layouts.items():
+            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
+            if missing and path != FINISHED and not path.startswith(f"{CHECKSUM}/"):
+                raise StoreError(
+                    f"{self._path}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
+                )
+
+    def _found(self) -> dict[tuple[str, int], int]:
+        """CRC-32C of every block on the disk, by array and number."""
+        return {
             (path, commit.block): value
             for commit in self._log.commits
             for path, value in commit.checksums.items()
         }
-        checksums = {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}
-        for path, layout in self._plan.layouts.items():
-            if path.startswith(f"{CHECKSUM}/"):
-                continue
-            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
-            if missing:
-                raise StoreError(
-                    f"{self._path}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
-                )
-            checksums[path] = [found[path, i] for i in range(layout.n_blocks)]
-        return checksums
+
+    def _checksums(self) -> dict[str, list[int]]:
+        found = self._found()
+        checksums = {
+            path: [found[path, i] for i in range(layout.n_blocks)]
+            for path, layout in self._plan.layouts.items()
+            if not path.startswith(f"{CHECKSUM}/")
+        }
+        return checksums | {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}
 
     def _publish(self) -> None:
         if self._path.exists():
