@@ -1,6 +1,7 @@
 """Which container a path names, and what lies there."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,29 @@ def refuse_other_suffix(path: Path) -> None:
         )
 
 
-def open_container(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_container(
+    path: Path, check: Callable[[dict[str, Any]], None] = lambda attributes: None
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
 
+    Args:
+        path: where it lies.
+        check: is shown the attributes before any array is looked at, and may raise.
+
     Raises:
-        StoreError: nothing there, or nothing that the container's library knows.
+        StoreError: nothing there, nothing that the container's library knows, or a name that misleads.
     """
     if not path.exists():
         raise StoreError(f"{path}: no such store; `extract --store {path}` makes it")
-    return open_zarr(path) if path.is_dir() else open_hdf5(path)
+    if path.is_dir():
+        if path.suffix == ".h5":
+            raise StoreError(f"{path}: is a folder, expected an HDF5 file; a zarr store is named *.zarr")
+        return open_zarr(path, check)
+    if path.suffix == ".zarr":
+        raise StoreError(
+            f"{path}: is a file, expected the folder of a zarr store; an HDF5 store is named *.h5"
+        )
+    return open_hdf5(path, check)
 
 
 def foreign_to_store(path: Path) -> str | None:
@@ -57,7 +72,7 @@ def foreign_to_store(path: Path) -> str | None:
             return f"holds {min(entry.name for entry in path.iterdir())}"
         return foreign_names(path, NODES)
     try:
-        attributes, _ = open_hdf5(path)
+        attributes, _ = open_hdf5(path, lambda attributes: None)
     except StoreError:
         return "is a file"
     return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"

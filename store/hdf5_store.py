@@ -10,7 +10,7 @@ in the heap of texts of any length, one damaged bit can send HDF5 into a loop wi
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,9 @@ def _filter_options(layout: ArrayLayout) -> tuple[int, ...]:
     )  # versions of filter and format
 
 
-def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_hdf5(
+    path: Path, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of an HDF5 store, nothing of their rows read.
 
     Raises:
@@ -172,6 +174,7 @@ def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     try:
         with h5py.File(path, "r") as file:
             attributes = {str(name): _attribute(value) for name, value in file.attrs.items()}
+            check(attributes)
             datasets: dict[str, h5py.Dataset] = {}
             file.visititems(
                 lambda name, node: datasets.update({str(name): node}) if _is_dataset(node) else None

@@ -57,7 +57,12 @@ def write_store(path: Path, plan: StorePlan, resume: bool, overwrite: bool) -> I
         begun = None
     else:
         refuse_other(folder, begun, plan)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: cannot be made ({error.strerror}); name a place that may be written with --store"
+        ) from error
     with sole_writer(folder / "lock"):
         writer = StoreWriter(path, plan, begun, replaces)
         try:

@@ -5,6 +5,7 @@ would write a shard without syncing it, and decodes whole chunks where single ro
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def _shard(name: str, layout: ArrayLayout, index: int) -> Path:
     return Path(name, "c", str(index), *"0" * (len(layout.shape) - 1))
 
 
-def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_zarr(
+    path: Path, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a zarr store, nothing of their rows read.
 
     Raises:
@@ -93,6 +96,7 @@ def open_zarr(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
         root = zarr.open_group(path, mode="r", zarr_format=3)
     except DAMAGED as error:
         raise StoreError(f"{path}: not a zarr v3 store; expected one written by `extract`") from error
+    check(dict(root.attrs))
     names = sorted(
         str(found.parent.relative_to(path))
         for found in path.rglob("zarr.json")
