@@ -5,13 +5,14 @@ exit code 2; a progress bar is shown only on a terminal.
 """
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
-from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.config import EvaluateConfig, ExtractConfig, SampleConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.errors import Interrupted
 
@@ -210,20 +211,32 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 
 @store_group.command()
 @click.argument("path")
+@options(SampleConfig)
 @json_option
 @click.pass_context
-def verify(context: click.Context, path: str, as_json: bool) -> None:
+def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
     from store.reader import FeatureStore
     from store.verify import verify as run
 
+    config, store, sampled = SampleConfig(**values).checked(), FeatureStore(Path(path)), None
     with progress_bar() as progress:
-        faults = [str(fault) for fault in run(FeatureStore(Path(path)), progress)]
+        if config.sample is not None:
+            from extract.sample import compare, draw_sample
+
+            sample = draw_sample(store, config, progress)
+        faults = [str(fault) for fault in run(store, progress)]
+        if config.sample is not None and not faults:
+            differences = list(compare(sample, progress))
+            faults = [str(difference) for difference in differences]
+            rows = {split: len(of_split) for split, of_split in sample.rows.items()}
+            sampled = {"rows": rows, "differ": [asdict(difference) for difference in differences]}
     if as_json:
-        print_json({"path": path, "sound": not faults, "faults": faults})
+        print_json({"path": path, "sound": not faults, "faults": faults, "sample": sampled})
     else:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
-        click.echo("\n".join([*faults, f"{path}: {verdict}"]))
+        agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
+        click.echo("\n".join([*faults, f"{path}: {verdict}{'' if faults else agree}"]))
     context.exit(1 if faults else 0)
 
 

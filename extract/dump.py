@@ -103,7 +103,7 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
     }
     class_names = restored.dataset.class_names
     layouts = store_layout(sizes, len(class_names), config.dtype, config.batch_size, config.codec)
-    provenance = _provenance(config, restored)
+    provenance = _provenance(config, restored, compute)
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
         "data set": provenance["dataset"]["fingerprint"],
@@ -177,13 +177,14 @@ def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) ->
         raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 
 
-def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
+def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> dict[str, Any]:
     ckpt, path = Path(config.ckpt).resolve(), Path(config.store).resolve()
     checkpoint = restored.checkpoint
     return {
         "config": asdict(config),
         "begun": as_utc(now()),
         "host": platform.node(),
+        "device": compute.device.type,
         "checkpoint": {
             "path": str(ckpt),
             "relative_path": os.path.relpath(ckpt, path.parent),
