@@ -163,8 +163,9 @@ def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | N
 def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.ndarray) -> str:
     """What of a row is not what its image gives now: maps (H, W, C), pooled (C,); empty where all is.
 
-    A mean over L positions has 1/√L of an error that is independent in each. Twice as much is allowed, for
-    errors of rounded weights are not quite: 2.4/√L was measured between fp32 and bf16.
+    Means over L positions are allowed 2/√L of what vectors are, for errors that are independent in each
+    position average out. Those of rounded weights do so less: 2.4/√L of the vectors' was measured between
+    fp32 and bf16, which ARITHMETIC has room for.
     """
     store, arithmetic = sample.store, sample.arithmetic
     longest = float(np.linalg.norm(maps, axis=-1).max())
