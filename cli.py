@@ -5,12 +5,13 @@ exit code 2; a progress bar is shown only on a terminal.
 """
 
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
-from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.config import EvaluateConfig, ExtractConfig, SampleConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.config import ConvertConfig
 from store.errors import Interrupted
@@ -195,7 +196,11 @@ def info(path: str, as_json: bool) -> None:
     try:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
-        click.echo(f"from {ckpt} ({arch}), begun {made['begun']} on {made['host']}")
+        ended = f", finished {content['finished']}" if content["finished"] else ""
+        click.echo(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        version, commit = made["versions"]["tailcache"], made.get("commit")
+        of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
+        click.echo(f"by tailcache {version}{of_commit}")
     except (KeyError, TypeError):
         click.echo("its provenance does not say what made it")
 
@@ -207,21 +212,33 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 
 @store_group.command()
 @click.argument("path")
+@options(SampleConfig)
 @json_option
 @click.pass_context
-def verify(context: click.Context, path: str, as_json: bool) -> None:
+def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
     from store.location import locate
     from store.reader import FeatureStore
     from store.verify import verify as run
 
+    config, store, sampled = SampleConfig(**values).checked(), FeatureStore(locate(path)), None
     with progress_bar() as progress:
-        faults = [str(fault) for fault in run(FeatureStore(locate(path)), progress)]
+        if config.sample is not None:
+            from extract.sample import compare, draw_sample
+
+            sample = draw_sample(store, config, progress)
+        faults = [str(fault) for fault in run(store, progress)]
+        if config.sample is not None and not faults:
+            differences = list(compare(sample, progress))
+            faults = [str(difference) for difference in differences]
+            rows = {split: len(of_split) for split, of_split in sample.rows.items()}
+            sampled = {"rows": rows, "differ": [asdict(difference) for difference in differences]}
     if as_json:
-        print_json({"path": path, "sound": not faults, "faults": faults})
+        print_json({"path": path, "sound": not faults, "faults": faults, "sample": sampled})
     else:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
-        click.echo("\n".join([*faults, f"{path}: {verdict}"]))
+        agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
+        click.echo("\n".join([*faults, f"{path}: {verdict}{'' if faults else agree}"]))
     context.exit(1 if faults else 0)
 
 

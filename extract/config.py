@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.recipe import RECIPES
-from store.errors import check_at_least
+from store.errors import UserError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,31 @@ class ExtractConfig:
     workers: Annotated[int, "processes that decode large images"] = 2
     resume: Annotated[bool, "go on with an extraction that was interrupted"] = False
     overwrite: Annotated[bool, "replace an existing store"] = False
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Options of `store verify` that have rows extracted anew."""
+
+    sample: Annotated[int | None, "rows of each split to extract anew and compare; needs --ckpt"] = None
+    ckpt: Annotated[str | None, "checkpoint that the store was extracted with"] = None
+    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
+    seed: Annotated[int, "of the choice of rows"] = 0
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    workers: Annotated[int, "processes that decode large images"] = 2
+
+    def checked(self) -> "SampleConfig":
+        """The same.
+
+        Raises:
+            UserError: a value out of its range, or one option without the other.
+        """
+        check_at_least(self, sample=1, seed=0, workers=0)
+        if self.sample is not None and self.ckpt is None:
+            raise UserError("--sample needs --ckpt, the checkpoint that the store was extracted with")
+        if self.sample is None and (self.ckpt, self.root) != (None, None):
+            raise UserError("--ckpt and --root are for --sample, the number of rows to extract anew; name it")
+        return self
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from store.layout import store_layout
 from store.location import locate
 from store.map_dtypes import largest
 from store.plan import StorePlan
-from store.provenance import versions
+from store.provenance import as_utc, commit, now, versions
 from store.unfinished import check_writable, is_finished
 from store.writer import StoreWriter, write_store
 
@@ -102,7 +101,7 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
     }
     class_names = restored.dataset.class_names
     layouts = store_layout(sizes, len(class_names), config.dtype, config.batch_size, config.codec)
-    provenance = _provenance(config, restored)
+    provenance = _provenance(config, restored, compute)
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
         "data set": provenance["dataset"]["fingerprint"],
@@ -176,14 +175,15 @@ def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) ->
         raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 
 
-def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
+def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> dict[str, Any]:
     ckpt, where = Path(config.ckpt).resolve(), locate(config.store)
     beside = ckpt if isinstance(where, Bucket) else os.path.relpath(ckpt, where.resolve().parent)
     checkpoint = restored.checkpoint
     return {
         "config": asdict(config),
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "begun": as_utc(now()),
         "host": platform.node(),
+        "device": compute.device.type,
         "checkpoint": {
             "path": str(ckpt),
             "relative_path": str(beside),
@@ -196,4 +196,5 @@ def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:
         "dataset": checkpoint.dataset | {"fingerprint": checkpoint.fingerprint},
         "transform": checkpoint.transform,
         "versions": versions(),
+        "commit": commit(),
     }

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from extract.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
+from extract.checkpoint import Checkpoint, save_checkpoint
+from extract.origin import load_origin
 from finetune.config import FinetuneConfig
 from store.atomic import foreign_names, whole_folder, write_json
 from store.errors import StoreError, UserError
@@ -171,7 +172,7 @@ def _refuse_missing(name: str, expected: set[str], found: Iterable[str]) -> None
 
 
 def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
-    """The checkpoint that a store was extracted with, proved by its digest.
+    """The checkpoint that a store was extracted with, proved by its digest, classes and FC layer.
 
     Looked for where the user says, else beside the store as it lay then, else where it lay.
 
@@ -192,10 +193,4 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
             f"{candidates[-1]}: Phase I's checkpoint is not there; checkpoint.pt of the run is made from it, "
             "so say where it lies with --ckpt"
         )
-    for path in found:
-        if file_digest(path) == recorded["sha256"]:
-            return load_checkpoint(path)
-    raise UserError(
-        f"{found[0]}: is not the checkpoint that {store.path} was extracted with (it changed since, or is "
-        "another); point --ckpt at that one, or extract again"
-    )
+    return load_origin(store, found)

@@ -1,6 +1,7 @@
 """Which container a place names, and what lies there."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from store.hdf5_packed import PackedHdf5Container
 from store.hdf5_store import Hdf5Container, open_hdf5
 from store.layout import ArrayLayout
 from store.s3_files import CachedFiles, S3Files
-from store.schema import CHECKSUM, FORMAT, SPLITS
+from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
 from store.zarr_store import ROOT, ZarrContainer, open_zarr
 
 SUFFIXES = (".zarr", ".h5")
 Container = ZarrContainer | Hdf5Container | PackedHdf5Container
-NODES = (ROOT, "classifier", CHECKSUM, *SPLITS)
+Check = Callable[[dict[str, Any]], None]  # of attributes; may raise
+NODES = (ROOT, "classifier", CHECKSUM, FINISHED, *SPLITS)
 
 
 def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
@@ -41,32 +43,43 @@ def refuse_other_suffix(path: Path) -> None:
 
 
 def open_container(
-    where: Path | Bucket, cache: Cache | None = None
+    where: Path | Bucket, check: Check = lambda attributes: None, cache: Cache | None = None
 ) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
 
     Args:
         where: the store.
+        check: is shown the attributes before any array is looked at, and may raise.
         cache: keeps what is read from a bucket, None for reading it anew each time.
 
     Raises:
-        StoreError: nothing there, or nothing that the container's library knows.
+        StoreError: nothing there, nothing that the container's library knows, or a name that misleads.
     """
     if isinstance(where, Bucket):
-        return _open_bucket(where, cache)
+        return _open_bucket(where, check, cache)
     if not where.exists():
         raise StoreError(f"{where}: no such store; `extract --store {where}` makes it")
-    return open_zarr(Folder(where), MappedFiles()) if where.is_dir() else open_hdf5(where)
+    if where.is_dir():
+        if where.suffix == ".h5":
+            raise StoreError(f"{where}: is a folder, expected an HDF5 file; a zarr store is named *.zarr")
+        return open_zarr(Folder(where), MappedFiles(), check)
+    if where.suffix == ".zarr":
+        raise StoreError(
+            f"{where}: is a file, expected the folder of a zarr store; an HDF5 store is named *.h5"
+        )
+    return open_hdf5(where, check)
 
 
-def _open_bucket(bucket: Bucket, cache: Cache | None) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def _open_bucket(
+    bucket: Bucket, check: Check, cache: Cache | None
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     try:
         bucket.read(ROOT)
     except FileNotFoundError as error:
         raise StoreError(f"{bucket}: no such store; `extract --store {bucket}` makes it") from error
     with bucket.errors():
         files = S3Files(bucket) if cache is None else CachedFiles(bucket, cache)
-        return open_zarr(bucket, files)
+        return open_zarr(bucket, files, check)
 
 
 def file_sizes(where: Path | Bucket) -> list[int]:
@@ -87,7 +100,7 @@ def foreign_to_store(path: Path) -> str | None:
             return f"holds {min(entry.name for entry in path.iterdir())}"
         return foreign_names(path, NODES)
     try:
-        attributes, _ = open_hdf5(path)
+        attributes, _ = open_hdf5(path, lambda attributes: None)
     except StoreError:
         return "is a file"
     return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"

@@ -10,7 +10,7 @@ in the heap of texts of any length, one damaged bit can send HDF5 into a loop wi
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
     properties.set_obj_track_times(False)
     group, _, leaf = name.rpartition("/")
     h5py.h5d.create(
-        _create_group(file, group),
+        _create_group(file, group or "/"),
         leaf.encode(),
         h5py.h5t.py_create(np.dtype(layout.dtype)),
         h5py.h5s.create_simple(layout.shape),
@@ -164,7 +164,9 @@ def _filter_options(layout: ArrayLayout) -> tuple[int, ...]:
     )  # versions of filter and format
 
 
-def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_hdf5(
+    path: Path, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of an HDF5 store, nothing of their rows read.
 
     Raises:
@@ -173,6 +175,7 @@ def open_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     try:
         with h5py.File(path, "r") as file:
             attributes = {str(name): _attribute(value) for name, value in file.attrs.items()}
+            check(attributes)
             datasets: dict[str, h5py.Dataset] = {}
             file.visititems(
                 lambda name, node: datasets.update({str(name): node}) if _is_dataset(node) else None

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from store.container import file_sizes
+from store.provenance import as_utc
 from store.reader import FeatureStore
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
-    """Arrays with shape, dtype and size, files, images of each class in each split, and provenance."""
+    """Arrays with shape, dtype and size, files, images of each class in each split, what made it and when."""
     arrays = {
         name: {"shape": list(array.shape), "dtype": array.dtype.name, "bytes": array.n_bytes}
         for name, array in store.arrays.items()
@@ -30,4 +31,5 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             for k, name in enumerate(store.class_names)
         ],
         "provenance": store.provenance,
+        "finished": None if store.finished is None else as_utc(store.finished),
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.schema import CHECKSUM, CLASSIFIER, SCALE, SCALED, STREAMED, ArraySpec, split_arrays
+from store.schema import CHECKSUM, CLASSIFIER, OF_ROOT, SCALE, SCALED, STREAMED, ArraySpec, split_arrays
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
 PACKED_CHUNK_BYTES = 16 * 1024  # the same before compression, for a chunk is decoded whole
@@ -87,7 +87,7 @@ def store_layout(
         codec: of the feature maps, a member of CODECS.
         cut: how large chunks and blocks are to be.
     """
-    layouts = {}
+    layouts = {name: _whole((1,), spec.dtype) for name, spec in OF_ROOT.items()}
     of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
     for name, spec in CLASSIFIER.items():
         layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)

@@ -82,7 +82,12 @@ class LocalDraft:
         Raises:
             StoreError: another process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: cannot be made ({error.strerror}); name a place that may be written"
+            ) from error
         lock = self.folder / "lock"
         with lock.open("a") as file:
             try:

@@ -1,11 +1,19 @@
-"""What made a file: versions of the program and of what it stands on."""
+"""What made a file: versions of the program and of what it stands on, the program's commit, and when."""
 
+import os
 import platform
+import subprocess
+import time
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import store
 
 PACKAGES = ("torch", "torchvision", "zarr", "h5py", "numpy", "pandas")
+CHECKOUT = Path(store.__file__).resolve().parent.parent
+GIT_SECONDS = 2  # a file system that is slower than this is not waited for
 
 
 def versions() -> dict[str, str]:
@@ -17,3 +25,42 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
+    """The git commit that the program runs from, and whether tracked files differ from it.
+
+    Returns:
+        `id` (hexadecimal) and `dirty`; None where the program was installed otherwise, or git cannot tell.
+    """
+    if not (checkout / ".git").exists():  # else git would find a checkout that the program merely lies in
+        return None
+    status = ["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        lines = subprocess.run(
+            ["git", "-C", os.fspath(checkout), *status],
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = next((line.split()[-1].decode() for line in lines if line.startswith(b"# branch.oid ")), "(none)")
+    if found.startswith("("):  # a repository without a commit
+        return None
+    return {"id": found, "dirty": any(not line.startswith(b"#") for line in lines)}
+
+
+def now() -> int:
+    """Seconds since 1970 UTC: the one clock of stores, so that tests can stop it."""
+    return int(time.time())
+
+
+def as_utc(seconds: int) -> str:
+    """Such a time as ISO 8601 spells it; the number where it lies outside of the calendar."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s after 1970"

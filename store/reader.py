@@ -13,11 +13,14 @@ from store.cache import Cache
 from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
+from store.finite import first_not_finite
 from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,
+    FINISHED,
     FORMAT,
     MAP_DTYPES,
+    OF_ROOT,
     SCALE,
     SCALED,
     SCHEMA_VERSION,
@@ -61,20 +64,8 @@ class FeatureStore:
 
     def __init__(self, path: Path | Bucket, cache: Cache | None = None):
         self.path = path
-        attributes, self.arrays = open_container(path, cache)
+        attributes, self.arrays = open_container(path, self._refuse_foreign, cache)
         self.attributes = attributes
-        if attributes.get("format") != FORMAT:
-            raise StoreError(
-                f"{path}: not a feature store (its format is {attributes.get('format')!r}, "
-                f"expected {FORMAT!r}); `extract` writes one"
-            )
-        if attributes.get("schema_version") != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: schema version {attributes.get('schema_version')}, this program reads "
-                f"{SCHEMA_VERSION}; extract again"
-            )
-        if attributes.get("complete") is not True:
-            raise StoreError(f"{path}: was never finished; extract again with --overwrite")
         self.class_names: list[str] = attributes.get("class_names")
         self.provenance: dict[str, Any] = attributes.get("provenance")
         names = self.class_names
@@ -90,6 +81,24 @@ class FeatureStore:
             )
         self._check_shapes()
 
+    def _refuse_foreign(self, attributes: dict[str, Any]) -> None:
+        """Raise StoreError for what is not to be read, whatever its arrays are."""
+        if attributes.get("format") != FORMAT:
+            raise StoreError(
+                f"{self.path}: not a feature store (its format is {attributes.get('format')!r}, "
+                f"expected {FORMAT!r}); `extract` writes one"
+            )
+        version = attributes.get("schema_version")
+        if version != SCHEMA_VERSION:
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            what, advice = (", of a newer tailcache", "update tailcache, or ") if newer else ("", "")
+            raise StoreError(
+                f"{self.path}: schema version {version}{what}, this program reads {SCHEMA_VERSION}; "
+                f"{advice}extract again"
+            )
+        if attributes.get("complete") is not True:
+            raise StoreError(f"{self.path}: was never finished; extract again with --overwrite")
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits it holds, in the order train, val, test."""
@@ -97,7 +106,9 @@ class FeatureStore:
 
     def _check_shapes(self) -> None:
         """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
-        lengths = {"K": len(self.class_names)}
+        lengths = {"K": len(self.class_names), "1": 1}
+        if FINISHED in self.arrays:
+            self._fit("", OF_ROOT, lengths)
         self._fit("classifier", CLASSIFIER, lengths)
         for split in self.splits:
             lengths.pop("N", None)
@@ -106,16 +117,22 @@ class FeatureStore:
 
     def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
         for name, spec in specs.items():
-            array = self._array(f"{group}/{name}")
+            path = f"{group}/{name}".lstrip("/")
+            array = self._array(path)
             if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
                 lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
             shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
             if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:
                 expected = f"{spec.dtype} {', '.join(spec.axes)} = {shape}"
                 raise StoreError(
-                    f"{self.path}: {group}/{name} is {array.dtype.name} {array.shape}, expected {expected}, "
+                    f"{self.path}: {path} is {array.dtype.name} {array.shape}, expected {expected}, "
                     "to fit the other arrays; extract again"
                 )
+
+    @property
+    def finished(self) -> int | None:
+        """When it was written in full, in seconds since 1970 UTC; None where the store does not say."""
+        return int(self._read(FINISHED)[0]) if FINISHED in self.arrays else None
 
     @cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
@@ -143,17 +160,26 @@ class FeatureStore:
                 f"{self.path}: {split}/label has classes {label[0]} to {label[-1]}, expected 0 to "
                 f"{len(self.class_names) - 1}; extract again with --overwrite"
             )
-        if not np.isfinite(arrays.pooled).all():
-            row, _ = np.argwhere(~np.isfinite(arrays.pooled))[0]
-            raise StoreError(
-                f"{self.path}: {split}/pooled has NaN or infinite features in row {row}; "
-                "extract again, with --precision fp32 if this was bf16"
-            )
+        self._refuse_not_finite(f"{split}/pooled", arrays.pooled)
         return arrays
 
+    def _refuse_not_finite(self, name: str, values: np.ndarray) -> None:
+        row = first_not_finite(values)
+        if row is not None:
+            raise StoreError(
+                f"{self.path}: {name} has NaN or infinite features in row {row}; "
+                "extract again, with --precision fp32 if this was bf16"
+            )
+
     def read_cam(self) -> np.ndarray:
-        """Class activation maps of the train split, (N, H, W) float16 in [0, 1]."""
-        return self._read("train/cam")
+        """Class activation maps of the train split, (N, H, W) float16 in [0, 1].
+
+        Raises:
+            StoreError: a value that is not finite.
+        """
+        cam = self._read("train/cam")
+        self._refuse_not_finite("train/cam", cam)
+        return cam
 
     def block_rows(self, name: str) -> int:
         """Rows of an array that were written, and have a checksum, together."""
@@ -173,7 +199,16 @@ class FeatureStore:
         return math.prod(self.map_shape) * computing_dtype(self.map_dtype).itemsize
 
     def read_feature_map(self) -> np.ndarray:
-        """All feature maps of the train split, (N, H, W, C), in `computing_dtype`; bfloat16 is ml_dtypes'."""
+        """All feature maps of the train split, (N, H, W, C), in `computing_dtype`; bfloat16 is ml_dtypes'.
+
+        Raises:
+            StoreError: a value that is not finite.
+        """
+        maps = self._all_maps()
+        self._refuse_not_finite("train/feature_map", maps)
+        return maps
+
+    def _all_maps(self) -> np.ndarray:
         if self.map_dtype not in SCALED:
             return self.decoded(self._read("train/feature_map"), 0)
         maps = np.empty(self.map_shape, computing_dtype(self.map_dtype))

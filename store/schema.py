@@ -35,6 +35,9 @@ TRAIN_ONLY = {
 }
 SCALE = "feature_map_scale"  # (n, C): a row for each of the n blocks of feature maps
 
+FINISHED = "finished"  # at the root: when all else was on the disk, in seconds since 1970 UTC
+OF_ROOT = {FINISHED: ArraySpec("1", "int64")}  # the axis 1 has one row; stores may be without it
+
 CHECKSUM = "checksum"  # group of a uint32 for every block of every array, and one for the metadata
 STREAMED = ("pooled", "feature_map", "cam")  # what the network fills, block by block
 

@@ -135,7 +135,7 @@ def _map_faults(
         if not np.isfinite(values).all():
             yield Fault(f"train/{name}", f"{rows} hold NaN or infinite values")
             return
-    error = _rounding_errors(store, maps, block[0])
+    error = rounding_errors(store, maps, block[0])
     if (np.abs(maps.mean((1, 2)) - pooled) > 2 * error.mean((1, 2)) + 1e-6).any():
         yield Fault("train/pooled", f"{rows} are not the means of their feature maps")
     low, high = cam.min((1, 2)), cam.max((1, 2))
@@ -148,7 +148,7 @@ def _map_faults(
         yield Fault("train/cam", f"{rows} are not the class activation maps of their feature maps")
 
 
-def _rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.ndarray:
+def rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.ndarray:
     """How far each value (B, H, W, C) can be from the one computed, by its dtype and float32's sums."""
     error = np.abs(maps) * (RELATIVE[store.map_dtype] + SUMMING)
     if store.map_dtype in SCALED:

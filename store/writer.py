@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from store import provenance
 from store.bucket import Bucket
 from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit
@@ -21,7 +22,7 @@ from store.errors import Interrupted, StoreError
 from store.local_draft import just_finished
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
-from store.schema import CHECKSUM, SCALE
+from store.schema import CHECKSUM, FINISHED, SCALE
 from store.unfinished import (
     Draft,
     check_writable,
@@ -159,12 +160,16 @@ class StoreWriter:
         return np.dtype(self._plan.layouts[path].dtype)
 
     def finish(self) -> None:
-        """Wait for the disk, add the checksums, set `complete`, and give the store its name.
+        """Wait for the disk, add the time and the checksums, set `complete`, and give the store its name.
 
         Raises:
             StoreError: rows are missing.
         """
         self._wait(0)
+        self._refuse_missing()
+        if (FINISHED, 0) not in self._committed:  # else an earlier attempt had every row, and died later
+            self._submit(FINISHED, 0, {FINISHED: np.array([provenance.now()], "int64")})
+            self._wait(0)
         checksums = self._checksums()
         with self._disk():
             for path, of_blocks in checksums.items():
@@ -207,20 +212,28 @@ class StoreWriter:
                 f"{go_on}"
             ) from error
 
-    def _checksums(self) -> dict[str, list[int]]:
-        found = {
+    def _refuse_missing(self) -> None:
+        found = self._found()
+        for path, layout in self._plan.layouts.items():
+            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
+            if missing and path != FINISHED and not path.startswith(f"{CHECKSUM}/"):
+                raise StoreError(
+                    f"{self._where}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
+                )
+
+    def _found(self) -> dict[tuple[str, int], int]:
+        """CRC-32C of every block on the disk, by array and number."""
+        return {
             (path, commit.block): value
             for commit in self._log.commits
             for path, value in commit.checksums.items()
         }
-        checksums = {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}
-        for path, layout in self._plan.layouts.items():
-            if path.startswith(f"{CHECKSUM}/"):
-                continue
-            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
-            if missing:
-                raise StoreError(
-                    f"{self._where}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
-                )
-            checksums[path] = [found[path, i] for i in range(layout.n_blocks)]
-        return checksums
+
+    def _checksums(self) -> dict[str, list[int]]:
+        found = self._found()
+        checksums = {
+            path: [found[path, i] for i in range(layout.n_blocks)]
+            for path, layout in self._plan.layouts.items()
+            if not path.startswith(f"{CHECKSUM}/")
+        }
+        return checksums | {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}

@@ -5,6 +5,7 @@ would write a shard without syncing it, and decodes whole chunks where single ro
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -87,12 +88,15 @@ def _shard(name: str, layout: ArrayLayout, index: int) -> str:
     return "/".join([name, "c", str(index), *"0" * (len(layout.shape) - 1)])
 
 
-def open_zarr(place: Place, files: Files) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def open_zarr(
+    place: Place, files: Files, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Attributes and arrays of a zarr store, nothing of their rows read.
 
     Args:
         place: where it lies.
         files: where its rows are read from.
+        check: is shown the attributes before any array is looked at, and may raise.
 
     Raises:
         StoreError: nothing there that zarr knows, metadata that it cannot read, or another layout.
@@ -102,6 +106,7 @@ def open_zarr(place: Place, files: Files) -> tuple[dict[str, Any], dict[str, Sto
         root = zarr.open_group(_in_memory(metadata), mode="r", zarr_format=3)
     except DAMAGED as error:
         raise StoreError(f"{place}: not a zarr v3 store; expected one written by `extract`") from error
+    check(dict(root.attrs))
     found = (name for name, content in metadata.items() if name != ROOT and not _is_group(content))
     names = sorted(name.removesuffix(f"/{ROOT}") for name in found)
     return dict(root.attrs), {name: _open_array(root, place, name, files) for name in names}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
+from made_store import stopped_clock
 from rich.progress import Progress
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
@@ -48,6 +49,13 @@ def _default_generator_untouched():
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(autouse=True)
+def _clock_stopped():
+    """Stores are compared file by file."""
+    with stopped_clock():
+        yield
 
 
 @pytest.fixture

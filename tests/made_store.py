@@ -1,9 +1,12 @@
 """Stores of made-up rows, written without a network: small, several blocks, and fast."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from store.layout import ArrayLayout, store_layout
 from store.plan import StorePlan
@@ -18,6 +21,15 @@ SIZES = {
 }
 CLASSES = ["a", "b", "c"]
 CODEC = "none"  # of made stores; tests set another
+SECONDS = 1_700_000_000  # what a stopped clock shows
+
+
+@contextmanager
+def stopped_clock() -> Iterator[None]:
+    """Let stores be written in no time, so that two of the same rows are the same to the byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("store.provenance.now", lambda: SECONDS)
+        yield
 
 
 def made_layouts(sizes=SIZES, dtype: str = "float16", codec: str = "none") -> dict[str, ArrayLayout]:

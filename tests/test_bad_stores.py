@@ -55,6 +55,17 @@ def newer_version(path: Path) -> None:
     zarr.open_group(path, mode="r+").attrs["schema_version"] = 99
 
 
+def newer_arrays(path: Path) -> None:
+    """Neither laid out nor typed as version 1 knows them."""
+    root = zarr.open_group(path, mode="r+")
+    root.attrs["schema_version"] = 2
+    root.create_array("train/feature_map", shape=(3, 3), dtype="complex64", chunks=(2, 1), overwrite=True)
+
+
+def older_version(path: Path) -> None:
+    zarr.open_group(path, mode="r+").attrs["schema_version"] = 0
+
+
 def no_cam(path: Path) -> None:
     shutil.rmtree(path / "train" / "cam")
 
@@ -139,18 +150,28 @@ def nan_pooled(path: Path) -> None:
     zarr.open_group(path, mode="r+")["test/pooled"][7, 3] = np.nan
 
 
+def nan_map(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["train/feature_map"][400, 7, 0, 3] = np.nan
+
+
+def infinite_cam(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["train/cam"][3, 2, 1] = -np.inf
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (a_missing_store, ["no such store", "`extract --store feats.zarr` makes it"]),
         (an_empty_folder, ["not a zarr v3 store", "expected one written by `extract`"]),
-        (a_file, ["not an HDF5 store", "expected one written by `extract`"]),
+        (a_file, ["is a file, expected the folder of a zarr store", "an HDF5 store is named *.h5"]),
         (a_bare_array, ["not a zarr v3 store", "expected one written by `extract`"]),
         (damaged_metadata, ["not a zarr v3 store", "expected one written by `extract`"]),
         (damaged_array_metadata, ["metadata of train/cam are damaged", "extract again"]),
         (another_programs_store, ["not a feature store", "`extract` writes one"]),
         (unfinished, ["was never finished", "extract again with --overwrite"]),
-        (newer_version, ["schema version 99, this program reads 1", "extract again"]),
+        (newer_version, ["schema version 99, of a newer tailcache, this program reads 1", "extract again"]),
+        (newer_arrays, ["schema version 2, of a newer tailcache, this program reads 1", "update tailcache"]),
+        (older_version, ["schema version 0, this program reads 1; extract again"]),
         (no_cam, ["lacks train/cam", "extract again"]),
         (no_test_split, ["lacks test/label", "extract again"]),
         (no_classifier, ["lacks classifier/weight", "extract again"]),
@@ -178,6 +199,8 @@ def nan_pooled(path: Path) -> None:
         (a_classifier_of_a_wider_network, ["train/pooled is float32", "expected float32 N, C = ", "64)"]),
         (cams_of_fewer_rows, ["train/cam is float16 (100, 8, 8), expected float16 N, H, W = (488, 8, 8)"]),
         (labels_in_doubles, ["test/label is float64 (300,), expected int32 N = (300,)", "extract again"]),
+        (nan_map, ["train/feature_map has NaN or infinite features in row 400", "extract again"]),
+        (infinite_cam, ["train/cam has NaN or infinite features in row 3", "extract again"]),
         (nan_pooled, ["test/pooled has NaN or infinite features in row 7", "extract again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -41,3 +41,23 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "store-format.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.split(maxsplit=2)[1])
+def test_snippets_read_a_store(snippet, tmp_path, monkeypatch, capsys):
+    golden = ROOT / "tests" / "data"
+    (tmp_path / "feats.zarr").symlink_to(golden / "golden_v1.zarr")
+    (tmp_path / "feats.h5").symlink_to(golden / "golden_v1.h5")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(snippet, names)
+    assert capsys.readouterr().out == "ape (2, 3, 4)\n"
+    if "file" in names:
+        names["file"].close()
+
+
+def test_there_is_a_snippet_for_each_container():
+    assert len(SNIPPETS) >= 2

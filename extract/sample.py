@@ -1,0 +1,210 @@
+"""Proof that a store's rows are of the images they say: some are extracted anew, and compared.
+
+Checksums and invariants hold for rows that were swapped, or came of another network or transform, before they
+were written. That every row has the right image and label is compared for all rows; features for a sample.
+
+Two computations of one image are not the same to the bit: batches of another size, other processors and
+precisions round otherwise. How far apart they may be is told by vectors, position by position, relative to
+the longest vector of the image's feature map: `ARITHMETIC`, to which the rounding of the stored dtype adds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from extract.config import SampleConfig
+from extract.device import Compute, make_deterministic, resolve_device
+from extract.images import ImageSet
+from extract.inference import by_class, feature_maps
+from extract.networks import pool
+from extract.origin import load_origin
+from extract.restore import Restored, restore
+from extract.sources import SOURCES, Source
+from store.errors import StoreError, UserError
+from store.reader import FeatureStore
+from store.verify import CAM_ROUNDING, rounding_errors
+
+# Largest distance of vectors, relative to the longest of the image. Measured in ResNet-20 and -32, most of it
+# with random weights: 3e-6 between batches of 1 and 64 in fp32, 5e-3 between fp32 and TF32 (in which cuDNN
+# convolves unless told otherwise; imitated on a CPU), 5e-2 between fp32 and bf16, 0 between two batches in
+# bf16. Maps of two images of one class were 0.17 and more apart in a ResNet-20 trained on digits.
+ARITHMETIC = {"fp32": 2.0**-13, "tf32": 2.0**-6, "bf16": 2.0**-3}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is not what its image gives."""
+
+    split: str
+    row: int
+    image: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.split}: row {self.row}, {self.image}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is compared.
+
+    Attributes:
+        store: the store.
+        restored: network, on the device, and images of its checkpoint.
+        compute: as in extraction, but for the device.
+        arithmetic: a value of ARITHMETIC.
+        rows: row numbers of each split, ascending.
+    """
+
+    store: FeatureStore
+    restored: Restored
+    compute: Compute
+    arithmetic: float
+    rows: dict[str, np.ndarray]
+
+    @cached_property
+    def source(self) -> Source:
+        """The listing of images, whose names those that live decoded no longer have."""
+        config = self.restored.dataset.config
+        return SOURCES[config.dataset](Path(config.root or ""), False)
+
+    def name(self, split: str, sample_index: int) -> str:
+        """An image's file, relative to the root; its number where it lies in no file of its own."""
+        images = self.source.splits.get(split, self.source.splits["train"]).images
+        if isinstance(images, torch.Tensor):
+            return f"image {sample_index}"
+        return images[sample_index].relative_to(self.restored.dataset.config.root).as_posix()
+
+
+def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -> Sample:
+    """Restore the store's network and images, and choose rows at random.
+
+    Raises:
+        UserError: the checkpoint is not the store's, the images are not the checkpoint's, or the store does
+            not say how it was made.
+    """
+    ckpt = Path(config.ckpt)
+    if not ckpt.is_file():
+        raise UserError(f"{ckpt}: no such checkpoint; name the one that {store.path} was extracted with")
+    load_origin(store, [ckpt])
+    try:
+        made = store.provenance["config"]
+        precision, batch_size = str(made["precision"]), int(made["batch_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{store.path}: provenance does not say precision and batch size; extract again"
+        ) from error
+    compute = Compute(resolve_device(config.device), precision, batch_size, config.workers)
+    make_deterministic()
+    restored = restore(ckpt, config.root, progress)
+    restored.network.to(compute.device, memory_format=compute.memory_format)
+    generator = np.random.default_rng(config.seed)
+    rows = {}
+    for split in store.splits:
+        n_rows = store.arrays[f"{split}/label"].shape[0]
+        rows[split] = np.sort(generator.choice(n_rows, min(config.sample, n_rows), replace=False))
+    if precision == "fp32" and (store.provenance.get("device"), compute.device.type) != ("cpu", "cpu"):
+        precision = "tf32"
+    return Sample(store, restored, compute, ARITHMETIC[precision], rows)
+
+
+def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
+    """Every difference found between stored rows and their images.
+
+    Raises:
+        UserError: an image that cannot be read.
+        StoreError: rows that cannot be read, or of augmented views.
+    """
+    for split, rows in sample.rows.items():
+        images = by_class(sample.restored.dataset.splits[split])
+        other = _other_image(sample, split, images)
+        if other is not None:  # rows and images cannot be paired
+            yield other
+            continue
+        task = progress.add_task(f"comparing {split}", total=len(rows), status="")
+        done = 0
+        chosen = images.take(rows)
+        for maps in feature_maps(sample.restored.network, chosen, sample.restored.transform, sample.compute):
+            pooled = pool(maps).cpu().numpy()
+            maps = maps.permute(0, 2, 3, 1).float().cpu().numpy()  # (B, H, W, C)
+            for i in range(len(maps)):
+                row = int(rows[done + i])
+                if what := _unlike(sample, split, row, maps[i], pooled[i]):
+                    image = sample.name(split, int(chosen.sample_index[done + i]))
+                    yield Difference(split, row, image, what)
+            done += len(maps)
+            progress.advance(task, len(maps))
+
+
+def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | None:
+    """The first row that is of another image or class than it should be."""
+    arrays = [sample.store.arrays[f"{split}/{name}"].read() for name in ("label", "sample_index", "view")]
+    if arrays[2].any():
+        raise StoreError(
+            f"{sample.store.path}: {split} holds augmented views, which cannot be extracted anew"
+        )
+    found = [*zip(arrays[0].tolist(), arrays[1].tolist(), strict=True)]
+    expected = [*zip(images.label.tolist(), images.sample_index.tolist(), strict=True)]
+    if found == expected:
+        return None
+    n = min(len(found), len(expected))
+    row = next((row for row in range(n) if found[row] != expected[row]), n)
+    if row == len(found):
+        return Difference(split, row, sample.name(split, expected[row][1]), "has no row")
+    what = f"expected image {expected[row][1]} of class {expected[row][0]}" if row < n else "one row too many"
+    return Difference(split, row, f"image {found[row][1]} of class {found[row][0]}", what)
+
+
+def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.ndarray) -> str:
+    """What of a row is not what its image gives now: maps (H, W, C), pooled (C,); empty where all is.
+
+    Means over L positions are allowed 2/√L of what vectors are, for errors that are independent in each
+    position average out. Those of rounded weights do so less: 2.4/√L of the vectors' was measured between
+    fp32 and bf16, which ARITHMETIC has room for.
+    """
+    store, arithmetic = sample.store, sample.arithmetic
+    longest = float(np.linalg.norm(maps, axis=-1).max())
+    stored = store.arrays[f"{split}/pooled"].read(row, row + 1)[0]
+    at_most = arithmetic * longest * min(1, 2 / np.sqrt(maps[..., 0].size))
+    off = {"pooled": (np.linalg.norm(stored - pooled), at_most)}
+    if split == "train":
+        off["feature_map"] = _map_distance(store, row, maps, arithmetic * longest)
+        off["cam"] = _cam_distance(store, row, maps, arithmetic * longest)
+    wrong = [name for name, (distance, most) in off.items() if not distance <= most]  # NaN is wrong
+    if not wrong:
+        return ""
+    distance, most = off[wrong[0]]
+    relative = longest if longest and wrong[0] != "cam" else 1
+    numbers = f"{wrong[0]} is off by {distance / relative:.2g}, at most {most / relative:.2g} allowed"
+    return f"{', '.join(wrong)}: not what this image gives ({numbers})"
+
+
+def _map_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
+    """The distance of stored vectors that is worst beside what is allowed, and what is."""
+    codes = store.arrays["train/feature_map"].read(row, row + 1)
+    stored = store.decoded(codes, row, np.dtype(np.float32))
+    distance = np.linalg.norm(stored[0] - maps, axis=-1)
+    allowed = error + np.linalg.norm(rounding_errors(store, stored, row)[0], axis=-1)
+    worst = np.unravel_index(np.argmax(np.nan_to_num(distance - allowed, nan=np.inf)), distance.shape)
+    return float(distance[worst]), float(allowed[worst])
+
+
+def _cam_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
+    """The same of the CAM, whose values before normalising move by |weight| · error at most (Cauchy-Schwarz).
+
+    Where that exceeds what the CAM spans, nothing is asked of it: `verify` holds it to the stored maps.
+    """
+    label = int(store.arrays["train/label"].read(row, row + 1)[0])
+    weight = store.classifier[0][label]
+    raw = maps @ weight
+    span = float(np.ptp(raw))
+    moved = 3 * float(np.linalg.norm(weight)) * error  # value, minimum and maximum
+    if moved >= span:
+        return 0.0, 1.0
+    stored = store.arrays["train/cam"].read(row, row + 1)[0].astype(np.float32)
+    return float(np.abs(stored - (raw - raw.min()) / span).max()), moved / span + 2 * CAM_ROUNDING
