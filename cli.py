@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
-from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.config import EvaluateConfig, ExtractConfig, PlanConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.errors import Interrupted
 
@@ -170,7 +170,7 @@ def demo(out: str, device: str) -> None:
 
 @main.group("store")
 def store_group() -> None:
-    """Look into a feature store."""
+    """Look into a feature store, or ahead to one."""
 
 
 @store_group.command()
@@ -221,6 +221,27 @@ def verify(context: click.Context, path: str, as_json: bool) -> None:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
         click.echo("\n".join([*faults, f"{path}: {verdict}"]))
     context.exit(1 if faults else 0)
+
+
+@store_group.command()
+@options(PlanConfig)
+@json_option
+@click.pass_context
+def plan(context: click.Context, as_json: bool, **values: Any) -> None:
+    """How much room and time a store will take, measured on a few images and on the disk."""
+    from extract.subject import refuse_beside_checkpoint
+    from finetune.forecast import forecast
+    from finetune.forecast_text import forecast_json, forecast_lines, warnings
+
+    refuse_beside_checkpoint(given(context))
+    with progress_bar() as progress:
+        found = forecast(build(PlanConfig, values), progress)
+    if as_json:
+        print_json(forecast_json(found))
+    else:
+        click.echo("\n".join(forecast_lines(found)))
+    for warning in warnings(found):
+        click.echo(f"tailcache: warning: {warning}", err=True)
 
 
 if __name__ == "__main__":
