@@ -111,7 +111,7 @@ def _notes(forecast: Forecast) -> Iterator[str]:
         f"finetune, expected: {forecast.config.iterations:,} iterations of fsa at a pace measured on made-up "
         "features,"
     )
-    yield f"after reading all maps into {memory}."
+    yield f"after reading all maps into {memory}; starting and drawing, a few seconds, come on top."
     if not all(run.in_memory for run in forecast.finetuning):
         yield "streamed: memory cannot hold the maps, and `finetune` refuses them; the time is that of"
         yield "reading the maps of every iteration from the disk, row by row."
