@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from console import INTERRUPTED, Program, build, fail, given, options, print_json, progress_bar
-from extract.config import EvaluateConfig, ExtractConfig, SampleConfig, TrainConfig
+from extract.config import EvaluateConfig, ExtractConfig, PlanConfig, SampleConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from store.config import ConvertConfig
 from store.errors import Interrupted
@@ -171,7 +171,7 @@ def demo(out: str, device: str) -> None:
 
 @main.group("store")
 def store_group() -> None:
-    """Look into a feature store, prove it, or copy it into another form."""
+    """Look into a feature store, prove it, copy it into another form, or look ahead to one."""
 
 
 @store_group.command()
@@ -268,6 +268,27 @@ def convert(as_json: bool, **values: Any) -> None:
     form = content["provenance"]["converted"][-1]
     size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
     click.echo(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
+
+
+@store_group.command()
+@options(PlanConfig)
+@json_option
+@click.pass_context
+def plan(context: click.Context, as_json: bool, **values: Any) -> None:
+    """How much room and time a store will take, measured on a few images and on the disk."""
+    from extract.subject import refuse_beside_checkpoint
+    from finetune.forecast import forecast
+    from finetune.forecast_text import forecast_json, forecast_lines, warnings
+
+    refuse_beside_checkpoint(given(context))
+    with progress_bar() as progress:
+        found = forecast(build(PlanConfig, values), progress)
+    if as_json:
+        print_json(forecast_json(found))
+    else:
+        click.echo("\n".join(forecast_lines(found)))
+    for warning in warnings(found):
+        click.echo(f"tailcache: warning: {warning}", err=True)
 
 
 if __name__ == "__main__":

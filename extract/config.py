@@ -10,6 +10,12 @@ from typing import Annotated, Literal
 from extract.recipe import RECIPES
 from store.errors import UserError, check_at_least
 
+MapDtype = Annotated[
+    Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
+    "of the stored feature maps; int8 and float8_e4m3 are lossy",
+]
+Codec = Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"]
+
 
 @dataclass(frozen=True)
 class DatasetConfig:
@@ -94,11 +100,8 @@ class ExtractConfig:
     ckpt: Annotated[str, "checkpoint that `train` wrote"]
     store: Annotated[str, "store to write, a path that ends in .zarr or .h5"] = "feats.zarr"
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
-    dtype: Annotated[
-        Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
-        "of the stored feature maps; int8 and float8_e4m3 are lossy",
-    ] = "float16"
-    codec: Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"] = "none"
+    dtype: MapDtype = "float16"
+    codec: Codec = "none"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
@@ -144,3 +147,22 @@ class EvaluateConfig:
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     workers: Annotated[int, "processes that decode large images"] = 2
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Options of `store plan`. What the network and the images are, options say or a checkpoint."""
+
+    ckpt: Annotated[str | None, "trained checkpoint; it says what network and images are"] = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    image_size: Annotated[int | None, "side of the images in pixels"] = None
+    store: Annotated[str, "where the store is to lie, a path that ends in .zarr or .h5"] = "feats.zarr"
+    dtype: MapDtype = "float16"
+    codec: Codec = "none"
+    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
+    batch_size: Annotated[int, "images at a time"] = 128
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    workers: Annotated[int, "processes that decode large images"] = 2
+    iterations: Annotated[int, "SGD steps of fine-tuning"] = 6400
+    seconds: Annotated[float, "for each thing that is measured"] = 2.0

@@ -54,6 +54,23 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     Raises:
         UserError: whatever is wrong with the images or the description, by name.
     """
+    return decoded(list_dataset(config, progress), image_size, progress)
+
+
+def decoded(dataset: Dataset, image_size: int, progress: Progress) -> Dataset:
+    """The same with images of up to 64 pixels a side decoded."""
+    files = {name: split for name, split in dataset.splits.items() if not split.in_memory}
+    if image_size > IN_MEMORY_SIZE:
+        return dataset
+    return replace(dataset, **{name: decode(s, image_size, progress, name) for name, s in files.items()})
+
+
+def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
+    """As `load_dataset`, but for decoding: images that are files stay paths.
+
+    Raises:
+        UserError: as of `load_dataset`, but for images that cannot be decoded.
+    """
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
     if config.dataset != "digits" and config.root is None:
@@ -75,9 +92,6 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     if config.val_per_class:
         splits["val"] = everything.take(val_index)
     fingerprint = _fingerprint(source.class_names, splits, root)
-    for name, split in splits.items():
-        if not split.in_memory and image_size <= IN_MEMORY_SIZE:
-            splits[name] = decode(split, image_size, progress, name)
     return Dataset(
         config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
     )

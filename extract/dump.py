@@ -14,11 +14,13 @@ from rich.progress import Progress
 from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
+from extract.dataset import Dataset
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.images import ImageSet
 from extract.inference import by_class, feature_maps
 from extract.networks import Network, pool
 from extract.restore import Restored, restore
+from extract.transforms import Transform
 from store.bucket import Bucket
 from store.errors import UserError, check_at_least
 from store.layout import store_layout
@@ -94,11 +96,7 @@ def _fill(
 
 
 def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StorePlan:
-    channels, height, width = _map_shape(restored, compute)
-    sizes = {
-        split: {"N": len(images), "H": height, "W": width, "C": channels}
-        for split, images in restored.dataset.splits.items()
-    }
+    sizes = axis_lengths(restored.network, restored.dataset, restored.transform, compute)
     class_names = restored.dataset.class_names
     layouts = store_layout(sizes, len(class_names), config.dtype, config.batch_size, config.codec)
     provenance = _provenance(config, restored, compute)
@@ -115,10 +113,16 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
 
 
 @torch.inference_mode()
-def _map_shape(restored: Restored, compute: Compute) -> tuple[int, int, int]:
-    """(C, H, W) of the network's feature maps."""
-    side = restored.transform.image_size
-    return tuple(restored.network.features(torch.zeros(1, 3, side, side, device=compute.device)).shape[1:])
+def axis_lengths(
+    network: Network, dataset: Dataset, transform: Transform, compute: Compute
+) -> dict[str, dict[str, int]]:
+    """Lengths of the axes N, H, W, C of each split, found by one blank image through the network."""
+    blank = torch.zeros(1, 3, transform.image_size, transform.image_size, device=compute.device)
+    channels, height, width = network.features(blank).shape[1:]
+    return {
+        split: {"N": len(images), "H": height, "W": width, "C": channels}
+        for split, images in dataset.splits.items()
+    }
 
 
 def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
@@ -154,16 +158,28 @@ def _dump(
     weight = restored.network.classifier.weight.detach()
     done = 0
     for maps in feature_maps(restored.network, images, restored.transform, compute):
-        rows = {"pooled": pool(maps).cpu().numpy()}
-        if split == "train":
-            channels_last = maps.permute(0, 2, 3, 1).float()
-            of_batch = label[done : done + len(maps)].to(compute.device)
-            cam = class_activation_maps(channels_last, weight, of_batch)
-            rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
+        of_batch = label[done : done + len(maps)] if split == "train" else None
+        rows = batch_rows(maps, weight, of_batch)
         _refuse_overflow(rows, writer.map_dtype, split)
         writer.write(split, int(missing[done]), rows)
         done += len(maps)
         progress.advance(task, len(maps))
+
+
+def batch_rows(maps: torch.Tensor, weight: torch.Tensor, label: torch.Tensor | None) -> dict[str, np.ndarray]:
+    """What a store holds of one batch, by array name, in float32 on the host.
+
+    Args:
+        maps: (B, C, H, W) feature maps.
+        weight: (K, C) the FC layer's.
+        label: (B,) int64 of training images; None for others, of which there are pooled features alone.
+    """
+    rows = {"pooled": pool(maps).cpu().numpy()}
+    if label is not None:
+        channels_last = maps.permute(0, 2, 3, 1).float()
+        cam = class_activation_maps(channels_last, weight, label.to(maps.device))
+        rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
+    return rows
 
 
 def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) -> None:

@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
-from extract.dataset import Dataset, load_dataset
+from extract.dataset import Dataset, decoded, list_dataset
 from extract.networks import Network, build_network
 from extract.transforms import Transform
 
@@ -34,13 +34,19 @@ def restore(ckpt: Path, root: str | None, progress: Progress) -> Restored:
     Raises:
         UserError: the checkpoint, the images, or the pair of them cannot be used.
     """
+    listed = restore_listed(ckpt, root, progress)
+    return replace(listed, dataset=decoded(listed.dataset, listed.transform.image_size, progress))
+
+
+def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored:
+    """As `restore`, but images that are files stay paths, of whatever size."""
     checkpoint = load_checkpoint(ckpt)
     network = restore_network(checkpoint, ckpt)
     source = described(DatasetConfig, checkpoint.dataset, ckpt)
     if root is not None:
         source = replace(source, root=root)
     transform = described(Transform, checkpoint.transform, ckpt)
-    dataset = load_dataset(source, transform.image_size, progress)
+    dataset = list_dataset(source, progress)
     if dataset.fingerprint != checkpoint.fingerprint:
         raise CheckpointError(
             f"{ckpt}: was trained on other images than {source.root or source.dataset} holds now "

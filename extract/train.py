@@ -57,7 +57,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     if previous and previous.fingerprint != dataset.fingerprint:
         raise CheckpointError(f"{config.out}: the images or labels changed since this run began; start anew")
     config = replace(config, dataset=dataset.config)
-    transform = Transform(**previous.transform) if previous else _transform(config, dataset)
+    transform = Transform(**previous.transform) if previous else transform_for(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
@@ -144,7 +144,12 @@ def _epoch(
     }
 
 
-def _transform(config: TrainConfig, dataset: Dataset) -> Transform:
+def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
+    """How a network that is yet to be trained will see its images.
+
+    Raises:
+        UserError: an image size that images in memory do not have.
+    """
     size = config.image_size
     if dataset.train.in_memory and dataset.train.images.shape[-1] != size:
         native = dataset.train.images.shape[-1]

@@ -101,8 +101,13 @@ def available_memory() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
+def memory_for_maps(device: torch.device) -> int | None:
+    """Bytes that feature maps may take on a device; None where the system does not tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
 def _refuse_too_large(store: FeatureStore, device: torch.device) -> None:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    free = memory_for_maps(device)
     if free is not None and store.map_bytes > free:
         raise StoreError(
             f"{store.path}: its feature maps take {store.map_bytes / 2**30:.1f} GiB and {device} has "

@@ -265,7 +265,7 @@ def test_extract_into_a_place_that_may_not_be_written(
 
     monkeypatch.setattr(os, "mkdir", refused)
     command = ["extract", "--ckpt", small_ckpt, "--store", store, "--device", "cpu"]
-    refuse(*command, says=[f"{store}.unfinished: cannot be made ({os.strerror(reason)})", "--store"])
+    refuse(*command, says=[f"{store}.unfinished: cannot be made ({os.strerror(reason)})", "name a place"])
 
 
 def test_extract_where_no_folder_can_be(small_ckpt: Path) -> None:

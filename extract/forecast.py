@@ -1,0 +1,142 @@
+"""What an extraction will take, before it is begun: room for every dtype and codec, and time.
+
+The model is simple, of the largest effects only. Computing goes at the pace measured on a few images, writing
+at the disk's; the two run side by side, so the longer one is the time expected. Writing is rounding and
+compressing on one thread, then the disk; a compressed HDF5 store is then put together, that is written again.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+from rich.progress import Progress
+
+from extract.config import PlanConfig
+from extract.device import Compute, make_deterministic, resolve_device
+from extract.dump import axis_lengths
+from extract.speed import images_per_second, sample_maps, settle_batch_norms
+from extract.subject import find_subject
+from store.bucket import Bucket
+from store.codecs import CODECS
+from store.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
+from store.errors import UserError, check_at_least
+from store.layout import ArrayLayout, store_layout
+from store.location import locate
+from store.packing import Packing, measure_packing
+from store.schema import MAP_DTYPES
+from store.size import StoreSize, store_size
+from store.unfinished import check_writable
+
+MAPS = "train/feature_map"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A store in one dtype and codec.
+
+    Attributes:
+        dtype, codec: of its feature maps.
+        maps: their layout.
+        size: exact without a codec, else from a sample.
+        packing: of the sample.
+        seconds: expected of its extraction; None where the disk could not be measured.
+    """
+
+    dtype: str
+    codec: str
+    maps: ArrayLayout
+    size: StoreSize
+    packing: Packing
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction will take.
+
+    Attributes:
+        arch, weights, trained: the network, as of Subject.
+        device: where it was measured.
+        sizes: lengths of the axes N, H, W, C of each split.
+        n_classes: K.
+        n_sampled: training images whose maps were compressed.
+        images_per_second: through the network, decoding included.
+        folder: the target's, or the nearest above it that exists.
+        free_bytes: of its disk.
+        disk: its speeds; None where there was no room to measure.
+        choices: every dtype with every codec.
+    """
+
+    arch: str
+    weights: str
+    trained: bool
+    device: str
+    sizes: dict[str, dict[str, int]]
+    n_classes: int
+    n_sampled: int
+    images_per_second: float
+    folder: str
+    free_bytes: int
+    disk: DiskSpeed | None
+    choices: tuple[Choice, ...]
+
+
+def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
+    """Look at the images, a few of their feature maps and the disk; nothing stays behind.
+
+    Raises:
+        UserError: what `extract` would raise of checkpoint, network, images, options and path.
+    """
+    path = locate(config.store)
+    if isinstance(path, Bucket):
+        raise UserError(f"{path}: what a bucket takes is not measured; name a path on a local disk")
+    check_writable(path, resume=False, overwrite=True)
+    check_at_least(config, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01)
+    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    make_deterministic()
+    subject = find_subject(config, progress)
+    subject.network.to(compute.device, memory_format=compute.memory_format)
+    sizes = axis_lengths(subject.network, subject.dataset, subject.transform, compute)
+    task = progress.add_task("measuring", total=3, status="the network")
+    if not subject.trained:
+        settle_batch_norms(subject, compute)
+    maps = sample_maps(subject, compute, config.seconds)
+    pace = images_per_second(subject, compute, config.seconds)
+    progress.update(task, completed=1, status="the disk")
+    n_classes, folder = len(subject.dataset.class_names), existing_folder(path)
+    free = free_bytes(folder)
+    layout = store_layout(sizes, n_classes, config.dtype, config.batch_size, config.codec)[MAPS]
+    disk = measure_disk(folder, layout.block_rows * layout.row_bytes, layout.row_bytes, config.seconds)
+    progress.update(task, completed=2, status="codecs")
+    choices = []
+    for dtype, codec in product(MAP_DTYPES, CODECS):
+        layouts = store_layout(sizes, n_classes, dtype, config.batch_size, codec)
+        packing = measure_packing(maps, dtype, layouts[MAPS])
+        size = store_size(path.suffix, layouts, packing.share)
+        seconds = None if disk is None else _seconds(sizes, pace, size, packing, disk)
+        choices.append(Choice(dtype, codec, layouts[MAPS], size, packing, seconds))
+    progress.remove_task(task)
+    return Extraction(
+        arch=subject.arch,
+        weights=subject.weights,
+        trained=subject.trained,
+        device=str(compute.device),
+        sizes=sizes,
+        n_classes=n_classes,
+        n_sampled=len(maps),
+        images_per_second=pace,
+        folder=str(folder),
+        free_bytes=free,
+        disk=disk,
+        choices=tuple(choices),
+    )
+
+
+def _seconds(
+    sizes: dict[str, dict[str, int]], pace: float, size: StoreSize, packing: Packing, disk: DiskSpeed
+) -> float:
+    """Expected of an extraction."""
+    computing = sum(lengths["N"] for lengths in sizes.values()) / pace
+    assembled = size.n_bytes if size.peak_bytes > size.n_bytes else 0
+    blocks = size.peak_bytes - assembled
+    writing = blocks / disk.write + sizes["train"]["N"] * packing.pack_seconds
+    return max(computing, writing) + assembled / disk.write

@@ -1,0 +1,96 @@
+"""What a network makes of a few of its images, and how fast: a sample of an extraction.
+
+Everything but the writing happens as it does in `extract`: decoding, the network, CAMs, copies to the host.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from extract.batches import evaluation_batches
+from extract.device import Compute
+from extract.dump import batch_rows
+from extract.images import IN_MEMORY_SIZE, ImageSet, decode
+from extract.inference import by_class, feature_maps
+from extract.subject import Subject
+
+SAMPLE = 32  # images whose maps are looked at
+SMALL_BATCH = 8
+MOST_GROWTH = 8  # from one attempt to the next
+
+
+@torch.no_grad()
+def settle_batch_norms(subject: Subject, compute: Compute) -> None:
+    """Give a network of initial weights the statistics of a few images.
+
+    Without them nothing is normalised: maps grow with every layer, and tell nothing of a trained network's.
+    """
+    norms = [module for module in subject.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    subject.network.train()
+    few = _decoded(subject.dataset.train.take(_order(subject)[:SMALL_BATCH]), subject)
+    for images, _ in evaluation_batches(few, subject.transform, replace(compute, batch_size=SMALL_BATCH)):
+        subject.network.features(images.contiguous(memory_format=compute.memory_format))
+    subject.network.eval()
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+
+
+def sample_maps(subject: Subject, compute: Compute, seconds: float) -> np.ndarray:
+    """Feature maps (B, H, W, C) float32 of training images, in the order of a store.
+
+    There are 32 of them, or as many as come within the time, one batch at least.
+    """
+    images = by_class(subject.dataset.train.take(_order(subject)[:SAMPLE]))
+    started, maps = time.perf_counter(), []
+    for rows in _rows(subject, images, replace(compute, batch_size=SMALL_BATCH)):
+        maps.append(rows["feature_map"])
+        if time.perf_counter() - started > seconds:
+            break
+    return np.ascontiguousarray(np.concatenate(maps))
+
+
+def images_per_second(subject: Subject, compute: Compute, seconds: float) -> float:
+    """How many images an extraction brings through the network.
+
+    More and more of them are tried, others each time, until one attempt takes half of the time, or all
+    training images: starting worker processes counts less and less.
+    """
+    order = _order(subject)
+    n = min(SMALL_BATCH, len(order))
+    while True:
+        images = subject.dataset.train.take(order[:n])
+        started = time.perf_counter()
+        for _ in _rows(subject, images, replace(compute, batch_size=min(n, compute.batch_size))):
+            pass
+        elapsed = time.perf_counter() - started
+        if elapsed >= seconds / 2 or n == len(order):
+            return n / elapsed
+        order = np.roll(order, -n)
+        n = min(len(order), int(n * min(MOST_GROWTH, seconds / elapsed)))
+
+
+def _order(subject: Subject) -> np.ndarray:
+    return np.random.default_rng(0).permutation(len(subject.dataset.train))
+
+
+def _rows(subject: Subject, images: ImageSet, compute: Compute) -> Iterator[dict[str, np.ndarray]]:
+    """What `extract` computes of training images, batch by batch."""
+    weight, label = subject.network.classifier.weight.detach(), torch.from_numpy(images.label)
+    done = 0
+    for maps in feature_maps(subject.network, _decoded(images, subject), subject.transform, compute):
+        yield batch_rows(maps, weight, label[done : done + len(maps)])
+        done += len(maps)
+
+
+def _decoded(images: ImageSet, subject: Subject) -> ImageSet:
+    size = subject.transform.image_size
+    if images.in_memory or size > IN_MEMORY_SIZE:
+        return images
+    return decode(images, size, Progress(disable=True), "sample")

@@ -1,0 +1,77 @@
+"""What a store is planned for: a checkpoint's network and images, or those that options describe."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from extract.config import DatasetConfig, NetworkConfig, PlanConfig, TrainConfig
+from extract.dataset import Dataset, list_dataset
+from extract.networks import Network, build_network, check_network, default_image_size
+from extract.restore import restore_listed
+from extract.train import transform_for
+from extract.transforms import Transform
+from store.errors import UserError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the images that it is to see.
+
+    Attributes:
+        arch: the network's name.
+        weights: what its weights are, in words.
+        trained: whether they were trained, here or elsewhere.
+        network: in evaluation mode, on the CPU.
+        dataset: images that are files stay paths.
+        transform: how they reach the network.
+    """
+
+    arch: str
+    weights: str
+    trained: bool
+    network: Network
+    dataset: Dataset
+    transform: Transform
+
+
+def find_subject(config: PlanConfig, progress: Progress) -> Subject:
+    """The network and images of a plan.
+
+    Raises:
+        UserError: the checkpoint, the network or the images cannot be had.
+    """
+    if config.ckpt is not None:
+        restored = restore_listed(Path(config.ckpt), config.dataset.root, progress)
+        weights = f"trained for {restored.checkpoint.epoch} epochs"
+        arch = restored.checkpoint.network["arch"]
+        return Subject(arch, weights, True, restored.network, restored.dataset, restored.transform)
+    check_network(config.network)
+    size = config.image_size or default_image_size(config.network.arch)
+    training = TrainConfig(network=config.network, dataset=config.dataset, image_size=size)
+    dataset = list_dataset(config.dataset, progress)
+    transform = transform_for(training, dataset)
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        network = build_network(config.network, len(dataset.class_names))
+    weights = config.network.weights
+    words = f"pre-trained weights {weights}" if weights else "initial weights"
+    return Subject(config.network.arch, words, weights is not None, network.eval(), dataset, transform)
+
+
+def refuse_beside_checkpoint(given: Iterable[str]) -> None:
+    """Raise UserError if the user named both a checkpoint and what a checkpoint says; a moved root may be.
+
+    Args:
+        given: names of the options that the user named.
+    """
+    given = set(given)
+    said = {f.name for kind in (NetworkConfig, DatasetConfig) for f in fields(kind)} | {"image_size"}
+    both = sorted((said - {"root"}) & given)
+    if "ckpt" in given and both:
+        option = f"--{both[0].replace('_', '-')}"
+        raise UserError(
+            f"{option}: the checkpoint says what network and images are; leave out {option} or --ckpt"
+        )

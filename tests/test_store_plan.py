@@ -1,0 +1,301 @@
+"""`store plan`: its sizes against stores really written, its times by hand, and what it leaves behind."""
+
+import errno
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from bad_input import refuse, run, snapshot, succeed
+from made_store import made_layouts, made_plan, made_rows, write_made
+
+import console
+from cli import main
+from extract.config import PlanConfig
+from finetune.pace import Pace
+from store.disk import FREE_SHARE, DiskSpeed, measure_disk
+from store.layout import ArrayLayout
+from store.packing import Packing, measure_packing
+from store.schema import MAP_DTYPES
+from store.size import dataset_bytes, shard_bytes, store_size
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+QUICK = ["--seconds", 0.02, "--device", "cpu"]
+TINY = ["--arch", "resnet20", "--width", 4]
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks a split, the last partly filled."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("store.layout.PACKED_CHUNK_BYTES", 512)
+
+
+def planned(*arguments: object) -> dict[str, Any]:
+    return json.loads(succeed("store", "plan", "--json", *QUICK, *arguments).stdout)
+
+
+def chosen(content: dict[str, Any]) -> dict[str, Any]:
+    (choice,) = (c for c in content["choices"] if c["chosen"])
+    return choice
+
+
+def files_of(store: Path) -> list[Path]:
+    return [f for f in store.rglob("*") if f.is_file()] if store.is_dir() else [store]
+
+
+def bytes_of_arrays(store: Path) -> dict[str, int]:
+    """What the rows of every array really take: sizes of shards, or HDF5's own account."""
+    if store.is_dir():
+        shards = [f for f in files_of(store) if f.name != "zarr.json"]
+        found: dict[str, int] = {}
+        for shard in shards:
+            name = str(shard.relative_to(store)).split("/c/")[0]
+            found[name] = found.get(name, 0) + shard.stat().st_size
+        return found
+    found = {}
+    with h5py.File(store) as file:
+        file.visititems(
+            lambda name, node: (
+                found.update({name: node.id.get_storage_size()}) if isinstance(node, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("dtype", MAP_DTYPES)
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_every_array_takes_what_was_said(suffix: str, dtype: str) -> None:
+    store = Path(f"s{suffix}")
+    write_made(store, made_plan(dtype=dtype), made_rows())
+    layouts = made_layouts(dtype=dtype)
+    assert layouts["train/feature_map"].n_blocks > 1
+    assert layouts["train/feature_map"].shape[0] % layouts["train/feature_map"].chunk_rows
+    bytes_of = shard_bytes if suffix == ".zarr" else dataset_bytes
+    assert {name: bytes_of(layout) for name, layout in layouts.items()} == bytes_of_arrays(store)
+    size = store_size(suffix, layouts)
+    assert size.n_bytes == size.peak_bytes == sum(bytes_of_arrays(store).values())
+    assert size.n_files == len(files_of(store))
+    n_metadata = sum(f.name == "zarr.json" for f in files_of(store))
+    assert size.n_shards == (len(files_of(store)) - n_metadata if suffix == ".zarr" else 0)
+
+
+@pytest.mark.parametrize(("store", "dtype"), [("feats.zarr", "float16"), ("feats.h5", "int8")])
+def test_an_extraction_takes_what_was_planned(
+    phase1: Path, store: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2**17)
+    options = ["--ckpt", phase1, "--store", store, "--dtype", dtype, "--batch-size", 32]
+    content = planned(*options)
+    assert not Path(store).exists()
+    succeed("extract", *options, "--device", "cpu")
+    choice, found = chosen(content), bytes_of_arrays(Path(store))
+    assert (choice["dtype"], choice["exact"]) == (dtype, True)
+    assert choice["n_bytes"] == choice["peak_bytes"] == sum(found.values())
+    assert choice["n_files"] == len(files_of(Path(store)))
+    if store == "feats.zarr":
+        shards = [f for f in files_of(Path(store)) if f.name != "zarr.json"]
+        assert choice["n_shards"] == len(shards) > len(found)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_sizes_from_a_sample_come_close(
+    dtype: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("made_store.CODEC", codec)
+    rows = made_rows()
+    layouts = made_layouts(dtype=dtype, codec=codec)
+    maps = rows["train/feature_map"].astype(np.float32)
+    packing = measure_packing(maps, dtype, layouts["train/feature_map"])
+    assert packing.share < 1.1
+    found, sizes = {}, {}
+    seen = watch_folder(monkeypatch, Path("s.h5.unfinished"))
+    for suffix in (".zarr", ".h5"):
+        write_made(Path(f"s{suffix}"), made_plan(dtype=dtype), rows)
+        size = store_size(suffix, layouts, packing.share)
+        found[suffix], sizes[suffix] = sum(bytes_of_arrays(Path(f"s{suffix}")).values()), size.n_bytes
+        assert size.n_bytes == pytest.approx(found[suffix], rel=0.03)
+    # The chunks are the same in both: what differs is known beforehand.
+    assert sizes[".zarr"] - sizes[".h5"] == found[".zarr"] - found[".h5"]
+    # Beside the rows lie begun.json and what HDF5 needs: pages, of which this store is small.
+    assert size.n_bytes * 1.9 < size.peak_bytes < max(seen) < size.peak_bytes + 250_000
+
+
+def watch_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[int]:
+    """Bytes under a folder at every sync."""
+    seen, fsync = [0], os.fsync
+
+    def noting(file: int) -> None:
+        fsync(file)
+        seen.append(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return seen
+
+
+def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packing(maps: np.ndarray, dtype: str, layout: ArrayLayout) -> Packing:
+        return Packing(1.0 if layout.codec == "none" else 0.5, 2.0, 3.0)
+
+    disk = DiskSpeed(write=1e3, read=2e3, read_random=500.0, read_cached=1e9, n_bytes=0)
+    monkeypatch.setattr("extract.forecast.measure_disk", lambda *_: disk)
+    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 0.1)
+    monkeypatch.setattr("extract.forecast.measure_packing", packing)
+    monkeypatch.setattr("finetune.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
+    monkeypatch.setattr("finetune.forecast.memory_for_maps", lambda _: 18 * 1024 - 1)
+    options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--iterations", 200]
+    content = planned(*options, "--image-size", 16, "--store", "s.h5")
+    assert content["sizes"]["train"] == {"N": 18, "H": 4, "W": 4, "C": 16}  # 512 bytes a map in float16
+    by_name = {(c["dtype"], c["codec"]): c for c in content["choices"]}
+    plain, packed = by_name["float16", "none"], by_name["float16", "zstd"]
+    n_images, writing = 18 + 18, plain["n_bytes"] / 1e3 + 18 * 2
+    assert writing < n_images / 0.1
+    assert plain["extract_seconds"] == pytest.approx(n_images / 0.1)  # bound by computing
+    assert packed["extract_seconds"] == pytest.approx(n_images / 0.1 + packed["n_bytes"] / 1e3)
+    computing = 200 * 0.25 + 3 * 18 * 0.125  # accuracies at 0, 100 and 200
+    assert plain["finetune_seconds"] == pytest.approx(18 * (512 / 2e3 + 3) + computing)
+    assert packed["finetune_seconds"] == pytest.approx(18 * (256 / 2e3 + 3) + computing)
+    wide = by_name["float32", "none"]
+    assert (plain["in_memory"], wide["in_memory"]) == (True, False)
+    assert wide["finetune_seconds"] == pytest.approx(200 * 64 * (1024 / 500 + 3) + computing)
+    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 1e6)
+    content = planned(*options, "--image-size", 16, "--store", "s.zarr")
+    assert chosen(content)["extract_seconds"] == pytest.approx(chosen(content)["n_bytes"] / 1e3 + 18 * 2)
+
+
+def test_a_disk_that_is_too_small(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--ckpt", small_ckpt, "--store", "new/feats.zarr"]
+    needed = chosen(planned(*options))["peak_bytes"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 0, needed))
+    assert planned(*options)["warnings"] == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 1, needed - 1))
+    result = succeed("store", "plan", *QUICK, *options)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("tailcache: warning: new/feats.zarr: takes")
+    assert "--dtype int8 --codec none" in line
+    assert "--dtype float16 --codec none" not in line
+    assert "too large" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("/")) <= 100
+    result = run("store", "plan", "--json", *QUICK, *options)
+    content = json.loads(result.stdout)
+    assert (result.exit_code, len(content["warnings"])) == (0, 1)
+    assert (content["disk"], chosen(content)["extract_seconds"], chosen(content)["fits"]) == (
+        None,
+        None,
+        False,
+    )
+    assert {c["dtype"] for c in content["choices"] if c["fits"]} >= {"int8", "float8_e4m3"}
+
+
+def test_maps_with_nothing_to_fuse_are_warned_of(small_root: Path) -> None:
+    options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 8, "--width", 4]
+    result = succeed("store", "plan", *QUICK, *options, "--arch", "resnet18-cifar")
+    assert "tailcache: warning: resnet18-cifar: its feature maps are 1×1" in result.stderr
+
+
+def test_json_names_every_choice_and_what_it_rests_on(small_root: Path) -> None:
+    options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
+    before = snapshot(Path())
+    content = planned(*options, "--dtype", "bfloat16", "--codec", "lz4", "--iterations", 5)
+    assert snapshot(Path()) == before
+    assert len({(c["dtype"], c["codec"]) for c in content["choices"]}) == len(content["choices"]) == 15
+    assert (chosen(content)["dtype"], chosen(content)["codec"]) == ("bfloat16", "lz4")
+    assert content["disk"].keys() == {"write", "read", "read_random", "read_cached", "n_bytes"}
+    assert all(value > 0 for value in content["disk"].values())
+    assert (content["weights"], content["trained"]) == ("initial weights", False)
+    assert 8 <= content["n_sampled"] <= 18
+    assert (content["arch"], content["device"], content["n_classes"]) == ("resnet20", "cpu", 3)
+    assert content["iterations"] == 5
+    for choice in content["choices"]:
+        assert choice["fits"]
+        assert choice["exact"] == (choice["codec"] == "none")
+        assert choice["extract_seconds"] > 0
+        assert choice["finetune_seconds"] > 0
+
+
+def test_a_checkpoint_says_what_there_is(small_ckpt: Path) -> None:
+    text = succeed("store", "plan", *QUICK, "--ckpt", small_ckpt).stdout
+    assert text.startswith(
+        "3 classes, 18 training images (maps 4×4×16), 18 test\nresnet20, trained for 1 epochs"
+    )
+    assert "* float16      none" in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("/")) <= 100
+
+
+@pytest.mark.parametrize("moment", ["_write", "_read_in_order", "gather"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.EIO, "I/O error")], ids=["ctrl-c", "error"]
+)
+def test_what_the_measurement_wrote_is_gone(moment, error, tmp_path, monkeypatch) -> None:
+    seen = []
+
+    def breaking(*_: object) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        raise error
+
+    monkeypatch.setattr(f"store.disk.{moment}", breaking)
+    result = run("store", "plan", *QUICK, *TINY)
+    assert [name.startswith(".tailcache-plan-") for name in seen] == [True]
+    assert list(tmp_path.iterdir()) == []
+    interrupted = isinstance(error, KeyboardInterrupt)
+    assert result.exit_code == (130 if interrupted else 2)
+    assert len(result.stderr.splitlines()) == 1
+    assert ("interrupted" if interrupted else f"{tmp_path}: cannot be measured (I/O error)") in result.stderr
+
+
+def test_measuring_takes_a_share_of_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 40 * 2**20
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
+    found = measure_disk(tmp_path, block_bytes=2**18, row_bytes=3000, seconds=5)
+    assert 0.8 * FREE_SHARE * free < found.n_bytes <= FREE_SHARE * free
+    found = measure_disk(tmp_path, block_bytes=2**30, row_bytes=3000, seconds=5)
+    assert found.n_bytes <= FREE_SHARE * free
+    assert measure_disk(tmp_path, block_bytes=2**18, row_bytes=free, seconds=5) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--store", "feats.txt"], "feats.txt: unknown container '.txt'"),
+        (["--store", "notes/feats.zarr"], "notes: is a file"),
+        (["--store", "photos.zarr"], "photos.zarr: already exists and is no store alone"),
+        (["--arch", "resnet33"], "--arch resnet33: unknown"),
+        (["--arch", "resnet50", "--width", 8], "--width: resnet50 is of fixed width"),
+        (["--image-size", 64], "--image-size 64: digits images are 32×32"),
+        (["--dataset", "imagefolder"], "--dataset imagefolder needs --root"),
+        (["--dataset", "imagefolder", "--root", "none"], "none: no such folder"),
+        (["--ckpt", "none.pt"], "none.pt: expected a checkpoint file, found nothing"),
+        (["--ckpt", "c.pt", "--arch", "resnet32"], "--arch: the checkpoint says what network and images are"),
+        (["--ckpt", "c.pt", "--imbalance-factor", 10], "leave out --imbalance-factor or --ckpt"),
+        (["--seconds", 0], "--seconds 0.0: must be 0.01 or more"),
+        (["--seconds", "nan"], "--seconds nan: must be 0.01 or more"),
+        (["--batch-size", 0], "--batch-size 0: must be 1 or more"),
+        (["--iterations", 0], "--iterations 0: must be 1 or more"),
+        (["--device", "tpu"], "--device tpu: unknown"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_refusals(options: list[object], says: str) -> None:
+    Path("notes").write_text("a file")
+    Path("photos.zarr").mkdir()
+    Path("photos.zarr/thesis.txt").write_text("not ours")
+    refuse("store", "plan", *options, says=[says])
+
+
+def test_options_are_the_configs() -> None:
+    command = main.commands["store"].commands["plan"]
+    options = {parameter.name for parameter in command.params} - {"as_json"}
+    assert options == {field.name for field, _ in console._annotated_fields(PlanConfig)}
+    values = command.make_context("plan", []).params
+    values.pop("as_json")
+    assert console.build(PlanConfig, values) == PlanConfig()
