@@ -105,6 +105,7 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
         "data set": provenance["dataset"]["fingerprint"],
         "transform": provenance["transform"],
         "precision": config.precision,
+        "device": provenance["device"],  # GPUs round otherwise, and --resume promises the same bytes
         "dtype": config.dtype,
         "codec": config.codec,
         "batch size": config.batch_size,

@@ -82,6 +82,7 @@ def test_extraction_records_its_commit_and_its_times(small_store: Path) -> None:
     store = FeatureStore(small_store)
     assert store.provenance["commit"] == commit()
     assert store.finished is not None
+    assert store.provenance["device"] == store.provenance["identity"]["device"] == "cpu"
     text = succeed("store", "info", small_store).stdout
     assert f"begun {store.provenance['begun']}, finished {as_utc(store.finished)}, on " in text
     assert "by tailcache 0.1.0" in text

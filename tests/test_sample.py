@@ -155,6 +155,9 @@ def test_rows_are_drawn_by_seed_and_split(feature_store, phase1):
         return draw_sample(store, config, quiet).rows
 
     first, again, other = drawn(0), drawn(0), drawn(1)
+    assert draw_sample(store, SampleConfig(1, str(phase1), device="cpu"), quiet).arithmetic == 2**-13
+    store.provenance.pop("device")  # then it may have been a GPU
+    assert draw_sample(store, SampleConfig(1, str(phase1), device="cpu"), quiet).arithmetic == 2**-6
     assert list(first) == ["train", "val", "test"]
     for split, rows in first.items():
         assert len(set(rows.tolist())) == 20
