@@ -70,22 +70,23 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     restored.network.to(compute.device, memory_format=compute.memory_format)
     splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
     plan = _plan(config, restored, compute)
-    if not (config.resume and is_finished(path, plan)):
+    if not (config.resume and is_finished(path, plan, config.overwrite)):
         with write_store(path, plan, config.resume, config.overwrite) as writer:
-            _fill(writer, restored, splits, compute, progress)
+            fill(writer, restored, splits, compute, progress)
     return {
         split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
         for split in splits
     }
 
 
-def _fill(
+def fill(
     writer: StoreWriter,
     restored: Restored,
     splits: dict[str, ImageSet],
     compute: Compute,
     progress: Progress,
 ) -> None:
+    """Write all that is missing of a store, and finish it; splits are in the store's row order."""
     writer.write_known(_known(restored.network, splits))
     try:
         for split, images in splits.items():

@@ -48,7 +48,9 @@ class CommitLog:
         """Record that a block lies on the disk."""
         content = json.dumps(asdict(commit)).encode()
         with self._lock, self.path.open("ab", buffering=0) as file:
-            file.write(content + b" %08x\n" % crc32c(content))
+            record = content + b" %08x\n" % crc32c(content)
+            while record:  # a disk that is nearly full takes a part
+                record = record[file.write(record) :]
             os.fsync(file.fileno())
             self.commits.append(commit)
 
@@ -60,13 +62,26 @@ def sole_writer(path: Path) -> Iterator[None]:
     Raises:
         StoreError: another process holds it.
     """
-    with path.open("a") as file:
+    finished = f"{path.parent}: another process has just finished this store; run it again"
+    try:
+        file = path.open("a")
+    except FileNotFoundError as error:
+        raise StoreError(finished) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreError(
                 f"{path.parent}: another process is writing this store; wait for it, or stop it"
             ) from error
-        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise StoreError(f"{path.parent}: another process has just finished this store; run it again")
+        if not _is_at(path, os.fstat(file.fileno())):
+            raise StoreError(finished)
         yield
+
+
+def _is_at(path: Path, file: os.stat_result) -> bool:
+    """Whether an open file still has its name: whoever held the lock before may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), file)
+    except FileNotFoundError:
+        return False

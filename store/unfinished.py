@@ -7,6 +7,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +42,32 @@ def check_writable(path: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
-def is_finished(path: Path, plan: StorePlan) -> bool:
+def is_finished(path: Path, plan: StorePlan, overwrite: bool) -> bool:
     """Whether there is nothing to resume, since the store that the plan describes is complete already.
 
     Raises:
-        StoreError: a store is complete there, and is another.
+        StoreError: a store is complete there, and is another that may not be replaced.
     """
+    if not _is_whole(path, plan, overwrite):
+        return False
+    folder = unfinished_folder(path)
+    if folder.exists():
+        with sole_owner(folder):
+            clear(folder)
+    return True
+
+
+def _is_whole(path: Path, plan: StorePlan, overwrite: bool) -> bool:
     if not _published(path):
         return False
     attributes, _ = open_container(path)
     if attributes.get("complete") is not True:
         return False
-    begun = attributes["provenance"].get("identity", {})
+    made = attributes["provenance"].get("identity", {})
+    if overwrite and any(made.get(name) != value for name, value in plan.identity.items()):
+        return False
     for name, value in plan.identity.items():
-        _refuse_unlike(path, name, begun.get(name), value)
-    discard(unfinished_folder(path))
+        _refuse_unlike(path, name, made.get(name), value)
     return True
 
 
@@ -83,8 +96,62 @@ def replaces_store(begun: dict[str, Any] | None) -> bool:
     return begun is not None and begun["replaces"]
 
 
-def discard(folder: Path) -> None:
-    """Remove what an earlier attempt left, once it is seen to be that alone."""
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Make the folder of an unfinished store, if need be, and hold its lock.
+
+    Where nothing is begun in it at the end, the folder goes, its lock last: until then nobody else can take
+    it for theirs.
+
+    Raises:
+        StoreError: another process holds it, or the folder is somebody else's.
+    """
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder / "lock"):
+        try:
+            yield
+        finally:
+            if not (folder / "begun.json").exists():
+                clear(folder)
+                (folder / "lock").unlink()
+                with suppress(OSError):  # somebody else may have begun in it by now
+                    folder.rmdir()
+
+
+def take_over(path: Path, plan: StorePlan, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """What was begun and is to be gone on with, None for a beginning anew; whoever calls it holds the lock.
+
+    What was seen before the lock was held is looked at again: another process may have finished meanwhile.
+    """
+    check_writable(path, resume, overwrite)
+    folder = unfinished_folder(path)
+    if resume and _is_whole(path, plan, overwrite):
+        raise StoreError(f"{path}: another process has just finished this store; run it again")
+    begun = read_begun(folder)
+    if begun is not None and resume:
+        refuse_other(folder, begun, plan)
+        return begun
+    replaced = folder / "replaced"
+    if replaced.exists() and not path.exists():  # killed between two renames: the older store comes back
+        os.replace(replaced, path)
+    clear(folder)
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove what an unfinished store's folder holds, but for the lock.
+
+    `begun.json` goes first: a kill on the way must not leave what looks like something to go on with.
+    """
+    _refuse_foreign(folder)
+    (folder / "begun.json").unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     cut_short = (file.name for file in folder.glob(f".*{UNFINISHED}*"))
@@ -93,8 +160,6 @@ def discard(folder: Path) -> None:
     ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
     if found := foreign_names(folder, (*ours, *cut_short)):
         raise StoreError(f"{folder}: is in the way of the store (it {found}); move it elsewhere")
-    with sole_writer(folder / "lock"):
-        shutil.rmtree(folder)
 
 
 def refuse_other(folder: Path, begun: dict[str, Any], plan: StorePlan) -> None:

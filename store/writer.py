@@ -7,7 +7,6 @@ checksums follow, `complete` is set, and the store is renamed to the name asked 
 
 import errno
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ import numpy as np
 
 from store.atomic import sync_folder, write_json
 from store.checksum import crc32c, metadata_checksum
-from store.commits import Commit, CommitLog, sole_writer
+from store.commits import Commit, CommitLog
 from store.container import container
 from store.errors import StoreError
 from store.map_dtypes import buffer_dtype, encode
@@ -27,15 +26,21 @@ from store.plan import StorePlan
 from store.schema import CHECKSUM, SCALE
 from store.unfinished import (
     check_writable,
-    discard,
+    clear,
     read_begun,
-    refuse_other,
     remove_cut_short,
     replaces_store,
+    sole_owner,
+    take_over,
     unfinished_folder,
 )
 
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would be larger than the file system or `ulimit -f` permits",
+}
 KNOWN = "known"  # the group of commits of arrays known beforehand
 
 
@@ -49,22 +54,16 @@ def write_store(path: Path, plan: StorePlan, resume: bool, overwrite: bool) -> I
     check_writable(path, resume, overwrite)
     path = Path(os.path.realpath(path))
     folder = unfinished_folder(path)
-    begun = read_begun(folder)
-    replaces = overwrite or replaces_store(begun)
-    if begun is None or not resume:
-        discard(folder)
-        begun = None
-    else:
-        refuse_other(folder, begun, plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder / "lock"):
+    with sole_owner(folder):
+        replaces = overwrite or replaces_store(read_begun(folder))
+        begun = take_over(path, plan, resume, overwrite)
         writer = StoreWriter(path, plan, begun, replaces)
         try:
             yield writer
         finally:
             writer.stop()
-            if not writer.has_rows and folder.exists():
-                shutil.rmtree(folder)
+            if not writer.has_rows:
+                clear(folder)
 
 
 class StoreWriter:
@@ -81,25 +80,30 @@ class StoreWriter:
         self.map_dtype = plan.map_dtype
         state = begun["state"] if begun else {}
         self._container = container(self._folder / path.name, plan.layouts, state)
+        self._log = CommitLog(self._folder / "commits.jsonl")
         if begun is None:
-            self._container.create(plan.attributes)
-            begun = {
-                "identity": plan.identity,
-                "layouts": plan.layouts_as_json,
-                "attributes": plan.attributes,
-                "replaces": replaces,
-                "state": self._container.state,
-            }
-            write_json(self._folder / "begun.json", begun)
+            with self._disk():
+                begun = self._begin(replaces)
         else:
             remove_cut_short(self._folder)
         self._begun = begun
-        self._log = CommitLog(self._folder / "commits.jsonl")
         self._committed = {(c.group, c.block) for c in self._log.commits}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
         self._in_flight: deque[Future] = deque()
+
+    def _begin(self, replaces: bool) -> dict[str, Any]:
+        self._container.create(self._plan.attributes)
+        begun = {
+            "identity": self._plan.identity,
+            "layouts": self._plan.layouts_as_json,
+            "attributes": self._plan.attributes,
+            "replaces": replaces,
+            "state": self._container.state,
+        }
+        write_json(self._folder / "begun.json", begun)
+        return begun
 
     @property
     def has_rows(self) -> bool:
@@ -186,12 +190,12 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_ROOM:
                 raise
             go_on = "with --resume" if self.has_rows else "again"
             raise StoreError(
-                f"{self._path}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
-                f"extract {go_on}"
+                f"{self._path}: {NO_ROOM[error.errno]} after {len(self._log.commits)} blocks; make room, "
+                f"then run extract {go_on}"
             ) from error
 
     def _checksums(self) -> dict[str, list[int]]:
@@ -217,4 +221,4 @@ class StoreWriter:
             os.replace(self._path, self._folder / "replaced")
         os.replace(self._folder / self._path.name, self._path)
         sync_folder(self._path.parent)
-        shutil.rmtree(self._folder)
+        clear(self._folder)
