@@ -153,30 +153,36 @@ def _dump(
         progress.update(task, completed=len(images))
         return
     progress.update(task, completed=int(missing[0]))
-    images = images.take(missing)
+    if len(missing) < len(images):
+        images = images.take(missing)
     label = torch.from_numpy(images.label)
     weight = restored.network.classifier.weight.detach()
     done = 0
     for maps in feature_maps(restored.network, images, restored.transform, compute):
         rows = {"pooled": pool(maps).cpu().numpy()}
+        _refuse_infinite(rows["pooled"], split)
         if split == "train":
+            _refuse_overflow(maps, writer.map_dtype)
             channels_last = maps.permute(0, 2, 3, 1).float()
             of_batch = label[done : done + len(maps)].to(compute.device)
             cam = class_activation_maps(channels_last, weight, of_batch)
             rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
-        _refuse_overflow(rows, writer.map_dtype, split)
         writer.write(split, int(missing[done]), rows)
         done += len(maps)
         progress.advance(task, len(maps))
 
 
-def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) -> None:
-    if not np.isfinite(rows["pooled"]).all():
+def _refuse_infinite(pooled: np.ndarray, split: str) -> None:
+    if not np.isfinite(pooled).all():
         raise UserError(
             f"{split}: the network's features are not finite; its weights are of no use, train again"
         )
-    if "feature_map" in rows and np.abs(rows["feature_map"]).max() > largest(map_dtype):
-        raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --dtype float32")
+
+
+def _refuse_overflow(maps: torch.Tensor, map_dtype: str) -> None:
+    """Raise UserError for features beyond a dtype's range, seen in one pass where the maps were computed."""
+    if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
+        raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 
 
 def _provenance(config: ExtractConfig, restored: Restored) -> dict[str, Any]:

@@ -136,14 +136,14 @@ class KillCampaign:
         self.path, self.n_kills = path, 0
         make_store(path)
         self.whole = contents(path)
-        self._clear()
+        self.clear()
         make_store(path, precision="older")
         self.older = contents(path)
-        self._clear()
+        self.clear()
         self._lines = number_of_lines(partial(make_store, self.path))
-        self._clear()
+        self.clear()
         self._seconds = self._duration()
-        self._clear()
+        self.clear()
 
     def one(self, generator: np.random.Generator) -> str:
         """Kill one writer and resume; what was done.
@@ -165,7 +165,7 @@ class KillCampaign:
         self.n_kills += code < 0
         self.check_killed(case, self.older if scenario == "replacing" else None)
         self.check_resumed(case, overwrite)
-        self._clear()
+        self.clear()
         return case
 
     def many(self, seeds: Iterable[int]) -> None:
@@ -198,7 +198,7 @@ class KillCampaign:
         elif scenario != "anew":
             self._kill(partial(make_store, self.path), bool(generator.integers(2)), generator.random())
             if self.path.exists() and scenario == "begun anew":
-                self._clear()
+                self.clear()
 
     def _kill(self, action: Callable[[], None], by_line: bool, when: float) -> int:
         if by_line:
@@ -210,7 +210,8 @@ class KillCampaign:
         must(killed_after(partial(make_store, self.path), 600) == 0, "an undisturbed writer failed")
         return time.perf_counter() - started
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Remove the store, finished or not."""
         for path in (self.path, unfinished_folder(self.path)):
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
