@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results bench-store bench-extract clean
+.PHONY: demo test lint format mutants results bench-store bench-extract soak clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -30,8 +30,11 @@ results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder wi
 bench-store: $(INSTALLED)  ## reading and writing beside a raw file and other readers, a minute or two, 4 GB of disk
 	$(RUN)/python benchmarks/bench_store.py
 
-bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, a minute or two
+bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about five minutes
 	$(RUN)/python benchmarks/bench_extract.py
+
+soak: $(INSTALLED)  ## kill writers and flip bits for ten minutes; SOAK="--minutes 60 --seed 1" goes on for longer
+	$(RUN)/python benchmarks/soak.py $(SOAK)
 
 # The stamp is written last, so an interrupted installation is begun again.
 $(INSTALLED): setup.cfg pyproject.toml

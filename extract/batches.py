@@ -45,13 +45,12 @@ def training_batches(
 def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) -> Iterator[Batch]:
     """The split in its own order under the evaluation transform."""
     label = torch.from_numpy(split.label)
-    order = torch.arange(len(split))
     if split.in_memory:
-        for index in order.split(compute.batch_size):
-            images = split.images[index].to(compute.device)
-            yield normalise(images, transform), label[index].to(compute.device)
+        batches = (values.split(compute.batch_size) for values in (split.images, label))
+        for images, of_batch in zip(*batches, strict=True):  # views: nothing is copied
+            yield normalise(images.to(compute.device), transform), of_batch.to(compute.device)
         return
-    files = _Files(split, transform, order.tolist(), seeds=None)
+    files = _Files(split, transform, list(range(len(split))), seeds=None)
     for images, index in _loader(files, compute):
         yield normalise(images.to(compute.device), transform), label[index].to(compute.device)
 

@@ -73,22 +73,23 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     restored.network.to(compute.device, memory_format=compute.memory_format)
     splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
     plan = _plan(config, restored, compute)
-    if not (config.resume and is_finished(where, plan)):
+    if not (config.resume and is_finished(where, plan, config.overwrite)):
         with write_store(where, plan, config.resume, config.overwrite) as writer:
-            _fill(writer, restored, splits, compute, progress)
+            fill(writer, restored, splits, compute, progress)
     return {
         split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
         for split in splits
     }
 
 
-def _fill(
+def fill(
     writer: StoreWriter,
     restored: Restored,
     splits: dict[str, ImageSet],
     compute: Compute,
     progress: Progress,
 ) -> None:
+    """Write all that is missing of a store, and finish it; splits are in the store's row order."""
     writer.write_known(_known(restored.network, splits))
     for split, images in splits.items():
         _dump(writer, restored, images, split, compute, progress)
@@ -154,14 +155,17 @@ def _dump(
         progress.update(task, completed=len(images))
         return
     progress.update(task, completed=int(missing[0]))
-    images = images.take(missing)
+    if len(missing) < len(images):
+        images = images.take(missing)
     label = torch.from_numpy(images.label)
     weight = restored.network.classifier.weight.detach()
     done = 0
     for maps in feature_maps(restored.network, images, restored.transform, compute):
         of_batch = label[done : done + len(maps)] if split == "train" else None
+        if split == "train":
+            _refuse_overflow(maps, writer.map_dtype)
         rows = batch_rows(maps, weight, of_batch)
-        _refuse_overflow(rows, writer.map_dtype, split)
+        _refuse_infinite(rows["pooled"], split)
         writer.write(split, int(missing[done]), rows)
         done += len(maps)
         progress.advance(task, len(maps))
@@ -183,13 +187,17 @@ def batch_rows(maps: torch.Tensor, weight: torch.Tensor, label: torch.Tensor | N
     return rows
 
 
-def _refuse_overflow(rows: dict[str, np.ndarray], map_dtype: str, split: str) -> None:
-    if not np.isfinite(rows["pooled"]).all():
+def _refuse_infinite(pooled: np.ndarray, split: str) -> None:
+    if not np.isfinite(pooled).all():
         raise UserError(
             f"{split}: the network's features are not finite; its weights are of no use, train again"
         )
-    if "feature_map" in rows and np.abs(rows["feature_map"]).max() > largest(map_dtype):
-        raise UserError(f"{split}: feature maps exceed the range of {map_dtype}; pass --dtype float32")
+
+
+def _refuse_overflow(maps: torch.Tensor, map_dtype: str) -> None:
+    """Raise UserError for features beyond a dtype's range, seen in one pass where the maps were computed."""
+    if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
+        raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 
 
 def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> dict[str, Any]:

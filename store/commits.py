@@ -44,7 +44,9 @@ class CommitLog:
     def append(self, commit: Commit) -> None:
         """Record that a block lies on the disk."""
         with self._lock, self.path.open("ab", buffering=0) as file:
-            file.write(record(commit))
+            rest = record(commit)
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             self.commits.append(commit)
 

@@ -48,7 +48,7 @@ def convert(config: ConvertConfig, progress: Progress) -> None:
     check_writable(target, config.resume, config.overwrite)
     source = CheckedReader(_open(path))
     plan = _plan(config, source)
-    if config.resume and is_finished(target, plan):
+    if config.resume and is_finished(target, plan, config.overwrite):
         return
     with write_store(target, plan, config.resume, config.overwrite) as writer:
         writer.write_known({name: source.whole(name) for name in _known(source.store)})

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from store.folder import Folder
-from store.hdf5_store import LIBVER, create_dataset, create_file, stored_attribute
+from store.hdf5_store import create_dataset, create_file, set_complete, stored_attribute
 from store.layout import ArrayLayout
 from store.shard import index_bytes, parse_index, shard_parts
 
@@ -41,8 +41,7 @@ class PackedHdf5Container:
             passage = self.path.with_name(f"{self.path.name}.assembling")
             self._assemble(passage)
             _sync(passage)
-            with h5py.File(passage, "r+", libver=LIBVER) as file:
-                file.attrs.modify("complete", np.bool_(True))
+            set_complete(passage, True)
             _sync(passage)
             os.replace(passage, self.path)
         shutil.rmtree(self._parts)

@@ -8,9 +8,11 @@ Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed
 in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +44,31 @@ class Hdf5Container:
         self.path, self.layouts, self.state = path, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Lay the file out: attributes, and a place for every row."""
-        with create_file(self.path) as file:
+        """Lay the file out: attributes, and a place for every row.
+
+        Under a name of passage, for to find the bytes of `complete` it is set, and taken back.
+        """
+        passage = self.path.with_name(f"{self.path.name}.assembling")
+        self._lay_out(passage, attributes)
+        with passage.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(passage, self.path)
+
+    def _lay_out(self, passage: Path, attributes: dict[str, Any]) -> None:
+        with create_file(passage) as file:
             for name, value in (attributes | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
                 create_dataset(file, name, layout)
-        offsets = self._find_offsets()
-        unfinished = self._metadata(offsets)
-        self._set_complete(True)
-        complete = self._metadata(offsets)
-        self._set_complete(False)
-        if self._metadata(offsets) != unfinished or not complete.keys() == unfinished.keys():
+        offsets = self._find_offsets(passage)
+        unfinished = self._metadata(passage, offsets)
+        set_complete(passage, True)
+        complete = self._metadata(passage, offsets)
+        set_complete(passage, False)
+        if self._metadata(passage, offsets) != unfinished or not complete.keys() == unfinished.keys():
             raise StoreError(
                 f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
             )
-        with self.path.open("rb+") as file:
-            os.fsync(file.fileno())
         self.state |= {"offsets": offsets, "patch": list(_differing_bytes(unfinished, complete))}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
@@ -80,25 +90,27 @@ class Hdf5Container:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
 
-    def _find_offsets(self) -> dict[str, int]:
-        with h5py.File(self.path, "r") as file:
+    def _find_offsets(self, path: Path) -> dict[str, int]:
+        with h5py.File(path, "r") as file:
             return {name: file[name].id.get_offset() for name in self.layouts}
 
-    def _set_complete(self, value: bool) -> None:
-        with h5py.File(self.path, "r+", libver=LIBVER) as file:
-            file.attrs.modify("complete", np.bool_(value))
-
-    def _metadata(self, offsets: dict[str, int]) -> dict[int, bytes]:
+    def _metadata(self, path: Path, offsets: dict[str, int]) -> dict[int, bytes]:
         """All bytes of the file but the rows, by their offset."""
         places = sorted((start, self.layouts[name].n_bytes) for name, start in offsets.items())
         ends = [0, *(start + n_bytes for start, n_bytes in places)]
-        starts = [*(start for start, _ in places), self.path.stat().st_size]
-        with self.path.open("rb") as file:
+        starts = [*(start for start, _ in places), path.stat().st_size]
+        with path.open("rb") as file:
             regions = {}
             for end, start in zip(ends, starts, strict=True):
                 file.seek(end)
                 regions[end] = file.read(start - end)
         return regions
+
+
+def set_complete(path: Path, value: bool) -> None:
+    """Set the attribute of a file that HDF5 may still change."""
+    with h5py.File(path, "r+", libver=LIBVER) as file:
+        file.attrs.modify("complete", np.bool_(value))
 
 
 def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Iterator[tuple[int, int]]:
@@ -108,14 +120,42 @@ def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Itera
             yield offset + int(position), int(new[position])
 
 
-def create_file(path: Path) -> h5py.File:
-    """A new HDF5 file, the same to the byte for the same content."""
+class _Patient(io.FileIO):
+    """A file that keeps its first error to itself: told of a full disk, HDF5 could not even close it."""
+
+    error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        rest = memoryview(content).cast("B")
+        try:
+            while len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextmanager
+def create_file(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file, the same to the byte for the same content; the disk's errors are raised at its end."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)  # else no two files are alike
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_alignment(ALIGNMENT, ALIGNMENT)
-    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+    with _Patient(path, "w+") as content:
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
+        with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access)) as file:
+            yield file
+        if content.error is not None:
+            raise content.error
 
 
 def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:

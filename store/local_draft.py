@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,50 +59,44 @@ class LocalDraft:
     def refuse_occupied(self, may_replace: bool) -> None:
         """Raise UserError where something else lies under the store's name, or under the draft's."""
         refuse_existing(self._asked, "store", foreign_to_store, may_replace)
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
         if not self.folder.exists():
             return
         cut_short = (file.name for file in self.folder.glob(f".*{UNFINISHED}*"))
         name = self.path.name
-        ours = (
-            "begun.json",
-            "commits.jsonl",
-            "lock",
-            "replaced",
-            name,
-            f"{name}.parts",
-            f"{name}.assembling",
-        )
+        trees = (name, f"{name}.parts", f"{name}.assembling")
+        ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
         if found := foreign_names(self.folder, (*ours, *cut_short)):
             raise StoreError(f"{self.folder}: is in the way of the store (it {found}); move it elsewhere")
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
-        """Hold the lock of the draft.
+        """Make the folder, if need be, and hold its lock.
+
+        Where nothing is begun at the end, the folder goes, its lock last: until then nobody else can take it
+        for theirs.
 
         Raises:
-            StoreError: another process holds it.
+            StoreError: another process holds the lock, or the folder is somebody else's.
         """
+        self._refuse_foreign()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"{self.folder}: cannot be made ({error.strerror}); name a place that may be written"
             ) from error
-        lock = self.folder / "lock"
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"{self.folder}: another process is writing this store; wait for it, or stop it"
-                ) from error
-            if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
-                raise just_finished(self)
+        with _held(self.folder / "lock"):
             try:
                 yield
             finally:
-                if self.folder.exists() and os.listdir(self.folder) == ["lock"]:
-                    shutil.rmtree(self.folder)
+                if not (self.folder / "begun.json").exists():
+                    self.leave()
+                    (self.folder / "lock").unlink()
+                    with suppress(OSError):  # somebody else may have begun in it by now
+                        self.folder.rmdir()
 
     def container(self, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
         """The writer of the store to be."""
@@ -122,16 +116,22 @@ class LocalDraft:
         return self.folder.exists()
 
     def discard(self) -> None:
-        """Remove what an earlier attempt wrote."""
+        """Remove what an earlier attempt wrote; a store that it had moved aside comes back."""
+        replaced = self.folder / "replaced"
+        if replaced.exists() and not self.path.exists():  # killed between two renames
+            os.replace(replaced, self.path)
         self.leave()
 
     def leave(self) -> None:
-        """Remove the draft, but for the lock, which is held."""
+        """Remove the draft, but for the lock, which is held.
+
+        `begun.json` goes first: a kill on the way must not leave what looks like something to go on with.
+        """
+        self._refuse_foreign()
+        (self.folder / "begun.json").unlink(missing_ok=True)
         for entry in self.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != "lock":
-                entry.unlink()
+            if entry.name != "lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def publish(self) -> None:
         """Give the complete store its name."""
@@ -142,6 +142,28 @@ class LocalDraft:
         self.leave()
 
 
-def just_finished(draft: Any) -> StoreError:
-    """What a process is told that came while another one finished the store."""
-    return StoreError(f"{draft}: another process has just finished this store; run it again")
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    finished = f"{lock.parent}: another process has just finished this store; run it again"
+    try:
+        file = lock.open("a")
+    except FileNotFoundError as error:
+        raise StoreError(finished) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(
+                f"{lock.parent}: another process is writing this store; wait for it, or stop it"
+            ) from error
+        if not _is_at(lock, os.fstat(file.fileno())):
+            raise StoreError(finished)
+        yield
+
+
+def _is_at(path: Path, file: os.stat_result) -> bool:
+    """Whether an open file still has its name: whoever held the lock before may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), file)
+    except FileNotFoundError:
+        return False

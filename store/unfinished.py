@@ -30,11 +30,7 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
         StoreError: something is in the way, or an extraction was begun and is neither resumed nor replaced.
     """
     refuse_hdf5(where) if isinstance(where, Bucket) else refuse_other_suffix(where)
-    refuse_occupied(draft_of(where), resume, overwrite)
-
-
-def refuse_occupied(draft: Draft, resume: bool, overwrite: bool) -> None:
-    """The same of a draft, whose name is known to be a store's."""
+    draft = draft_of(where)
     begun = draft.begun()
     may_stay = resume and (replaces_store(begun) or draft.is_published())
     draft.refuse_occupied(overwrite or may_stay)
@@ -44,25 +40,51 @@ def refuse_occupied(draft: Draft, resume: bool, overwrite: bool) -> None:
         )
 
 
-def is_finished(where: Path | Bucket, plan: StorePlan) -> bool:
+def is_finished(where: Path | Bucket, plan: StorePlan, overwrite: bool) -> bool:
     """Whether there is nothing to resume, since the store that the plan describes is complete already.
 
     Raises:
-        StoreError: a store is complete there, and is another.
+        StoreError: a store is complete there, and is another that may not be replaced.
     """
     draft = draft_of(where)
+    if not _is_whole(where, draft, plan, overwrite):
+        return False
+    if draft.remains():  # killed between completion and tidying up
+        with draft.sole_writer():
+            draft.leave()
+    return True
+
+
+def _is_whole(where: Path | Bucket, draft: Draft, plan: StorePlan, overwrite: bool) -> bool:
     if not draft.is_published():
         return False
     attributes, _ = open_container(where)
     if attributes.get("complete") is not True:
         return False
-    begun = attributes["provenance"].get("identity", {})
+    made = attributes["provenance"].get("identity", {})
+    if overwrite and any(made.get(name) != value for name, value in plan.identity.items()):
+        return False
     for name, value in plan.identity.items():
-        _refuse_unlike(where, name, begun.get(name), value)
-    if draft.remains():  # killed between completion and tidying up
-        with draft.sole_writer():
-            draft.leave()
+        _refuse_unlike(where, name, made.get(name), value)
     return True
+
+
+def take_over(
+    where: Path | Bucket, draft: Draft, plan: StorePlan, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """What was begun and is to be gone on with, None for a beginning anew; whoever calls it holds the lock.
+
+    What was seen before the lock was held is looked at again: another process may have finished meanwhile.
+    """
+    check_writable(where, resume, overwrite)
+    if resume and _is_whole(where, draft, plan, overwrite):
+        raise StoreError(f"{where}: another process has just finished this store; run it again")
+    begun = draft.begun()
+    if begun is not None and resume:
+        refuse_other(draft, begun, plan)
+        return begun
+    draft.discard()
+    return None
 
 
 def replaces_store(begun: dict[str, Any] | None) -> bool:

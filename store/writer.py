@@ -19,20 +19,17 @@ from store.bucket import Bucket
 from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit
 from store.errors import Interrupted, StoreError
-from store.local_draft import just_finished
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
 from store.schema import CHECKSUM, FINISHED, SCALE
-from store.unfinished import (
-    Draft,
-    check_writable,
-    draft_of,
-    refuse_occupied,
-    refuse_other,
-    replaces_store,
-)
+from store.unfinished import Draft, check_writable, draft_of, replaces_store, take_over
 
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
+NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would be larger than the file system or `ulimit -f` permits",
+}
 KNOWN = "known"  # the group of commits of arrays known beforehand
 
 
@@ -49,16 +46,8 @@ def write_store(
     check_writable(where, resume, overwrite)
     draft = draft_of(where)
     with draft.sole_writer():
-        refuse_occupied(draft, resume, overwrite)  # by whoever held the lock before
-        begun = draft.begun()
-        replaces = overwrite or replaces_store(begun)
-        if begun is not None and resume:
-            refuse_other(draft, begun, plan)
-        elif resume and not overwrite and draft.is_published():
-            raise just_finished(draft)
-        else:
-            draft.discard()
-            begun = None
+        replaces = overwrite or replaces_store(draft.begun())
+        begun = take_over(where, draft, plan, resume, overwrite)
         writer = StoreWriter(where, draft, plan, begun, replaces)
         try:
             yield writer
@@ -91,25 +80,30 @@ class StoreWriter:
         self._where, self._draft, self._plan = where, draft, plan
         self.map_dtype = plan.map_dtype
         self._container = draft.container(plan.layouts, begun["state"] if begun else {})
+        self._log = draft.log()
         if begun is None:
-            self._container.create(plan.attributes)
-            begun = {
-                "identity": plan.identity,
-                "layouts": plan.layouts_as_json,
-                "attributes": plan.attributes,
-                "replaces": replaces,
-                "state": self._container.state,
-            }
-            draft.begin(begun)
+            with self._disk():
+                begun = self._begin(replaces)
         else:
             draft.tidy()
         self._begun = begun
-        self._log = draft.log()
         self._committed = {(c.group, c.block) for c in self._log.commits}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
         self._in_flight: deque[Future] = deque()
+
+    def _begin(self, replaces: bool) -> dict[str, Any]:
+        self._container.create(self._plan.attributes)
+        begun = {
+            "identity": self._plan.identity,
+            "layouts": self._plan.layouts_as_json,
+            "attributes": self._plan.attributes,
+            "replaces": replaces,
+            "state": self._container.state,
+        }
+        self._draft.begin(begun)
+        return begun
 
     @property
     def has_rows(self) -> bool:
@@ -204,12 +198,12 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_ROOM:
                 raise
             go_on = "the same command with --resume" if self.has_rows else "it again"
             raise StoreError(
-                f"{self._where}: the disk is full after {len(self._log.commits)} blocks; make room, then run "
-                f"{go_on}"
+                f"{self._where}: {NO_ROOM[error.errno]} after {len(self._log.commits)} blocks; make room, "
+                f"then run {go_on}"
             ) from error
 
     def _refuse_missing(self) -> None:

@@ -151,7 +151,8 @@ def _layout(root: zarr.Group, place: Place, name: str) -> ArrayLayout:
         ) from error
     inner = array.shape[1:]
     codec = _codec(array)
-    if codec is None or shards is None or not (shards[1:] == chunks[1:] == inner) or not array.shape[0]:
+    sound = shards is not None and shards[1:] == chunks[1:] == inner and min(shards[0], chunks[0]) > 0
+    if codec is None or not sound or not array.shape[0]:
         raise StoreError(f"{place}: {name} is not laid out as `extract` does; extract again")
     layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0], codec)
     if layout.n_blocks > MOST_SHARDS:

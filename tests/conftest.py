@@ -14,6 +14,7 @@ from extract.dump import extract
 from extract.train import train
 
 QUIET = Progress(disable=True)
+torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
 SMALL = NetworkConfig("resnet20", width=4)
 
 

@@ -89,7 +89,7 @@ def write_made(path: Path, plan: StorePlan, rows: dict[str, np.ndarray]) -> None
 def make_store(path: Path, resume: bool = False, overwrite: bool = False, **identity: object) -> None:
     """Write a whole made store."""
     plan = made_plan(**identity)
-    if resume and is_finished(path, plan):
+    if resume and is_finished(path, plan, overwrite):
         return
     with write_store(path, plan, resume, overwrite) as writer:
         fill(writer, made_rows())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import obstore
-from made_store import contents, make_store
+from made_store import contents, make_store, stopped_clock
 
 import store.layout
 from store.errors import StoreError
@@ -92,4 +92,5 @@ def campaign(url: str, step: int, overwrite: bool) -> int:
 
 if __name__ == "__main__":
     store.layout.BLOCK_BYTES = 2048
-    print(campaign(sys.argv[1], *json.loads(sys.argv[2])))
+    with stopped_clock():
+        print(campaign(sys.argv[1], *json.loads(sys.argv[2])))

@@ -184,4 +184,4 @@ def test_a_full_disk_is_told_and_resumable(monkeypatch):
 def test_an_extraction_does_not_take_it_for_its_own():
     target = converted(extracted("s.h5"), "t.zarr")
     with pytest.raises(StoreError, match=r"another precision \(None\) than asked for now \(fp32\)"):
-        is_finished(target, made_plan())
+        is_finished(target, made_plan(), overwrite=False)

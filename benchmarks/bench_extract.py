@@ -1,0 +1,185 @@
+"""How fast `extract` is beside the bare forward pass of the same network, batch and precision.
+
+Run through `make bench-extract`. Both are measured side by side, in turns, in one run. Extraction goes from
+images in memory to a finished, synced store, through `extract`'s own functions; start-up (imports, loading
+and digesting the checkpoint, the plan) is left out. The bare pass is the feature sub-network alone, on
+batches that lie in memory as it wants them.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import Progress
+
+from extract.checkpoint import Checkpoint
+from extract.config import DatasetConfig, NetworkConfig
+from extract.dataset import Dataset
+from extract.device import Compute, make_deterministic, resolve_device
+from extract.dump import fill
+from extract.images import ImageSet
+from extract.inference import by_class
+from extract.networks import build_network
+from extract.restore import Restored
+from extract.transforms import Transform, normalise
+from store.layout import store_layout
+from store.plan import StorePlan
+from store.writer import write_store
+
+GOAL = 0.9  # of the bare pass
+N_CLASSES = 10
+QUIET = Progress(disable=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with as many images as take a few seconds on two cores."""
+
+    arch: str
+    width: int | None
+    side: int
+    batch: int
+    n_images: int
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        return f"{self.arch}{f' of width {self.width}' if self.width else ''}, {self.side}×{self.side}"
+
+
+CASES = (
+    Case("resnet32", None, 32, 128, 4096),
+    Case("resnet18-cifar", 16, 32, 128, 4096),
+    Case("resnet18-cifar", None, 32, 128, 512),
+    Case("resnet50", None, 224, 16, 48),
+)
+
+
+def made_images(n: int, side: int) -> ImageSet:
+    """Noise in memory, of classes in turn."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 3, side, side), np.uint8))
+    return ImageSet(images, np.arange(n) % N_CLASSES, np.arange(n))
+
+
+def made_restored(case: Case, device: torch.device) -> Restored:
+    """A network with initial weights, and images: nine in ten for training, whose maps are stored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(NetworkConfig(case.arch, case.width), N_CLASSES).eval()
+    images, n_test = made_images(case.n_images, case.side), case.n_images // 10
+    rows = np.arange(case.n_images)
+    train, test = images.take(rows[n_test:]), images.take(rows[:n_test])
+    names = [str(k) for k in range(N_CLASSES)]
+    dataset = Dataset(DatasetConfig(), names, train, None, test, "")
+    checkpoint = Checkpoint({}, {}, {}, names, [1] * N_CLASSES, "", {}, 0, {})
+    return Restored(checkpoint, network.to(device), dataset, Transform(case.side))
+
+
+def bare_pass(restored: Restored, compute: Compute) -> Callable[[], None]:
+    """The feature sub-network on batches made beforehand."""
+    batches = []
+    for images in restored.dataset.splits.values():
+        for batch in by_class(images).images.split(compute.batch_size):
+            ready = normalise(batch.to(compute.device), restored.transform)
+            batches.append(ready.contiguous(memory_format=compute.memory_format))
+
+    @torch.inference_mode()
+    def run() -> None:
+        for batch in batches:
+            with compute.autocast():
+                restored.network.features(batch)
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize(compute.device)
+
+    return run
+
+
+def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[], None]:
+    """Everything from images to a store on the disk."""
+    splits = {name: by_class(images) for name, images in restored.dataset.splits.items()}
+    one = torch.zeros(1, 3, *[restored.transform.image_size] * 2, device=compute.device)
+    with torch.inference_mode():
+        channels, height, width = restored.network.features(one).shape[1:]
+    axes = {"H": height, "W": width, "C": channels}
+    sizes = {name: axes | {"N": len(images)} for name, images in splits.items()}
+    layouts = store_layout(sizes, N_CLASSES, "float16", compute.batch_size)
+    plan = StorePlan(layouts, "float16", restored.dataset.class_names, {}, {})
+
+    def run() -> None:
+        with write_store(path, plan, resume=False, overwrite=False) as writer:
+            fill(writer, restored, splits, compute, QUIET)
+
+    return run
+
+
+def seconds(action: Callable[[], None]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def remove(path: Path) -> None:
+    """Make room for the next store."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.DataFrame:
+    """Images a second, a row for each repeat and a column for each contestant."""
+    restored = made_restored(case, device)
+    compute = Compute(device, "fp32", case.batch, workers=0)
+    paths = {"zarr": folder / "s.zarr", "HDF5": folder / "s.h5"}
+    ways = {"bare pass": bare_pass(restored, compute)}
+    ways |= {name: extraction(restored, compute, path) for name, path in paths.items()}
+    taken = []
+    for repeat in range(repeats + 1):
+        names = list(ways)[repeat % len(ways) :] + list(ways)[: repeat % len(ways)]
+        row = {}
+        for name in names:
+            row[name] = case.n_images / seconds(ways[name])
+            remove(paths[name]) if name in paths else None
+        taken.append(row)
+    return pd.DataFrame(taken[1:])[list(ways)]  # the first warms up
+
+
+def report(case: Case, taken: pd.DataFrame) -> dict[str, object]:
+    """A row of the table; a missed goal is told at once. Ratios are of a repeat's own bare pass."""
+    row: dict[str, object] = {"network": case.name, "images": case.n_images}
+    row |= {f"{name} images/s": speed for name, speed in taken.median().items()}
+    for name in ("zarr", "HDF5"):
+        ratio = (taken[name] / taken["bare pass"]).median()
+        row[f"{name} ratio"] = ratio
+        if ratio < GOAL:
+            click.echo(f"MISSED: {case.name}, {name}: {ratio:.2f} of the bare pass, goal {GOAL}")
+    return row
+
+
+@click.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="on the disk to write to; a temporary one else"
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="of every contestant, in turns")
+@click.option("--network", help="only networks whose name contains this")
+def main(folder: Path | None, device: str, repeats: int, network: str | None) -> None:
+    """Time extraction and the bare forward pass; print one table."""
+    make_deterministic()
+    where = resolve_device(device)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        for case in CASES:
+            if network is None or network in case.name:
+                rows.append(report(case, measure(case, where, Path(name), repeats)))
+    click.echo(f"fp32 on {where}, medians of {repeats}, in turns; start-up left out")
+    click.echo(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""What is done to stores, and what must hold afterwards: writers killed at any moment, bits flipped.
+
+The tests do a bounded number of both and `make soak` goes on for as long as it is told. Every case is drawn
+from a seed of its own, so that one that fails can be had again.
+"""
+
+import itertools
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import pytest
+import zarr
+from made_store import contents, make_store
+from rich.progress import Progress
+
+from store.errors import StoreError
+from store.reader import FeatureStore
+from store.unfinished import unfinished_folder
+from store.verify import verify
+
+ROOM = str(Path(__file__).parent.parent / "store")
+KINDS = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
+SCENARIOS = ("anew", "resumed", "begun anew", "replacing")
+QUIET = Progress(disable=True)
+
+
+class ViolationError(AssertionError):
+    """Something that must hold does not."""
+
+
+def must(holds: bool, what: str) -> None:
+    """Raise ViolationError unless it holds."""
+    if not holds:
+        raise ViolationError(what)
+
+
+# Killed writers
+
+
+def forked(action: Callable[[], None]) -> tuple[int, int]:
+    """Run in a process of its own; its id, and a pipe that gives a byte at its start and then its end."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    os.close(reading)
+    code = 1
+    try:
+        os.write(writing, b"!")
+        action()
+        code = 0
+    except BaseException:
+        traceback.print_exc()  # which the test's own process would print for the parent's
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, pipe: int) -> int:
+    """Wait for a process: minus the signal that killed it, or its exit code."""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(pipe)
+    return code
+
+
+def killed_after(action: Callable[[], None], seconds: float) -> int:
+    """Kill a process from outside, so long after its start, unless it ends before."""
+    child, pipe = forked(action)
+    os.read(pipe, 1)
+    if not select.select([pipe], [], [], seconds)[0]:
+        os.kill(child, signal.SIGKILL)
+    return ended(child, pipe)
+
+
+def killed_at_line(action: Callable[[], None], line: int) -> int:
+    """Let a process kill itself before the n-th line of `store/` that any of its threads runs."""
+
+    def traced() -> None:
+        _count_lines(line)
+        action()
+
+    return ended(*forked(traced))
+
+
+def number_of_lines(action: Callable[[], None]) -> int:
+    """How many lines of `store/` an undisturbed process runs."""
+    reading, writing = os.pipe()
+
+    def traced() -> None:
+        passed = _count_lines(0)
+        action()
+        os.write(writing, str(next(passed)).encode())
+
+    must(ended(*forked(traced)) == 0, "an undisturbed writer failed")
+    n_lines = int(os.read(reading, 100))
+    os.close(reading)
+    os.close(writing)
+    return n_lines
+
+
+def _count_lines(last: int) -> Iterator[int]:
+    """Count the lines of `store/` in all threads yet to be started and in this one; die before the last."""
+    passed = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable | None:
+        if not frame.f_code.co_filename.startswith(ROOM):
+            return None
+        if event == "line" and next(passed) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    threading.settrace(trace)
+    sys.settrace(trace)
+    return passed
+
+
+class KillCampaign:
+    """Kills writers of a store at `path` at random moments, and resumes each.
+
+    Attributes:
+        n_kills: writers that were killed before they had ended.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.n_kills = path, 0
+        make_store(path)
+        self.whole = contents(path)
+        self.clear()
+        make_store(path, precision="older")
+        self.older = contents(path)
+        self.clear()
+        self._lines = number_of_lines(partial(make_store, self.path))
+        self.clear()
+        self._seconds = self._duration()
+        self.clear()
+
+    def one(self, generator: np.random.Generator) -> str:
+        """Kill one writer and resume; what was done.
+
+        Raises:
+            ViolationError: something other than a whole store, the older one or none was to be seen on the
+                way, or the resumed one is another than an uninterrupted writer's.
+        """
+        scenario = str(generator.choice(SCENARIOS))
+        by_line = bool(generator.integers(2))
+        when = float(generator.random())
+        case = f"{scenario}, killed at {when:.0%} of its {'lines' if by_line else 'time'}"
+        self._prepare(scenario, generator)
+        overwrite = scenario in ("begun anew", "replacing")
+        code = self._kill(
+            partial(make_store, self.path, resume=scenario == "resumed", overwrite=overwrite), by_line, when
+        )
+        must(code in (0, -signal.SIGKILL), f"{case}: ended with {code}")
+        self.n_kills += code < 0
+        self.check_killed(case, self.older if scenario == "replacing" else None)
+        self.check_resumed(case, overwrite)
+        self.clear()
+        return case
+
+    def many(self, seeds: Iterable[int]) -> None:
+        """A writer killed for every seed, however many do not live to be killed."""
+        for seed in seeds:
+            n_kills, generator = self.n_kills, np.random.default_rng(seed)
+            while self.n_kills == n_kills:
+                self.one(generator)
+
+    def check_killed(self, case: str, older: dict[str, bytes] | None) -> None:
+        """Only what is whole may look finished."""
+        if self.path.exists():
+            must(contents(self.path) in (older, self.whole), f"{case}: another store under its name")
+        for tree in unfinished_folder(self.path).glob(f"{self.path.name}*"):
+            if tree.suffix == self.path.suffix and readable(tree):
+                must(contents(tree) == self.whole, f"{case}: an unfinished tree says that it is complete")
+
+    def check_resumed(self, case: str, overwrite: bool = False) -> None:
+        """Resuming leads to the same bytes, and leaves nothing else behind."""
+        try:
+            make_store(self.path, resume=True, overwrite=overwrite)
+        except (StoreError, OSError, ValueError, KeyError) as error:
+            raise ViolationError(f"{case}: cannot be resumed ({error!r})") from error
+        must(contents(self.path) == self.whole, f"{case}: the resumed store is another")
+        must(not unfinished_folder(self.path).exists(), f"{case}: something is left behind")
+
+    def _prepare(self, scenario: str, generator: np.random.Generator) -> None:
+        if scenario == "replacing":
+            make_store(self.path, precision="older")
+        elif scenario != "anew":
+            self._kill(partial(make_store, self.path), bool(generator.integers(2)), generator.random())
+            if self.path.exists() and scenario == "begun anew":
+                self.clear()
+
+    def _kill(self, action: Callable[[], None], by_line: bool, when: float) -> int:
+        if by_line:
+            return killed_at_line(action, 1 + int(when * self._lines))
+        return killed_after(action, when * self._seconds)
+
+    def _duration(self) -> float:
+        started = time.perf_counter()
+        must(killed_after(partial(make_store, self.path), 600) == 0, "an undisturbed writer failed")
+        return time.perf_counter() - started
+
+    def clear(self) -> None:
+        """Remove the store, finished or not."""
+        for path in (self.path, unfinished_folder(self.path)):
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
+def readable(path: Path) -> bool:
+    """Whether a finished store can be read there; anything but a refusal is an error of the test's."""
+    try:
+        FeatureStore(path)
+    except StoreError:
+        return False
+    return True
+
+
+# Damaged bits
+
+
+def faults(path: Path) -> list[str]:
+    """What `verify` finds."""
+    return [str(fault) for fault in verify(FeatureStore(path), QUIET)]
+
+
+def everything(path: Path) -> tuple:
+    """All that a reader of the store can see."""
+    store = FeatureStore(path)
+    return store.attributes, {name: array.read().tobytes() for name, array in store.arrays.items()}
+
+
+class FlipCampaign:
+    """Flips one bit at a time of a sound store, and mends it.
+
+    Half of the bits are in files of chance, however small, and bytes in use; half in bytes of chance.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._sound = everything(path)
+        self._files = {name: content for name, content in contents(path).items() if content}
+        self._names = sorted(self._files)
+        self._sizes = np.array([len(self._files[name]) for name in self._names])
+        # HDF5 leaves most of a small file empty.
+        self._used = {n: np.flatnonzero(np.frombuffer(c, np.uint8)) for n, c in self._files.items()}
+        self._parsed: dict[str, zarr.Array] = {}
+
+    def one(self, generator: np.random.Generator) -> bool:
+        """Flip one bit; True if it was found, False if it is harmless.
+
+        Raises:
+            ViolationError: neither. Whatever else is raised is a bug as well.
+        """
+        if generator.integers(2):
+            name = str(generator.choice(self._names))
+            position = int(generator.choice(self._used[name]))
+        else:
+            name = str(generator.choice(self._names, p=self._sizes / self._sizes.sum()))
+            position = int(generator.integers(len(self._files[name])))
+        bit = int(generator.integers(8))
+        file = self.path / name if self.path.is_dir() else self.path
+        sound = self._files[name][position]
+        _set_byte(file, position, sound ^ 1 << bit)
+        try:
+            return self._is_found(file, f"bit {bit} of byte {position} of {file.name} ({name})")
+        finally:
+            _set_byte(file, position, sound)
+
+    def _is_found(self, file: Path, what: str) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            if self.path.is_dir() and not _is_group(file):
+                patch.setattr(zarr, "open_group", partial(_Remembering, zarr.open_group, self._parsed, file))
+            try:
+                if faults(self.path):
+                    return True
+                must(everything(self.path) == self._sound, f"{what}: neither found nor harmless")
+            except StoreError:
+                return True
+        return False
+
+
+class _Remembering:
+    """A zarr group that parses the metadata of an array once, unless it was touched: that takes longest."""
+
+    def __init__(self, open_group: Callable, parsed: dict[str, zarr.Array], touched: Path, path: Path, **how):
+        self._root, self._parsed = open_group(path, **how), parsed
+        self._touched = str(touched.parent.relative_to(path)) if touched.name == "zarr.json" else None
+        self.attrs = self._root.attrs
+
+    def __getitem__(self, name: str) -> zarr.Array:
+        if name == self._touched:
+            return self._root[name]
+        if name not in self._parsed:
+            self._parsed[name] = self._root[name]
+        return self._parsed[name]
+
+
+def _is_group(file: Path) -> bool:
+    """Whether these are the metadata of a group: a folder of folders that have metadata, too."""
+    return file.name == "zarr.json" and any(file.parent.glob("*/zarr.json"))
+
+
+def _set_byte(file: Path, position: int, value: int) -> None:
+    """Change a byte in its place, so that nothing but it changes."""
+    with file.open("rb+", buffering=0) as opened:
+        opened.seek(position)
+        opened.write(bytes([value]))

@@ -1,0 +1,134 @@
+"""Disks that become full under `extract`: small file systems, and a limit on the size of files."""
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_input import run, succeed
+from click.testing import Result
+
+from store.reader import FeatureStore
+
+KINDS = {"zarr": ("s.zarr", "none"), "h5": ("s.h5", "none"), "packed-h5": ("s.h5", "zstd")}
+
+
+@pytest.fixture(params=KINDS)
+def command(request, small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """`extract` of a few images to a store of several blocks, which is the last argument."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
+    name, codec = KINDS[request.param]
+    options = ["--dtype", "float32", "--codec", codec, "--batch-size", 4, "--device", "cpu"]
+    return ["extract", "--ckpt", small_ckpt, *options, "--store", name]
+
+
+@pytest.fixture
+def whole(command: list[object], tmp_path: Path) -> Path:
+    """The store where there is room."""
+    path = tmp_path / "whole" / str(command[-1])
+    succeed(*command[:-1], path)
+    return path
+
+
+@contextmanager
+def room(folder: Path, n_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Room for so many bytes in a folder; what it yields makes room for another number.
+
+    A file system of that size, or, where none may be mounted, no single file may be an eighth as large.
+    """
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        with limited(n_bytes // 8) as limit:
+            yield lambda n_bytes: limit(n_bytes // 8)
+        return
+    try:
+        yield lambda n_bytes: subprocess.run(["mount", "-o", f"remount,size={n_bytes}", folder], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def limited(n_bytes: int) -> Iterator[Callable[[int], None]]:
+    """No file of this process may be larger; what it yields sets another limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(n_bytes: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+
+    try:
+        limit(n_bytes)
+        yield limit
+    finally:
+        limit(soft)
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of a store in whole pages, as tmpfs keeps files."""
+    files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+    return sum(-(-f.stat().st_size // 4096) * 4096 for f in files)
+
+
+def refused(result: Result, path: Path) -> str:
+    """The one line of an extraction that found no room; nothing lies under the store's name."""
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"tailcache: {path}: ")
+    assert "; make room, then run " in line
+    assert not path.exists()
+    return line
+
+
+def same_rows(path: Path, other: Path) -> None:
+    """Two stores hold the same, but for when they were begun."""
+    one, two = FeatureStore(path), FeatureStore(other)
+    assert one.arrays.keys() == two.arrays.keys()
+    for name, array in one.arrays.items():
+        if name != "checksum/metadata":
+            np.testing.assert_array_equal(array.read(), two.arrays[name].read(), strict=True)
+
+
+def extract_with(limit: Callable[[int], None], command: list[object], path: Path, total: int) -> list[str]:
+    """Extract with a twelfth more room each time, going on where that is told; every line of refusal."""
+    lines, room = [], total // 12
+    limit(room)
+    while (result := run(*command[:-1], path, *resume(path))).exit_code:
+        lines.append(refused(result, path))
+        assert lines[-1].endswith(
+            " ".join(["run extract", *(["with --resume"] if resume(path) else ["again"])])
+        )
+        room += total // 12
+        limit(room)
+    return lines
+
+
+def resume(path: Path) -> list[str]:
+    """What the next attempt is to be told."""
+    return ["--resume"] if path.with_name(f"{path.name}.unfinished").exists() else []
+
+
+def test_a_disk_that_is_too_small(command, whole, tmp_path):
+    """Full while the tree is laid out, in the middle, and at the end: one line each time, then it goes on."""
+    path = tmp_path / "small" / str(command[-1])
+    total = stored_bytes(whole)
+    with room(path.parent, total) as limit:
+        lines = extract_with(limit, command, path, total)
+        same_rows(path, whole)
+        assert os.listdir(path.parent) == [path.name]
+    assert any(line.endswith("again") for line in lines)
+    assert any(line.endswith("--resume") for line in lines)
+
+
+def test_a_file_that_would_be_too_large(command, whole, tmp_path):
+    path = tmp_path / "limited" / str(command[-1])
+    largest = max(f.stat().st_size for f in [whole, *whole.rglob("*")] if f.is_file())
+    with limited(largest) as limit:
+        lines = extract_with(limit, command, path, largest)
+    assert all("a file would be larger than the file system or `ulimit -f` permits" in line for line in lines)
+    assert len(lines) >= 4
+    same_rows(path, whole)

@@ -1,0 +1,126 @@
+"""Writers killed at moments of chance, and writers that get in each other's way: real processes all."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import faults
+import pytest
+from faults import KINDS, KillCampaign, ended, forked, killed_at_line
+from made_store import contents, made_plan, make_store
+
+from store.errors import UserError
+from store.unfinished import check_writable, unfinished_folder
+from store.writer import StoreWriter, write_store
+
+N_KILLS = 20  # of each way to write a store
+WRITTEN_APART = ("s.zarr", "s.h5", "packed.h5")
+
+
+@pytest.fixture(params=WRITTEN_APART)
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where to write a store that takes several blocks."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("made_store.CODEC", KINDS[request.param])
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # a killed process loses nothing it did not sync
+    return tmp_path / request.param
+
+
+def test_killed_at_any_moment_and_resumed(path):
+    campaign = KillCampaign(path)
+    campaign.many(range(N_KILLS))
+    assert campaign.n_kills >= N_KILLS  # writers that ended before their moment came are not counted
+
+
+def put_off_writing(patch: pytest.MonkeyPatch) -> None:
+    """Make writers record blocks that they write only at the end."""
+    begin, finish = StoreWriter.__init__, StoreWriter.finish
+
+    def begin_and_collect(writer: StoreWriter, *arguments) -> None:
+        begin(writer, *arguments)
+        writer.write_block, writer.put_off = writer._container.write_block, []
+        writer._container.write_block = lambda *block: writer.put_off.append(block)
+
+    def write_and_finish(writer: StoreWriter) -> None:
+        writer._wait(0)
+        for block in writer.put_off:
+            writer.write_block(*block)
+        writer._container.write_block = writer.write_block
+        finish(writer)
+
+    patch.setattr(StoreWriter, "__init__", begin_and_collect)
+    patch.setattr(StoreWriter, "finish", write_and_finish)
+
+
+def test_the_campaign_notices_records_ahead_of_their_blocks(path, monkeypatch):
+    campaign = KillCampaign(path)
+    put_off_writing(monkeypatch)
+    with pytest.raises(faults.ViolationError):
+        campaign.many(range(N_KILLS))
+
+
+def half_done(path: Path) -> None:
+    """Leave a store whose writer was killed on the way."""
+    line = faults.number_of_lines(partial(make_store, path)) // 2
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert killed_at_line(partial(make_store, path), line) < 0
+
+
+def refusal(action) -> None:
+    """In a process of its own: exit code 3 for a refusal in so many words, 0 for success."""
+    try:
+        action()
+    except UserError as error:
+        os._exit(3 if "another process" in str(error) or "already exists" in str(error) else 4)
+
+
+def test_a_second_process_is_refused(path):
+    with write_store(path, made_plan(), resume=False, overwrite=False):
+        for options in ({"resume": True}, {"overwrite": True}):
+            assert ended(*forked(partial(refusal, partial(make_store, path, **options)))) == 3
+    assert not unfinished_folder(path).exists()
+
+
+def test_two_that_resume_at_once(path):
+    """Both start at one instant, again and again: one at least finishes, none harms what the other does."""
+    make_store(path)
+    whole = contents(path)
+    for _ in range(5):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        half_done(path)
+        start, go = os.pipe()
+
+        def together(start: int = start) -> None:
+            os.read(start, 1)
+            refusal(partial(make_store, path, resume=True))
+
+        children = [forked(together) for _ in range(2)]
+        os.write(go, b"!!")
+        codes = [ended(*child) for child in children]
+        assert sorted(codes) in ([0, 0], [0, 3])
+        assert contents(path) == whole
+        assert not unfinished_folder(path).exists()
+        os.close(start)
+        os.close(go)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_another_process_finishes_between_the_look_and_the_lock(path, resume):
+    """The second saw what was begun, or nothing, and holds the lock only after the first has finished."""
+    if resume:
+        half_done(path)
+    look = pytest.MonkeyPatch()
+
+    def look_and_wait(*arguments) -> None:
+        check_writable(*arguments)
+        look.undo()
+        make_store(path, resume=resume)
+
+    look.setattr("store.writer.check_writable", look_and_wait)
+    with pytest.raises(UserError, match="has just finished this store" if resume else "already exists"):
+        make_store(path, resume=resume)
+    whole = contents(path)
+    assert not unfinished_folder(path).exists()
+    make_store(path, overwrite=True)
+    assert contents(path) == whole
