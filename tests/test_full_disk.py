@@ -99,9 +99,8 @@ def extract_with(limit: Callable[[int], None], command: list[object], path: Path
     limit(room)
     while (result := run(*command[:-1], path, *resume(path))).exit_code:
         lines.append(refused(result, path))
-        assert lines[-1].endswith(
-            " ".join(["run extract", *(["with --resume"] if resume(path) else ["again"])])
-        )
+        go_on = "run the same command with --resume" if resume(path) else "run it again"
+        assert lines[-1].endswith(go_on)
         room += total // 12
         limit(room)
     return lines
