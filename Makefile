@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results bench-store bench-extract soak clean
+.PHONY: demo test lint format mutants results store-size bench-store bench-extract soak clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -26,6 +26,9 @@ mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, a fe
 
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
 	benchmarks/cifar10_lt.sh "$(DATA)"
+
+store-size: $(INSTALLED)  ## the tables of docs/store-size.md: CKPT=a checkpoint of Phase I, a few minutes
+	$(RUN)/python benchmarks/store_size.py --ckpt "$(CKPT)"
 
 bench-store: $(INSTALLED)  ## reading and writing beside a raw file and other readers, a minute or two, 4 GB of disk
 	$(RUN)/python benchmarks/bench_store.py

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from store.bucket import Bucket
 from store.layout import ArrayLayout, store_layout
 from store.plan import StorePlan
 from store.unfinished import is_finished
@@ -19,6 +20,7 @@ SIZES = {
     "val": {"N": 9, "H": 3, "W": 3, "C": 6},
     "test": {"N": 20, "H": 3, "W": 3, "C": 6},
 }
+WITHOUT_VAL = {split: axes for split, axes in SIZES.items() if split != "val"}
 CLASSES = ["a", "b", "c"]
 CODEC = "none"  # of made stores; tests set another
 SECONDS = 1_700_000_000  # what a stopped clock shows
@@ -86,13 +88,15 @@ def write_made(path: Path, plan: StorePlan, rows: dict[str, np.ndarray]) -> None
         writer.finish()
 
 
-def make_store(path: Path, resume: bool = False, overwrite: bool = False, **identity: object) -> None:
+def make_store(
+    path: Path | Bucket, resume: bool = False, overwrite: bool = False, sizes=SIZES, **identity: object
+) -> None:
     """Write a whole made store."""
-    plan = made_plan(**identity)
+    plan = made_plan(sizes, **identity)
     if resume and is_finished(path, plan, overwrite):
         return
     with write_store(path, plan, resume, overwrite) as writer:
-        fill(writer, made_rows())
+        fill(writer, made_rows(sizes))
         writer.finish()
 
 

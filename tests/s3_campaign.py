@@ -10,16 +10,19 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import obstore
-from made_store import contents, make_store, stopped_clock
+from made_store import WITHOUT_VAL, contents, stopped_clock
+from made_store import make_store as make_any_store
 
 import store.layout
 from store.errors import StoreError
 from store.location import locate
 from store.reader import FeatureStore
 
+make_store = partial(make_any_store, sizes=WITHOUT_VAL)  # fewer requests
 CHANGES = ("put", "put_async", "delete")  # requests between which the bucket differs
 
 

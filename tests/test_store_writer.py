@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ import made_store
 import pytest
 import zarr
 from faults import ended, forked, readable
-from made_store import CLASSES, committed, contents, fill, made_plan, made_rows, make_store
+from made_store import CLASSES, WITHOUT_VAL, committed, contents, fill, made_plan, made_rows, make_store
 
 from store.commits import Commit, CommitLog
 from store.errors import StoreError, UserError
@@ -37,8 +38,12 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def whole(path: Path) -> dict[str, bytes]:
     """The files of the store that an uninterrupted writer leaves."""
+    return written(path, make_store)
+
+
+def written(path: Path, make: Callable[[Path], None]) -> dict[str, bytes]:
     other = path.with_name(f"whole{path.suffix}")
-    make_store(other)
+    make(other)
     return contents(other)
 
 
@@ -82,16 +87,18 @@ def begun(path: Path, n_commits: int = 4) -> None:
         assert in_child(lambda: make_store(path)) == signal.SIGKILL
 
 
-def test_killed_before_every_durable_call_and_resumed(path, whole):
+def test_killed_before_every_durable_call_and_resumed(path):
+    make = partial(make_store, sizes=WITHOUT_VAL)  # its steps are those of the other splits
+    whole = written(path, make)
     n_kills = 0
-    while in_child(lambda: make_store(path), die_at=n_kills + 1):
+    while in_child(lambda: make(path), die_at=n_kills + 1):
         n_kills += 1
         finished = path.exists()
         assert readable(path) == finished  # whole, or not there under its name
         for unfinished in unfinished_folder(path).glob(f"*{path.suffix}"):
             if readable(unfinished):  # says complete: then it is
                 assert contents(unfinished) == whole
-        make_store(path, resume=True)
+        make(path, resume=True)
         assert contents(path) == whole
         assert not unfinished_folder(path).exists()
         path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -108,15 +115,17 @@ def test_killed_again_while_resuming(path, whole):
     assert contents(path) == whole
 
 
-def test_killed_while_replacing_leaves_the_old_or_the_new(path, whole):
-    make_store(path)
+def test_killed_while_replacing_leaves_the_old_or_the_new(path):
+    make = partial(make_store, sizes=WITHOUT_VAL)
+    whole = written(path, make)
+    make(path)
     before = contents(path)
     n_kills = 0
-    while in_child(lambda: make_store(path, overwrite=True), die_at=3 * n_kills + 1):
+    while in_child(lambda: make(path, overwrite=True), die_at=3 * n_kills + 1):
         n_kills += 1
         if path.exists():
             assert contents(path) in (before, whole)
-        make_store(path, resume=True, overwrite=True)
+        make(path, resume=True, overwrite=True)
         assert contents(path) == whole
         assert not unfinished_folder(path).exists()
     assert n_kills >= 15
