@@ -1,5 +1,6 @@
 """`verify` finds what is wrong, and nothing where nothing is."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,18 @@ def test_swapped_blocks_of_an_hdf5_file_are_found_and_named(path, monkeypatch):
         found = faults(path)
         assert found
         assert all(fault.startswith("train/feature_map: rows ") for fault in found)
+
+
+def test_shards_of_no_rows_are_refused(tmp_path, monkeypatch):
+    """One bit of a digit in zarr's metadata away from what was written."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    make_store(tmp_path / "s.zarr")
+    metadata = tmp_path / "s.zarr" / "train" / "pooled" / "zarr.json"
+    described = json.loads(metadata.read_text())
+    described["chunk_grid"]["configuration"]["chunk_shape"][0] = 0
+    metadata.write_text(json.dumps(described))
+    with pytest.raises(StoreError, match="train/pooled"):
+        faults(tmp_path / "s.zarr")
 
 
 def test_a_whole_split_may_be_missing(path, tmp_path):
