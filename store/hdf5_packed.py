@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from store.folder import Folder
-from store.hdf5_store import create_dataset, create_file, set_complete, stored_attribute
+from store.hdf5_file import create_file
+from store.hdf5_store import create_dataset, set_complete, stored_attribute
 from store.layout import ArrayLayout
 from store.shard import index_bytes, parse_index, shard_parts
 
@@ -35,6 +36,10 @@ class PackedHdf5Container:
         """Write one block to a file of its own, and leave it on the disk."""
         Folder(self._parts).write(_part(name, index), shard_parts(self.layouts[name], rows))
 
+    def holds(self, name: str, index: int) -> bool:
+        """Whether a block is there; once the store is put together, all are."""
+        return self.path.exists() or (self._parts / _part(name, index)).exists()
+
     def finish(self) -> None:
         """Put the store together, then set `complete`."""
         if not self.path.exists():
@@ -47,13 +52,14 @@ class PackedHdf5Container:
         shutil.rmtree(self._parts)
 
     def _assemble(self, passage: Path) -> None:
-        with create_file(passage) as file:
+        with create_file(passage) as (file, disk):
             for name, value in (self.state["attributes"] | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
                 create_dataset(file, name, layout)
                 for index in range(layout.n_blocks):
                     self._copy(file[name], layout, index)
+                    disk.check()  # rows that it did not take would fill the memory
 
     def _copy(self, dataset: h5py.Dataset, layout: ArrayLayout, index: int) -> None:
         """Bring one block into the file."""

@@ -8,11 +8,9 @@ Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed
 in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
 """
 
-import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,10 @@ from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
 from store.extents import Extent, Files, StoredArray
 from store.files import MappedFiles
+from store.hdf5_file import change_file, create_file
 from store.layout import ArrayLayout
 from store.packed import PackedArray
 
-ALIGNMENT = 4096  # of rows in the file: whole pages
-LIBVER = ("v110", "v110")
 FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstandard, Blosc
 BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
 
@@ -55,7 +52,7 @@ class Hdf5Container:
         os.replace(passage, self.path)
 
     def _lay_out(self, passage: Path, attributes: dict[str, Any]) -> None:
-        with create_file(passage) as file:
+        with create_file(passage) as (file, _):
             for name, value in (attributes | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
@@ -76,6 +73,10 @@ class Hdf5Container:
         layout = self.layouts[name]
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
+
+    def holds(self, name: str, index: int) -> bool:
+        """Whether a block is there: its place always is, and was synced before its record."""
+        return True
 
     def finish(self) -> None:
         """Set `complete`: bytes in their place."""
@@ -109,7 +110,7 @@ class Hdf5Container:
 
 def set_complete(path: Path, value: bool) -> None:
     """Set the attribute of a file that HDF5 may still change."""
-    with h5py.File(path, "r+", libver=LIBVER) as file:
+    with change_file(path) as file:
         file.attrs.modify("complete", np.bool_(value))
 
 
@@ -118,44 +119,6 @@ def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Itera
         old, new = (np.frombuffer(content, np.uint8) for content in (region, after[offset]))
         for position in np.flatnonzero(old != new):
             yield offset + int(position), int(new[position])
-
-
-class _Patient(io.FileIO):
-    """A file that keeps its first error to itself: told of a full disk, HDF5 could not even close it."""
-
-    error: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        rest = memoryview(content).cast("B")
-        try:
-            while len(rest):
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-        return len(content)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-
-@contextmanager
-def create_file(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file, the same to the byte for the same content; the disk's errors are raised at its end."""
-    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    creation.set_obj_track_times(False)  # else no two files are alike
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-    access.set_alignment(ALIGNMENT, ALIGNMENT)
-    with _Patient(path, "w+") as content:
-        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
-        with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access)) as file:
-            yield file
-        if content.error is not None:
-            raise content.error
 
 
 def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:

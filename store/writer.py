@@ -87,7 +87,7 @@ class StoreWriter:
         else:
             draft.tidy()
         self._begun = begun
-        self._committed = {(c.group, c.block) for c in self._log.commits}
+        self._committed = {(c.group, c.block) for c in self._log.commits if self._holds(c)}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
@@ -104,6 +104,9 @@ class StoreWriter:
         }
         self._draft.begin(begun)
         return begun
+
+    def _holds(self, commit: Commit) -> bool:
+        return all(self._container.holds(path, commit.block) for path in commit.checksums)
 
     @property
     def has_rows(self) -> bool:

@@ -6,6 +6,7 @@ would write a shard without syncing it, and decodes whole chunks where single ro
 
 import json
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ class ZarrContainer:
         """Write one shard, whole or not at all, and leave it on the disk."""
         layout = self.layouts[name]
         self.place.write(_shard(name, layout, index), shard_parts(layout, rows))
+
+    def holds(self, name: str, index: int) -> bool:
+        """Whether a block is there: a power cut can take a file's new name, and leave its record."""
+        return _shard(name, self.layouts[name], index) in self._found
+
+    @cached_property
+    def _found(self) -> dict[str, int]:
+        return self.place.sizes()
 
     def finish(self) -> None:
         """Sync the folders, then set `complete`."""

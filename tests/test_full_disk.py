@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bad_input import run, succeed
 from click.testing import Result
+from s3_server import in_process
 
 from store.reader import FeatureStore
 
@@ -131,3 +132,28 @@ def test_a_file_that_would_be_too_large(command, whole, tmp_path):
     assert all("a file would be larger than the file system or `ulimit -f` permits" in line for line in lines)
     assert len(lines) >= 4
     same_rows(path, whole)
+
+
+@pytest.mark.parametrize("n_writes", [0, 1, 20])
+def test_hdf5_ends_with_its_process_after_a_full_disk(tmp_path, n_writes):
+    """What it could not write it must neither try again nor crash on; only another process can show it."""
+    code = """
+import sys
+import store.hdf5_file
+from made_store import made_plan
+from store.hdf5_store import Hdf5Container
+from pathlib import Path
+
+def full(file, content, offset, write=store.hdf5_file.os.pwrite, writes=iter(range(int(sys.argv[2])))):
+    for _ in writes:
+        return write(file, content, offset)
+    raise OSError(28, "No space left on device")
+
+store.hdf5_file.os.pwrite = full
+plan = made_plan()
+try:
+    Hdf5Container(Path(sys.argv[1]), plan.layouts, {}).create(plan.attributes)
+except OSError as error:
+    print(error)
+"""
+    assert in_process(code, str(tmp_path / "s.h5"), str(n_writes)) == "[Errno 28] No space left on device\n"

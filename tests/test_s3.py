@@ -134,7 +134,7 @@ def test_stores_are_converted_into_a_bucket_and_out_of_it(bucket, small_store, i
     refuse("store", "convert", bucket, f"{bucket}/sub.zarr", says=["lies in the store to convert"])
 
 
-@pytest.mark.parametrize(("step", "overwrite"), [(14, False), (29, True)])
+@pytest.mark.parametrize(("step", "overwrite"), [(20, False), (40, True)])
 def test_killed_and_resumed(bucket, step, overwrite):
     """At every step-th change; `make soak` kills at each of them."""
     code = (TESTS / "s3_campaign.py").read_text()

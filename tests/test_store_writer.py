@@ -169,6 +169,23 @@ def test_a_damaged_record_is_written_again(path, whole, damage):
     assert contents(path) == whole
 
 
+def test_a_block_that_a_power_cut_took_is_written_again(path, whole):
+    """The file's name may be lost where its record is not; HDF5's rows are synced in their place."""
+    begun(path)
+    folder = unfinished_folder(path)
+    shards = [file for file in folder.rglob("*") if "feature_map" in str(file) and file.name in ("0", "1")]
+    if path.suffix == ".h5" and made_store.CODEC == "none":
+        assert not shards
+        return
+    n_committed = len(committed(folder))
+    shards[0].unlink()
+    with write_store(path, made_plan(), resume=True, overwrite=False) as writer:
+        assert writer.n_resumed == n_committed - 1
+        fill(writer, made_rows())
+        writer.finish()
+    assert contents(path) == whole
+
+
 def test_resume_of_another_store_is_refused_with_both_values(path):
     begun(path)
     before = contents(unfinished_folder(path))
