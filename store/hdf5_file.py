@@ -134,7 +134,7 @@ def change_file(path: Path) -> Iterator[h5py.File]:
 
 
 def _access(disk: PatientFile) -> h5py.h5p.PropFAID:
-    """How HDF5 gets at a file. A traceback that kept it would crash the process at its end: hold it nowhere."""
+    """How HDF5 gets at a file. Hold it nowhere: in a traceback it would crash the process at its end."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_alignment(ALIGNMENT, ALIGNMENT)

@@ -34,7 +34,7 @@ def test_killed_at_any_moment_and_resumed(path):
 
 
 def put_off_writing(patch: pytest.MonkeyPatch) -> None:
-    """Make writers record blocks that they write only at the end."""
+    """Make writers record blocks that they write only at the end, and take records at their word."""
     begin, finish = StoreWriter.__init__, StoreWriter.finish
 
     def begin_and_collect(writer: StoreWriter, *arguments) -> None:
@@ -49,6 +49,7 @@ def put_off_writing(patch: pytest.MonkeyPatch) -> None:
         writer._container.write_block = writer.write_block
         finish(writer)
 
+    patch.setattr(StoreWriter, "_holds", lambda writer, commit: True)
     patch.setattr(StoreWriter, "__init__", begin_and_collect)
     patch.setattr(StoreWriter, "finish", write_and_finish)
 
