@@ -22,7 +22,7 @@ from rich.progress import Progress
 from extract.checkpoint import Checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device
 from extract.dump import fill
 from extract.images import ImageSet
 from extract.inference import by_class
@@ -171,6 +171,7 @@ def report(case: Case, taken: pd.DataFrame) -> dict[str, object]:
 def main(folder: Path | None, device: str, repeats: int, network: str | None) -> None:
     """Time extraction and the bare forward pass; print one table."""
     make_deterministic()
+    keep_freed_memory()  # as `extract` does; the bare pass profits as much
     where = resolve_device(device)
     rows = []
     with tempfile.TemporaryDirectory(dir=folder) as name:

@@ -15,7 +15,7 @@ from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
 from extract.dataset import Dataset
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device
 from extract.images import ImageSet
 from extract.inference import by_class, feature_maps
 from extract.networks import Network, pool
@@ -25,12 +25,19 @@ from store.bucket import Bucket
 from store.errors import UserError, check_at_least
 from store.layout import store_layout
 from store.location import locate
-from store.map_dtypes import largest
+from store.map_dtypes import NUMPY, largest
 from store.plan import StorePlan
 from store.provenance import as_utc, commit, now, versions
 from store.unfinished import check_writable, is_finished
 from store.writer import StoreWriter, write_store
 
+BUFFERED_AS = {  # as the writer takes them over; of lossy dtypes it finds the scales first
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.float32,
+    "float8_e4m3": torch.float32,
+}
 # Options of Phase I, besides network and data set, that make its weights what they are; the seed is apart.
 TRAINING_OPTIONS = (
     "epochs",
@@ -64,6 +71,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     check_at_least(config, batch_size=1, workers=0)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
+    keep_freed_memory()
     restored = restore(Path(config.ckpt), config.root, progress)
     if restored.checkpoint.finetuned:
         raise UserError(
@@ -164,26 +172,37 @@ def _dump(
         of_batch = label[done : done + len(maps)] if split == "train" else None
         if split == "train":
             _refuse_overflow(maps, writer.map_dtype)
-        rows = batch_rows(maps, weight, of_batch)
+        rows = batch_rows(maps, weight, of_batch, BUFFERED_AS[writer.map_dtype])
         _refuse_infinite(rows["pooled"], split)
         writer.write(split, int(missing[done]), rows)
         done += len(maps)
         progress.advance(task, len(maps))
 
 
-def batch_rows(maps: torch.Tensor, weight: torch.Tensor, label: torch.Tensor | None) -> dict[str, np.ndarray]:
-    """What a store holds of one batch, by array name, in float32 on the host.
+def batch_rows(
+    maps: torch.Tensor,
+    weight: torch.Tensor,
+    label: torch.Tensor | None,
+    map_dtype: torch.dtype = torch.float32,
+) -> dict[str, np.ndarray]:
+    """What a store holds of one batch, by array name, in float32 but for the maps, on the host.
 
     Args:
         maps: (B, C, H, W) feature maps.
         weight: (K, C) the FC layer's.
         label: (B,) int64 of training images; None for others, of which there are pooled features alone.
+        map_dtype: to which maps are rounded before they leave the device.
     """
     rows = {"pooled": pool(maps).cpu().numpy()}
     if label is not None:
-        channels_last = maps.permute(0, 2, 3, 1).float()
+        channels_last = maps.permute(0, 2, 3, 1)
         cam = class_activation_maps(channels_last, weight, label.to(maps.device))
-        rows |= {"feature_map": channels_last.cpu().numpy(), "cam": cam.cpu().numpy()}
+        rounded = channels_last.to(map_dtype, memory_format=torch.contiguous_format).cpu()
+        if map_dtype == torch.bfloat16:  # which torch does not give to numpy
+            rows["feature_map"] = rounded.view(torch.int16).numpy().view(NUMPY["bfloat16"])
+        else:
+            rows["feature_map"] = rounded.numpy()
+        rows["cam"] = cam.cpu().numpy()
     return rows
 
 

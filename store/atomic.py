@@ -37,7 +37,8 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # unlike Path.resolve, no error where links run in circles
 
 
-def _flush(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Put a file's content on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -59,7 +60,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     unfinished = _unfinished_name(path)
     try:
         yield unfinished
-        _flush(unfinished)
+        sync_file(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -77,7 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield unfinished
         for file in unfinished.rglob("*"):
             if file.is_file():
-                _flush(file)
+                sync_file(file)
         replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
         try:
             if path.exists():

@@ -118,6 +118,11 @@ class Bucket:
         with self.errors():
             obstore.put(self._client, name, b"".join(parts))
 
+    def write_all(self, files: dict[str, bytes]) -> None:
+        """Write small objects, many at once."""
+        with ThreadPoolExecutor(AT_ONCE) as executor:
+            list(executor.map(lambda item: self.write(item[0], [item[1]]), files.items()))
+
     def write_if(self, name: str, content: bytes, tag: str | None) -> str | None:
         """Write a small object if its version is still `tag`, None for "is absent".
 

@@ -1,15 +1,16 @@
 """A folder on a local disk that holds a zarr store: every file whole or absent, and on the disk."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from store.atomic import sync_folder, whole_file
+from store.atomic import sync_file, sync_folder, whole_file
 from store.files import MappedFiles
 
+AT_ONCE = 8  # syncs, which the disk puts together
 Part = bytes | np.ndarray  # of a file's content; arrays are one-dimensional uint8
 
 
@@ -21,11 +22,6 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def zarr_store(self) -> Path:
-        """What zarr-python opens."""
-        return self.path
 
     def files(self) -> MappedFiles:
         """Where the store's bytes come from."""
@@ -53,11 +49,16 @@ class Folder:
         with whole_file(self.path / name) as unfinished, unfinished.open("wb") as file:
             file.writelines(memoryview(part) for part in parts)
 
-    def errors(self) -> AbstractContextManager:
-        """Where errors of the place are told in one line; those of a local disk are clear as they are."""
-        return nullcontext()
+    def write_all(self, files: dict[str, bytes]) -> None:
+        """Write small files, which `sync` leaves on the disk."""
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
     def sync(self) -> None:
-        """Leave the names of all files on the disk."""
-        for folder in {(self.path / name).parent for name in self.sizes()}:
-            sync_folder(folder)
+        """Leave on the disk what `write_all` wrote, and the names of all files."""
+        files = [self.path / name for name in self.sizes()]
+        with ThreadPoolExecutor(AT_ONCE) as executor:  # waits for all, and raises the first error
+            list(executor.map(sync_file, [file for file in files if file.name == "zarr.json"]))
+            list(executor.map(sync_folder, {file.parent for file in files}))

@@ -36,6 +36,9 @@ class PackedHdf5Container:
         """Write one block to a file of its own, and leave it on the disk."""
         Folder(self._parts).write(_part(name, index), shard_parts(self.layouts[name], rows))
 
+    def mend(self, attributes: dict[str, Any]) -> None:
+        """Nothing: blocks describe themselves, and the rest is made at the end."""
+
     def holds(self, name: str, index: int) -> bool:
         """Whether a block is there; once the store is put together, all are."""
         return self.path.exists() or (self._parts / _part(name, index)).exists()

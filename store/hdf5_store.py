@@ -74,6 +74,9 @@ class Hdf5Container:
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
 
+    def mend(self, attributes: dict[str, Any]) -> None:
+        """Nothing: the file was laid out, and synced, before anything was begun in it."""
+
     def holds(self, name: str, index: int) -> bool:
         """Whether a block is there: its place always is, and was synced before its record."""
         return True

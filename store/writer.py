@@ -24,6 +24,7 @@ from store.plan import StorePlan
 from store.schema import CHECKSUM, FINISHED, SCALE
 from store.unfinished import Draft, check_writable, draft_of, replaces_store, take_over
 
+AT_ONCE = 8  # checksums that are written
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
 NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -86,6 +87,8 @@ class StoreWriter:
                 begun = self._begin(replaces)
         else:
             draft.tidy()
+            with self._disk():
+                self._container.mend(begun["attributes"])
         self._begun = begun
         self._committed = {(c.group, c.block) for c in self._log.commits if self._holds(c)}
         self.n_resumed = len(self._committed)
@@ -169,10 +172,14 @@ class StoreWriter:
             self._wait(0)
         checksums = self._checksums()
         with self._disk():
-            for path, of_blocks in checksums.items():
-                self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
+            with ThreadPoolExecutor(AT_ONCE) as executor:  # many small files, and the disk syncs many at once
+                list(executor.map(self._write_checksums, checksums.items()))
             self._container.finish()
             self._draft.publish()
+
+    def _write_checksums(self, item: tuple[str, list[int]]) -> None:
+        path, of_blocks = item
+        self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
 
     def stop(self) -> None:
         """End the writing threads; what was handed to it is written first."""

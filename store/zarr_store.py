@@ -37,21 +37,32 @@ class ZarrContainer:
         self.place, self.layouts, self.state = place, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Make the tree: groups, and arrays without a shard."""
-        attributes = attributes | {"complete": False}
-        with self.place.errors():
-            root = zarr.create_group(store=self.place.zarr_store, zarr_format=3, attributes=attributes)
-            for name, layout in self.layouts.items():
-                inner = layout.shape[1:]
-                root.create_array(
-                    name,
-                    shape=layout.shape,
-                    dtype=layout.dtype,
-                    chunks=(layout.chunk_rows, *inner),
-                    shards=(layout.block_rows, *inner),
-                    compressors=_compressor(layout),
-                    fill_value=0,
-                )
+        """Make the tree: groups, and arrays without a shard; the root first, by which it is known as ours.
+
+        zarr-python makes it in memory, from where all its files go to their place at once.
+        """
+        metadata: dict[str, Buffer] = {}
+        root = zarr.create_group(
+            store=MemoryStore(metadata), zarr_format=3, attributes=attributes | {"complete": False}
+        )
+        for name, layout in self.layouts.items():
+            inner = layout.shape[1:]
+            root.create_array(
+                name,
+                shape=layout.shape,
+                dtype=layout.dtype,
+                chunks=(layout.chunk_rows, *inner),
+                shards=(layout.block_rows, *inner),
+                compressors=_compressor(layout),
+                fill_value=0,
+            )
+        files = {name: content.to_bytes() for name, content in metadata.items()}
+        self.place.write_all({ROOT: files.pop(ROOT)})
+        self.place.write_all(files)
+
+    def mend(self, attributes: dict[str, Any]) -> None:
+        """Before going on: make again what a power cut may have taken, metadata being synced at the end."""
+        self.create(attributes)
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one shard, whole or not at all, and leave it on the disk."""
@@ -67,7 +78,7 @@ class ZarrContainer:
         return self.place.sizes()
 
     def finish(self) -> None:
-        """Sync the folders, then set `complete`."""
+        """Sync the metadata and all names, then set `complete`."""
         self.place.sync()
         content = json.loads(self.place.read(ROOT))
         content["attributes"]["complete"] = True

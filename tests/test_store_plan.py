@@ -134,9 +134,15 @@ def watch_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[int]:
     """Bytes under a folder at every sync."""
     seen, fsync = [0], os.fsync
 
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # renamed by another thread
+            return 0
+
     def noting(file: int) -> None:
         fsync(file)
-        seen.append(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
+        seen.append(sum(size(path) for path in folder.rglob("*")))
 
     monkeypatch.setattr(os, "fsync", noting)
     return seen
