@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results store-size bench-store bench-extract soak clean
+.PHONY: demo test lint format mutants results store-size bench-store bench-extract soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -38,6 +38,9 @@ bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about f
 
 soak: $(INSTALLED)  ## kill writers and flip bits for ten minutes; SOAK="--minutes 60 --seed 1" goes on for longer
 	$(RUN)/python benchmarks/soak.py $(SOAK)
+
+soak-s3: $(INSTALLED)  ## kill writers to a bucket before each of their changes, a few minutes
+	$(RUN)/python benchmarks/soak_s3.py
 
 # The stamp is written last, so an interrupted installation is begun again.
 $(INSTALLED): setup.cfg pyproject.toml
