@@ -10,8 +10,8 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
 
-test: $(INSTALLED)  ## the test suite
-	$(RUN)/python -m pytest
+test: $(INSTALLED)  ## the test suite, on two cores
+	$(RUN)/python -m pytest -n 2
 
 lint: $(INSTALLED)  ## format and lint, as CI checks it
 	$(RUN)/ruff format --check .

@@ -98,7 +98,9 @@ class ExtractConfig:
     """Options of `extract`."""
 
     ckpt: Annotated[str, "checkpoint that `train` wrote"]
-    store: Annotated[str, "store to write, a path that ends in .zarr or .h5"] = "feats.zarr"
+    store: Annotated[str, "store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr"] = (
+        "feats.zarr"
+    )
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
     dtype: MapDtype = "float16"
     codec: Codec = "none"

@@ -15,7 +15,7 @@ class FinetuneConfig:
     The rest (tau_s, tau_g, tail_draw) were chosen on validation images: docs/results.md has the evidence.
     """
 
-    store: Annotated[str, "feature store that `extract` wrote"]
+    store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
     out: Annotated[str, "folder of the run"] = "runs/finetune"
     method: Annotated[Literal["fsa", "no-aug", "plain"], "what a batch is made of"] = "fsa"
     seed: Annotated[int, "of every draw"] = 0

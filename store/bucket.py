@@ -26,8 +26,13 @@ ADVICE = (
 # What fails at once is an address or a right; what fails later is the network, which may come back.
 IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 AT_ONCE = 16  # requests for small objects
-PATIENT = {"max_retries": 12, "retry_timeout": timedelta(minutes=3)}
+BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
+PATIENT = {"max_retries": 1000, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
 _process: list[int] = []  # that used obstore first: its threads do not survive a fork
+
+
+class BucketError(StoreError):
+    """S3 or the network refused something, perhaps for a while."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +163,13 @@ class Bucket:
             raise
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise StoreError(f"{self.url}: there is no such bucket; {ADVICE}") from error
+                bucket = self.url.split("/")[2]
+                raise StoreError(
+                    f"s3://{bucket}: there is no such bucket; make it, or name another"
+                ) from error
             raise
         except _obstore().exceptions.BaseError as error:
-            raise StoreError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
+            raise BucketError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
 
     @cached_property
     def _client(self) -> Any:
@@ -180,7 +188,10 @@ def _connect(url: str, retry: dict[str, Any]) -> Any:
         _process.append(os.getpid())
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
     try:
-        return obstore.store.S3Store.from_url(url, retry_config=retry, client_options={"allow_http": plain})
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        return obstore.store.S3Store(
+            bucket, prefix=prefix, retry_config=retry, client_options={"allow_http": plain}
+        )
     except obstore.exceptions.BaseError as error:
         raise StoreError(f"{url}: {_reason(error)}; expected s3://bucket/name.zarr") from error
 
@@ -198,4 +209,6 @@ def _reason(error: Exception) -> str:
     """The first line of an error of obstore's, without what only its authors can read."""
     text = str(error)
     code = text.partition("<Code>")[2].partition("</Code>")[0]
+    if "error sending request" in text:
+        return f"no answer from {os.environ.get('AWS_ENDPOINT_URL', 'S3')}"
     return code or text.splitlines()[0][:200]

@@ -1,11 +1,10 @@
 """Which container a place names, and what lies there."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from store.atomic import foreign_names
 from store.bucket import Bucket
 from store.cache import Cache
 from store.errors import StoreError
@@ -89,6 +88,18 @@ def file_sizes(where: Path | Bucket) -> list[int]:
     return list((where if isinstance(where, Bucket) else Folder(where)).sizes().values())
 
 
+def foreign_files(names: Iterable[str]) -> str | None:
+    """What is no part of a zarr store among its files ("holds thesis.txt"), None where all are."""
+    foreign = [name for name in names if not _is_part(name.split("/"))]
+    return f"holds {min(foreign)}" if foreign else None
+
+
+def _is_part(names: list[str]) -> bool:
+    metadata = names[-1] == ROOT
+    shard = ("c" in names[1:-1] and names[-1].partition(".")[0].isdigit()) or names[-1].startswith(".")
+    return names[0] in NODES and (metadata or shard)
+
+
 def foreign_to_store(path: Path) -> str | None:
     """What tells that a path is not a store alone, finished or not; None where it is."""
     if path.is_dir():
@@ -98,7 +109,7 @@ def foreign_to_store(path: Path) -> str | None:
             attributes = {}
         if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
             return f"holds {min(entry.name for entry in path.iterdir())}"
-        return foreign_names(path, NODES)
+        return foreign_files(Folder(path).sizes())
     try:
         attributes, _ = open_hdf5(path, lambda attributes: None)
     except StoreError:

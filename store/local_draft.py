@@ -5,7 +5,6 @@
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from store.commits import CommitLog
 from store.container import Container, container, foreign_to_store
 from store.errors import StoreError
 from store.layout import ArrayLayout
+from store.plan import parse_begun
 
 
 class LocalDraft:
@@ -39,13 +39,9 @@ class LocalDraft:
     def begun(self) -> dict[str, Any] | None:
         """What was begun, None where nothing was or its beginning was cut short."""
         try:
-            return json.loads((self.folder / "begun.json").read_text())
+            return parse_begun((self.folder / "begun.json").read_bytes(), self)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
-            raise StoreError(
-                f"{self.folder}: begun.json is damaged; pass --overwrite to begin anew"
-            ) from error
 
     def begin(self, begun: dict[str, Any]) -> None:
         """Note what is begun; from then on it can be gone on with."""
@@ -58,6 +54,9 @@ class LocalDraft:
 
     def refuse_occupied(self, may_replace: bool) -> None:
         """Raise UserError where something else lies under the store's name, or under the draft's."""
+        if self.path.is_symlink() or os.path.ismount(self.path):
+            what = "a link that leads to itself" if self.path.is_symlink() else "where a disk is mounted"
+            raise StoreError(f"{self._asked}: is {what}, and cannot become a store; name another path")
         refuse_existing(self._asked, "store", foreign_to_store, may_replace)
         self._refuse_foreign()
 
@@ -70,6 +69,12 @@ class LocalDraft:
         ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
         if found := foreign_names(self.folder, (*ours, *cut_short)):
             raise StoreError(f"{self.folder}: is in the way of the store (it {found}); move it elsewhere")
+
+    def refuse_busy(self) -> None:
+        """Raise StoreError if another process holds the lock."""
+        if (self.folder / "lock").exists():
+            with _held(self.folder / "lock"):
+                pass
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:

@@ -6,19 +6,22 @@ from pathlib import Path
 from store.bucket import Bucket
 from store.errors import StoreError
 
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/", re.IGNORECASE)
+EXPECTED = "expected a path, or s3://bucket/name.zarr"
 
 
 def locate(text: str) -> Path | Bucket:
-    """The place that a text names.
+    """The place that a text names; two texts never name one place in a bucket.
 
     Raises:
-        StoreError: an address of another kind than s3://bucket/name.
+        StoreError: an address of another kind than s3://bucket/name, or one that could be read in two ways.
     """
     scheme = SCHEME.match(text)
     if scheme is None:
         return Path(text)
-    bucket, _, name = text[scheme.end() :].strip("/").partition("/")
-    if scheme[1].lower() != "s3" or not bucket or not name:
-        raise StoreError(f"{text}: unknown address; expected a path, or s3://bucket/name.zarr")
+    bucket, _, name = text[scheme.end() + 1 :].rstrip("/").partition("/")
+    if scheme[1].lower() != "s3" or text[scheme.end() :][:1] != "/" or not bucket or not name:
+        raise StoreError(f"{text}: unknown address; {EXPECTED}")
+    if {"", ".", ".."} & set(name.split("/")) or set("%#?\\") & set(name):
+        raise StoreError(f"{text}: holds . or .. or an empty name, or one of % # ? \\; {EXPECTED}")
     return Bucket(f"s3://{bucket}/{name}")

@@ -1,10 +1,29 @@
 """A store before its first row: what it will hold, and what decides its rows."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.schema import FORMAT, SCHEMA_VERSION, SPLITS
+
+BEGUN = {"identity": dict, "layouts": dict, "attributes": dict, "replaces": bool, "state": dict}
+
+
+def parse_begun(content: bytes, where: Any) -> dict[str, Any]:
+    """What begun.json says.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        begun = json.loads(content)
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict) or any(type(begun.get(k)) is not kind for k, kind in BEGUN.items()):
+        raise StoreError(f"{where}: begun.json is damaged; pass --overwrite to begin anew")
+    return begun
 
 
 @dataclass(frozen=True)

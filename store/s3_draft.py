@@ -12,9 +12,10 @@ from typing import Any
 
 from store.bucket import Bucket
 from store.commits import Commit, record, recorded
-from store.container import NODES
+from store.container import foreign_files
 from store.errors import StoreError, UserError
 from store.layout import ArrayLayout
+from store.plan import parse_begun
 from store.s3_lock import S3Lock
 from store.schema import FORMAT
 from store.zarr_store import ROOT, ZarrContainer
@@ -41,7 +42,7 @@ class S3Draft:
     def begun(self) -> dict[str, Any] | None:
         """What was begun, None where nothing was or its beginning was cut short."""
         try:
-            return json.loads(self._side.read(BEGUN))
+            return parse_begun(self._side.read(BEGUN), self)
         except FileNotFoundError:
             return None
 
@@ -59,16 +60,19 @@ class S3Draft:
         if not names:
             return
         root = self._root()
-        foreign = [name for name in names if name.split("/")[0] not in NODES]
-        if foreign or root.get("format") != FORMAT:
+        found = foreign_files(names)
+        if found or root.get("format") != FORMAT:
             raise UserError(
-                f"{self.place}: already exists and is no store alone (it holds {min(foreign or names)}); "
+                f"{self.place}: already exists and is no store alone (it {found or f'holds {min(names)}'}); "
                 "name another place"
             )
         if root.get("complete") is True and not may_replace:
             raise UserError(
                 f"{self.place}: already exists; pass --overwrite to replace this store, or name another"
             )
+
+    def refuse_busy(self) -> None:
+        """Nothing: who holds the lock shows only with time."""
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:

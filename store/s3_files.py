@@ -91,4 +91,5 @@ class CachedFiles(MappedFiles):
         with self._lock:
             fetching = self._fetching[name]
         with fetching:  # else two threads that want one object would fetch it twice
-            return self._cache.open((self._bucket.url, self._version), name, lambda: self._bucket.read(name))
+            version = (self._bucket.url, self._version)
+            return self._cache.open(version, name, extent.file_bytes, lambda: self._bucket.read(name))

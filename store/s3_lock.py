@@ -1,7 +1,7 @@
 """The sole writer of a store in a bucket: an object that only one process can make, and keeps alive.
 
-A killed process cannot remove it. The lock of a process of this host that is gone is taken over at once; of
-another host it is watched, and taken over if nobody renewed it for a while. No clocks are compared.
+A killed process cannot remove it. The lock of a process of this host that is gone is taken over at once; any
+other is watched, and taken over if nobody renewed it for a while. No clocks are compared.
 """
 
 import json
@@ -70,11 +70,19 @@ class S3Lock:
     def _renew(self) -> None:
         while not self._stop.wait(LEASE / RENEWALS):
             try:
-                self._tag = self._bucket.write_if(NAME, self._content(), self._tag)
+                self._tag = self._bucket.write_if(NAME, self._content(), self._tag) or self._tag_of_ours()
             except StoreError:  # the network, which may come back
                 continue
             if self._tag is None:
                 return
+
+    def _tag_of_ours(self) -> str | None:
+        """The lock's tag if it is ours: then the answer got lost, and the question was asked again."""
+        try:
+            content, tag = self._bucket.read_tagged(NAME)
+        except FileNotFoundError:
+            return None
+        return tag if _parsed(content).get("token") == self._token else None
 
     def _take_over(self) -> str:
         try:
@@ -82,16 +90,18 @@ class S3Lock:
         except FileNotFoundError:  # given back in this moment
             return self._taken(None)
         holder = _parsed(content)
-        if holder.get("token") == self._token:  # ours: the answer got lost, and the question was asked again
+        if holder.get("token") == self._token:
             return tag
-        here = holder.get("host") == socket.gethostname()
-        if here and _is_alive(holder.get("pid")):
-            raise self._in_use(holder)
-        deadline = time.monotonic() + (0 if here else LEASE)
+        # A process of this host that is gone, or whose number is ours by now. One that lives may be another.
+        gone = holder.get("host") == socket.gethostname() and not _is_alive(holder.get("pid"))
+        deadline = time.monotonic() + (0 if gone else LEASE)
         while time.monotonic() < deadline:
             self._stop.wait(LEASE / RENEWALS / 4)
-            if self._bucket.read_tagged(NAME)[1] != tag:
-                raise self._in_use(holder)
+            try:
+                if self._bucket.read_tagged(NAME)[1] != tag:
+                    raise self._in_use(holder)
+            except FileNotFoundError:  # given back
+                return self._taken(None)
         return self._taken(tag)
 
     def _taken(self, tag: str | None) -> str:
@@ -114,6 +124,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _is_alive(pid: Any) -> bool:
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, TypeError, OverflowError):

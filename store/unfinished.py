@@ -31,13 +31,24 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
     """
     refuse_hdf5(where) if isinstance(where, Bucket) else refuse_other_suffix(where)
     draft = draft_of(where)
-    begun = draft.begun()
+    begun = begun_of(draft, overwrite)
     may_stay = resume and (replaces_store(begun) or draft.is_published())
     draft.refuse_occupied(overwrite or may_stay)
     if begun is not None and not (resume or overwrite):
+        draft.refuse_busy()
         raise StoreError(
             f"{draft}: this store was begun; pass --resume to go on, or --overwrite to begin anew"
         )
+
+
+def begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
+    """What was begun; nothing, if it is damaged and to be replaced."""
+    try:
+        return draft.begun()
+    except StoreError:
+        if not overwrite:
+            raise
+        return None
 
 
 def is_finished(where: Path | Bucket, plan: StorePlan, overwrite: bool) -> bool:
@@ -61,7 +72,9 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StorePlan, overwrite: bo
     attributes, _ = open_container(where)
     if attributes.get("complete") is not True:
         return False
-    made = attributes["provenance"].get("identity", {})
+    provenance = attributes.get("provenance")
+    made = provenance.get("identity") if isinstance(provenance, dict) else None
+    made = made if isinstance(made, dict) else {}
     if overwrite and any(made.get(name) != value for name, value in plan.identity.items()):
         return False
     for name, value in plan.identity.items():
@@ -79,7 +92,7 @@ def take_over(
     check_writable(where, resume, overwrite)
     if resume and _is_whole(where, draft, plan, overwrite):
         raise StoreError(f"{where}: another process has just finished this store; run it again")
-    begun = draft.begun()
+    begun = begun_of(draft, overwrite)
     if begun is not None and resume:
         refuse_other(draft, begun, plan)
         return begun

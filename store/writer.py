@@ -7,7 +7,7 @@ there, the checksums follow, `complete` is set, and the draft becomes the store.
 import errno
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from store import provenance
-from store.bucket import Bucket
+from store.bucket import Bucket, BucketError
 from store.checksum import crc32c, metadata_checksum
 from store.commits import Commit
 from store.errors import Interrupted, StoreError
 from store.map_dtypes import buffer_dtype, encode
 from store.plan import StorePlan
 from store.schema import CHECKSUM, FINISHED, SCALE
-from store.unfinished import Draft, check_writable, draft_of, replaces_store, take_over
+from store.unfinished import Draft, begun_of, check_writable, draft_of, replaces_store, take_over
 
 AT_ONCE = 8  # checksums that are written
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
@@ -47,7 +47,7 @@ def write_store(
     check_writable(where, resume, overwrite)
     draft = draft_of(where)
     with draft.sole_writer():
-        replaces = overwrite or replaces_store(draft.begun())
+        replaces = overwrite or replaces_store(begun_of(draft, overwrite))
         begun = take_over(where, draft, plan, resume, overwrite)
         writer = StoreWriter(where, draft, plan, begun, replaces)
         try:
@@ -82,6 +82,7 @@ class StoreWriter:
         self.map_dtype = plan.map_dtype
         self._container = draft.container(plan.layouts, begun["state"] if begun else {})
         self._log = draft.log()
+        self._in_flight: deque[Future] = deque()
         if begun is None:
             with self._disk():
                 begun = self._begin(replaces)
@@ -94,7 +95,6 @@ class StoreWriter:
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
-        self._in_flight: deque[Future] = deque()
 
     def _begin(self, replaces: bool) -> dict[str, Any]:
         self._container.create(self._plan.attributes)
@@ -210,11 +210,18 @@ class StoreWriter:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            go_on = "the same command with --resume" if self.has_rows else "it again"
+            wait(self._in_flight)  # what still comes to the disk decides what to do next
+            n_blocks = f"{len(self._log.commits)} blocks"
             raise StoreError(
-                f"{self._where}: {NO_ROOM[error.errno]} after {len(self._log.commits)} blocks; make room, "
-                f"then run {go_on}"
+                f"{self._where}: {NO_ROOM[error.errno]} after {n_blocks}; make room, then run {self._go_on}"
             ) from error
+        except BucketError as error:
+            wait(self._in_flight)
+            raise StoreError(f"{error}; then run {self._go_on}") from error
+
+    @property
+    def _go_on(self) -> str:
+        return "the same command with --resume" if self.has_rows else "it again"
 
     def _refuse_missing(self) -> None:
         found = self._found()

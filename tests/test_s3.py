@@ -17,7 +17,7 @@ from rich.progress import Progress
 from s3_server import CREDENTIALS, TESTS, in_process, make_bucket, s3_server
 
 from store.bucket import Bucket
-from store.cache import Cache
+from store.cache import Cache, CacheError, open_cache
 from store.errors import StoreError
 from store.gather import gather
 from store.location import locate
@@ -142,12 +142,22 @@ def test_killed_and_resumed(bucket, step, overwrite):
     assert n_kills >= 90 // step
 
 
-def test_a_writer_that_lives_is_not_disturbed(bucket):
+def test_a_writer_that_lives_is_not_disturbed(bucket, monkeypatch):
+    monkeypatch.setattr("store.s3_lock.LEASE", 0.3)  # of the writer; the others watch for 30 seconds
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
         fill(writer, made_rows())
-        for options in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(StoreError, match=r"process \d+ of .* is writing this store; wait for it"):
-                make_store(bucket, **options)
+        code = """
+import sys
+from made_store import make_store
+from store.errors import StoreError
+from store.location import locate
+try:
+    make_store(locate(sys.argv[1]), resume="resume" in sys.argv, overwrite="overwrite" in sys.argv)
+except StoreError as error:
+    print(error)
+"""
+        for options in ("resume", "overwrite"):
+            assert "is writing this store; wait for it" in in_process(code, str(bucket), options)
         writer.finish()
     assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
 
@@ -180,6 +190,36 @@ def test_the_lock_of_a_living_host_is_respected(bucket, monkeypatch):
     monkeypatch.setattr(Bucket, "read_tagged", renewed)
     with pytest.raises(StoreError, match="process 1 of elsewhere is writing this store"):
         make_store(bucket, resume=True)
+
+
+def test_an_answer_that_gets_lost_does_not_lose_the_lock(bucket, monkeypatch):
+    """The server renews, the answer is lost, the client asks again, and is told that the condition fails."""
+    monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
+    renewals, write_if = threading.Event(), Bucket.write_if
+
+    def unheard(self, name, content, tag):
+        written = write_if(self, name, content, tag)
+        if tag is None:
+            return written
+        renewals.set()
+        return None
+
+    monkeypatch.setattr(Bucket, "write_if", unheard)
+    with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
+        renewals.wait()
+        complete(writer)
+    assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"[]", b"{}"])
+def test_a_damaged_beginning_can_be_replaced(bucket, content):
+    begin(bucket, {"host": "elsewhere", "pid": 1})
+    bucket.beside(".unfinished").delete(["lock.json"])
+    bucket.beside(".unfinished").write("begun.json", [content])
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+        make_store(bucket, resume=True)
+    make_store(bucket, overwrite=True)
+    assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
 
 
 def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
@@ -241,13 +281,18 @@ def test_an_error_before_the_first_rows_leaves_nothing(bucket):
     ("store", "says"),
     [
         ("s3://bucket/nothing.zarr", "no such store; `extract --store s3://bucket/nothing.zarr` makes it"),
-        ("s3://no-such-bucket/s.zarr", "there is no such bucket; check address and credentials"),
+        ("s3://no-such-bucket/s.zarr", "s3://no-such-bucket: there is no such bucket; make it"),
         ("s3://bucket", "expected a path, or s3://bucket/name.zarr"),
         ("https://bucket/s.zarr", "unknown address"),
+        ("s3:/bucket/s.zarr", "unknown address"),
+        ("s3://bucket/a/../s.zarr", "holds . or .. or an empty name"),
+        ("s3://bucket/a//s.zarr", "holds . or .. or an empty name"),
+        ("s3://bucket/s%2e.zarr", "one of % # ?"),
+        ("s3://bucket/s#1.zarr", "one of % # ?"),
     ],
 )
 def test_addresses_that_hold_nothing(bucket, in_tmp_path, store, says):
-    refuse("store", "info", store, says=[store, says])
+    refuse("store", "info", store, says=[says])
 
 
 def test_only_zarr_lies_in_a_bucket(bucket, small_ckpt, in_tmp_path):
@@ -283,7 +328,7 @@ def test_a_forked_child_is_refused(bucket):
 
 def test_the_cache_answers_the_second_time(bucket, tmp_path, monkeypatch):
     make_store(bucket)
-    first = FeatureStore(bucket, Cache(tmp_path, 2**30))
+    first = FeatureStore(bucket, open_cache(str(tmp_path), 1))
     gather(first.arrays[MAPS], np.arange(44))
     assert (tmp_path / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
     again = FeatureStore(bucket, Cache(tmp_path, 2**30))
@@ -309,6 +354,33 @@ def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago(bucket, tmp_pa
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_a_cache_removes_nothing_of_others(bucket, small_store, tmp_path, in_tmp_path):
+    photos = tmp_path / "mine" / "photos"
+    photos.mkdir(parents=True)
+    (photos / "thesis.jpg").write_text("three years of work")
+    make_store(bucket)
+    command = ["finetune", "--store", small_store, *QUICK, "--cache"]
+    refuse(*command, "mine", says=["mine: is no cache of ours (it holds photos); name a folder"])
+    refuse(*command, "", says=["--cache ''", "name one that does not exist yet"])
+    refuse(*command, "mine/photos/thesis.jpg", says=["thesis.jpg: cannot be used as --cache", "name another"])
+    cache = Cache(tmp_path / "mine", max(bucket.sizes().values()))  # even so
+    gather(FeatureStore(bucket, cache).arrays[MAPS], np.arange(44))
+    assert (photos / "thesis.jpg").exists()
+
+
+def test_a_copy_that_was_cut_is_fetched_again(bucket, tmp_path):
+    make_store(bucket)
+    cache = open_cache(str(tmp_path), 1)
+    gather(FeatureStore(bucket, cache).arrays[MAPS], np.arange(44))
+    for copy in tmp_path.glob("*/*feature_map*"):
+        copy.write_bytes(copy.read_bytes()[:-9])
+    again = FeatureStore(bucket, open_cache(str(tmp_path), 1)).arrays[MAPS]
+    np.testing.assert_array_equal(gather(again, np.arange(44)), made_rows()[MAPS])
+    damage(bucket, f"{MAPS}/c/1/0/0/0", "cut")  # the store's own fault ends the asking
+    with pytest.raises(StoreError, match=r"feature_map/c/1/0/0/0: has"):
+        gather(FeatureStore(bucket, open_cache(str(tmp_path / "other"), 1)).arrays[MAPS], np.arange(44))
+
+
 def test_the_cache_never_answers_for_an_older_store(bucket, tmp_path):
     make_store(bucket)
     gather(FeatureStore(bucket, Cache(tmp_path, 2**30)).arrays[MAPS], np.arange(44))
@@ -324,7 +396,7 @@ def test_the_cache_never_answers_for_an_older_store(bucket, tmp_path):
 def test_a_cache_that_is_too_small(bucket, small_store, tmp_path, in_tmp_path):
     make_store(bucket)
     array = FeatureStore(bucket, Cache(tmp_path / "cache", 100)).arrays[MAPS]
-    with pytest.raises(StoreError, match=r"cannot hold .* bytes; raise --cache-gib"):
+    with pytest.raises(CacheError, match=r"cannot hold .* bytes; raise --cache-gib"):
         gather(array, np.array([0]))
     command = ["finetune", "--store", small_store, *QUICK, "--cache", "c", "--cache-gib"]
     for gib in ("0", "nan"):

@@ -226,9 +226,40 @@ def test_resuming_a_finished_store_leaves_it_as_it_is(path):
         make_store(path)
 
 
+@pytest.mark.parametrize("content", ["garbage{", "[]", "{}", '{"replaces": 1}'])
+def test_a_damaged_beginning_can_be_replaced(path, whole, content):
+    begun(path)
+    (unfinished_folder(path) / "begun.json").write_text(content)
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+        make_store(path, resume=True)
+    make_store(path, overwrite=True)
+    assert contents(path) == whole
+
+
+def test_what_lies_within_a_store_and_is_not_of_it_is_spared(path):
+    make_store(path)
+    if path.is_dir():
+        (path / "train" / "notes.txt").write_text("three years of work")
+        with pytest.raises(UserError, match=r"holds train/notes\.txt"):
+            make_store(path, overwrite=True)
+
+
+def test_names_that_cannot_become_a_store_are_refused_at_once(path):
+    path.symlink_to(path)
+    with pytest.raises(StoreError, match="a link that leads to itself"):
+        make_store(path)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_mount_point_cannot_become_a_store(path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda place: Path(place) == path)
+    with pytest.raises(StoreError, match="is where a disk is mounted"):
+        make_store(path)
+
+
 def test_two_writers_are_refused(path, whole):
     with write_store(path, made_plan(), resume=False, overwrite=False) as writer:
-        for options in ({"resume": True}, {"overwrite": True}):
+        for options in ({"resume": True}, {"overwrite": True}, {}):
             with pytest.raises(StoreError, match="another process is writing this store"):
                 make_store(path, **options)
         fill(writer, made_rows())
