@@ -7,6 +7,7 @@ what it leads to is written, and the link stays.
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ UNFINISHED = ".unfinished-"
 
 
 def _unfinished_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}{UNFINISHED}{os.getpid()}")
+    # Not the process's number alone: threads, and containers that share a disk, have the same.
+    return path.with_name(f".{path.name}{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _make_parent(path: Path) -> None:

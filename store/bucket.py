@@ -89,6 +89,12 @@ class Bucket:
         """A small object. Raises FileNotFoundError where it is absent."""
         return self.read_tagged(name)[0]
 
+    def fetch(self, name: str) -> bytes:
+        """An object of any size."""
+        obstore = _obstore()
+        with self.errors():
+            return bytes(obstore.get(self._client, name).bytes())
+
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         """Small objects, by their names, many at once."""
         names = list(names)
@@ -171,28 +177,42 @@ class Bucket:
         except _obstore().exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        _refuse_forked(self.url)
+        return self._patient
+
+    @property
+    def _impatient_client(self) -> Any:
+        _refuse_forked(self.url)
+        return self._impatient
+
+    @cached_property
+    def _patient(self) -> Any:
         return _connect(self.url, PATIENT)
 
     @cached_property
-    def _impatient_client(self) -> Any:
+    def _impatient(self) -> Any:
         return _connect(self.url, IMPATIENT)
+
+
+def _refuse_forked(url: str) -> None:
+    """Raise StoreError in a child of the process that used S3 first, where it would wait for ever."""
+    if not _process:
+        _process.append(os.getpid())
+    if _process[0] != os.getpid():
+        raise StoreError(f"{url}: S3 was used before this process was forked; start a new process instead")
 
 
 def _connect(url: str, retry: dict[str, Any]) -> Any:
     obstore = _obstore()
-    if os.getpid() not in _process[:1]:
-        if _process:
-            raise StoreError(f"{url}: S3 was used before this process was forked; start it anew instead")
-        _process.append(os.getpid())
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
     try:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         return obstore.store.S3Store(
             bucket, prefix=prefix, retry_config=retry, client_options={"allow_http": plain}
         )
-    except obstore.exceptions.BaseError as error:
+    except (obstore.exceptions.BaseError, ValueError) as error:
         raise StoreError(f"{url}: {_reason(error)}; expected s3://bucket/name.zarr") from error
 
 
@@ -211,4 +231,4 @@ def _reason(error: Exception) -> str:
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     if "error sending request" in text:
         return f"no answer from {os.environ.get('AWS_ENDPOINT_URL', 'S3')}"
-    return code or text.splitlines()[0][:200]
+    return code or text.partition("\n")[0][:200]

@@ -47,8 +47,12 @@ class MappedFiles:
         """
         with self._open_whole(extent) as file:
             file.seek(offset)
-            if file.readinto(target) != len(target):
-                raise StoreError(f"{extent.path}: ends too early")
+            rest = target
+            while len(rest):  # Linux reads at most 2 GiB at a time
+                n_read = file.readinto(rest)
+                if not n_read:
+                    raise StoreError(f"{extent.path}: ends too early")
+                rest = rest[n_read:]
 
     def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
         """Bytes of a file (stop − start,) uint8 in each range; mapped as long as somebody holds them."""

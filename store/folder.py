@@ -61,4 +61,5 @@ class Folder:
         files = [self.path / name for name in self.sizes()]
         with ThreadPoolExecutor(AT_ONCE) as executor:  # waits for all, and raises the first error
             list(executor.map(sync_file, [file for file in files if file.name == "zarr.json"]))
-            list(executor.map(sync_folder, {file.parent for file in files}))
+            folders = {above for file in files for above in file.parents if above.is_relative_to(self.path)}
+            list(executor.map(sync_folder, {*folders, self.path.parent}))

@@ -7,7 +7,7 @@ memory can, and waits for one answer of a network at a time.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -59,14 +59,27 @@ def _run(reads: list[Callable[[], None]], n_threads: int, most_threads: int) -> 
     """Make the reads, each thread a run of neighbours of them, the caller's among the threads."""
     n_threads = max(1, min(n_threads, len(reads)))
     cuts = [len(reads) * i // n_threads for i in range(n_threads + 1)]
-    others = [_pool(most_threads).submit(_in_turn, reads[cuts[i] : cuts[i + 1]]) for i in range(1, n_threads)]
+    others: list[Future] = []
     try:
+        for i in range(1, n_threads):
+            others.append(_pool(most_threads).submit(_in_turn, reads[cuts[i] : cuts[i + 1]]))
         _in_turn(reads[: cuts[1]])
     finally:
-        for other in others:  # none may write to the buffer once this has ended
-            other.exception()
+        _wait(others)
     for other in others:
         other.result()
+
+
+def _wait(others: list[Future]) -> None:
+    """Until all have ended, Ctrl-C or not: none may write to the caller's buffer once this has returned."""
+    interrupted = None
+    while not all(other.done() for other in others):
+        try:
+            wait(others)
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _in_turn(reads: list[Callable[[], None]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.atomic import sync_file, sync_folder
 from store.folder import Folder
 from store.hdf5_file import create_file
 from store.hdf5_store import create_dataset, set_complete, stored_attribute
@@ -41,17 +42,19 @@ class PackedHdf5Container:
 
     def holds(self, name: str, index: int) -> bool:
         """Whether a block is there; once the store is put together, all are."""
-        return self.path.exists() or (self._parts / _part(name, index)).exists()
+        part = self._parts / _part(name, index)
+        return self.path.exists() or (part.exists() and part.stat().st_size > 0)
 
     def finish(self) -> None:
         """Put the store together, then set `complete`."""
         if not self.path.exists():
             passage = self.path.with_name(f"{self.path.name}.assembling")
             self._assemble(passage)
-            _sync(passage)
+            sync_file(passage)
             set_complete(passage, True)
-            _sync(passage)
+            sync_file(passage)
             os.replace(passage, self.path)
+            sync_folder(self.path.parent)
         shutil.rmtree(self._parts)
 
     def _assemble(self, passage: Path) -> None:
@@ -81,8 +84,3 @@ class PackedHdf5Container:
 
 def _part(name: str, index: int) -> str:
     return f"{name.replace('/', '.')}/{index}"
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -78,7 +78,13 @@ class Hdf5Container:
         """Nothing: the file was laid out, and synced, before anything was begun in it."""
 
     def holds(self, name: str, index: int) -> bool:
-        """Whether a block is there: its place always is, and was synced before its record."""
+        """Whether a block is there: its place is, wherever the file is, and was synced before its record.
+
+        Raises:
+            StoreError: the file is gone.
+        """
+        if not self.path.exists():
+            raise StoreError(f"{self.path}: is missing; pass --overwrite to begin anew")
         return True
 
     def finish(self) -> None:

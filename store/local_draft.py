@@ -46,6 +46,8 @@ class LocalDraft:
     def begin(self, begun: dict[str, Any]) -> None:
         """Note what is begun; from then on it can be gone on with."""
         write_json(self.folder / "begun.json", begun)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
 
     def is_published(self) -> bool:
         """Whether what lies under the store's name is no longer, or not yet again, a draft's."""
@@ -138,8 +140,16 @@ class LocalDraft:
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def publish(self) -> None:
-        """Give the complete store its name."""
+    def prove(self) -> None:
+        """Nothing: as long as this process lives, the lock is its own."""
+
+    def publish(self, replaces: bool) -> None:
+        """Give the complete store its name.
+
+        Raises:
+            UserError: something came to lie there meanwhile; the draft stays, to be gone on with.
+        """
+        refuse_existing(self._asked, "store", foreign_to_store, replaces)
         if self.path.exists():
             os.replace(self.path, self.folder / "replaced")
         os.replace(self.folder / self.path.name, self.path)
@@ -157,9 +167,13 @@ def _held(lock: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise StoreError(
                 f"{lock.parent}: another process is writing this store; wait for it, or stop it"
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"{lock}: cannot be locked ({error.strerror}); write the store to a file system with locks"
             ) from error
         if not _is_at(lock, os.fstat(file.fileno())):
             raise StoreError(finished)

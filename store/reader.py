@@ -80,6 +80,7 @@ class FeatureStore:
                 "extract again"
             )
         self._check_shapes()
+        self._check_blocks()
 
     def _refuse_foreign(self, attributes: dict[str, Any]) -> None:
         """Raise StoreError for what is not to be read, whatever its arrays are."""
@@ -114,6 +115,17 @@ class FeatureStore:
             lengths.pop("N", None)
             lengths.pop("n", None)
             self._fit(split, split_arrays(split, self.map_dtype), lengths)
+
+    def _check_blocks(self) -> None:
+        """Raise StoreError unless block_rows says how many rows of every split were written together."""
+        block_rows = self.attributes.get("block_rows")
+        rows = [block_rows.get(split) for split in self.splits] if isinstance(block_rows, dict) else [None]
+        if not all(type(n) is int and n > 0 for n in rows):
+            raise StoreError(f"{self.path}: block_rows is no count of rows a split; extract again")
+        if self.map_dtype in SCALED:
+            n_blocks = -(-self.map_shape[0] // block_rows["train"])
+            if self._array(f"train/{SCALE}").shape[0] != n_blocks:
+                raise StoreError(f"{self.path}: has not a scale for each of {n_blocks} blocks; extract again")
 
     def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
         for name, spec in specs.items():

@@ -108,8 +108,13 @@ class S3Draft:
         self.place.delete(names - {ROOT})
         self.place.delete(names & {ROOT})
 
-    def publish(self) -> None:
+    def prove(self) -> None:
+        """Raise StoreError unless this process may still write."""
+        self._lock.prove()
+
+    def publish(self, replaces: bool) -> None:
         """Remove the draft: the store says by itself that it is complete."""
+        self._lock.refuse_lost()
         self.leave()
 
     def leave(self) -> None:

@@ -88,8 +88,9 @@ class CachedFiles(MappedFiles):
 
     def _open(self, extent: Extent) -> BinaryIO:
         name = extent.path.name
+        refuse_forked(self._process, extent)
         with self._lock:
             fetching = self._fetching[name]
         with fetching:  # else two threads that want one object would fetch it twice
             version = (self._bucket.url, self._version)
-            return self._cache.open(version, name, extent.file_bytes, lambda: self._bucket.read(name))
+            return self._cache.open(version, name, extent.file_bytes, lambda: self._bucket.fetch(name))

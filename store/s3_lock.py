@@ -20,6 +20,7 @@ from store.errors import StoreError
 NAME = "lock.json"
 LEASE = 30.0  # seconds without a renewal after which its holder counts as dead
 RENEWALS = 3  # in a lease
+STALE = 20.0  # seconds without one, after which its holder itself looks who has it
 
 
 class S3Lock:
@@ -30,6 +31,7 @@ class S3Lock:
         self._token = secrets.token_hex(8)
         self._n_renewals = 0
         self._tag: str | None = None
+        self._renewed = 0.0  # by the clock that never stands still, when the last renewal was asked for
         self._stop = Event()
 
     @contextmanager
@@ -40,6 +42,7 @@ class S3Lock:
             StoreError: another process holds it.
         """
         self._tag = self._bucket.write_if(NAME, self._content(), None) or self._take_over()
+        self._renewed = time.monotonic()
         thread = Thread(target=self._renew, name="store lock", daemon=True)
         thread.start()
         try:
@@ -47,20 +50,29 @@ class S3Lock:
         finally:
             self._stop.set()
             thread.join()
-            if self._tag is not None:
+            if self._tag is not None and self._tag_of_ours() is not None:
                 self._bucket.delete([NAME])
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process took the lock over, after this one stood still for a lease."""
+        """Whether another process is known to have taken the lock over."""
         return self._tag is None
 
     def refuse_lost(self) -> None:
-        """Raise StoreError if the lock is lost."""
-        if self.is_lost:
-            raise StoreError(
-                f"{self._bucket}: another process has taken this store over; leave it to that one"
-            )
+        """Raise StoreError if the lock is lost; after a while without a renewal, it is looked at."""
+        if not self.is_lost and time.monotonic() - self._renewed > STALE:
+            self.prove()
+        elif self.is_lost:
+            raise self._lost()
+
+    def prove(self) -> None:
+        """Raise StoreError unless the lock is ours now: asked before what cannot be taken back."""
+        if self.is_lost or self._tag_of_ours() is None:
+            self._tag = None
+            raise self._lost()
+
+    def _lost(self) -> StoreError:
+        return StoreError(f"{self._bucket}: another process has taken this store over; leave it to that one")
 
     def _content(self) -> bytes:
         self._n_renewals += 1
@@ -69,12 +81,14 @@ class S3Lock:
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE / RENEWALS):
+            asked = time.monotonic()
             try:
                 self._tag = self._bucket.write_if(NAME, self._content(), self._tag) or self._tag_of_ours()
             except StoreError:  # the network, which may come back
                 continue
             if self._tag is None:
                 return
+            self._renewed = asked
 
     def _tag_of_ours(self) -> str | None:
         """The lock's tag if it is ours: then the answer got lost, and the question was asked again."""

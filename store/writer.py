@@ -78,7 +78,7 @@ class StoreWriter:
         begun: dict[str, Any] | None,
         replaces: bool,
     ):
-        self._where, self._draft, self._plan = where, draft, plan
+        self._where, self._draft, self._plan, self._replaces = where, draft, plan, replaces
         self.map_dtype = plan.map_dtype
         self._container = draft.container(plan.layouts, begun["state"] if begun else {})
         self._log = draft.log()
@@ -91,7 +91,8 @@ class StoreWriter:
             with self._disk():
                 self._container.mend(begun["attributes"])
         self._begun = begun
-        self._committed = {(c.group, c.block) for c in self._log.commits if self._holds(c)}
+        self._log.commits = [commit for commit in self._log.commits if self._holds(commit)]
+        self._committed = {(commit.group, commit.block) for commit in self._log.commits}
         self.n_resumed = len(self._committed)
         self._buffer: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
@@ -174,8 +175,9 @@ class StoreWriter:
         with self._disk():
             with ThreadPoolExecutor(AT_ONCE) as executor:  # many small files, and the disk syncs many at once
                 list(executor.map(self._write_checksums, checksums.items()))
+            self._draft.prove()
             self._container.finish()
-            self._draft.publish()
+            self._draft.publish(self._replaces)
 
     def _write_checksums(self, item: tuple[str, list[int]]) -> None:
         path, of_blocks = item

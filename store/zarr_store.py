@@ -27,7 +27,14 @@ from store.shard import index_bytes, raw_shard, shard_parts
 Place = Folder | Bucket
 ROOT = "zarr.json"
 MOST_SHARDS = 1_000_000  # of one array, 32 TiB: more are a sign of damage
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what zarr raises for bad metadata
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)  # what zarr raises for bad metadata
 
 
 class ZarrContainer:
@@ -70,8 +77,13 @@ class ZarrContainer:
         self.place.write(_shard(name, layout, index), shard_parts(layout, rows))
 
     def holds(self, name: str, index: int) -> bool:
-        """Whether a block is there: a power cut can take a file's new name, and leave its record."""
-        return _shard(name, self.layouts[name], index) in self._found
+        """Whether a block is there, in its full size: a power cut may leave its record alone."""
+        layout = self.layouts[name]
+        size = self._found.get(_shard(name, layout, index), 0)
+        if layout.codec != "none":
+            return size > index_bytes(layout)
+        start, stop = layout.block(index)
+        return size == raw_shard(layout, stop - start)[0]
 
     @cached_property
     def _found(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Planned reads against plain indexing, on both containers."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,3 +113,47 @@ def test_a_forked_child_is_refused(stored):
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_read_that_comes_in_pieces(stored, monkeypatch):
+    """As Linux gives those of more than 2 GiB."""
+    array = stored.arrays["train/feature_map"]
+    opened = array.files._open
+
+    class InPieces:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def readinto(self, target):
+            return self.file.readinto(target[:100])
+
+    monkeypatch.setattr(array.files, "_open", lambda extent: InPieces(opened(extent)))
+    np.testing.assert_array_equal(array.read(), MAPS)
+
+
+def test_ctrl_c_waits_for_the_other_threads(stored, monkeypatch):
+    """Nobody writes to the buffer of a gather that has ended."""
+    monkeypatch.setattr("store.extents.READ_BYTES", 1)
+    array, main, going = stored.arrays["train/feature_map"], threading.current_thread(), threading.Event()
+    copied = []
+
+    def copy_rows(extent, rows, places, target):
+        if threading.current_thread() is main:
+            going.wait()
+            raise KeyboardInterrupt
+        going.set()
+        copied.append(int(rows[0]))
+
+    monkeypatch.setattr(array.files, "copy_rows", copy_rows)
+    with pytest.raises(KeyboardInterrupt):
+        gather(array, np.arange(44), n_threads=2)
+    assert copied == list(range(22, 44))

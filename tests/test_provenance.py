@@ -108,7 +108,7 @@ def test_the_clock_is_seconds_since_1970() -> None:
 
 
 def test_a_store_that_was_all_written_before_a_kill_keeps_its_time(tmp_path: Path, monkeypatch) -> None:
-    def killed(draft: LocalDraft) -> None:
+    def killed(draft: LocalDraft, replaces: bool) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -222,6 +222,37 @@ def test_a_damaged_beginning_can_be_replaced(bucket, content):
     assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
 
 
+def test_who_lost_the_lock_completes_nothing(bucket):
+    """Not even between two renewals: another host took over what had every row."""
+    with pytest.raises(StoreError, match="another process has taken this store over"):
+        finish_late(bucket)
+    assert json.loads(bucket.read("zarr.json"))["attributes"]["complete"] is False
+    side = bucket.beside(".unfinished")
+    assert {"begun.json", "lock.json"} <= side.sizes().keys()
+
+
+def finish_late(bucket: Bucket) -> None:
+    with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
+        fill(writer, made_rows())
+        bucket.beside(".unfinished").write("lock.json", [b'{"host": "elsewhere", "pid": 1, "token": "x"}'])
+        writer.finish()
+
+
+def test_more_objects_than_one_request_deletes(bucket):
+    bucket.write_all({f"many/{i}": b"" for i in range(1001)})
+    bucket.delete(bucket.sizes())
+    assert not bucket.sizes()
+
+
+def test_an_object_of_another_index_is_refused(bucket):
+    make_store(bucket)
+    name = "train/cam/c/1/0/0"
+    content = bucket.read(name)
+    bucket.write(name, [content[:-1] + bytes([content[-1] ^ 1])])
+    with pytest.raises(StoreError, match="its index of chunks is damaged"):
+        gather(FeatureStore(bucket).arrays["train/cam"], np.array([20]))
+
+
 def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
     monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:

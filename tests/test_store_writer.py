@@ -236,6 +236,64 @@ def test_a_damaged_beginning_can_be_replaced(path, whole, content):
     assert contents(path) == whole
 
 
+def test_what_came_to_lie_there_meanwhile_is_spared(path, whole):
+    with pytest.raises(UserError, match=r"already exists and is no store alone"):
+        finish_where(path, "three years of work")
+    assert path.read_text() == "three years of work"
+    path.unlink()
+    make_store(path, resume=True)
+    assert contents(path) == whole
+
+
+def finish_where(path: Path, text: str) -> None:
+    """Write a store, while somebody else writes to its name."""
+    with write_store(path, made_plan(), resume=False, overwrite=False) as writer:
+        fill(writer, made_rows())
+        path.write_text(text)
+        writer.finish()
+
+
+def test_an_emptied_block_is_written_again(path, whole):
+    begun(path)
+    for shard in unfinished_folder(path).rglob("*/*"):
+        if shard.is_file() and "pooled" in str(shard) and shard.name.isdigit():
+            os.truncate(shard, 0)
+    make_store(path, resume=True)
+    assert contents(path) == whole
+
+
+def test_everything_is_on_the_disk_before_complete(path, monkeypatch):
+    """The order of syncs: a file before its name, a block before its record, all of it before `complete`."""
+    done = []
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    def replaced(old: Path, new: Path, replace=os.replace) -> None:
+        done.append(("replace", str(old)))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    make_store(path)
+    for i, (what, name) in enumerate(done):
+        is_file = what == "replace" and ".unfinished-" in Path(name).name
+        assert not is_file or ("sync", name) in done[:i], name
+    records = [i for i, step in enumerate(done) if step[1].endswith("commits.jsonl")]
+    blocks = [i for i, (what, name) in enumerate(done) if what == "sync" and "pooled" in name]
+    if path.name != "s.h5":  # whose blocks are all one file
+        for n, i in enumerate(records):  # but for the first, of what is known beforehand
+            assert sum(block < i for block in blocks) >= n - 1
+    publishing = max(i for i, step in enumerate(done) if step[0] == "replace")
+    if path.suffix == ".zarr":
+        root = max(i for i, (what, name) in enumerate(done[:publishing]) if "zarr.json.unf" in name)
+        synced_before = {name for what, name in done[:root] if what == "sync"}
+        tree = unfinished_folder(path) / path.name
+        for file in path.rglob("*"):
+            there = str(tree / file.relative_to(path))
+            assert (file.is_file() and file.name != "zarr.json") or there in synced_before, file
+
+
 def test_what_lies_within_a_store_and_is_not_of_it_is_spared(path):
     make_store(path)
     if path.is_dir():
