@@ -2,7 +2,8 @@
 
 The model is simple, of the largest effects only. Computing goes at the pace measured on a few images, writing
 at the disk's; the two run side by side, so the longer one is the time expected. Writing is rounding and
-compressing on one thread, then the disk; a compressed HDF5 store is then put together, that is written again.
+compressing as one thread would (the writer has two), then the disk; a compressed HDF5 store is then put
+together, that is written again.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Copying a finished store into another: other container, cut, codec or dtype, a block at a time.
 
 Whatever the target holds passes by once: read with its checksums, rounded if it is to be, and handed to the
-writer that an extraction uses. Memory holds a block of the source and three of the target.
+writer that an extraction uses. Memory holds a block of the source, three of the target, and what it takes to
+round them.
 """
 
 import os

@@ -35,7 +35,7 @@ class Fault:
 def verify(store: FeatureStore, progress: Progress) -> Iterator[Fault]:
     """Read the whole store once, block by block, and yield every fault found.
 
-    Memory is bounded by one block of every array of a split.
+    Memory is bounded by one block of every array of a split, and its labels, indices and views.
     """
     faults = list(_metadata_faults(store))
     yield from faults
