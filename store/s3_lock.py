@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -76,8 +77,8 @@ class S3Lock:
 
     def _content(self) -> bytes:
         self._n_renewals += 1
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
-        return json.dumps(mine | {"renewals": self._n_renewals}).encode()
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "numbered_by": _numbered_by()}
+        return json.dumps(mine | {"token": self._token, "renewals": self._n_renewals}).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE / RENEWALS):
@@ -106,8 +107,8 @@ class S3Lock:
         holder = _parsed(content)
         if holder.get("token") == self._token:
             return tag
-        # A process of this host that is gone, or whose number is ours by now. One that lives may be another.
-        gone = holder.get("host") == socket.gethostname() and not _is_alive(holder.get("pid"))
+        # A process that is gone, or whose number is ours by now. One that lives may be another.
+        gone = holder.get("numbered_by") == _numbered_by() and not _is_alive(holder.get("pid"))
         deadline = time.monotonic() + (0 if gone else LEASE)
         while time.monotonic() < deadline:
             self._stop.wait(LEASE / RENEWALS / 4)
@@ -135,6 +136,15 @@ def _parsed(content: bytes) -> dict[str, Any]:
         return found if isinstance(found, dict) and {"host", "pid"} <= found.keys() else {}
     except ValueError:
         return {}
+
+
+def _numbered_by() -> list[str]:
+    """What gives processes their numbers: this host since it was started, or a container on it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
+    except OSError:
+        return [socket.gethostname()]
 
 
 def _is_alive(pid: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -174,6 +175,25 @@ def test_the_lock_of_a_dead_host_is_taken_over(bucket, monkeypatch):
     begin(bucket, {"host": "elsewhere", "pid": 1, "token": "x"})
     make_store(bucket, resume=True)
     assert not bucket.beside(".unfinished").sizes()
+
+
+def test_a_number_of_another_container_says_nothing(bucket, monkeypatch):
+    """A process that this one cannot see may live: its lock is watched, not taken at once."""
+    begin(bucket, {"host": socket.gethostname(), "pid": 2**22 + 1, "numbered_by": ["another"], "token": "x"})
+    watched, read = [], Bucket.read_tagged
+
+    def renewed(self, name):
+        if name == "lock.json":
+            watched.append(name)
+            holder = {"host": "here", "pid": 2**22 + 1, "numbered_by": ["another"], "renewals": len(watched)}
+            self.write(name, [json.dumps(holder).encode()])
+        return read(self, name)
+
+    monkeypatch.setattr("store.s3_lock.LEASE", 5.0)
+    monkeypatch.setattr(Bucket, "read_tagged", renewed)
+    with pytest.raises(StoreError, match="is writing this store"):
+        make_store(bucket, resume=True)
+    assert len(watched) > 1
 
 
 def test_the_lock_of_a_living_host_is_respected(bucket, monkeypatch):
