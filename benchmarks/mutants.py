@@ -207,6 +207,48 @@ MUTANTS = [
         '(lambda g: 100 * g["n_correct"].sum() / g["n_test"].sum())(frame.groupby("shot_group"))',
         "test_analysis",
     ),
+    Mutant(
+        "rows of a chunk off by one",
+        "store/packed.py",
+        "- n * self.chunk_rows]",
+        "- n * self.chunk_rows - 1]",
+        "test_codecs",
+    ),
+    Mutant(
+        "a long read taken for whole",
+        "store/files.py",
+        "rest = rest[n_read:]",
+        "rest = rest[len(rest) :]",
+        "test_gather",
+    ),
+    Mutant(
+        "threads left behind by Ctrl-C",
+        "store/gather.py",
+        "        _wait(others)\n",
+        "        pass\n",
+        "test_gather",
+    ),
+    Mutant(
+        "records taken at their word",
+        "store/writer.py",
+        " if self._holds(commit)]",
+        "]",
+        "test_store_writer",
+    ),
+    Mutant(
+        "complete before it is synced",
+        "store/zarr_store.py",
+        "        self.place.sync()\n",
+        "",
+        "test_store_writer",
+    ),
+    Mutant(
+        "what came to lie there is replaced",
+        "store/local_draft.py",
+        'refuse_existing(self._asked, "store", foreign_to_store, replaces)',
+        'refuse_existing(self._asked, "store", lambda path: None, True)',
+        "test_store_writer",
+    ),
 ]
 
 

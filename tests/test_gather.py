@@ -2,7 +2,7 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -141,19 +141,28 @@ def test_a_read_that_comes_in_pieces(stored, monkeypatch):
 
 
 def test_ctrl_c_waits_for_the_other_threads(stored, monkeypatch):
-    """Nobody writes to the buffer of a gather that has ended."""
+    """Nobody writes to the buffer of a gather that has ended: the other goes on once it is waited for."""
     monkeypatch.setattr("store.extents.READ_BYTES", 1)
-    array, main, going = stored.arrays["train/feature_map"], threading.current_thread(), threading.Event()
-    copied = []
+    array, main = stored.arrays["train/feature_map"], threading.current_thread()
+    going, waited_for, copied = threading.Event(), threading.Event(), []
 
     def copy_rows(extent, rows, places, target):
         if threading.current_thread() is main:
             going.wait()
             raise KeyboardInterrupt
         going.set()
+        waited_for.wait()
         copied.append(int(rows[0]))
 
+    def waiting(others):
+        waited_for.set()
+        wait(others)
+
     monkeypatch.setattr(array.files, "copy_rows", copy_rows)
-    with pytest.raises(KeyboardInterrupt):
-        gather(array, np.arange(44), n_threads=2)
-    assert copied == list(range(22, 44))
+    monkeypatch.setattr("store.gather.wait", waiting)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gather(array, np.arange(44), n_threads=2)
+        assert copied == list(range(22, 44))
+    finally:
+        waited_for.set()
