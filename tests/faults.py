@@ -26,6 +26,8 @@ from made_store import contents, make_store
 from rich.progress import Progress
 
 from store.errors import StoreError
+from store.extents import StoredArray
+from store.gather import gather
 from store.reader import FeatureStore
 from store.unfinished import unfinished_folder
 from store.verify import verify
@@ -74,6 +76,18 @@ def ended(child: int, pipe: int) -> int:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(pipe)
     return code
+
+
+def refused_after_fork(array: StoredArray) -> bool:
+    """Whether a forked child that reads an array of its parent's is told to open the store itself."""
+
+    def read() -> None:
+        try:
+            gather(array, np.array([0]))
+        except StoreError as error:
+            os._exit(7 if "open the store in it" in str(error) else 1)
+
+    return ended(*forked(read)) == 7
 
 
 def killed_after(action: Callable[[], None], seconds: float) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import refused_after_fork
 from made_store import made_rows, make_store
 
-from store.errors import StoreError
 from store.files import MappedFiles
 from store.gather import gather
 from store.reader import FeatureStore
@@ -104,15 +104,7 @@ def test_a_buffer_that_does_not_fit(stored, out):
 def test_a_forked_child_is_refused(stored):
     array = stored.arrays["train/feature_map"]
     gather(array, np.array([0]))
-    child = os.fork()
-    if child == 0:
-        try:
-            gather(array, np.array([0]))
-        except StoreError as error:
-            os._exit(7 if "open the store in it" in str(error) else 1)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert refused_after_fork(array)
 
 
 def test_a_read_that_comes_in_pieces(stored, monkeypatch):

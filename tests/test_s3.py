@@ -1,7 +1,6 @@
 """Stores in a bucket, on a real S3 server on loopback."""
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -13,6 +12,7 @@ import obstore
 import pytest
 import zarr
 from bad_input import FEW_CLASSES, QUICK, refuse, run, succeed
+from faults import refused_after_fork
 from made_store import contents, fill, made_plan, made_rows, make_store
 from rich.progress import Progress
 from s3_server import CREDENTIALS, TESTS, in_process, make_bucket, s3_server
@@ -366,15 +366,7 @@ def test_s3_without_its_package(bucket, in_tmp_path, monkeypatch):
 def test_a_forked_child_is_refused(bucket):
     make_store(bucket)
     array = FeatureStore(bucket).arrays[MAPS]
-    child = os.fork()
-    if child == 0:
-        try:
-            gather(array, np.array([0]))
-        except StoreError as error:
-            os._exit(7 if "open the store in it" in str(error) else 1)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert refused_after_fork(array)
 
 
 def test_the_cache_answers_the_second_time(bucket, tmp_path, monkeypatch):
