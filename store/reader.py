@@ -31,6 +31,9 @@ from store.schema import (
 )
 
 
+SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
+
+
 @dataclass(frozen=True)
 class SplitArrays:
     """What a split holds besides its maps, in memory.
@@ -38,12 +41,18 @@ class SplitArrays:
     Attributes:
         label: (N,) int32, ascending.
         sample_index: (N,) int64.
+        view: (N,) int16; 0 is the evaluation transform, others are augmented views of the same image.
         pooled: (N, C) float32.
     """
 
     label: np.ndarray
     sample_index: np.ndarray
+    view: np.ndarray
     pooled: np.ndarray
+
+    def class_counts(self, n_classes: int) -> np.ndarray:
+        """(K,) images of each class, whatever the number of views of each."""
+        return np.bincount(self.label[self.view == 0], minlength=n_classes)
 
 
 class FeatureStore:
@@ -157,13 +166,13 @@ class FeatureStore:
         return weight, bias
 
     def read(self, split: str) -> SplitArrays:
-        """Labels, source indices and pooled features of a split.
+        """Labels, source indices, views and pooled features of a split.
 
         Raises:
             StoreError: a label that is none of the K classes or out of order, or pooled features that are
                 not finite.
         """
-        arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in ("label", "sample_index", "pooled")))
+        arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in SPLIT_ARRAYS))
         label = arrays.label
         if (np.diff(label) < 0).any():
             raise StoreError(f"{self.path}: {split}/label is damaged; extract again with --overwrite")
