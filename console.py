@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from store.errors import UserError
 
 INTERRUPTED = 130
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 OUT_OF_MEMORY_ADVICE = "ask for less (iterations, batch size, width, image size)"
 
 

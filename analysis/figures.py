@@ -59,24 +59,37 @@ def confusion_figure(before: np.ndarray, after: np.ndarray, class_names: list[st
 
 
 def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
-    """Test accuracy in the course of fine-tuning: the mean over seeds and their range (paper, Fig. 6).
+    """Accuracy in the course of fine-tuning: the mean over seeds and their range (paper, Fig. 6).
+
+    It is that of the split that choices were allowed to look at; without one, the training loss is drawn.
 
     Args:
-        curves: metrics frames (iteration, overall) of the runs of each configuration.
+        curves: metrics frames (iteration, loss and perhaps val_overall or test_overall) of the runs of each
+            configuration.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
+    column, label = _curve(curves)
     for name, runs in curves.items():
-        overall = pd.concat([run.set_index("iteration")["overall"] for run in runs], axis=1).sort_index()
-        overall = overall.interpolate(method="index")  # runs may have been evaluated at other iterations
-        (line,) = axes.plot(overall.index, overall.mean(axis=1), label=_literal(name))
+        values = pd.concat([run.set_index("iteration")[column] for run in runs], axis=1).sort_index()
+        values = values.interpolate(method="index")  # runs may have been looked at after other iterations
+        (line,) = axes.plot(values.index, values.mean(axis=1), label=_literal(name))
         axes.fill_between(
-            overall.index, overall.min(axis=1), overall.max(axis=1), color=line.get_color(), alpha=0.2
+            values.index, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2
         )
-    axes.set(xlabel="iteration of Phase II", ylabel="test accuracy, %")
+    axes.set(xlabel="iteration of Phase II", ylabel=label)
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _curve(curves: dict[str, list[pd.DataFrame]]) -> tuple[str, str]:
+    """The column that all runs have, and what it is called."""
+    runs = [run for of_one in curves.values() for run in of_one]
+    for split, called in (("val", "validation"), ("test", "test")):
+        if all(f"{split}_overall" in run for run in runs):
+            return f"{split}_overall", f"{called} accuracy, %"
+    return "loss", "training loss, mean since the point before"
 
 
 def _name_classes(axes: Axes, class_names: list[str], axis: str) -> None:

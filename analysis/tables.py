@@ -11,7 +11,8 @@ from rich.table import Table
 
 # Options of Phase II that tell runs apart without making them different configurations.
 PLACES = {"store", "out", "ckpt", "cache", "cache_gib"}
-NOT_CONFIGURATION = PLACES | {"seed", "device", "overwrite", "eval_every", "shot_rule"}
+WAYS = {"device", "residency", "memory", "window", "prefetch", "tensorboard", "resume", "overwrite"}
+NOT_CONFIGURATION = PLACES | WAYS | {"seed", "eval_every", "shot_rule"}
 COLUMNS = ("overall", "many", "medium", "few", "head", "tail")
 PHASE_1 = "Phase I"
 WIDEST = 10_000  # characters: a table is never cut

@@ -6,6 +6,21 @@ from typing import Annotated, Literal
 from store.errors import MOST, UserError, check_at_least
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
+BATCH_SIZE = 128  # paper, sec. 5.1
+MethodName = Literal[
+    "fsa",
+    "no-aug",
+    "plain",
+    "crt",
+    "lws",
+    "tau-norm",
+    "ncm",
+    "logit-adjustment",
+    "balanced-softmax",
+    "class-balanced",
+    "focal",
+    "weight-balancing",
+]
 
 
 @dataclass(frozen=True)
@@ -13,38 +28,78 @@ class FinetuneConfig:
     """Options of `finetune`; the defaults are the paper's (secs. 4.3, 5.1, 5.4) where it states them.
 
     The rest (tau_s, tau_g, tail_draw) were chosen on validation images: docs/results.md has the evidence.
+    None is the method's own value (finetune/methods.py), or what the help says.
     """
 
     store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
     out: Annotated[str, "folder of the run"] = "runs/finetune"
-    method: Annotated[Literal["fsa", "no-aug", "plain"], "what a batch is made of"] = "fsa"
+    method: Annotated[MethodName, "what a batch is made of, and what is trained"] = "fsa"
+    loss: Annotated[
+        Literal["ce", "balanced-softmax", "class-balanced", "focal"] | None,
+        "of the batches' own class distribution; the method's own if not given",
+    ] = None
     seed: Annotated[int, "of every draw"] = 0
     iterations: Annotated[int, "SGD steps"] = 6400
-    batch_size: Annotated[int, "rows of a batch, half of them for the tail"] = 128
-    lr: Annotated[float, "learning rate, fixed"] = 0.001
+    batch_size: Annotated[int | None, "rows of a batch, half of them for the tail; 128"] = None
+    lr: Annotated[float | None, "learning rate; 0.001, or the method's own"] = None
+    schedule: Annotated[
+        Literal["constant", "cosine"] | None, "of the learning rate; constant, or the method's own"
+    ] = None
     momentum: Annotated[float, "of SGD"] = 0.9
+    weight_decay: Annotated[float | None, "of SGD; 0, or the method's own"] = None
+    max_norm: Annotated[float | None, "bound of every class's weight (weight-balancing: 1)"] = None
+    init: Annotated[
+        Literal["phase1", "fresh"] | None, "FC layer at the start; phase1, or the method's own"
+    ] = None
+    tau: Annotated[float, "strength: of log π in losses and logits, of the norm in tau-norm"] = 1.0
+    focal_gamma: Annotated[float, "exponent of the focal loss"] = 1.0
+    beta: Annotated[float, "of the class-balanced loss's effective numbers"] = 0.9999
+    weighted_mean: Annotated[
+        Literal["batch", "weights"], "class-balanced loss: divide by the batch's size, or by its weights"
+    ] = "batch"
+    distance: Annotated[Literal["euclidean", "cosine"], "of ncm"] = "euclidean"
+    tail_samples: Annotated[int | None, "N_t, tail samples of a batch; as many as make batch-size"] = None
     augmented_per_sample: Annotated[int, "N_a, augmented samples for each tail sample"] = 3
     confusing_classes: Annotated[
         int | None, "N_f, classes that lend class-generic vectors; 3, or all others where they are fewer"
     ] = None
+    donors: Annotated[
+        Literal["any", "head"], "classes that may lend generic vectors: all, or head classes only"
+    ] = "any"
+    gamma_min: Annotated[float, "least share of class-specific vectors"] = 0.0
+    gamma_max: Annotated[float, "largest share; uniform between the two"] = 1.0
     head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.9
     tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.3
     tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
     tail_draw: Annotated[
         Literal["samples", "classes"], "draw tail samples uniformly, or a tail class first"
     ] = "classes"
-    eval_every: Annotated[int, "iterations between accuracies on the cached test features"] = 100
+    keep: Annotated[
+        Literal["last", "best"], "the head of the last step, or of the best accuracy on --select-on"
+    ] = "last"
+    select_on: Annotated[
+        Literal["val", "test"], "split that choices may look at; test is printed with every number"
+    ] = "val"
+    eval_every: Annotated[int, "iterations between accuracies on that split"] = 100
     shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    residency: Annotated[
+        Literal["auto", "device", "host", "stream"], "where the feature maps live; changes no result"
+    ] = "auto"
+    memory: Annotated[float | None, "GiB of the host for feature maps; half of what is free"] = None
+    window: Annotated[int, "iterations put together at once; changes no result"] = 64
+    prefetch: Annotated[int, "windows made ahead; changes no result"] = 2
     ckpt: Annotated[str | None, "Phase I's checkpoint, if it moved since extraction"] = None
     cache: Annotated[str | None, "folder that keeps what is read of a store in a bucket"] = None
     cache_gib: Annotated[float, "the most that it may hold"] = 20
+    tensorboard: Annotated[bool, "also write metrics as event files (pip install tensorboard)"] = False
+    resume: Annotated[bool, "go on with an interrupted run in --out"] = False
     overwrite: Annotated[bool, "replace an earlier run in --out"] = False
 
     @property
     def n_tail(self) -> int:
         """N_t, tail samples in a batch: 2 · N_t · (1 + N_a) rows in all (paper, sec. 4.3)."""
-        return self.batch_size // (2 * (1 + self.augmented_per_sample))
+        return self.tail_samples or (self.batch_size or BATCH_SIZE) // (2 * (1 + self.augmented_per_sample))
 
     def resolved(self, n_classes: int) -> "FinetuneConfig":
         """The same with values in place of None.
@@ -52,32 +107,68 @@ class FinetuneConfig:
         Raises:
             UserError: a value out of its range.
         """
+        from finetune.methods import METHODS, OF_ALL  # numpy, which --help does without
+
         self._check(n_classes)
+        method = METHODS[self.method]
+        own = OF_ALL | {"loss": method.loss, "max_norm": None} | method.defaults
+        given = {name: value for name in own if (value := getattr(self, name)) is not None}
+        config = replace(self, **(own | given))
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
-        return replace(self, confusing_classes=n_confusing)
+        config = replace(config, confusing_classes=n_confusing)
+        if self.tail_samples is None and not method.in_halves:
+            return replace(config, batch_size=self.batch_size or BATCH_SIZE)
+        batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)
+        return replace(config, batch_size=batch_size, tail_samples=self.n_tail)
 
     def _check(self, n_classes: int) -> None:
         check_at_least(self, iterations=1, batch_size=2, augmented_per_sample=1, confusing_classes=1)
-        check_at_least(self, eval_every=1, seed=0, momentum=0)
+        check_at_least(self, eval_every=1, seed=0, momentum=0, tail_samples=1, window=1, prefetch=0)
+        check_at_least(self, weight_decay=0, focal_gamma=0)
         for name in ("tau_s", "tau_g"):
             if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {getattr(self, name):g}: must lie between 0 and 1"
-                )
-        if not 0 < self.lr < MOST:
-            raise UserError(f"--lr {self.lr:g}: must be above 0, and below 2^32")
+                raise UserError(f"{option(name)} {getattr(self, name):g}: must lie between 0 and 1")
+        for name in ("lr", "max_norm", "memory"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < MOST:
+                raise UserError(f"{option(name)} {value:g}: must be above 0, and below 2^32")
+        if not -MOST < self.tau < MOST:
+            raise UserError(f"--tau {self.tau:g}: must be a number between -2^32 and 2^32")
+        if not 0 <= self.beta < 1:
+            raise UserError(f"--beta {self.beta:g}: must be at least 0, and below 1")
+        if not 0 <= self.gamma_min <= self.gamma_max <= 1:
+            found = f"--gamma-min {self.gamma_min:g}, --gamma-max {self.gamma_max:g}"
+            raise UserError(f"{found}: must be shares, 0 to 1, in this order")
         if self.confusing_classes is not None and self.confusing_classes > n_classes - 1:
             raise UserError(
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "
                 f"so at most {n_classes - 1} can be confused with one"
             )
-        if self.batch_size != 2 * self.n_tail * (1 + self.augmented_per_sample):
-            unit = 2 * (1 + self.augmented_per_sample)
+        self._check_batch()
+
+    def _check_batch(self) -> None:
+        from finetune.methods import METHODS
+
+        unit = 2 * (1 + self.augmented_per_sample)
+        if self.batch_size is None or (self.tail_samples is None and not METHODS[self.method].in_halves):
+            return
+        if self.tail_samples is not None and self.batch_size != unit * self.tail_samples:
+            raise UserError(
+                f"--batch-size {self.batch_size}: {self.tail_samples} tail samples with "
+                f"{self.augmented_per_sample} augmented ones each make {unit * self.tail_samples}; "
+                "name one of --batch-size and --tail-samples"
+            )
+        if self.batch_size % unit or not self.n_tail:
             raise UserError(
                 f"--batch-size {self.batch_size}: must be a multiple of 2·(1 + augmented per sample) = "
                 f"{unit}, so that the tail is half of the batch; "
                 f"try {max(unit, self.batch_size // unit * unit)}"
             )
+
+
+def option(name: str) -> str:
+    """How a field is spelled on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,19 @@ def mean_scores(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray, label:
     return scores
 
 
-def confusing_classes(scores: np.ndarray, n_confusing: int) -> np.ndarray:
+def confusing_classes(scores: np.ndarray, n_confusing: int, among: np.ndarray | None = None) -> np.ndarray:
     """The `n_confusing` other classes with the highest mean score for each class, highest first.
 
     Args:
         scores: (K, K), row = true class.
-        n_confusing: N_f, at most K − 1.
+        n_confusing: N_f, at most the number of others.
+        among: classes that count; all without it. A class that has too few others of them gets further ones.
 
     Returns:
         (K, N_f) int64.
     """
     others = scores.copy()
+    if among is not None:
+        others[:, np.setdiff1d(np.arange(len(scores)), among)] -= 1  # scores are at most 1: behind all others
     np.fill_diagonal(others, -np.inf)
     return np.argsort(-others, axis=1, kind="stable")[:, :n_confusing]

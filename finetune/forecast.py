@@ -15,8 +15,8 @@ from extract.config import PlanConfig
 from extract.device import resolve_device
 from extract.forecast import Choice, Extraction, forecast_extraction
 from finetune.config import FinetuneConfig
-from finetune.features import memory_for_maps
 from finetune.pace import Pace, measure_pace
+from finetune.residency import SHARE, memory_for_maps
 from store.disk import DiskSpeed
 from store.map_dtypes import computing_dtype
 
@@ -84,7 +84,7 @@ def forecast(config: PlanConfig, progress: Progress) -> Forecast:
     for choice in extraction.choices:
         dtype = computing_dtype(choice.dtype)
         map_bytes = math.prod(choice.maps.shape) * dtype.itemsize
-        in_memory = memory is None or map_bytes <= memory
+        in_memory = memory is None or map_bytes <= SHARE * memory
         seconds = None
         if extraction.disk is not None:
             reading = _reading_seconds(choice, extraction.disk, config.iterations, in_memory)
@@ -97,13 +97,15 @@ def _reading_seconds(choice: Choice, disk: DiskSpeed, iterations: int, in_memory
     """All maps once, in order; or those of every iteration, a chunk each where chunks are compressed."""
     rows, speed = choice.maps.shape[0], disk.read
     if not in_memory:
-        config, speed = FinetuneConfig(store=""), disk.read_random
+        config, speed = FinetuneConfig(store=""), disk.read_random  # as streamed, but for what repeats
         rows = iterations * config.n_tail * (1 + config.augmented_per_sample)
         rows *= choice.maps.chunk_rows if choice.codec != "none" else 1
     return rows * (choice.maps.row_bytes * choice.packing.share / speed + choice.packing.unpack_seconds)
 
 
 def _computing_seconds(sizes: dict[str, dict[str, int]], pace: Pace, iterations: int) -> float:
-    held_out = sum(lengths["N"] for split, lengths in sizes.items() if split != "train")
+    """Steps, accuracies on val under way, and at the end Phase I's and the new one on val and test."""
+    held_out = {split: lengths["N"] for split, lengths in sizes.items() if split != "train"}
     n_accuracies = 1 + math.ceil(iterations / FinetuneConfig(store="").eval_every)
-    return iterations * pace.iteration + n_accuracies * held_out * pace.held_out_row
+    rows = n_accuracies * held_out.get("val", 0) + 2 * sum(held_out.values())
+    return iterations * pace.iteration + rows * pace.held_out_row

@@ -113,8 +113,8 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     )
     yield f"after reading all maps into {memory}; starting and drawing, a few seconds, come on top."
     if not all(run.in_memory for run in forecast.finetuning):
-        yield "streamed: memory cannot hold the maps, and `finetune` refuses them; the time is that of"
-        yield "reading the maps of every iteration from the disk, row by row."
+        yield "streamed: half of the memory cannot hold the maps, and `finetune` streams them; the time is"
+        yield "that of reading the maps of every iteration from the disk, row by row."
 
 
 def size(n_bytes: int) -> str:

@@ -23,7 +23,8 @@ class PositionSets:
 def position_sets(mask: np.ndarray) -> PositionSets:
     """Sets from masks (M, L) bool; an empty set falls back to all L positions."""
     count = mask.sum(axis=1)
-    order = np.argsort(~mask, axis=1, kind="stable").astype(np.int32)
+    dtype = np.min_scalar_type(mask.shape[1] - 1)  # small, for draws read it at random
+    order = np.argsort(~mask, axis=1, kind="stable").astype(dtype)
     return PositionSets(order, np.where(count == 0, mask.shape[1], count), count == 0)
 
 

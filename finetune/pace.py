@@ -9,11 +9,16 @@ import torch
 
 from finetune.config import FinetuneConfig
 from finetune.features import Features
-from finetune.head import Head
+from finetune.head import HeadOptions, padded
+from finetune.losses import Loss
 from finetune.plan import Plan
-from finetune.train import WINDOW, batches
+from finetune.residency import HeldMaps
+from finetune.stacks import Stacks
+from finetune.threads import single_threaded
+from finetune.window import assemble
 from store.map_dtypes import computing_dtype
 
+WINDOW = FinetuneConfig(store="").window
 TABLE_BYTES = 256 * 1024**2  # of the made-up table of vectors: more than a processor's caches
 HELD_OUT = 4096  # rows that are predicted at a time
 
@@ -43,34 +48,39 @@ def measure_pace(
         device: where the head is trained.
         seconds: for each of the two.
     """
-    config, channels = FinetuneConfig(store=""), lengths["C"]
+    config, channels = FinetuneConfig(store="").resolved(n_classes), lengths["C"]
     dtype = getattr(torch, computing_dtype(map_dtype).name)
     n_positions = lengths["H"] * lengths["W"]
     n_rows = max(1, min(lengths["N"], TABLE_BYTES // (n_positions * channels * dtype.itemsize)))
-    pooled = torch.ones(n_rows, channels, device=device)
-    label = torch.zeros(n_rows, dtype=torch.int64, device=device)
-    table = torch.ones(n_rows * n_positions, channels, dtype=dtype, device=device)
-    features, plan = Features(pooled, label, table), _made_plan(config, n_rows, n_positions)
-    weight, bias = torch.zeros(n_classes, channels, device=device), torch.zeros(n_classes, device=device)
-    head = Head(weight, bias, config.lr, config.momentum)
+    features = Features(
+        padded(torch.ones(n_rows, channels, device=device)),
+        torch.zeros(n_rows, dtype=torch.int64, device=device),
+    )
+    maps = HeldMaps(torch.ones(n_rows * n_positions, channels, dtype=dtype, device=device))
+    plan = _made_plan(config, n_rows, n_positions)
+    weight, bias = np.zeros((n_classes, channels), np.float32), np.zeros(n_classes, np.float32)
+    head = HeadOptions(weight, bias, Loss(), config.lr, config.momentum)
     held_out = torch.ones(HELD_OUT, channels, device=device)
+    with single_threaded() as threads:
+        stacks = Stacks([head], device, threads)
+        layer = stacks.layers()[0]
 
-    def window() -> torch.Tensor:
-        return torch.stack([head.step(*batch) for batch in batches(plan, features)]).mean()
+        def window() -> torch.Tensor:
+            return stacks.take(assemble(plan, features, maps, 0, np.zeros(2))).mean()
 
-    def prediction() -> torch.Tensor:
-        return head.logits(held_out).argmax(dim=1).sum()
+        def prediction() -> torch.Tensor:
+            return torch.nn.functional.linear(held_out, *layer).argmax(dim=1).sum()
 
-    return Pace(_seconds(window, seconds) / WINDOW, _seconds(prediction, seconds) / HELD_OUT)
+        return Pace(_seconds(window, seconds) / WINDOW, _seconds(prediction, seconds) / HELD_OUT)
 
 
 def _made_plan(config: FinetuneConfig, n_rows: int, n_positions: int) -> Plan:
     rng = np.random.default_rng(0)
     n_augmented = config.n_tail * config.augmented_per_sample
-    real = rng.integers(n_rows, size=(WINDOW, config.batch_size - n_augmented))
-    rows = rng.integers(n_rows, size=(WINDOW, n_augmented))
-    vectors = rng.integers(n_rows * n_positions, size=(*rows.shape, n_positions), dtype=np.int32)
-    return Plan(real, rows, rows, np.ones_like(rows), vectors)
+    row = rng.integers(n_rows, size=(WINDOW, config.batch_size))
+    donor_row = rng.integers(n_rows, size=(WINDOW, n_augmented))
+    vectors = rng.integers(n_rows * n_positions, size=(*donor_row.shape, n_positions), dtype=np.int32)
+    return Plan(row, donor_row, np.ones_like(donor_row), vectors)
 
 
 def _seconds(work: Callable[[], torch.Tensor], at_most: float) -> float:

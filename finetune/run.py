@@ -27,10 +27,11 @@ NESTED_KEYS = {  # of what made the store
 CONFIG_KEYS = {"seed", "facts", "provenance"}  # the least that a reader relies on
 STORE_KEYS = {"checkpoint", "config", "dataset", "network", "training"}
 COLUMNS = {
-    "metrics": {"iteration", "loss", "overall"},
+    "metrics": {"iteration", "loss"},
     "per_class": {"class_name", "n_train"},
     "predictions": {"sample_index", "label", "phase1", "prediction"},
 }
+EVENTS = "events"  # folder of TensorBoard's files
 RUN_FILES = (
     "config.json",
     "summary.json",
@@ -39,6 +40,7 @@ RUN_FILES = (
     "predictions.csv",
     "head.pt",
     "checkpoint.pt",
+    EVENTS,
 )
 
 
@@ -77,7 +79,9 @@ def foreign_to_run(path: Path) -> str | None:
     return foreign_names(path, ())
 
 
-def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint) -> None:
+def write_run(
+    run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint, tensorboard: bool
+) -> None:
     """Write a run's folder in one piece, replacing what was there.
 
     head.pt holds the FC layer alone, checkpoint.pt the whole network with it.
@@ -95,6 +99,18 @@ def write_run(run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkp
         torch.save(head, buffer)
         (folder / "head.pt").write_bytes(buffer.getvalue())
         save_checkpoint(deployed, folder / "checkpoint.pt")
+        if tensorboard:
+            _write_events(run.metrics, folder / EVENTS)
+
+
+def _write_events(metrics: pd.DataFrame, folder: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for row in metrics.to_dict("records"):
+            for name, value in row.items():
+                if name != "iteration" and value == value:
+                    writer.add_scalar(name, value, row["iteration"])
 
 
 def read_run(path: Path) -> Run:
@@ -142,7 +158,7 @@ def _check(run: Run) -> None:
         raise ValueError("config.json: head and tail classes are not all classes")
     if type(run.config["seed"]) is not int:
         raise ValueError("config.json: seed is no whole number")
-    for name in ("iteration", "overall"):
+    for name in ("iteration", *(name for name in run.metrics if name.endswith("_overall"))):
         column = run.metrics[name]
         if not (len(column) and column.dtype.kind in "if" and column.notna().all()):
             raise ValueError(f"metrics.csv: {name} is not a number in every row")

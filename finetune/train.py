@@ -1,7 +1,6 @@
 """Phase II: fine-tune the FC layer alone on cached features (paper, secs. 4.2 and 4.3)."""
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,190 +10,216 @@ import pandas as pd
 import torch
 from rich.progress import Progress
 
-from analysis.accuracy import group_accuracies, summarise
-from extract.device import resolve_device
+from analysis.accuracy import summarise
+from extract.device import keep_freed_memory, resolve_device
 from finetune.config import FinetuneConfig
-from finetune.confusion import confusing_classes, mean_scores
-from finetune.features import Features, HeldOut, load_features, load_held_out
-from finetune.fusion import fuse
-from finetune.head import Head
-from finetune.masks import generic_positions, specific_positions
+from finetune.course import Course
+from finetune.features import HeldOut, load_features, load_held_out
+from finetune.loop import stops_of, train_heads
 from finetune.methods import METHODS
-from finetune.plan import Drawing, Plan
+from finetune.plan import Drawing
+from finetune.prepare import computed_layer, head_options, prepare_drawing
+from finetune.residency import choose_residency, hold_maps
+from finetune.resume import UnfinishedRun
 from finetune.run import Run, find_phase1, foreign_to_run, write_run
-from finetune.split import split_head_tail
+from finetune.selection import Layer, accuracies, require_selection, selection_split
+from finetune.stacks import Stacks
+from finetune.threads import Threads, single_threaded
+from finetune.window import WindowMaker
 from store.atomic import refuse_existing
 from store.cache import open_cache
-from store.errors import UserError
+from store.errors import Interrupted, UserError
 from store.location import locate
 from store.provenance import versions
 from store.reader import FeatureStore
 
-WINDOW = 64  # iterations whose batches are put together at once
+SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
 def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     """Fine-tune one head from a store and write its run folder.
 
-    Two runs with one seed give the same bytes in head.pt.
+    Two runs with one seed give the same bytes in head.pt, wherever the maps live and whether or not it was
+    interrupted.
 
     Raises:
-        UserError: the store, the options or the folder cannot be used.
+        UserError: the store, the options or the folder cannot be used, or the loss is no number any more.
+        Interrupted: by the user; the same options and `resume` go on.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
+    _refuse_options(config)
     refuse_existing(Path(config.out), "run", foreign_to_run, config.overwrite)
+    unfinished = UnfinishedRun(config, store)
+    unfinished.refuse_or_forget(config.resume, config.overwrite)
     device = resolve_device(config.device)
     phase1 = find_phase1(store, config.ckpt)
-    features = load_features(store, METHODS[config.method].uses_maps, device)
     held_out = load_held_out(store, config.shot_rule, device)
-    loaded = time.perf_counter()
-
-    drawing = prepare_drawing(config, store)
-    plan = METHODS[config.method].draw(drawing)
-    planned = time.perf_counter()
-
-    head = Head(*(torch.from_numpy(p).to(device) for p in store.classifier), config.lr, config.momentum)
-    before = [split.predict(head) for split in held_out]
-    metrics = run_plan(head, plan, features, config, lambda: _accuracies(head, held_out), progress)
-    trained = time.perf_counter()
-
-    facts = _facts(drawing, plan) | {
-        "seconds": {"load": loaded - started, "plan": planned - loaded, "train": trained - planned}
-    }
-    run = _describe(config, store, metrics, held_out, before, [s.predict(head) for s in held_out], facts)
-    write_run(run, head.weight, head.bias, phase1)
+    if config.keep == "best":
+        require_selection(selection_split(held_out, config.select_on), "--keep best")
+    with single_threaded() as threads:
+        if METHODS[config.method].compute is not None:
+            layer, course, facts = _compute(config, store, held_out, threads)
+        else:
+            layer, course, facts = _train(config, store, held_out, unfinished, threads, progress)
+        facts["seconds"] = {"total": time.perf_counter() - started} | facts.pop("seconds", {})
+        run = _describe(config, store, held_out, layer, course, facts, threads)
+    write_run(run, *layer, phase1, config.tensorboard)
+    unfinished.remove()
     return run
 
 
-def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
-    """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
-
-    Raises:
-        UserError: there is no tail class, or the feature maps have one position only.
-    """
-    train = store.read("train")
-    class_counts = np.bincount(train.label, minlength=len(store.class_names))
-    head_tail = split_head_tail(class_counts, config.head_ratio)
-    if METHODS[config.method].uses_tail and not len(head_tail.tail):
+def _refuse_options(config: FinetuneConfig) -> None:
+    if config.resume and config.overwrite:
         raise UserError(
-            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
-            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+            f"{config.out}: --resume goes on with a run and --overwrite replaces it; pass one of them"
         )
-    confusing = specific = generic = None
-    if METHODS[config.method].uses_maps:
-        _, height, width, _ = store.map_shape
-        if height * width == 1:
-            raise UserError(
-                f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
-                "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
-            )
-        cam = store.read_cam()
-        specific, generic = specific_positions(cam, config.tau_s), generic_positions(cam, config.tau_g)
-        scores = mean_scores(train.pooled, *store.classifier, train.label)
-        confusing = confusing_classes(scores, config.confusing_classes)
-    return Drawing(
-        label=train.label,
-        head_tail=head_tail,
-        confusing=confusing,
-        specific=specific,
-        generic=generic,
-        n_iterations=config.iterations,
-        n_tail=config.n_tail,
-        n_augmented=config.augmented_per_sample,
-        tail_draw=config.tail_draw,
-        seed=config.seed,
+    if config.tensorboard:
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise UserError("--tensorboard: needs `pip install tensorboard`; or leave it out") from error
+
+
+def _train(
+    config: FinetuneConfig,
+    store: FeatureStore,
+    held_out: dict[str, HeldOut],
+    unfinished: UnfinishedRun,
+    threads: Threads,
+    progress: Progress,
+) -> tuple[Layer, Course, dict[str, Any]]:
+    """Take every step; the head, what was measured on the way, and facts of the run."""
+    started = time.perf_counter()
+    device = next(iter(held_out.values())).pooled.device
+    method, split = METHODS[config.method], selection_split(held_out, config.select_on)
+    drawing = prepare_drawing(config, store)
+    maps, residency, window = None, None, config.window
+    if method.sampling.uses_maps:
+        rows = config.n_tail * (1 + config.augmented_per_sample)
+        residency = choose_residency(config.residency, config.memory, window, rows, store, device)
+        maps, window = hold_maps(store, residency, device), residency.window
+    maker = WindowMaker(method.sampling.draw, drawing, load_features(store, device), maps)
+    stacks = Stacks([head_options(config, store, drawing)], device, threads)
+    loaded = time.perf_counter()
+
+    course, state = _begin(stacks, split, unfinished, threads)
+    task = progress.add_task(f"fine-tuning ({config.method})", total=config.iterations, status="")
+    saved = time.perf_counter()
+    legs = train_heads(
+        stacks,
+        maker.make,
+        course.iteration,
+        stops_of(config.iterations, config.eval_every),
+        window,
+        config.prefetch,
+        lambda iteration: progress.update(task, completed=iteration),
+    )
+    try:
+        for leg in legs:
+            layer = stacks.layers()[0]
+            course.go_on(leg, 0, accuracies(split, layer, threads), layer)
+            _refuse_divergence(config, course, store)
+            progress.update(task, status=_status(course.metrics[-1]))
+            state = {"course": course.state(), "head": stacks.state()[0]}
+            if time.perf_counter() - saved > SAVE_EVERY:
+                unfinished.save(state)
+                saved = time.perf_counter()
+    except KeyboardInterrupt as error:
+        unfinished.save(state)
+        raise Interrupted from error
+    progress.remove_task(task)
+    layer = course.best.layer if config.keep == "best" else stacks.layers()[0]
+    facts = draw_facts(drawing, course)
+    facts["residency"] = None if residency is None else asdict(residency)
+    facts["seconds"] = {"load": loaded - started, "train": time.perf_counter() - loaded}
+    return layer, course, facts
+
+
+def _begin(
+    stacks: Stacks, split: HeldOut | None, unfinished: UnfinishedRun, threads: Threads
+) -> tuple[Course, dict[str, Any]]:
+    """Where the run is at: at its start, or where it was interrupted; and that as a state."""
+    state = unfinished.load() if unfinished.path.exists() else None
+    if state is not None:
+        stacks.load([state["head"]])
+        return Course.from_state(state["course"]), state
+    course, layer = Course(), stacks.layers()[0]
+    course.begin(accuracies(split, layer, threads), layer)
+    return course, {"course": course.state(), "head": stacks.state()[0]}
+
+
+def _status(row: dict[str, float]) -> str:
+    shown = "".join(f"  {k.removesuffix('_overall')} {v:.1f}" for k, v in row.items() if "_overall" in k)
+    return f"loss {row['loss']:.3f}{shown}"
+
+
+def _refuse_divergence(config: FinetuneConfig, course: Course, store: FeatureStore) -> None:
+    if course.diverged is None:
+        return
+    rows = course.diverged.rows
+    classes = np.unique(store.read("train").label[rows])
+    names = ", ".join(store.class_names[c] for c in classes[:5]) + (", …" if len(classes) > 5 else "")
+    raise UserError(
+        f"{config.out}: diverged: the loss is no number at iteration {course.diverged.iteration}, in a batch "
+        f"of the store's rows {rows.min()} to {rows.max()} ({names}); lower --lr (it is {config.lr:g})"
     )
 
 
-def run_plan(
-    head: Head,
-    plan: Plan,
-    features: Features,
-    config: FinetuneConfig,
-    accuracies: Callable[[], dict[str, float]],
-    progress: Progress,
-) -> pd.DataFrame:
-    """Take one SGD step on every batch of a plan.
-
-    Returns:
-        A row every `eval_every` iterations, and for iteration 0 and the last: iteration, loss (mean since
-        the row before; NaN at 0) and what `accuracies()` gives at that moment.
-    """
-    task = progress.add_task(f"fine-tuning ({config.method})", total=len(plan.real_row), status="")
-    rows, losses = [{"iteration": 0, "loss": np.nan} | accuracies()], []
-    for iteration, (pooled, label) in enumerate(batches(plan, features), start=1):
-        losses.append(head.step(pooled, label))
-        if iteration % config.eval_every == 0 or iteration == len(plan.real_row):
-            loss = torch.stack(losses).mean().item()
-            losses.clear()
-            if not (np.isfinite(loss) and head.is_finite()):
-                raise UserError(f"{config.out}: diverged by iteration {iteration} (loss {loss}); lower --lr")
-            rows.append({"iteration": iteration, "loss": loss} | accuracies())
-            status = f"loss {loss:.3f}  accuracy {rows[-1]['overall']:.1f}"
-            progress.update(task, completed=iteration, status=status)
-    return pd.DataFrame(rows)
+def _compute(
+    config: FinetuneConfig, store: FeatureStore, held_out: dict[str, HeldOut], threads: Threads
+) -> tuple[Layer, Course, dict[str, Any]]:
+    """The head of a method that trains nothing, as `_train` gives it."""
+    split = selection_split(held_out, config.select_on)
+    device = held_out["test"].pooled.device
+    layer = tuple(torch.from_numpy(part).to(device) for part in computed_layer(config, store))
+    course = Course()
+    course.begin(accuracies(split, layer, threads), layer)
+    return layer, course, draw_facts(prepare_drawing(config, store), course)
 
 
-def batches(plan: Plan, features: Features) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of a plan: pooled (B, C) float32 and label (B,) int64, B = R + A.
-
-    Each batch is its real rows (tail, then head) followed by its augmented ones, which carry the label of
-    the tail row that they vary. A window of iterations is gathered and fused in one go.
-    """
-    device = features.pooled.device
-    for start in range(0, len(plan.real_row), WINDOW):
-        window = slice(start, start + WINDOW)
-        real_row = torch.from_numpy(plan.real_row[window]).to(device)
-        pooled, label = features.pooled[real_row], features.label[real_row]
-        if plan.augmented_row.shape[1]:
-            augmented = fuse(features.table, torch.from_numpy(plan.vectors[window]).to(device))
-            augmented_row = torch.from_numpy(plan.augmented_row[window]).to(device)
-            pooled = torch.cat([pooled, augmented], dim=1)
-            label = torch.cat([label, features.label[augmented_row]], dim=1)
-        yield from zip(pooled, label, strict=True)
-
-
-def _accuracies(head: Head, held_out: list[HeldOut]) -> dict[str, float]:
-    row = {}
-    for split in held_out:
-        prefix = "" if split.name == "test" else f"{split.name}_"
-        of_split = group_accuracies(split.frame(split.predict(head)))
-        row |= {prefix + name: accuracy for name, accuracy in of_split.items()}
-    return row
-
-
-def _facts(drawing: Drawing, plan: Plan) -> dict[str, Any]:
+def draw_facts(drawing: Drawing, course: Course) -> dict[str, Any]:
     """What a user asks of a run's draws: its classes, and how often an empty set fell back."""
-    facts = {"head_classes": drawing.head_tail.head.tolist(), "tail_classes": drawing.head_tail.tail.tolist()}
-    if plan.augmented_row.size:
-        facts["confusing_classes"] = {
-            str(c): drawing.confusing[c].tolist() for c in drawing.head_tail.tail.tolist()
-        }
-        facts["empty_specific_percent"] = 100 * float(drawing.specific.was_empty[plan.augmented_row].mean())
-        facts["empty_generic_percent"] = 100 * float(drawing.generic.was_empty[plan.donor_row].mean())
+    head_tail = drawing.head_tail
+    facts: dict[str, Any] = {"head_classes": head_tail.head.tolist(), "tail_classes": head_tail.tail.tolist()}
+    if course.n_augmented:
+        confusing = {str(c): drawing.confusing[c].tolist() for c in head_tail.tail.tolist()}
+        facts["confusing_classes"] = confusing
+        for name, n in zip(("specific", "generic"), course.n_empty.tolist(), strict=True):
+            facts[f"empty_{name}_percent"] = 100 * n / course.n_augmented
     return facts
 
 
 def _describe(
     config: FinetuneConfig,
     store: FeatureStore,
-    metrics: pd.DataFrame,
-    held_out: list[HeldOut],
-    before: list[np.ndarray],
-    after: list[np.ndarray],
+    held_out: dict[str, HeldOut],
+    layer: Layer,
+    course: Course,
     facts: dict[str, Any],
+    threads: Threads,
 ) -> Run:
+    """The run, with test accuracies: the first and only time that the test set is looked at, unless asked."""
+    phase1 = tuple(torch.from_numpy(part).to(layer[0].device) for part in store.classifier)
     summary: dict[str, Any] = {}
-    for split, phase1, prediction in zip(held_out, before, after, strict=True):
-        of_split = summarise(split.frame(prediction), config.shot_rule)
-        of_split["phase1"] = summarise(split.frame(phase1), config.shot_rule)
-        summary |= of_split if split.name == "test" else {split.name: of_split}
-    test, phase1, prediction = held_out[-1], before[-1], after[-1]
+    predicted = {}
+    for name, split in held_out.items():
+        before, after = (split.predict(*of, threads) for of in (phase1, layer))
+        predicted[name] = (before, after)
+        of_split = summarise(split.frame(after), config.shot_rule)
+        of_split["phase1"] = summarise(split.frame(before), config.shot_rule)
+        summary |= of_split if name == "test" else {name: of_split}
+    summary |= {"select_on": config.select_on, "kept_iteration": _kept(config, course)}
+    test, (before, after) = held_out["test"], predicted["test"]
     predictions = pd.DataFrame(
-        {"sample_index": test.sample_index, "label": test.label, "phase1": phase1, "prediction": prediction}
+        {"sample_index": test.sample_index, "label": test.label, "phase1": before, "prediction": after}
     )
     provenance = {"store": store.provenance, "versions": versions()}
     content = asdict(config) | {"facts": facts, "provenance": provenance}
-    return Run(Path(config.out), content, metrics, test.frame(prediction), predictions, summary)
+    return Run(Path(config.out), content, course.frame(), test.frame(after), predictions, summary)
+
+
+def _kept(config: FinetuneConfig, course: Course) -> int:
+    return course.best.iteration if config.keep == "best" else course.iteration

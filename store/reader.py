@@ -30,7 +30,6 @@ from store.schema import (
     split_arrays,
 )
 
-
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
 
 
@@ -185,7 +184,10 @@ class FeatureStore:
         return arrays
 
     def _refuse_not_finite(self, name: str, values: np.ndarray) -> None:
-        row = first_not_finite(values)
+        self.refuse_not_finite_row(name, first_not_finite(values))
+
+    def refuse_not_finite_row(self, name: str, row: int | None) -> None:
+        """Raise StoreError for a row that holds NaN or infinity; None passes."""
         if row is not None:
             raise StoreError(
                 f"{self.path}: {name} has NaN or infinite features in row {row}; "

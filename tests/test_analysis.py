@@ -146,18 +146,28 @@ def test_confusion_figure_shows_before_and_change():
 
 
 def test_learning_curve_is_the_mean_over_seeds():
-    runs = [pd.DataFrame({"iteration": [0, 100], "overall": values}) for values in ([50, 60], [50, 70])]
+    runs = [pd.DataFrame({"iteration": [0, 100], "val_overall": values}) for values in ([50, 60], [50, 70])]
     (axes,) = learning_curve_figure({"fsa": runs}).axes
     assert axes.lines[0].get_ydata().tolist() == [50, 65]
+    assert axes.get_ylabel() == "validation accuracy, %"
 
 
 def test_learning_curves_evaluated_at_other_iterations_are_one_line():
-    often = pd.DataFrame({"iteration": [0, 50, 100], "overall": [50, 55, 60]})
-    seldom = pd.DataFrame({"iteration": [0, 100], "overall": [50, 70]})
+    often = pd.DataFrame({"iteration": [0, 50, 100], "test_overall": [50, 55, 60]})
+    seldom = pd.DataFrame({"iteration": [0, 100], "test_overall": [50, 70]})
     for runs in ([often, seldom], [seldom, often]):
         (axes,) = learning_curve_figure({"fsa": runs}).axes
         assert axes.lines[0].get_xdata().tolist() == [0, 50, 100]
         assert axes.lines[0].get_ydata().tolist() == [50, 57.5, 65]
+        assert axes.get_ylabel() == "test accuracy, %"
+
+
+def test_learning_curves_of_unlike_splits_are_of_the_loss():
+    val = pd.DataFrame({"iteration": [0, 100], "loss": [np.nan, 0.5], "val_overall": [50, 60]})
+    none = pd.DataFrame({"iteration": [0, 100], "loss": [np.nan, 0.7]})
+    (axes,) = learning_curve_figure({"fsa": [val], "plain": [none]}).axes
+    assert [line.get_ydata()[-1] for line in axes.lines] == [0.5, 0.7]
+    assert axes.get_ylabel().startswith("training loss")
 
 
 def test_names_with_dollars_are_no_formulas():

@@ -111,7 +111,7 @@ def forget(*keys: str | int) -> Callable[[Path], None]:
         ),
         *(edit("n_train", value, "per_class.csv") for value in (-3, 1.5, "x", None)),
         *(edit("iteration", value, "metrics.csv") for value in (0, "x", None)),
-        edit("overall", "x", "metrics.csv"),
+        edit("val_overall", "x", "metrics.csv"),
         cut_predictions,
         forget("method"),
         forget("tau_s"),

@@ -281,7 +281,10 @@ def test_store_whose_checkpoint_was_altered(small_root: Path, small_ckpt: Path) 
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
         ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
         ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
-        ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged by iteration", "lower --lr"]),
+        (
+            "--lr 4e9 --momentum 4e9 --iterations 9",
+            ["diverged: the loss is no number at iteration", "lower --lr"],
+        ),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )

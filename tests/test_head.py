@@ -1,29 +1,239 @@
+"""Heads against autograd and torch.optim.SGD, and against themselves in other company."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy, linear, log_softmax
 
-from finetune.head import Head
+from finetune.head import HeadOptions, Heads, padded
+from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.scales import ScaledHead
+from finetune.stacks import Stacks
+from finetune.threads import Threads, single_threaded
+
+CPU = torch.device("cpu")
+PRIOR = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
+LOSSES = {
+    "ce": Loss(),
+    "balanced-softmax": balanced_softmax(PRIOR, 1.5),
+    "class-balanced": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=False),
+    "class-balanced by weights": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=True),
+    "focal": focal(2.0),
+    "focal below 1": focal(0.5),
+}
 
 
-def test_step_equals_autograd_and_torch_sgd():
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(5, 7, generator=generator, dtype=torch.float64)
-    bias = torch.randn(5, generator=generator, dtype=torch.float64)
-    head = Head(weight, bias, lr=0.1, momentum=0.9)
-    expected = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
-    optimizer = torch.optim.SGD(expected, lr=0.1, momentum=0.9)
-    for _ in range(20):
-        pooled = torch.randn(12, 7, generator=generator, dtype=torch.float64)
-        label = torch.randint(5, (12,), generator=generator)
-        loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(pooled, *expected), label)
+def options(rng: np.random.Generator, k: int = 5, c: int = 7, dtype=np.float64, **more) -> HeadOptions:
+    weight, bias = rng.normal(size=(k, c)).astype(dtype), rng.normal(size=k).astype(dtype)
+    return HeadOptions(weight, bias, **{"loss": Loss(), "lr": 0.1, "momentum": 0.9} | more)
+
+
+def batches(rng: np.random.Generator, t: int, b: int, k: int = 5, c: int = 7, dtype=np.float64):
+    pooled = torch.from_numpy(rng.random((t, b, c)).astype(dtype))
+    return pooled, torch.from_numpy(rng.integers(k, size=(t, b)))
+
+
+def reference_loss(name: str, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Each loss as its paper prints it, for autograd."""
+    if name == "balanced-softmax":
+        weighted = torch.from_numpy(PRIOR) ** 1.5 * logits.exp()
+        return -(weighted.gather(1, label[:, None])[:, 0] / weighted.sum(1)).log().mean()
+    if name.startswith("class-balanced"):
+        effective = (1 - 0.99 ** (1000 * PRIOR)) / (1 - 0.99)
+        weight = torch.from_numpy(1 / effective / (1 / effective).sum() * len(PRIOR))
+        if name.endswith("weights"):
+            return cross_entropy(logits, label, weight)
+        return cross_entropy(logits, label, weight, reduction="sum") / len(label)
+    if name.startswith("focal"):
+        gamma = 0.5 if name.endswith("1") else 2.0
+        ce = cross_entropy(logits, label, reduction="none")
+        return ((1 - (-ce).exp()) ** gamma * ce).mean()
+    return cross_entropy(logits, label)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("name", LOSSES)
+def test_steps_equal_autograd_and_torch_sgd(name, weight_decay, schedule):
+    rng = np.random.default_rng(0)
+    steps = 20
+    more = {"weight_decay": weight_decay, "schedule": schedule, "n_iterations": steps}
+    head = options(rng, loss=LOSSES[name], **more)
+    pooled, label = batches(rng, steps, 12)
+    parameters = [torch.from_numpy(p).clone().requires_grad_() for p in (head.weight, head.bias)]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    expected = []
+    for x, y in zip(pooled, label, strict=True):
+        loss = reference_loss(name, linear(x, *parameters), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        torch.testing.assert_close(head.step(pooled, label), loss.detach())
-        torch.testing.assert_close(head.weight, expected[0].detach())
-        torch.testing.assert_close(head.bias, expected[1].detach())
+        if schedule == "cosine":
+            scheduler.step()
+        expected.append(loss.detach())
+    heads = Heads([head], CPU)
+    losses = torch.cat([heads.take(padded(pooled[i : i + 7]), label[i : i + 7], i) for i in range(0, 20, 7)])
+    # shifts and class weights are float32: a few 1e-8
+    torch.testing.assert_close(losses[:, 0], torch.stack(expected), rtol=1e-6, atol=1e-6)
+    for found, wanted in zip(heads.layers()[0], parameters, strict=True):
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_max_norm_bounds_every_class_and_only_long_ones():
+    rng = np.random.default_rng(0)
+    head = replace(options(rng, lr=1e-9), max_norm=2.5)
+    lengths = np.linalg.norm(head.weight, axis=1)
+    assert lengths.max() > 2.5 > lengths.min()
+    heads = Heads([head], CPU)
+    pooled, label = batches(rng, 1, 12)
+    heads.take(padded(pooled), label, 0)
+    weight, bias = heads.layers()[0]
+    expected = head.weight * np.minimum(1, 2.5 / lengths)[:, None]
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), head.bias, rtol=1e-6)
+
+
+def test_scales_equal_autograd_and_torch_sgd():
+    rng = np.random.default_rng(0)
+    head = options(rng, trainable="scales", weight_decay=0.01)
+    pooled, label = batches(rng, 20, 12)
+    scale = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([scale], lr=0.1, momentum=0.9, weight_decay=0.01)
+    weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
+    for x, y in zip(pooled, label, strict=True):
+        optimizer.zero_grad()
+        cross_entropy(linear(x, weight, bias) * scale, y).backward()
+        optimizer.step()
+    scaled = ScaledHead(head, CPU)
+    scaled.take(padded(pooled), label, 0)
+    torch.testing.assert_close(scaled.scale, scale.detach(), rtol=1e-6, atol=1e-8)
+    x = pooled[0]
+    torch.testing.assert_close(linear(x, *scaled.layers()[0]), linear(x, weight, bias) * scaled.scale)
+
+
+def test_a_confident_head_has_a_finite_loss():
+    """Probabilities below the smallest float have a logarithm all the same."""
+    weight = np.array([[500.0], [0.0]], np.float32)
+    heads = Heads([HeadOptions(weight, np.zeros(2, np.float32), Loss(), 1e-9, 0.9)], CPU)
+    loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[1]]), 0)
+    assert loss.item() == pytest.approx(500)
+
+
+def test_focal_loss_of_a_certain_row_is_zero_and_so_is_its_gradient():
+    weight = np.array([[500.0], [0.0]], np.float32)
+    heads = Heads([HeadOptions(weight, np.zeros(2, np.float32), focal(0.5), 1.0, 0.9)], CPU)
+    loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[0]]), 0)
+    assert loss.item() == 0
+    assert heads.layers()[0][0].tolist() == weight.tolist()
 
 
 def test_the_given_parameters_are_left_alone():
-    weight, bias = torch.ones(3, 4), torch.zeros(3)
-    Head(weight, bias, 0.1, 0.9).step(torch.ones(2, 4), torch.tensor([0, 1]))
-    assert torch.equal(weight, torch.ones(3, 4))
-    assert torch.equal(bias, torch.zeros(3))
+    rng = np.random.default_rng(0)
+    head = options(rng)
+    before = head.weight.copy()
+    pooled, label = batches(rng, 3, 4)
+    Heads([head], CPU).take(padded(pooled), label, 0)
+    np.testing.assert_array_equal(head.weight, before)
+
+
+def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor, threads: int, window: int):
+    """Weights and biases after a window-wise pass, with so many threads."""
+    pool = Threads(threads)
+    torch.set_num_threads(1)
+    stacks = Stacks(heads, CPU, pool)
+    for start in range(0, len(pooled), window):
+        part = slice(start, start + window)
+        stacks.take(FakeWindow(padded(pooled[part]), label[part], start))
+    pool.close()
+    return [torch.cat([weight, bias[:, None]], 1) for weight, bias in stacks.layers()]
+
+
+class FakeWindow:
+    def __init__(self, pooled, label, start):
+        self.pooled, self.label, self.start = pooled, label, start
+
+
+@given(
+    k=st.integers(2, 300),
+    c=st.integers(1, 600),
+    b=st.integers(1, 40).map(lambda n: 2 * n),
+    n_heads=st.integers(2, 9),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, seed):
+    """Stacked or alone, with other losses beside it, in other windows, on more threads."""
+    rng = np.random.default_rng(seed)
+    losses = [Loss(), focal(1.0), Loss(shift=rng.normal(size=k).astype(np.float32))]
+    heads = [
+        options(rng, k, c, np.float32, lr=0.1 / (i + 1), loss=losses[rng.integers(3)]) for i in range(n_heads)
+    ]
+    pooled, label = batches(rng, 5, b, k, c, np.float32)
+    together = trained(heads, pooled, label, threads=1, window=5)
+    spread = trained(heads, pooled, label, threads=3, window=2)
+    for i, head in enumerate(heads):
+        alone = trained([head], pooled, label, threads=2, window=3)[0]
+        assert torch.equal(alone, together[i])
+        assert torch.equal(alone, spread[i])
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "scales", "decay", "max norm", "cosine"])
+def test_every_kind_of_head_has_the_same_bits_in_a_stack(name):
+    rng = np.random.default_rng(0)
+    more = {
+        "scales": {"trainable": "scales"},
+        "decay": {"weight_decay": 0.01},
+        "max norm": {"max_norm": 1.0},
+        "cosine": {"schedule": "cosine", "n_iterations": 9},
+    }.get(name, {"loss": LOSSES.get(name)})
+    heads = [options(rng, dtype=np.float32, lr=0.1 / (i + 1), **more) for i in range(7)]
+    pooled, label = batches(rng, 9, 32, dtype=np.float32)
+    together = trained(heads, pooled, label, threads=2, window=4)
+    for head, found in zip(heads, together, strict=True):
+        assert torch.equal(trained([head], pooled, label, threads=1, window=9)[0], found)
+
+
+def test_a_large_head_is_shared_by_threads_without_a_changed_bit(monkeypatch):
+    monkeypatch.setattr("finetune.stacks.LEAST_SHARED", 1)
+    rng = np.random.default_rng(0)
+    heads = [options(rng, 700, 40, np.float32)]
+    pooled, label = batches(rng, 5, 32, 700, 40, np.float32)
+    found = [trained(heads, pooled, label, threads=n, window=5)[0] for n in (1, 2, 3)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_state_goes_on_where_it_was():
+    rng = np.random.default_rng(0)
+    heads = [options(rng, dtype=np.float32), options(rng, dtype=np.float32, trainable="scales")]
+    pooled, label = batches(rng, 10, 16, dtype=np.float32)
+    pool = Threads(1)
+    whole, first, second = (Stacks(heads, CPU, pool) for _ in range(3))
+    whole.take(FakeWindow(padded(pooled), label, 0))
+    first.take(FakeWindow(padded(pooled[:4]), label[:4], 0))
+    second.load(first.state())
+    second.take(FakeWindow(padded(pooled[4:]), label[4:], 4))
+    for a, b in zip(whole.layers(), second.layers(), strict=True):
+        assert torch.equal(torch.cat([a[0], a[1][:, None]], 1), torch.cat([b[0], b[1][:, None]], 1))
+
+
+def test_threads_do_all_the_work_and_tell_of_errors():
+    done = []
+    with single_threaded() as threads:
+        assert torch.get_num_threads() == 1
+        threads.each(done.append, range(10))
+        with pytest.raises(ZeroDivisionError):
+            threads.each(lambda n: 1 // n, [1, 2, 0])
+    assert sorted(done) == list(range(10))
+
+
+def test_prior_of_ones_changes_nothing():
+    assert not balanced_softmax(np.ones(3), 2.0).shift.any()
+    weight = class_balanced(np.full(4, 0.25), 100, 0.9, divide_by_weights=False).class_weight
+    np.testing.assert_allclose(weight, 1, rtol=1e-6)
+    assert log_softmax(torch.zeros(2), 0).exp().sum() == pytest.approx(1)

@@ -1,14 +1,17 @@
 """The plan on a made-up store: 4 classes, of which 2 and 3 are tail, with 3×3 maps."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from finetune import plan as plan_module
+from finetune.draws import KINDS, Draws
 from finetune.masks import generic_positions, specific_positions
 from finetune.methods import METHODS
-from finetune.plan import Drawing, augmentation_plan, draw_specific_counts
+from finetune.plan import Drawing, Plan, draw_specific_counts
 from finetune.split import HeadTail
 
 LABEL = np.repeat([0, 1, 2, 3], [40, 30, 6, 3])
@@ -25,18 +28,23 @@ def drawing() -> Drawing:
         confusing=np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [1, 0, 2]]),
         specific=specific_positions(cam, 0.7),
         generic=generic_positions(cam, 0.2),
-        n_iterations=200,
+        batch_size=128,
         n_tail=16,
         n_augmented=3,
         tail_draw="samples",
-        seed=5,
+        gamma=(0.0, 1.0),
+        draws=Draws(5),
     )
 
 
+def plan_of(drawing: Drawing, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
+    return METHODS[method].sampling.draw(drawing, start, start + n)
+
+
 def test_batch_of_16_tail_48_augmented_64_head(drawing):
-    plan = augmentation_plan(drawing)
-    tail, head = plan.real_row[:, :16], plan.real_row[:, 16:]
-    assert plan.real_row.shape == (200, 80)
+    plan = plan_of(drawing)
+    tail, head = plan.row[:, :16], plan.row[:, 16:80]
+    assert plan.row.shape == (200, 128)
     assert plan.augmented_row.shape == plan.donor_row.shape == plan.n_specific.shape == (200, 48)
     assert plan.vectors.shape == (200, 48, L)
     assert set(LABEL[tail].flat) == {2, 3}
@@ -44,32 +52,32 @@ def test_batch_of_16_tail_48_augmented_64_head(drawing):
 
 
 def test_each_augmented_sample_varies_a_tail_sample_of_its_own_batch(drawing):
-    plan = augmentation_plan(drawing)
-    expected = np.repeat(plan.real_row[:, :16], 3, axis=1)
+    plan = plan_of(drawing)
+    expected = np.repeat(plan.row[:, :16], 3, axis=1)
     np.testing.assert_array_equal(plan.augmented_row, expected)
 
 
 def test_donors_come_from_the_confusing_classes_of_the_tail_class(drawing):
     narrow = replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=2)
-    plan = augmentation_plan(narrow)
+    plan = plan_of(narrow)
     for tail_class, allowed in ((2, {0, 1}), (3, {0, 1})):
         assert set(LABEL[plan.donor_row[LABEL[plan.augmented_row] == tail_class]]) == allowed
     swapped = replace(narrow, confusing=np.array([[1, 2], [0, 2], [1, 3], [2, 1]]))
-    plan = augmentation_plan(swapped)
+    plan = plan_of(swapped)
     for tail_class, allowed in ((2, {1, 3}), (3, {2, 1})):
         assert set(LABEL[plan.donor_row[LABEL[plan.augmented_row] == tail_class]]) == allowed
 
 
 def test_each_tail_sample_draws_distinct_confusing_classes(drawing):
-    donors = LABEL[augmentation_plan(drawing).donor_row].reshape(200, 16, 3)
+    donors = LABEL[plan_of(drawing).donor_row].reshape(200, 16, 3)
     assert (np.sort(donors, axis=2)[:, :, 1:] != np.sort(donors, axis=2)[:, :, :-1]).all()
-    fewer = LABEL[augmentation_plan(replace(drawing, n_augmented=2)).donor_row].reshape(-1, 2)
+    fewer = LABEL[plan_of(replace(drawing, n_augmented=2)).donor_row].reshape(-1, 2)
     assert (fewer[:, 0] != fewer[:, 1]).all()
     assert len({tuple(pair) for pair in np.sort(fewer, axis=1)}) == 5  # every pair of either tail class
 
 
 def test_more_augmented_samples_than_confusing_classes_cycle(drawing):
-    plan = augmentation_plan(replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=5))
+    plan = plan_of(replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=5))
     donors = LABEL[plan.donor_row].reshape(-1, 5)
     np.testing.assert_array_equal(donors[:, 0], donors[:, 2])
     np.testing.assert_array_equal(donors[:, 1], donors[:, 3])
@@ -77,7 +85,7 @@ def test_more_augmented_samples_than_confusing_classes_cycle(drawing):
 
 
 def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(drawing):
-    plan = augmentation_plan(drawing)
+    plan = plan_of(drawing)
     row, position = plan.vectors // L, plan.vectors % L
     allowed = np.zeros((2, len(LABEL), L), bool)
     for kind, sets in enumerate((drawing.specific, drawing.generic)):
@@ -91,7 +99,7 @@ def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(drawing)
 
 
 def test_counts_of_specific_and_generic_vectors(drawing):
-    counts = draw_specific_counts(drawing, (50_000,), L)
+    counts = draw_specific_counts(drawing, 0, 1000, 50).ravel()
     assert counts.min() == 1
     assert counts.max() == L - 1
     # round(γ · 9): 1 also takes the half interval of 0, 8 that of 9
@@ -100,12 +108,20 @@ def test_counts_of_specific_and_generic_vectors(drawing):
     np.testing.assert_allclose(share, expected, atol=0.01)
 
 
+def test_gamma_between_bounds(drawing):
+    counts = draw_specific_counts(replace(drawing, gamma=(0.3, 0.5)), 0, 1000, 50).ravel()
+    # from round(2.7) = 3 to round(4.5) = 4 (half to even); 3 takes γ·9 in [2.7, 3.5), 4 the rest
+    assert set(counts) == {3, 4}
+    assert (counts == 3).mean() == pytest.approx(0.8 / 1.8, abs=0.01)
+
+
 def test_two_positions_give_one_of_each(drawing):
-    assert (draw_specific_counts(drawing, (100,), 2) == 1).all()
+    two = specific_positions(np.random.default_rng(1).random((len(LABEL), 1, 2)), 0.7)
+    assert (draw_specific_counts(replace(drawing, specific=two), 0, 10, 10) == 1).all()
 
 
 def test_vectors_are_uniform_and_with_replacement(drawing):
-    plan = augmentation_plan(replace(drawing, n_iterations=2000))
+    plan = plan_of(drawing, 2000)
     of_class_3 = LABEL[plan.augmented_row] == 3  # its specific set is all nine positions
     from_tail = np.arange(L) < plan.n_specific[..., None]
     drawn = (plan.vectors % L)[of_class_3[..., None] & from_tail]
@@ -115,45 +131,113 @@ def test_vectors_are_uniform_and_with_replacement(drawing):
 
 
 def test_tail_draw_by_samples_or_by_classes(drawing):
-    of_samples = LABEL[replace(drawing, n_iterations=2000).tail_rows(16)]
-    of_classes = LABEL[replace(drawing, n_iterations=2000, tail_draw="classes").tail_rows(16)]
+    of_samples = LABEL[drawing.tail_rows(0, 2000, 16)]
+    of_classes = LABEL[replace(drawing, tail_draw="classes").tail_rows(0, 2000, 16)]
     assert (of_samples == 3).mean() == pytest.approx(3 / 9, abs=0.02)
     assert (of_classes == 3).mean() == pytest.approx(1 / 2, abs=0.02)
 
 
 def test_every_row_can_be_drawn(drawing):
-    plan = augmentation_plan(replace(drawing, n_iterations=2000))
-    assert set(plan.real_row.flat) == set(range(len(LABEL)))
+    plan = plan_of(drawing, 2000)
+    assert set(plan.row.flat) == set(range(len(LABEL)))
     # class 3 is among the confusing classes of class 2, and classes 0, 1, 2 of class 3
     assert set(plan.donor_row.flat) == set(range(len(LABEL)))
 
 
-def test_plan_depends_on_the_seed_alone(drawing, monkeypatch):
-    plan = augmentation_plan(drawing)
-    monkeypatch.setattr(plan_module, "CHUNK", 7)
-    again = augmentation_plan(drawing)
-    other = augmentation_plan(replace(drawing, seed=6))
-    for name in ("real_row", "augmented_row", "donor_row", "n_specific", "vectors"):
+ARRAYS = ("row", "donor_row", "n_specific", "vectors")
+
+
+def test_plan_depends_on_the_seed(drawing):
+    plan, again = plan_of(drawing), plan_of(drawing)
+    other = plan_of(replace(drawing, draws=Draws(6)))
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(plan, name), getattr(again, name))
         assert not np.array_equal(getattr(plan, name), getattr(other, name))
 
 
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
+@given(start=st.integers(0, 190), n=st.integers(1, 10))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_window_is_drawn_without_the_ones_before(drawing, method, start, n):
+    whole, window = plan_of(drawing, method=method), plan_of(drawing, n, method, start)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(whole, name)[start : start + n], getattr(window, name))
+
+
+def test_other_options_leave_other_draws_as_they_were(drawing):
+    """Common random numbers: two configurations differ by what they change, not by luck."""
+    plan, other = plan_of(drawing), plan_of(replace(drawing, gamma=(0.0, 0.5), confusing=LENDERS))
+    np.testing.assert_array_equal(plan.row, other.row)
+    assert not np.array_equal(plan.donor_row, other.donor_row)
+
+
+LENDERS = np.array([[3, 2, 1], [3, 2, 0], [3, 1, 0], [2, 1, 0]])
+
+
 def test_iterations_differ(drawing):
-    plan = augmentation_plan(drawing)
-    assert len(np.unique(plan.real_row, axis=0)) == 200
+    plan = plan_of(drawing)
+    assert len(np.unique(plan.row, axis=0)) == 200
     assert len(np.unique(plan.vectors.reshape(200, -1), axis=0)) == 200
 
 
 def test_no_aug_is_real_tail_and_head_in_equal_parts(drawing):
-    plan = METHODS["no-aug"].draw(drawing)
-    assert plan.real_row.shape == (200, 128)
-    assert plan.augmented_row.size == 0
-    assert set(LABEL[plan.real_row[:, :64]].flat) == {2, 3}
-    assert set(LABEL[plan.real_row[:, 64:]].flat) == {0, 1}
+    plan = plan_of(drawing, method="no-aug")
+    assert plan.row.shape == (200, 128)
+    assert plan.n_augmented == 0
+    assert set(LABEL[plan.row[:, :64]].flat) == {2, 3}
+    assert set(LABEL[plan.row[:, 64:]].flat) == {0, 1}
 
 
-def test_plain_is_uniform_over_all_samples(drawing):
-    plan = METHODS["plain"].draw(replace(drawing, n_iterations=2000))
-    assert plan.real_row.shape == (2000, 128)
-    share = np.bincount(LABEL[plan.real_row].ravel()) / plan.real_row.size
-    np.testing.assert_allclose(share, np.bincount(LABEL) / len(LABEL), atol=0.01)
+@pytest.mark.parametrize("tail_draw", ["samples", "classes"])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
+def test_the_prior_is_the_class_distribution_of_the_batches(drawing, method, tail_draw):
+    """A loss that corrects by another prior than the sampler's corrects twice, or by half."""
+    drawing = replace(drawing, tail_draw=tail_draw)
+    drawn = LABEL[plan_of(drawing, 3000, method).row]
+    prior = METHODS[method].sampling.prior(drawing)
+    assert prior.sum() == pytest.approx(1)
+    np.testing.assert_allclose(np.bincount(drawn.ravel()) / drawn.size, prior, atol=0.005)
+
+
+def philox4x64(counter: int, key: tuple[int, int]) -> list[int]:
+    """Four words of Philox4x64-10 (Salmon et al. 2011), written out."""
+    words = [counter >> 64 * i & MASK for i in range(4)]
+    k0, k1 = key
+    for _ in range(10):
+        left, right = 0xD2E7470EE14C6C93 * words[0], 0xCA5A826395121157 * words[2]
+        words = [right >> 64 ^ words[1] ^ k0, right & MASK, left >> 64 ^ words[3] ^ k1, left & MASK]
+        k0, k1 = k0 + 0x9E3779B97F4A7C15 & MASK, k1 + 0xBB67AE8584CAA73B & MASK
+    return words
+
+
+MASK = 2**64 - 1
+
+
+@given(seed=st.integers(0, MASK), kind=st.sampled_from(sorted(KINDS)), start=st.integers(0, 2**40))
+@settings(max_examples=50, deadline=None)
+def test_a_number_has_an_address(seed, kind, start):
+    """docs/run-format.md, computed by hand: six numbers an iteration take two values of the counter."""
+    drawn = Draws(seed).uniform(kind, start, start + 2, 3, 2)
+    for i in range(2):
+        counter = (start + i) * 2  # numpy counts on before it makes the first words
+        words = [w for j in (1, 2) for w in philox4x64(counter + j, (seed, KINDS[kind]))]
+        assert drawn[i].ravel().tolist() == [(w >> 11) * 2.0**-53 for w in words[:6]]
+
+
+def test_kinds_keep_their_numbers():
+    """They are part of the format of a run: another number is another plan for every seed."""
+    assert list(KINDS.values()) == list(range(len(KINDS)))
+    assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
+    assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
+    assert list(KINDS)[8:] == ["class", "row of class", "fresh weight"]
+
+
+def test_the_same_plan_next_year(drawing):
+    """If this fails, every seed means another run than it did: do not mend the digest."""
+    digest = sha256()
+    for method in ("fsa", "no-aug", "plain", "crt"):
+        for tail_draw in ("samples", "classes"):
+            plan = plan_of(replace(drawing, tail_draw=tail_draw), method=method)
+            for name in ARRAYS:
+                digest.update(getattr(plan, name).astype("<i8").tobytes())
+    assert digest.hexdigest() == "2af2163a9680c6cc3ffb835dbe2e1edb8c89aa8bc03f0abf8c7c29d6566f86fa"

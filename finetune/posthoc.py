@@ -1,0 +1,61 @@
+"""Heads that are computed, not trained: one pass over the cached features. All of them are FC layers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What post-hoc methods start from.
+
+    Attributes:
+        weight, bias: (K, C) and (K,) float32, Phase I's FC layer.
+        pooled: (N, C) float32 training features.
+        label: (N,) int, ascending.
+        class_counts: (K,) training images of each class.
+        tau: strength.
+        distance: "euclidean" or "cosine", of the nearest class mean.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    pooled: np.ndarray
+    label: np.ndarray
+    class_counts: np.ndarray
+    tau: float
+    distance: str
+
+
+Layer = tuple[np.ndarray, np.ndarray]  # weight (K, C) and bias (K,), float32
+
+
+def logit_adjustment(trained: Trained) -> Layer:
+    """z − τ · log π, π the training distribution (Menon et al. 2021), as a bias."""
+    prior = trained.class_counts / trained.class_counts.sum()
+    return trained.weight, _float32(trained.bias - trained.tau * np.log(prior))
+
+
+def tau_norm(trained: Trained) -> Layer:
+    """w / ‖w‖^τ, the bias dropped (Kang et al. 2020)."""
+    weight = trained.weight.astype(np.float64)
+    length = np.linalg.norm(weight, axis=1, keepdims=True)
+    return _float32(weight / length**trained.tau), np.zeros_like(trained.bias)
+
+
+def nearest_class_mean(trained: Trained) -> Layer:
+    """The class whose mean feature is nearest (Kang et al. 2020), written as an FC layer.
+
+    ‖x − m‖² is least where 2 m·x − ‖m‖² is greatest; the cosine to m where m·x / ‖m‖ is.
+    """
+    sums = np.zeros(trained.weight.shape)
+    np.add.at(sums, trained.label, trained.pooled)
+    mean = sums / np.bincount(trained.label, minlength=len(sums))[:, None]
+    square = (mean**2).sum(axis=1)
+    if trained.distance == "cosine":
+        return _float32(mean / np.sqrt(square)[:, None]), np.zeros_like(trained.bias)
+    return _float32(2 * mean), _float32(-square)
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)

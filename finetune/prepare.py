@@ -1,0 +1,117 @@
+"""From options and a store to what the loop needs: what is drawn from, and the heads at their start."""
+
+import numpy as np
+
+from finetune.config import FinetuneConfig
+from finetune.confusion import confusing_classes, mean_scores
+from finetune.draws import Draws
+from finetune.head import HeadOptions
+from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.masks import generic_positions, specific_positions
+from finetune.methods import METHODS
+from finetune.plan import Drawing
+from finetune.posthoc import Layer, Trained
+from finetune.split import HeadTail, split_head_tail
+from store.errors import UserError
+from store.reader import FeatureStore
+
+
+def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
+    """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
+
+    Args:
+        config: resolved options.
+        store: the features.
+
+    Raises:
+        UserError: there is no tail class, or the feature maps have one position only.
+    """
+    train = store.read("train")
+    class_counts = train.class_counts(len(store.class_names))
+    head_tail = split_head_tail(class_counts, config.head_ratio)
+    method = METHODS[config.method]
+    if method.in_halves and not len(head_tail.tail):
+        raise UserError(
+            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
+            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+        )
+    confusing = specific = generic = None
+    if method.sampling is not None and method.sampling.uses_maps:
+        _, height, width, _ = store.map_shape
+        if height * width == 1:
+            raise UserError(
+                f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
+                "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
+            )
+        cam = store.read_cam()
+        specific, generic = specific_positions(cam, config.tau_s), generic_positions(cam, config.tau_g)
+        scores = mean_scores(train.pooled, *store.classifier, train.label)
+        confusing = confusing_classes(scores, config.confusing_classes, _donor_classes(config, head_tail))
+    return Drawing(
+        label=train.label,
+        head_tail=head_tail,
+        confusing=confusing,
+        specific=specific,
+        generic=generic,
+        batch_size=config.batch_size,
+        n_tail=config.n_tail,
+        n_augmented=config.augmented_per_sample,
+        tail_draw=config.tail_draw,
+        gamma=(config.gamma_min, config.gamma_max),
+        draws=Draws(config.seed),
+    )
+
+
+def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
+    """Classes that may lend vectors; a head class is never asked for its own, so all head classes count."""
+    if config.donors == "any":
+        return np.concatenate([head_tail.head, head_tail.tail])
+    if config.confusing_classes > len(head_tail.head):
+        raise UserError(
+            f"--confusing-classes {config.confusing_classes}: with --donors head there are "
+            f"{len(head_tail.head)} classes to lend vectors; lower it, or raise --head-ratio"
+        )
+    return head_tail.head
+
+
+def head_options(config: FinetuneConfig, store: FeatureStore, drawing: Drawing) -> HeadOptions:
+    """One head at its start, and how it is trained."""
+    weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
+    return HeadOptions(
+        weight=weight,
+        bias=bias,
+        loss=_loss(config, store, drawing),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        max_norm=config.max_norm,
+        schedule=config.schedule,
+        n_iterations=config.iterations,
+        trainable=METHODS[config.method].trainable,
+    )
+
+
+def _loss(config: FinetuneConfig, store: FeatureStore, drawing: Drawing) -> Loss:
+    prior = METHODS[config.method].sampling.prior(drawing)
+    if config.loss == "balanced-softmax":
+        return balanced_softmax(prior, config.tau)
+    if config.loss == "class-balanced":
+        n_samples = int(store.read("train").class_counts(len(store.class_names)).sum())
+        return class_balanced(prior, n_samples, config.beta, config.weighted_mean == "weights")
+    return focal(config.focal_gamma) if config.loss == "focal" else Loss()
+
+
+def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
+    """Uniform within ± 1 / √C, as PyTorch begins an FC layer, from the seed."""
+    weight, bias = store.classifier
+    uniform = Draws(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
+    values = ((2 * uniform - 1) / np.sqrt(weight.shape[1])).astype(np.float32)
+    return values[: weight.size].reshape(weight.shape), values[weight.size :]
+
+
+def computed_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
+    """The head of a method that trains nothing."""
+    train = store.read("train")
+    class_counts = train.class_counts(len(store.class_names))
+    trained = Trained(*store.classifier, train.pooled, train.label, class_counts, config.tau, config.distance)
+    return METHODS[config.method].compute(trained)

@@ -1,0 +1,176 @@
+"""Where the feature maps live while a head is trained: on the device, in the host's memory, or in the store.
+
+Maps on the host are fused there, and only the augmented samples go to the device; a streamed window holds the
+maps that it draws from, in order, and is fused alike. So the two give the same bits.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from finetune.fusion import fuse
+from finetune.plan import Plan
+from store.errors import UserError
+from store.finite import first_not_finite
+from store.gather import gather
+from store.map_dtypes import computing_dtype, decode
+from store.reader import FeatureStore
+from store.schema import SCALED
+
+MAPS = "train/feature_map"
+GIB = 2**30
+SHARE = 0.5  # of the memory that is free, for maps, unless the user says
+Kind = Literal["device", "host", "stream"]
+
+
+@dataclass(frozen=True)
+class Residency:
+    """Where maps live, and how many iterations are put together at once.
+
+    Attributes:
+        kind: "device", "host" or "stream"; on a CPU the first two are one.
+        window: iterations.
+        why: for the user to read.
+    """
+
+    kind: Kind
+    window: int
+    why: str
+
+
+class Maps(Protocol):
+    """Feature maps that can be fused."""
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """(T, A, C) float32 augmented samples of a window, on the device or on the host."""
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had, the page cache's among them; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def memory_for_maps(device: torch.device) -> int | None:
+    """Bytes that feature maps may take on a device; None where the system does not tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+def choose_residency(
+    wanted: str, memory_gib: float | None, window: int, rows: int, store: FeatureStore, device: torch.device
+) -> Residency:
+    """Where the maps of a store are to live.
+
+    Args:
+        wanted: a kind, or "auto": the first of device, host and stream that has room.
+        memory_gib: the most that maps may take in the host's memory; None for half of what is free.
+        window: iterations wished for at once.
+        rows: maps that one iteration draws from.
+        store: the maps.
+        device: where the head is trained.
+
+    Raises:
+        UserError: the kind asked for has no room.
+    """
+    needed, on_device = store.map_bytes, memory_for_maps(device)
+    free = available_memory()
+    budget = int(memory_gib * GIB) if memory_gib is not None else None if free is None else int(free * SHARE)
+    has_room = {
+        "device": on_device is None or needed <= on_device * (1 if device.type == "cuda" else SHARE),
+        "host": budget is None or needed <= budget,
+    }
+    if device.type != "cuda":
+        has_room["device"] = has_room["host"]
+    kind = next((k for k in ("device", "host") if has_room[k]), "stream") if wanted == "auto" else wanted
+    size = f"{needed / GIB:.2f} GiB of feature maps"
+    if not has_room.get(kind, True):
+        where = f"{on_device / GIB:.1f} GiB free on {device}"
+        if kind == "host" or device.type != "cuda":
+            where = f"{budget / GIB:.1f} GiB for them (--memory)"
+        raise UserError(f"--residency {kind}: {size}, {where}; use --residency stream, or auto")
+    why = f"{size}, {'as asked for' if wanted != 'auto' else 'chosen by free memory'}"
+    if kind != "stream":
+        return Residency(kind, window, why)
+    return Residency(kind, _fitting_window(window, rows, needed / store.map_shape[0], budget), why)
+
+
+def _fitting_window(window: int, rows: int, row_bytes: float, budget: int | None) -> int:
+    """The largest number of iterations, at most `window`, whose maps fit in a budget."""
+    fitting = window if budget is None else int(budget / (rows * row_bytes))
+    if fitting < 1:
+        raise UserError(
+            f"--memory {budget / GIB:.3g}: the maps of one iteration take {rows * row_bytes / GIB:.3g} GiB; "
+            "allow more, or lower --batch-size"
+        )
+    return min(window, fitting)
+
+
+class HeldMaps:
+    """All feature maps in memory, as one table of vectors (N · L, C)."""
+
+    def __init__(self, table: torch.Tensor):
+        self._table = table
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """See `Maps`."""
+        return fuse(self._table, torch.from_numpy(plan.vectors).to(self._table.device))
+
+
+class StreamedMaps:
+    """Feature maps read window by window, each that a window draws from once, in storage order."""
+
+    def __init__(self, store: FeatureStore):
+        self._store, self._array = store, store.arrays[MAPS]
+        self._buffer = np.empty((0, *self._array.shape[1:]), self._array.dtype)
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """See `Maps`.
+
+        Raises:
+            StoreError: a file is missing or damaged, or a value is not finite.
+        """
+        rows = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
+        if len(rows) > len(self._buffer):
+            self._buffer = np.empty((len(rows), *self._array.shape[1:]), self._array.dtype)
+        codes = gather(self._array, rows, self._buffer[: len(rows)])
+        maps = self._decoded(codes, rows)
+        n_positions = maps.shape[1] * maps.shape[2]
+        place = np.zeros(self._array.shape[0], plan.vectors.dtype)  # of a row among those read
+        place[rows] = np.arange(len(rows))
+        row, position = np.divmod(plan.vectors, n_positions)
+        vectors = torch.from_numpy(place[row] * n_positions + position)
+        fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), vectors)
+        if not fused.isfinite().all():
+            bad = first_not_finite(maps)
+            self._store.refuse_not_finite_row(MAPS, None if bad is None else int(rows[bad]))
+        return fused
+
+    def _decoded(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        dtype, scale = self._store.map_dtype, None
+        if dtype in SCALED:
+            scale = self._store.scale[rows // self._store.block_rows(MAPS)]
+        return decode(codes, dtype, scale, computing_dtype(dtype))
+
+
+def _as_tensor(maps: np.ndarray) -> torch.Tensor:
+    if maps.dtype.name == "bfloat16":  # which torch does not take from numpy
+        return torch.from_numpy(maps.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(maps)
+
+
+def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -> Maps:
+    """The maps of a store, where they are to live.
+
+    Raises:
+        StoreError: a value that is not finite.
+    """
+    if residency.kind == "stream":
+        return StreamedMaps(store)
+    maps = _as_tensor(store.read_feature_map())
+    return HeldMaps(maps.reshape(-1, maps.shape[-1]).to(device if residency.kind == "device" else "cpu"))

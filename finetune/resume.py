@@ -1,0 +1,97 @@
+"""What an interrupted run leaves, so that it can be gone on with and end in the same bytes."""
+
+import json
+import warnings
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.tables import PLACES, WAYS
+from finetune.config import FinetuneConfig
+from store.atomic import whole_file
+from store.errors import UserError
+from store.reader import FeatureStore
+
+FORMAT = "tailcache-unfinished-run"
+MAY_CHANGE = PLACES | WAYS
+
+
+def unfinished_path(out: str) -> Path:
+    """Where the state of an interrupted run lies: beside its folder."""
+    return Path(out).with_name(f"{Path(out).name}.unfinished.pt")
+
+
+class UnfinishedRun:
+    """The state of a run on its way.
+
+    Attributes:
+        path: of its file.
+    """
+
+    def __init__(self, config: FinetuneConfig, store: FeatureStore):
+        self.path = unfinished_path(config.out)
+        self._options = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
+        self._store = store_digest(store)
+
+    def refuse_or_forget(self, resume: bool, overwrite: bool) -> None:
+        """Remove a state that is to be replaced; raise UserError for one that is not to be gone on with."""
+        if overwrite:
+            self.remove()
+        elif self.path.exists() and not resume:
+            raise UserError(
+                f"{self.path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin "
+                "anew"
+            )
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state, whole or not at all."""
+        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self._store}
+        with whole_file(self.path) as unfinished:
+            torch.save(content | {"state": state}, unfinished)
+
+    def load(self) -> dict[str, Any] | None:
+        """What `save` wrote; None where there is nothing.
+
+        Raises:
+            UserError: it cannot be read, or is of other options or another store.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
+                content = torch.load(self.path, map_location="cpu", weights_only=True)
+            if content["format"] != FORMAT:
+                raise ValueError("another format")
+            options, store, state = json.loads(content["options"]), content["store"], content["state"]
+        except PermissionError:
+            raise
+        except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
+            raise UserError(
+                f"{self.path}: not the state of an interrupted run, or damaged; remove it and begin anew"
+            ) from error
+        if store != self._store:
+            raise UserError(f"{self.path}: is of another store; name that one, or begin with --overwrite")
+        for name, asked in self._options.items():
+            if options.get(name) != asked:
+                raise UserError(
+                    f"{self.path}: cannot resume: {name} was {options.get(name)}, this command asks {asked}; "
+                    "repeat the interrupted command, or begin anew with --overwrite"
+                )
+        return state
+
+    def remove(self) -> None:
+        """Forget it."""
+        self.path.unlink(missing_ok=True)
+
+
+def store_digest(store: FeatureStore) -> str:
+    """What tells two stores apart whatever they lie in: what made them, and their features."""
+    train = store.read("train")
+    digest = sha256(json.dumps(store.provenance.get("checkpoint"), sort_keys=True).encode())
+    for values in (train.label, train.sample_index, train.view, train.pooled, *store.classifier):
+        digest.update(values.tobytes())
+    digest.update(store.map_dtype.encode())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The commands about stores, `store …`: look into one, prove it, copy it, look ahead to one."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from console import INTERRUPTED, build, fail, given, json_option, options, print_json, progress_bar
+from extract.config import PlanConfig, SampleConfig
+from store.config import ConvertConfig
+from store.errors import Interrupted
+
+
+@click.group("store")
+def store_group() -> None:
+    """Look into a feature store, prove it, copy it into another form, or look ahead to one."""
+
+
+@store_group.command()
+@click.argument("path")
+@json_option
+def info(path: str, as_json: bool) -> None:
+    """What a store holds, and what made it."""
+    from store.info import describe
+    from store.location import locate
+    from store.reader import FeatureStore
+
+    content = describe(FeatureStore(locate(path)))
+    if as_json:
+        print_json(content)
+        return
+    for name, array in content["arrays"].items():
+        if not name.startswith("checksum/"):
+            shape = " × ".join(map(str, array["shape"]))
+            click.echo(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
+    click.echo(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
+    click.echo(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
+    try:
+        made = content["provenance"]
+        ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
+        ended = f", finished {content['finished']}" if content["finished"] else ""
+        click.echo(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        version, commit = made["versions"]["tailcache"], made.get("commit")
+        of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
+        click.echo(f"by tailcache {version}{of_commit}")
+    except (KeyError, TypeError):
+        click.echo("its provenance does not say what made it")
+
+
+def _counts(classes: list[dict[str, Any]]) -> list[str]:
+    shown = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
+    return [f"{c['class_name']} {c['train']:,}" if c else "…" for c in shown]
+
+
+@store_group.command()
+@click.argument("path")
+@options(SampleConfig)
+@json_option
+@click.pass_context
+def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
+    """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    from store.location import locate
+    from store.reader import FeatureStore
+    from store.verify import verify as run
+
+    config, store, sampled = SampleConfig(**values).checked(), FeatureStore(locate(path)), None
+    with progress_bar() as progress:
+        if config.sample is not None:
+            from extract.sample import compare, draw_sample
+
+            sample = draw_sample(store, config, progress)
+        faults = [str(fault) for fault in run(store, progress)]
+        if config.sample is not None and not faults:
+            differences = list(compare(sample, progress))
+            faults = [str(difference) for difference in differences]
+            rows = {split: len(of_split) for split, of_split in sample.rows.items()}
+            sampled = {"rows": rows, "differ": [asdict(difference) for difference in differences]}
+    if as_json:
+        print_json({"path": path, "sound": not faults, "faults": faults, "sample": sampled})
+    else:
+        verdict = f"not sound, {len(faults)} found" if faults else "sound"
+        agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
+        click.echo("\n".join([*faults, f"{path}: {verdict}{'' if faults else agree}"]))
+    context.exit(1 if faults else 0)
+
+
+@store_group.command()
+@click.argument("path")
+@click.argument("target")
+@options(ConvertConfig)
+@json_option
+def convert(as_json: bool, **values: Any) -> None:
+    """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
+    from store.convert import convert as run
+    from store.info import describe
+    from store.location import locate
+    from store.reader import FeatureStore
+
+    target = values["target"]
+    with progress_bar() as progress:
+        try:
+            run(ConvertConfig(**values), progress)
+        except Interrupted:
+            progress.stop()
+            fail(f"interrupted; go on with the same command and --resume ({target})", INTERRUPTED)
+    content = describe(FeatureStore(locate(target)))
+    if as_json:
+        print_json(content)
+        return
+    form = content["provenance"]["converted"][-1]
+    size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
+    click.echo(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
+
+
+@store_group.command()
+@options(PlanConfig)
+@json_option
+@click.pass_context
+def plan(context: click.Context, as_json: bool, **values: Any) -> None:
+    """How much room and time a store will take, measured on a few images and on the disk."""
+    from extract.subject import refuse_beside_checkpoint
+    from finetune.forecast import forecast
+    from finetune.forecast_text import forecast_json, forecast_lines, warnings
+
+    refuse_beside_checkpoint(given(context))
+    with progress_bar() as progress:
+        found = forecast(build(PlanConfig, values), progress)
+    if as_json:
+        print_json(forecast_json(found))
+    else:
+        click.echo("\n".join(forecast_lines(found)))
+    for warning in warnings(found):
+        click.echo(f"tailcache: warning: {warning}", err=True)

@@ -1,0 +1,140 @@
+"""Interrupted runs: gone on with to the same bytes, or told apart from others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from finetune.config import FinetuneConfig
+from finetune.methods import METHODS
+from finetune.resume import unfinished_path
+from finetune.stacks import Stacks
+from finetune.train import finetune
+from store.errors import Interrupted, UserError
+
+TRAINED = [name for name, method in METHODS.items() if method.sampling]
+
+
+@pytest.fixture
+def config(feature_store, tmp_path) -> FinetuneConfig:
+    out = str(tmp_path / "run")
+    return FinetuneConfig(str(feature_store), out, iterations=60, eval_every=20, window=8, device="cpu")
+
+
+def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
+    """Run a command until Ctrl-C comes in the window that holds an iteration."""
+    take = Stacks.take
+
+    def take_until(self, window):
+        if window.start >= at:
+            raise KeyboardInterrupt
+        return take(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacks, "take", take_until)
+        with pytest.raises(Interrupted):
+            finetune(config, quiet)
+    assert not Path(config.out).exists()
+    assert unfinished_path(config.out).exists()
+
+
+def files(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in ("head.pt", "metrics.csv", "predictions.csv")}
+
+
+@pytest.mark.parametrize("at", [0, 15, 20, 45])
+@pytest.mark.parametrize("method", ["fsa", "lws", "weight-balancing"])
+def test_a_resumed_run_ends_in_the_same_bytes(config, method, at, quiet, monkeypatch, tmp_path):
+    config = replace(config, method=method)
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+    interrupt(config, quiet, monkeypatch, at)
+    resumed = finetune(replace(config, resume=True, window=5, prefetch=0, residency="auto"), quiet)
+    assert files(whole.path) == files(resumed.path)
+    empty = [f"empty_{kind}_percent" for kind in ("specific", "generic")]
+    facts = whole.config["facts"], resumed.config["facts"]
+    assert [facts[0].get(name) for name in empty] == [facts[1].get(name) for name in empty]
+    assert not unfinished_path(config.out).exists()
+
+
+def test_the_best_head_survives_an_interruption(config, quiet, monkeypatch, tmp_path):
+    config = replace(config, keep="best", lr=0.5)
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+    interrupt(config, quiet, monkeypatch, 45)
+    resumed = finetune(replace(config, resume=True), quiet)
+    assert files(whole.path) == files(resumed.path)
+    assert whole.summary["kept_iteration"] == resumed.summary["kept_iteration"]
+
+
+def test_keep_best_is_the_head_of_the_best_validation_accuracy(config, quiet):
+    run = finetune(replace(config, keep="best", lr=0.5, eval_every=3), quiet)
+    metrics = pd.read_csv(run.path / "metrics.csv")
+    best = metrics["val_overall"].idxmax()  # the first of equals
+    assert run.summary["kept_iteration"] == metrics["iteration"][best]
+    assert run.summary["val"]["overall"] == pytest.approx(metrics["val_overall"][best])
+    assert metrics["val_overall"].nunique() > 1
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkeypatch, tmp_path):
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+    monkeypatch.setattr("finetune.train.SAVE_EVERY", 0.0)
+    take = Stacks.take
+
+    def dying(self, window):
+        if window.start >= 45:
+            raise SystemExit  # nothing is saved on the way out
+        return take(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacks, "take", dying)
+        with pytest.raises(SystemExit):
+            finetune(config, quiet)
+    assert (
+        torch.load(unfinished_path(config.out), weights_only=True)["state"]["course"]["metrics"][-1][
+            "iteration"
+        ]
+        == 40
+    )
+    assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
+
+
+def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypatch, small_store):
+    interrupt(config, quiet, monkeypatch, 45)
+    with pytest.raises(UserError, match=r"an interrupted run; pass --resume .* or --overwrite"):
+        finetune(config, quiet)
+    with pytest.raises(UserError, match=r"cannot resume: lr was 0\.001, this command asks 0\.01; repeat"):
+        finetune(replace(config, resume=True, lr=0.01), quiet)
+    other = replace(config, resume=True, store=str(small_store), method="plain")
+    with pytest.raises(UserError, match="is of another store"):
+        finetune(other, quiet)
+    with pytest.raises(UserError, match="pass one of them"):
+        finetune(replace(config, resume=True, overwrite=True), quiet)
+    finetune(replace(config, overwrite=True), quiet)
+    assert not unfinished_path(config.out).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
+def test_a_damaged_state_is_told(config, content, quiet):
+    unfinished_path(config.out).write_bytes(content)
+    with pytest.raises(UserError, match="not the state of an interrupted run, or damaged; remove it"):
+        finetune(replace(config, resume=True), quiet)
+
+
+def test_a_foreign_state_is_told(config, quiet):
+    torch.save({"format": "other"}, unfinished_path(config.out))
+    with pytest.raises(UserError, match="not the state of an interrupted run"):
+        finetune(replace(config, resume=True), quiet)
+
+
+def test_resume_begins_where_there_is_nothing(config, quiet, tmp_path):
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+    assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_run_that_diverges_says_where_and_leaves_nothing(config, method, quiet, tmp_path):
+    wild = replace(config, method=method, lr=1e9, momentum=1e9, max_norm=None, weight_decay=1e9)
+    with pytest.raises(UserError, match=r"the loss is no number at iteration \d+, .*rows .*; lower --lr"):
+        finetune(wild, quiet)
+    assert list(tmp_path.glob("run*")) == []

@@ -1,0 +1,161 @@
+"""Where the maps live, and that it changes nothing but the time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.config import FinetuneConfig
+from finetune.methods import METHODS
+from finetune.prepare import prepare_drawing
+from finetune.residency import StreamedMaps, choose_residency, hold_maps
+from finetune.train import finetune
+from store.config import ConvertConfig
+from store.convert import convert
+from store.errors import UserError
+from store.gather import gather
+from store.location import locate
+from store.reader import FeatureStore
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(feature_store, tmp_path) -> FinetuneConfig:
+    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=70, device="cpu", prefetch=0)
+
+
+@pytest.fixture(params=["zarr, none", "zarr, zstd", "h5, none", "h5, lz4"])
+def stored(request, feature_store, tmp_path, quiet) -> str:
+    """The same features in every container, raw and compressed."""
+    container, codec = request.param.split(", ")
+    target = str(tmp_path / f"other.{container}")
+    convert(ConvertConfig(str(feature_store), target, codec=codec), quiet)
+    return target
+
+
+def head_of(config: FinetuneConfig, quiet, **changed) -> bytes:
+    run = finetune(replace(config, overwrite=True, **changed), quiet)
+    return (run.path / "head.pt").read_bytes()
+
+
+@pytest.mark.parametrize("residency", ["host", "stream", "device"])
+def test_head_is_the_same_in_every_container_and_residency(config, stored, residency, quiet):
+    assert head_of(config, quiet) == head_of(config, quiet, store=stored, residency=residency)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "float8_e4m3"])
+def test_every_dtype_streams_as_it_is_held(config, feature_store, tmp_path, dtype, quiet):
+    target = str(tmp_path / "other.zarr")
+    convert(ConvertConfig(str(feature_store), target, dtype=dtype), quiet)
+    held = head_of(config, quiet, store=target, residency="host")
+    assert held == head_of(config, quiet, store=target, residency="stream", window=7)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"window": 1},
+        {"window": 7},
+        {"window": 1000},
+        {"prefetch": 1},
+        {"prefetch": 5},
+        {"eval_every": 3},
+        {"residency": "stream", "memory": 1e-3},
+        {"residency": "stream", "window": 5, "prefetch": 3},
+    ],
+    ids=str,
+)
+def test_window_and_prefetch_change_no_bit(config, changed, quiet):
+    assert head_of(config, quiet) == head_of(config, quiet, **changed)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_change_no_bit(config, n_threads, quiet, monkeypatch):
+    expected = head_of(config, quiet)
+    monkeypatch.setattr("finetune.stacks.LEAST_SHARED", 1)
+    monkeypatch.setattr("finetune.head.CLASSES_AT_ONCE", 3)
+    alone = head_of(config, quiet)
+    torch.set_num_threads(n_threads)
+    try:
+        assert head_of(config, quiet) == alone
+        monkeypatch.undo()
+        assert head_of(config, quiet) == expected
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_auto_streams_what_does_not_fit_and_says_so(config, quiet, monkeypatch):
+    expected = head_of(config, quiet)
+    assert finetune(replace(config, overwrite=True), quiet).config["facts"]["residency"]["kind"] == "device"
+    store = FeatureStore(locate(config.store))
+    monkeypatch.setattr("finetune.residency.available_memory", lambda: store.map_bytes)
+    run = finetune(replace(config, overwrite=True), quiet)
+    residency = run.config["facts"]["residency"]
+    assert residency["kind"] == "stream"
+    assert "chosen by free memory" in residency["why"]
+    assert (run.path / "head.pt").read_bytes() == expected
+
+
+def choose(config: FinetuneConfig, wanted: str, memory: float | None, window: int = 64):
+    return choose_residency(wanted, memory, window, 64, FeatureStore(locate(config.store)), CPU)
+
+
+def test_memory_bounds_the_window_of_a_stream(config):
+    store = FeatureStore(locate(config.store))
+    row_gib = store.map_bytes / store.map_shape[0] / 2**30
+    assert choose(config, "stream", 64 * row_gib * 10.5).window == 10
+    assert choose(config, "stream", 64 * row_gib * 1000).window == 64
+    with pytest.raises(UserError, match=r"--memory .*the maps of one iteration take .* GiB; allow more"):
+        choose(config, "stream", 32 * row_gib)
+
+
+@pytest.mark.parametrize("wanted", ["host", "device"])
+def test_what_does_not_fit_is_refused_where_it_is_asked_for(config, wanted):
+    with pytest.raises(UserError, match=rf"--residency {wanted}: .* \(--memory\); use --residency stream"):
+        choose(config, wanted, 1e-9)
+
+
+def test_memory_unknown_is_memory_enough(config, monkeypatch):
+    monkeypatch.setattr("finetune.residency.available_memory", lambda: None)
+    assert choose(config, "auto", None).kind == "device"
+    assert choose(config, "stream", None).window == 64
+
+
+def test_a_stream_reads_every_row_of_a_window_once(config, monkeypatch):
+    store = FeatureStore(locate(config.store))
+    asked = []
+
+    def counting(array, rows, out):
+        asked.append(rows.copy())
+        return gather(array, rows, out)
+
+    monkeypatch.setattr("finetune.residency.gather", counting)
+    plan = made_plan(store)
+    streamed, held = StreamedMaps(store), hold_maps(store, choose(config, "host", None), CPU)
+    assert torch.equal(streamed.fused(plan), held.fused(plan))
+    drawn = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
+    np.testing.assert_array_equal(asked[0], drawn)
+
+
+def made_plan(store: FeatureStore):
+    config = FinetuneConfig("").resolved(len(store.class_names))
+    return METHODS["fsa"].sampling.draw(prepare_drawing(config, store), 0, 8)
+
+
+def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
+    store = FeatureStore(locate(config.store))
+    plan = made_plan(store)
+    row = int(plan.donor_row[2, 5])
+
+    def damaged(array, rows, out):
+        gather(array, rows, out)
+        out[rows == row] = np.nan
+        return out
+
+    monkeypatch.setattr("finetune.residency.gather", damaged)
+    with pytest.raises(UserError, match=rf"train/feature_map has NaN or infinite features in row {row};"):
+        StreamedMaps(store).fused(plan)
+    with pytest.raises(UserError, match="train/feature_map has NaN"):  # through the background thread
+        finetune(replace(config, residency="stream", prefetch=2), quiet)
