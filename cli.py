@@ -16,12 +16,16 @@ from console import (
     fail,
     given,
     json_option,
+    live_table,
     options,
     print_json,
+    print_table,
     progress_bar,
+    table,
 )
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.sweep_config import SweepConfig
 from store.errors import Interrupted
 from store_commands import store_group
 
@@ -108,6 +112,38 @@ def finetune(as_json: bool, **values: Any) -> None:
     where = f", maps on {facts['residency']['kind']}" if facts.get("residency") else ""
     seconds = f"{facts['seconds']['total']:.1f} s"
     click.echo(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
+
+
+@main.command()
+@options(SweepConfig, out="runs/sweep")
+@json_option
+def sweep(as_json: bool, **values: Any) -> None:
+    """Many configurations and seeds of Phase II at once, ranked on the validation split."""
+    from analysis.sweeps import rank_configurations, ranking_rows
+    from finetune.sweep import sweep as run
+
+    select_on, best = values["select_on"], 10
+    with live_table() as (progress, show):
+        try:
+            result = run(
+                build(SweepConfig, values),
+                progress,
+                lambda rows: show(
+                    table(*ranking_rows(rank_configurations(rows, select_on), select_on, best))
+                ),
+            )
+        except Interrupted:
+            progress.stop()
+            fail(f"interrupted; go on with the same command and --resume ({values['out']})", INTERRUPTED)
+    if result is None:  # another process prints
+        return
+    if as_json:
+        print_json(result.ranking.to_dict("records"))
+        return
+    print_table(table(*ranking_rows(result.ranking, select_on, best)))
+    ranked = "the validation split" if select_on == "val" else "THE TEST SET, which flatters"
+    click.echo(f"accuracy in %, mean ± std over seeds; ranked on {ranked}")
+    click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
 
 
 @main.command()

@@ -6,12 +6,15 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from store.errors import UserError
 
@@ -73,12 +76,17 @@ def fail(message: str, code: int = 2) -> None:
     sys.exit(code)
 
 
-def options(config_class: type) -> Callable:
-    """Give a command an option for every `Annotated` field of a config and of the configs in it."""
+def options(config_class: type, **defaults: Any) -> Callable:
+    """Give a command an option for every `Annotated` field of a config and of the configs in it.
+
+    Args:
+        config_class: the config.
+        defaults: of this command, where they are others than the fields'.
+    """
 
     def decorate(command: Callable) -> Callable:
         for field, hint in reversed(list(_annotated_fields(config_class))):
-            command = _option(field, hint)(command)
+            command = _option(field, hint, defaults.get(field.name, field.default))(command)
         return command
 
     return decorate
@@ -94,18 +102,20 @@ def _annotated_fields(config_class: type):
             yield field, hint
 
 
-def _option(field: dataclasses.Field, hint: Any) -> Callable:
+def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
     kind, help_text = get_args(hint)
     if get_origin(kind) in (types.UnionType, Union):
         kind = next(part for part in get_args(kind) if part is not type(None))
     name = "--" + field.name.replace("_", "-")
+    if get_origin(kind) is tuple:
+        return click.option(name, type=get_args(kind)[0], multiple=True, help=help_text)
     if kind is bool:
         return click.option(name, is_flag=True, help=help_text)
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
-    if field.default is dataclasses.MISSING:  # click takes even a default of None for a value
+    if default is dataclasses.MISSING:  # click takes even a default of None for a value
         return click.option(name, type=type_, required=True, help=help_text)
-    shown = field.default is not None
-    return click.option(name, type=type_, default=field.default, show_default=shown, help=help_text)
+    shown = default is not None
+    return click.option(name, type=type_, default=default, show_default=shown, help=help_text)
 
 
 def build(config_class: type, values: dict[str, Any]) -> Any:
@@ -139,8 +149,35 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
+def table(header: list[str], rows: list[list[str]], title: str | None = None) -> Table:
+    """A plain table: text on the left, numbers on the right, nothing cut."""
+    made = Table(box=None, pad_edge=False, header_style="", title=title, title_justify="left")
+    for i, name in enumerate(header):
+        made.add_column(name, no_wrap=True, justify="left" if i < 2 else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+@contextmanager
+def live_table() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
+    """A bar with a table above it, both on stderr and gone at the end; nothing where that is no terminal."""
+    progress = progress_bar()
+    if progress.disable:
+        yield progress, lambda made: None
+        return
+    shown: list[Table] = []
+    with Live(console=progress.console, get_renderable=lambda: Group(*shown[-1:], progress), transient=True):
+        yield progress, shown.append
+
+
 def print_json(content: Any) -> None:
     """JSON on stdout, NaN as null."""
     from analysis.tables import without_nan
 
     click.echo(json.dumps(without_nan(content), indent=2))
+
+
+def print_table(made: Table) -> None:
+    """A table on stdout, as wide as it needs."""
+    Console(width=10_000, color_system=None, highlight=False).print(made)

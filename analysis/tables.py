@@ -9,10 +9,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-# Options of Phase II that tell runs apart without making them different configurations.
-PLACES = {"store", "out", "ckpt", "cache", "cache_gib"}
-WAYS = {"device", "residency", "memory", "window", "prefetch", "tensorboard", "resume", "overwrite"}
-NOT_CONFIGURATION = PLACES | WAYS | {"seed", "eval_every", "shot_rule"}
+from analysis.options import NOT_CONFIGURATION
+
 COLUMNS = ("overall", "many", "medium", "few", "head", "tail")
 PHASE_1 = "Phase I"
 WIDEST = 10_000  # characters: a table is never cut
@@ -22,14 +20,18 @@ def name_configurations(options: list[dict[str, Any]]) -> list[str]:
     """A short name for the configuration of every run: its method, and options in which methods differ.
 
     Args:
-        options: of each run, flat.
+        options: of each run, flat; what is None, or not there, is not told.
 
     Returns:
         Names such as "fsa" or "fsa, tail_draw=classes", equal where the configurations are.
     """
-    names = [name for name in options[0] if name not in NOT_CONFIGURATION and name != "method"]
+    every = dict.fromkeys(name for run in options for name in run)
+    names = [name for name in every if name not in NOT_CONFIGURATION and name != "method"]
     differing = [name for name in names if len({repr(run.get(name)) for run in options}) > 1]
-    return [", ".join([run["method"], *(f"{n}={run.get(n)}" for n in differing)]) for run in options]
+    return [
+        ", ".join([run["method"], *(f"{n}={run[n]}" for n in differing if run.get(n) is not None)])
+        for run in options
+    ]
 
 
 def class_mean(frame: pd.DataFrame, class_ids: list[int]) -> float:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from analysis.accuracy import confusion_matrix, group_accuracies, per_class_fram
 from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
 from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations, without_nan
-from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.config import AnalyzeConfig
+from finetune.options import named_options
 from finetune.run import Run, RunError, read_run
 from store.atomic import whole_file, write_json
 from store.errors import refuse_undecodable
@@ -128,7 +129,7 @@ def _phase1_options(run: Run) -> dict[str, Any]:
 
 def _options(run: Run) -> dict[str, Any]:
     """The options that make a run's configuration: those of all three phases."""
-    own = {field.name: run.config[field.name] for field in fields(FinetuneConfig)}
+    own = named_options(run.config)
     made = run.config["provenance"]["store"]
     extraction = {f"extract_{name}": made["config"][name] for name in ("dtype", "precision")}
     for conversion in made.get("converted", []):  # the last says what the run read

@@ -23,6 +23,7 @@ KINDS = {
     "class": 8,
     "row of class": 9,
     "fresh weight": 10,
+    "configuration": 11,
 }
 WORDS = 4  # 64-bit words that one value of Philox's counter gives
 

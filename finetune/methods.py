@@ -22,12 +22,14 @@ class Sampling:
         prior: (K,) the class distribution of what it draws.
         uses_maps: whether it reads feature maps, and takes vectors of confusing classes from them.
         uses_tail: whether it tells tail classes from head classes.
+        options: that its plan depends on, besides the seed.
     """
 
     draw: Callable[[Drawing, int, int], Plan]
     prior: Callable[[Drawing], np.ndarray]
     uses_maps: bool = False
     uses_tail: bool = False
+    options: tuple[str, ...] = ("batch_size",)
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,21 @@ def _halves_prior(drawing: Drawing) -> np.ndarray:
     return prior
 
 
+OF_HALVES = ("batch_size", "head_ratio", "tail_draw")
+OF_FUSION = (
+    *OF_HALVES,
+    "augmented_per_sample",
+    "confusing_classes",
+    "donors",
+    "gamma_min",
+    "gamma_max",
+    "tau_s",
+    "tau_g",
+)
 UNIFORM = Sampling(_uniform, _uniform_prior)
 BALANCED = Sampling(_balanced, _balanced_prior)
-HALVES = Sampling(_halves, _halves_prior, uses_tail=True)
-FUSED = Sampling(augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True)
+HALVES = Sampling(_halves, _halves_prior, uses_tail=True, options=OF_HALVES)
+FUSED = Sampling(augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION)
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}

@@ -1,5 +1,7 @@
 """From options and a store to what the loop needs: what is drawn from, and the heads at their start."""
 
+from functools import cached_property
+
 import numpy as np
 
 from finetune.config import FinetuneConfig
@@ -16,18 +18,45 @@ from store.errors import UserError
 from store.reader import FeatureStore
 
 
-def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
+class Common:
+    """What the plans and heads of one store have in common, read and computed once.
+
+    Attributes:
+        store: the features.
+        label: (N,) int32, ascending.
+        class_counts: (K,) training images.
+    """
+
+    def __init__(self, store: FeatureStore):
+        self.store = store
+        train = store.read("train")
+        self.label = train.label
+        self.class_counts = train.class_counts(len(store.class_names))
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(K, K) mean scores of Phase I."""
+        return mean_scores(self.store.read("train").pooled, *self.store.classifier, self.label)
+
+    @cached_property
+    def cam(self) -> np.ndarray:
+        """(N, H, W) class activation maps."""
+        return self.store.read_cam()
+
+
+def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common | None = None) -> Drawing:
     """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
 
     Args:
         config: resolved options.
         store: the features.
+        common: of the store, where several plans are made.
 
     Raises:
         UserError: there is no tail class, or the feature maps have one position only.
     """
-    train = store.read("train")
-    class_counts = train.class_counts(len(store.class_names))
+    common = common or Common(store)
+    class_counts = common.class_counts
     head_tail = split_head_tail(class_counts, config.head_ratio)
     method = METHODS[config.method]
     if method.in_halves and not len(head_tail.tail):
@@ -43,12 +72,12 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore) -> Drawing:
                 f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
                 "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
             )
-        cam = store.read_cam()
-        specific, generic = specific_positions(cam, config.tau_s), generic_positions(cam, config.tau_g)
-        scores = mean_scores(train.pooled, *store.classifier, train.label)
-        confusing = confusing_classes(scores, config.confusing_classes, _donor_classes(config, head_tail))
+        specific = specific_positions(common.cam, config.tau_s)
+        generic = generic_positions(common.cam, config.tau_g)
+        lenders = _donor_classes(config, head_tail)
+        confusing = confusing_classes(common.scores, config.confusing_classes, lenders)
     return Drawing(
-        label=train.label,
+        label=common.label,
         head_tail=head_tail,
         confusing=confusing,
         specific=specific,
@@ -74,13 +103,15 @@ def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
     return head_tail.head
 
 
-def head_options(config: FinetuneConfig, store: FeatureStore, drawing: Drawing) -> HeadOptions:
+def head_options(
+    config: FinetuneConfig, store: FeatureStore, drawing: Drawing, common: Common | None = None
+) -> HeadOptions:
     """One head at its start, and how it is trained."""
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=_loss(config, store, drawing),
+        loss=_loss(config, common or Common(store), drawing),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -91,12 +122,12 @@ def head_options(config: FinetuneConfig, store: FeatureStore, drawing: Drawing) 
     )
 
 
-def _loss(config: FinetuneConfig, store: FeatureStore, drawing: Drawing) -> Loss:
+def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
     prior = METHODS[config.method].sampling.prior(drawing)
     if config.loss == "balanced-softmax":
         return balanced_softmax(prior, config.tau)
     if config.loss == "class-balanced":
-        n_samples = int(store.read("train").class_counts(len(store.class_names)).sum())
+        n_samples = int(common.class_counts.sum())
         return class_balanced(prior, n_samples, config.beta, config.weighted_mean == "weights")
     return focal(config.focal_gamma) if config.loss == "focal" else Loss()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from analysis.tables import PLACES, WAYS
+from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
 from store.atomic import whole_file
 from store.errors import UserError

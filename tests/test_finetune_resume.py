@@ -91,7 +91,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
         with pytest.raises(SystemExit):
             finetune(config, quiet)
     assert (
-        torch.load(unfinished_path(config.out), weights_only=True)["state"]["course"]["metrics"][-1][
+        torch.load(unfinished_path(config.out), weights_only=True)["state"]["courses"][0]["metrics"][-1][
             "iteration"
         ]
         == 40

@@ -1,0 +1,146 @@
+"""Heads that share a plan: one stream of windows, a step of every head on each."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from finetune.config import FinetuneConfig
+from finetune.course import Course
+from finetune.features import Features, HeldOut, load_features, load_held_out
+from finetune.loop import stops_of, train_heads
+from finetune.methods import METHODS
+from finetune.prepare import Common, head_options, prepare_drawing
+from finetune.residency import Maps, Residency, choose_residency, hold_maps
+from finetune.selection import Layer, accuracies, selection_split
+from finetune.stacks import Stacks
+from finetune.threads import Threads
+from finetune.window import WindowMaker
+from store.reader import FeatureStore
+
+
+@dataclass
+class Bench:
+    """A store made ready for any number of heads.
+
+    Attributes:
+        store: the features.
+        common: what plans are made from.
+        features: the train split on the device.
+        held_out: val, where there is one, and test.
+        device: where heads are trained.
+        threads: that take the steps.
+        residency, maps: of the feature maps, once a plan has asked for them.
+    """
+
+    store: FeatureStore
+    common: Common
+    features: Features
+    held_out: dict[str, HeldOut]
+    device: torch.device
+    threads: Threads
+    residency: Residency | None = None
+    maps: Maps | None = None
+
+    @classmethod
+    def open(cls, store: FeatureStore, shot_rule: str, device: torch.device, threads: Threads) -> "Bench":
+        """Read all of a store but its maps."""
+        features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
+        return cls(store, Common(store), features, held_out, device, threads)
+
+    def hold_maps(self, config: FinetuneConfig) -> None:
+        """Choose where the maps live, and put them there.
+
+        Raises:
+            UserError: they have no room where they are to live, or cannot be read.
+        """
+        rows = config.n_tail * (1 + config.augmented_per_sample)
+        chosen = choose_residency(
+            config.residency, config.memory, config.window, rows, self.store, self.device
+        )
+        if self.maps is None or self.residency.kind != chosen.kind:
+            self.maps = hold_maps(self.store, chosen, self.device)
+        self.residency = chosen
+
+
+class Group:
+    """Heads that share a plan, from their start to their last step.
+
+    Attributes:
+        configs: resolved options of each head.
+        drawing: what the plan is drawn from.
+        courses: what is known of each head.
+    """
+
+    def __init__(self, configs: list[FinetuneConfig], bench: Bench):
+        self.configs, self._bench = configs, bench
+        first = configs[0]
+        sampling = METHODS[first.method].sampling
+        self.drawing = prepare_drawing(first, bench.store, bench.common)
+        self._window = first.window
+        if sampling.uses_maps:
+            bench.hold_maps(first)
+            self._window = bench.residency.window
+        self._make = WindowMaker(
+            sampling.draw, self.drawing, bench.features, bench.maps if sampling.uses_maps else None
+        ).make
+        heads = [head_options(config, bench.store, self.drawing, bench.common) for config in configs]
+        self._stacks = Stacks(heads, bench.device, bench.threads)
+        self._split = selection_split(bench.held_out, first.select_on)
+        self.courses = [Course() for _ in configs]
+
+    def begin(self) -> None:
+        """Note how every head starts."""
+        for course, layer in zip(self.courses, self._stacks.layers(), strict=True):
+            course.begin(accuracies(self._split, layer, self._bench.threads), layer)
+
+    def run(self, every: int, tick: Callable[[int], None], look: Callable[[], None]) -> None:
+        """Take all steps that are left.
+
+        Args:
+            every: iterations between looks at the accuracies.
+            tick: told the steps taken after every window.
+            look: called after every look.
+        """
+        first, start = self.configs[0], self.courses[0].iteration
+        stops = stops_of(first.iterations, every)
+        for leg in train_heads(self._stacks, self._make, start, stops, self._window, first.prefetch, tick):
+            for head, layer in enumerate(self._stacks.layers()):
+                found = accuracies(self._split, layer, self._bench.threads)
+                self.courses[head].go_on(leg, head, found, layer)
+            look()
+
+    def layers(self) -> list[Layer]:
+        """The head that each configuration keeps: the last, or the best."""
+        last = self._stacks.layers()
+        return [
+            course.best.layer if config.keep == "best" else layer
+            for config, course, layer in zip(self.configs, self.courses, last, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """What `load` goes on from."""
+        return {"heads": self._stacks.state(), "courses": [course.state() for course in self.courses]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._stacks.load(state["heads"])
+        self.courses = [Course.from_state(course) for course in state["courses"]]
+
+    def facts(self, head: int) -> dict[str, Any]:
+        """What a user asks of a head's draws: its classes, and how often an empty set fell back."""
+        facts = class_facts(self.drawing.head_tail)
+        course, residency = self.courses[head], self._bench.residency
+        if course.n_augmented:
+            tail = self.drawing.head_tail.tail.tolist()
+            facts["confusing_classes"] = {str(c): self.drawing.confusing[c].tolist() for c in tail}
+            for name, n in zip(("specific", "generic"), course.n_empty.tolist(), strict=True):
+                facts[f"empty_{name}_percent"] = 100 * n / course.n_augmented
+            facts["residency"] = asdict(residency)
+        return facts
+
+
+def class_facts(head_tail: Any) -> dict[str, Any]:
+    """Head and tail classes, for config.json."""
+    return {"head_classes": head_tail.head.tolist(), "tail_classes": head_tail.tail.tolist()}

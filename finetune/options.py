@@ -1,0 +1,41 @@
+"""Which options a run depends on, so that two runs alike in them have one name, and one head."""
+
+from typing import Any
+
+from finetune.methods import METHODS, OF_ALL
+
+OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
+OF_LOSS = {
+    "ce": (),
+    "balanced-softmax": ("tau",),
+    "class-balanced": ("beta", "weighted_mean"),
+    "focal": ("focal_gamma",),
+}
+OF_COMPUTED = {"tau-norm": ("tau",), "logit-adjustment": ("tau",), "ncm": ("distance",)}
+
+
+def effective_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that the head of a resolved configuration depends on, besides its seed.
+
+    Args:
+        config: resolved options by name, as config.json has them.
+    """
+    method = METHODS[config["method"]]
+    names = ["method"]
+    if method.sampling is None:
+        names += OF_COMPUTED[config["method"]]
+    else:
+        names += ["loss", *OF_LOSS[config["loss"]], *OF_SGD, *method.sampling.options]
+        if method.trainable == "fc":
+            names.append("max_norm")
+        if config["keep"] == "best":
+            names += ["eval_every", "select_on"]
+    return {name: config[name] for name in names}
+
+
+def named_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The same, None in place of what is the method's own: what a name need not tell."""
+    method = METHODS[config["method"]]
+    own = OF_ALL | {"loss": method.loss} | method.defaults
+    found = effective_options(config)
+    return {k: None if k in own and own[k] == v else v for k, v in found.items()}

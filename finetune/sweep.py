@@ -1,0 +1,184 @@
+"""A sweep: any number of configurations and seeds from one store, heads that share a plan side by side."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import Progress
+
+from analysis.accuracy import group_accuracies
+from extract.device import keep_freed_memory, resolve_device
+from finetune.config import FinetuneConfig
+from finetune.group import Bench, Group
+from finetune.methods import METHODS
+from finetune.selection import Layer, require_selection
+from finetune.sweep_config import SweepConfig
+from finetune.sweep_folder import Sweep, SweepFolder, head_id
+from finetune.threads import single_threaded
+from finetune.train import computed
+from store.cache import open_cache
+from store.errors import Interrupted
+from store.location import locate
+from store.reader import FeatureStore
+
+LONGEST = timedelta(days=30)  # that processes wait for the slowest
+Batch = list[FinetuneConfig]  # heads that share a plan, or one that is computed
+
+
+def sweep(config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame], None]) -> Sweep | None:
+    """Train every configuration with every seed, and rank them by their accuracy on the validation split.
+
+    Under `torchrun` every process takes its share, and the first writes the results; machines share the
+    store and the folder.
+
+    Args:
+        config: the options.
+        progress: a bar of heads done.
+        show: given the rows of results.csv so far, after every group of heads.
+
+    Returns:
+        The results; None in all processes but the first.
+
+    Raises:
+        UserError: the store, the options or the folder cannot be used.
+        Interrupted: by the user; the same options and `resume` go on.
+    """
+    keep_freed_memory()
+    base = config.base
+    store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
+    resolved = [one.resolved(len(store.class_names)) for one in config.configurations()]
+    configs = list({head_id(one): one for one in reversed(resolved)}.values())[::-1]  # each head once
+    folder = SweepFolder(config, configs, store)
+    with processes() as (rank, world), single_threaded() as threads:
+        bench = Bench.open(store, base.shot_rule, _device(base.device), threads)
+        require_selection(bench.held_out.get(base.select_on), "sweep")
+        if rank == 0:
+            folder.begin()
+        wait_for_all(world)
+        rows = folder.rows()
+        task = progress.add_task("sweep", total=len(configs), completed=len(rows), status="")
+        done = {row["head"] for row in rows}
+        try:
+            for batch in shared_out(configs, world)[rank::world]:
+                left = [one for one in batch if head_id(one) not in done]
+                if left:
+                    rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
+                    progress.update(task, completed=len(rows))
+                    show(folder.results(rows))
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+        finally:
+            progress.remove_task(task)
+        wait_for_all(world)
+        return folder.finish() if rank == 0 else None
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """This process's number and how many there are, as `torchrun` started them."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("gloo", timeout=LONGEST)
+    try:
+        yield torch.distributed.get_rank(), world
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def wait_for_all(world: int) -> None:
+    """Until every process is here."""
+    if world > 1:
+        torch.distributed.barrier()
+
+
+def _device(name: str) -> torch.device:
+    """The device of this process: under `torchrun` on one machine, a GPU each."""
+    if name == "auto" and torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", local % torch.cuda.device_count())
+    return resolve_device(name)
+
+
+def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:
+    """Configurations in batches that share a plan, at least as many as there are processes where they can be.
+
+    It does not depend on what is done already, so that all processes see the same batches.
+    """
+    alike: dict[tuple, Batch] = {}
+    for config in configs:
+        alike.setdefault(plan_key(config), []).append(config)
+    parts = -(-world // len(alike))
+    batches = []
+    for batch in alike.values():
+        cuts = np.linspace(0, len(batch), min(parts, len(batch)) + 1).astype(int)
+        batches += [batch[start:stop] for start, stop in pairwise(cuts)]
+    return batches
+
+
+def plan_key(config: FinetuneConfig) -> tuple:
+    """Equal for resolved configurations whose heads see the same batches, looked at after the same steps."""
+    sampling = METHODS[config.method].sampling
+    if sampling is None:
+        return (head_id(config),)
+    every = config.eval_every if config.keep == "best" else config.iterations
+    options = [getattr(config, name) for name in sampling.options]
+    return (sampling.draw.__name__, config.seed, config.iterations, every, config.keep, *options)
+
+
+def _take(
+    batch: Batch, bench: Bench, folder: SweepFolder, status: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Make the heads of a batch; their rows, which are also written."""
+    started, first = time.perf_counter(), batch[0]
+    if METHODS[first.method].compute is not None:
+        layers: list[Layer] = [computed(first, bench)]
+        ways: list[dict[str, Any]] = [{"kept_iteration": 0, "diverged_at": None}]
+    else:
+        layers, ways = _train(batch, bench, status)
+    seconds = (time.perf_counter() - started) / len(batch)
+    rows = []
+    for config, layer, way in zip(batch, layers, ways, strict=True):
+        found = {} if way["diverged_at"] else _accuracies(layer, bench)
+        rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
+    folder.keep(rows, layers)
+    return rows
+
+
+def _train(
+    batch: Batch, bench: Bench, status: Callable[[str], None]
+) -> tuple[list[Layer], list[dict[str, Any]]]:
+    first = batch[0]
+    # Accuracies under way are for early stopping only.
+    every = first.eval_every if first.keep == "best" else first.iterations
+    group = Group(batch, bench)
+    group.begin()
+    heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
+
+    def tick(iteration: int) -> None:
+        status(f"{heads}: {iteration:,} of {first.iterations:,} iterations")
+
+    group.run(every, tick, lambda: None)
+    ways = []
+    for config, course in zip(batch, group.courses, strict=True):
+        kept = course.best.iteration if config.keep == "best" else course.iteration
+        diverged = course.diverged.iteration if course.diverged else None
+        ways.append({"kept_iteration": kept, "diverged_at": diverged})
+    return group.layers(), ways
+
+
+def _accuracies(layer: Layer, bench: Bench) -> dict[str, float]:
+    """val_overall, …, test_few: the test split is looked at once, for a head that is done."""
+    found = {}
+    for name, split in bench.held_out.items():
+        of_split = group_accuracies(split.frame(split.predict(*layer, bench.threads)))
+        found |= {f"{name}_{group}": value for group, value in of_split.items()}
+    return found

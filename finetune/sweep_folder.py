@@ -1,0 +1,170 @@
+"""A sweep's folder: what every group of heads leaves, and the results once all have."""
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from analysis.options import PLACES, WAYS
+from analysis.sweeps import rank_configurations
+from analysis.tables import name_configurations, without_nan
+from finetune.config import FinetuneConfig
+from finetune.options import effective_options
+from finetune.resume import store_digest
+from finetune.selection import Layer
+from finetune.sweep_config import SweepConfig, parse_grid, parse_range
+from store.atomic import foreign_names, refuse_existing, whole_file, write_json
+from store.errors import UserError
+from store.reader import FeatureStore
+
+FORMAT = "tailcache-sweep"
+MARKER, DONE, HEADS = "sweep.json", "done", "heads"
+RESULTS = ("results.csv", "results.parquet", "ranking.csv")
+WHERE = PLACES | WAYS  # tell no two heads apart
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep.
+
+    Attributes:
+        path: its folder.
+        results: a row a head: its options, seed, accuracies in %, seconds.
+        ranking: a row a configuration, best first: mean and standard deviation over its seeds.
+        select_on: the split that it is ranked by.
+    """
+
+    path: Path
+    results: pd.DataFrame
+    ranking: pd.DataFrame
+    select_on: str
+
+
+def head_id(config: FinetuneConfig) -> str:
+    """What tells the heads of a sweep apart: a digest of the options that they depend on, and the seed."""
+    options = effective_options(asdict(config)) | {"seed": config.seed}
+    return sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class SweepFolder:
+    """The folder on its way.
+
+    Attributes:
+        path: where it is.
+    """
+
+    def __init__(self, config: SweepConfig, configs: list[FinetuneConfig], store: FeatureStore):
+        self.path = Path(config.base.out)
+        self._config, self._configs = config, configs
+        varied = {name: getattr(config, name) for name in ("grid", "range", "random", "seeds", "heads")}
+        own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
+        options = json.loads(json.dumps(own | varied))  # tuples as JSON has them
+        self._content = {"format": FORMAT, "store": store_digest(store), "options": options}
+
+    def begin(self) -> None:
+        """Make the folder ready: empty, or as it was left.
+
+        Raises:
+            UserError: it holds something else, or a sweep that this one may not go on with.
+        """
+        resume, overwrite = self._config.base.resume, self._config.base.overwrite
+        if resume and overwrite:
+            raise UserError(
+                f"{self.path}: --resume goes on with a sweep and --overwrite replaces it; pass one of them"
+            )
+        if resume and (self.path / MARKER).exists():
+            self._refuse_other(_read_marker(self.path))
+            return
+        refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite)
+        for file in [self.path / name for name in (MARKER, *RESULTS)]:
+            file.unlink(missing_ok=True)
+        for folder in (DONE, HEADS):
+            for file in (self.path / folder).glob("*"):
+                file.unlink()
+        write_json(self.path / MARKER, self._content)
+
+    def _refuse_other(self, found: dict[str, Any] | None) -> None:
+        if found is None:
+            raise UserError(f"{self.path / MARKER}: damaged; begin anew with --overwrite")
+        if found["store"] != self._content["store"]:
+            raise UserError(f"{self.path}: is a sweep of another store; name that one, or another --out")
+        for name, asked in self._content["options"].items():
+            if found["options"].get(name) != asked:
+                raise UserError(
+                    f"{self.path}: cannot resume: {name} was {found['options'].get(name)}, this command asks "
+                    f"{asked}; repeat the interrupted command, or begin anew with --overwrite"
+                )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is done already, a row a head.
+
+        Raises:
+            UserError: a file of it is damaged.
+        """
+        wanted, rows = {head_id(config) for config in self._configs}, []
+        for file in sorted((self.path / DONE).glob("*.json")):
+            try:
+                rows += [row for row in json.loads(file.read_text()) if row["head"] in wanted]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{file}: damaged ({error}); remove it and go on with --resume") from error
+        return rows
+
+    def keep(self, rows: list[dict[str, Any]], layers: list[Layer]) -> None:
+        """Write what a group of heads came to; rows last, for they say that it is done."""
+        if self._config.heads:
+            for row, (weight, bias) in zip(rows, layers, strict=True):
+                with whole_file(self.path / HEADS / f"{row['head']}.pt") as unfinished:
+                    torch.save({"weight": weight.cpu(), "bias": bias.cpu()}, unfinished)
+        write_json(self.path / DONE / f"{rows[0]['head']}.json", without_nan(rows))
+
+    def results(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        """Rows of heads with their options before them, in the order of the configurations."""
+        of_head = {row["head"]: row for row in rows}
+        options = [asdict(config) for config in self._configs]
+        names = name_configurations([self._named(config) for config in options])
+        options = [{k: v for k, v in one.items() if k not in WHERE} for one in options]
+        return pd.DataFrame(
+            [
+                {"configuration": name} | own | of_head[head_id(config)]
+                for name, own, config in zip(names, options, self._configs, strict=True)
+                if head_id(config) in of_head
+            ]
+        )
+
+    def _named(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The options that were varied and that its head depends on."""
+        varied = {"method", *(name for name, _ in map(parse_grid, self._config.grid))}
+        varied |= {name for name, _ in map(parse_range, self._config.range)}
+        return {k: v for k, v in effective_options(config).items() if k in varied}
+
+    def finish(self) -> Sweep:
+        """Write results.csv, results.parquet and ranking.csv."""
+        results = self.results(self.rows())
+        select_on = self._config.base.select_on
+        ranking = rank_configurations(results, select_on)
+        with whole_file(self.path / RESULTS[0]) as unfinished:
+            results.to_csv(unfinished, index=False)
+        with whole_file(self.path / RESULTS[1]) as unfinished:
+            results.to_parquet(unfinished, index=False)
+        with whole_file(self.path / RESULTS[2]) as unfinished:
+            ranking.to_csv(unfinished, index=False)
+        return Sweep(self.path, results, ranking, select_on)
+
+
+def _read_marker(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((path / MARKER).read_text())
+        ours = content["format"] == FORMAT and isinstance(content["options"], dict) and content["store"]
+        return content if ours else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _foreign_to_sweep(path: Path) -> str | None:
+    if not path.is_dir() or _read_marker(path) is None:
+        return foreign_names(path, ())
+    return foreign_names(path, (MARKER, DONE, HEADS, *RESULTS))
