@@ -20,14 +20,14 @@ def name_configurations(options: list[dict[str, Any]]) -> list[str]:
     """A short name for the configuration of every run: its method, and options in which methods differ.
 
     Args:
-        options: of each run, flat; what is None, or not there, is not told.
+        options: of each run, flat. Methods may have options that others have not; None is not told.
 
     Returns:
         Names such as "fsa" or "fsa, tail_draw=classes", equal where the configurations are.
     """
     every = dict.fromkeys(name for run in options for name in run)
     names = [name for name in every if name not in NOT_CONFIGURATION and name != "method"]
-    differing = [name for name in names if len({repr(run.get(name)) for run in options}) > 1]
+    differing = [name for name in names if len({repr(run[name]) for run in options if name in run}) > 1]
     return [
         ", ".join([run["method"], *(f"{n}={run[n]}" for n in differing if run.get(n) is not None)])
         for run in options
