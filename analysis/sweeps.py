@@ -5,6 +5,7 @@ import pandas as pd
 from analysis.tables import format_cell
 
 GROUPS = ("overall", "many", "medium", "few")
+COLUMNS = (*GROUPS, "head", "tail")
 
 
 def rank_configurations(results: pd.DataFrame, select_on: str) -> pd.DataFrame:
@@ -18,7 +19,7 @@ def rank_configurations(results: pd.DataFrame, select_on: str) -> pd.DataFrame:
         A row a configuration: rank, configuration, n (heads), diverged (of them), and for every accuracy its
         mean and standard deviation (NaN for one head). A configuration any head of which diverged comes last.
     """
-    columns = [c for c in results if c.split("_")[0] in ("val", "test") and c.split("_")[-1] in GROUPS]
+    columns = [c for c in results if c.split("_")[0] in ("val", "test") and c.split("_")[-1] in COLUMNS]
     by_name = results.groupby("configuration", sort=False)
     ranking = pd.DataFrame({"n": by_name.size(), "diverged": by_name["diverged_at"].count()})
     for column in columns:

@@ -14,11 +14,13 @@ import torch
 from rich.progress import Progress
 
 from analysis.accuracy import group_accuracies
+from analysis.tables import class_mean
 from extract.device import keep_freed_memory, resolve_device
 from finetune.config import FinetuneConfig
 from finetune.group import Bench, Group
 from finetune.methods import METHODS
 from finetune.selection import Layer, require_selection
+from finetune.split import split_head_tail
 from finetune.sweep_config import SweepConfig
 from finetune.sweep_folder import Sweep, SweepFolder, head_id
 from finetune.threads import single_threaded
@@ -147,7 +149,7 @@ def _take(
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
     for config, layer, way in zip(batch, layers, ways, strict=True):
-        found = {} if way["diverged_at"] else _accuracies(layer, bench)
+        found = {} if way["diverged_at"] else _accuracies(layer, bench, config.head_ratio)
         rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
     folder.keep(rows, layers)
     return rows
@@ -175,10 +177,13 @@ def _train(
     return group.layers(), ways
 
 
-def _accuracies(layer: Layer, bench: Bench) -> dict[str, float]:
-    """val_overall, …, test_few: the test split is looked at once, for a head that is done."""
+def _accuracies(layer: Layer, bench: Bench, head_ratio: float) -> dict[str, float]:
+    """val_overall, …, test_tail: the test split is looked at once, for a head that is done."""
     found = {}
+    parts = split_head_tail(bench.common.class_counts, head_ratio)
     for name, split in bench.held_out.items():
-        of_split = group_accuracies(split.frame(split.predict(*layer, bench.threads)))
+        frame = split.frame(split.predict(*layer, bench.threads))
+        of_split = group_accuracies(frame)
+        of_split |= {part: class_mean(frame, getattr(parts, part)) for part in ("head", "tail")}
         found |= {f"{name}_{group}": value for group, value in of_split.items()}
     return found

@@ -127,13 +127,14 @@ class SweepFolder:
         options = [asdict(config) for config in self._configs]
         names = name_configurations([self._named(config) for config in options])
         options = [{k: v for k, v in one.items() if k not in WHERE} for one in options]
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             [
                 {"configuration": name} | own | of_head[head_id(config)]
                 for name, own, config in zip(names, options, self._configs, strict=True)
                 if head_id(config) in of_head
             ]
         )
+        return frame.astype({name: float for name in frame if frame[name].isna().all()})
 
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
         """The options that were varied and that its head depends on."""

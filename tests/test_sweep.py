@@ -1,0 +1,261 @@
+"""Sweeps: every head as it would be alone, ranked on validation images, resumable, spread over processes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bad_input import refuse, succeed
+
+from analysis.sweeps import rank_configurations
+from finetune.config import FinetuneConfig
+from finetune.sweep import shared_out, sweep
+from finetune.sweep_config import Range, SweepConfig, parse_grid, parse_range
+from finetune.train import finetune
+from finetune.window import WindowMaker
+from store.errors import Interrupted, UserError
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("--iterations", 30, "--device", "cpu", "--window", 8)
+
+
+@pytest.fixture
+def base(feature_store, tmp_path) -> FinetuneConfig:
+    return FinetuneConfig(str(feature_store), str(tmp_path / "sweep"), iterations=30, window=8, device="cpu")
+
+
+def run(config: SweepConfig, quiet) -> pd.DataFrame:
+    return sweep(config, quiet, lambda rows: None).results
+
+
+def test_every_head_is_what_it_would_be_alone(base, quiet, tmp_path):
+    """Whatever its company: other rates, losses, methods, plans; and the tables say the same, too."""
+    grid = ("method=fsa,no-aug,plain,balanced-softmax,crt,lws,tau-norm", "lr=0.001,0.05", "tau=0.5,1")
+    results = run(SweepConfig(base, grid=(*grid, "loss=none"), seeds=2, heads=True), quiet)
+    assert len(results) > 20
+    for row in results.to_dict("records"):
+        alone = FinetuneConfig(
+            base.store,
+            str(tmp_path / "alone"),
+            method=row["method"],
+            lr=row["lr"],
+            tau=row["tau"],
+            seed=row["seed"],
+            iterations=30,
+            device="cpu",
+            overwrite=True,
+        )
+        made = finetune(alone, quiet)
+        of_sweep = torch.load(tmp_path / "sweep" / "heads" / f"{row['head']}.pt", weights_only=True)
+        of_run = torch.load(made.path / "head.pt", weights_only=True)
+        assert torch.equal(of_sweep["weight"], of_run["weight"]), row["configuration"]
+        assert torch.equal(of_sweep["bias"], of_run["bias"])
+        assert row["test_overall"] == made.summary["overall"]
+        assert row["val_overall"] == made.summary["val"]["overall"]
+
+
+def test_heads_that_share_a_plan_share_its_windows(base, quiet, monkeypatch):
+    made = []
+    make = WindowMaker.make
+
+    def counted(self, bounds):
+        made.append(bounds)
+        return make(self, bounds)
+
+    monkeypatch.setattr(WindowMaker, "make", counted)
+    run(SweepConfig(base, grid=("lr=0.001,0.01,0.1", "loss=ce,focal"), seeds=2), quiet)
+    assert sorted(made) == sorted(2 * [(0, 8), (8, 16), (16, 24), (24, 30)])  # two seeds, six heads each
+
+
+def test_options_that_do_not_matter_make_no_second_head(base, quiet):
+    results = run(SweepConfig(base, grid=("method=plain,ncm", "tau=1,2", "tau_s=0.2,0.4"), seeds=1), quiet)
+    assert results["configuration"].tolist() == ["plain", "ncm"]
+
+
+def test_results_are_one_tidy_frame_in_two_formats(base, quiet, tmp_path):
+    results = run(SweepConfig(base, grid=("method=fsa,logit-adjustment", "lr=0.001,0.01"), seeds=2), quiet)
+    written = pd.read_csv(tmp_path / "sweep" / "results.csv")
+    parquet = pd.read_parquet(tmp_path / "sweep" / "results.parquet")
+    pd.testing.assert_frame_equal(written, parquet, check_dtype=False)
+    assert len(results) == len(written) == 6  # logit adjustment does without a learning rate
+    assert set(written["configuration"]) == {"fsa, lr=0.001", "fsa, lr=0.01", "logit-adjustment"}
+    groups = ("overall", "many", "medium", "few")
+    assert {f"{split}_{group}" for split in ("val", "test") for group in groups} <= set(written)
+    ranking = pd.read_csv(tmp_path / "sweep" / "ranking.csv")
+    assert ranking["val_overall_mean"].is_monotonic_decreasing
+    of_best = written[written["configuration"] == ranking["configuration"][0]]
+    assert ranking["test_overall_mean"][0] == pytest.approx(of_best["test_overall"].mean())
+    assert ranking["test_overall_std"][0] == pytest.approx(of_best["test_overall"].std(ddof=1))
+
+
+def test_ranking_is_by_the_split_named_and_diverged_heads_come_last():
+    frame = pd.DataFrame(
+        {
+            "configuration": ["a", "a", "b", "b", "c", "c"],
+            "diverged_at": [None, None, None, None, 7, None],
+            "val_overall": [50.0, 52, 60, 40, np.nan, 99],
+            "test_overall": [10.0, 10, 90, 90, np.nan, 99],
+            "seconds": 1.0,
+        }
+    )
+    assert rank_configurations(frame, "val")["configuration"].tolist() == ["a", "b", "c"]
+    assert rank_configurations(frame, "test")["configuration"].tolist() == ["b", "a", "c"]
+    assert rank_configurations(frame, "val")["diverged"].tolist() == [0, 0, 1]
+
+
+def test_a_head_that_diverges_takes_no_other_with_it(base, quiet):
+    results = run(SweepConfig(replace(base, iterations=60), grid=("lr=0.001,4e9", "momentum=0.9,1e9")), quiet)
+    calm = results[(results["lr"] == 0.001) & (results["momentum"] == 0.9)]
+    wild = results[(results["lr"] == 4e9) & (results["momentum"] == 1e9)]
+    assert calm["diverged_at"].isna().all()
+    assert calm["val_overall"].notna().all()
+    assert wild["diverged_at"].notna().all()
+    assert wild["val_overall"].isna().all()
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_resumed_sweep_ends_in_the_same_results(base, quiet, after, monkeypatch, tmp_path):
+    config = SweepConfig(base, grid=("tau_s=0.2,0.5", "lr=0.001,0.01"), seeds=2)
+    whole = run(SweepConfig(replace(base, out=str(tmp_path / "whole")), grid=config.grid, seeds=2), quiet)
+    left = after
+
+    def stop(rows: pd.DataFrame) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        sweep(config, quiet, stop)
+    assert not (tmp_path / "sweep" / "results.csv").exists()
+    made = []
+    make = WindowMaker.make
+    monkeypatch.setattr(WindowMaker, "make", lambda self, bounds: made.append(bounds) or make(self, bounds))
+    resumed = run(replace(config, base=replace(base, resume=True, prefetch=0)), quiet)
+    assert made.count((0, 8)) == 4 - after  # groups: two thresholds, two seeds
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), resumed.drop(columns="seconds"))
+
+
+def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
+    config = SweepConfig(base, grid=("lr=0.001,0.01",), seeds=1)
+    run(config, quiet)
+    with pytest.raises(UserError, match="already exists; pass --overwrite to replace this sweep"):
+        run(config, quiet)
+    resumed = replace(config, base=replace(base, resume=True))
+    with pytest.raises(UserError, match="cannot resume: seeds was 1, this command asks 2"):
+        run(replace(resumed, seeds=2), quiet)
+    with pytest.raises(UserError, match=r"cannot resume: grid was \['lr=0.001,0.01'\]"):
+        run(replace(resumed, grid=("lr=0.001",)), quiet)
+    (tmp_path / "sweep" / "thesis.txt").write_text("three years of work")
+    with pytest.raises(UserError, match=r"is no sweep alone \(it holds thesis.txt\)"):
+        run(replace(config, base=replace(base, overwrite=True)), quiet)
+
+
+def test_keep_best_is_as_alone(base, quiet, tmp_path):
+    base = replace(base, keep="best", eval_every=5)
+    results = run(SweepConfig(base, grid=("lr=0.01,0.5",), seeds=1), quiet)
+    for row in results.to_dict("records"):
+        alone = replace(base, out=str(tmp_path / "alone"), lr=row["lr"], overwrite=True)
+        summary = finetune(alone, quiet).summary
+        assert (row["kept_iteration"], row["test_overall"]) == (summary["kept_iteration"], summary["overall"])
+
+
+def test_random_configurations_come_from_the_seed():
+    base = FinetuneConfig("s")
+    config = SweepConfig(base, grid=("loss=ce,focal",), range=("lr=1e-4:1e-1:log",), random=200, seeds=1)
+    drawn = config.configurations()
+    assert drawn == config.configurations()
+    assert drawn != replace(config, base=replace(base, seed=1)).configurations()
+    rates = np.log10([one.lr for one in drawn])
+    assert -4 <= rates.min() < -3.9 < -1.1 < rates.max() <= -1
+    assert abs(rates.mean() + 2.5) < 0.2
+    assert {one.loss for one in drawn} == {"ce", "focal"}
+    assert SweepConfig(base, range=config.range, random=3, seeds=2).configurations()[1].seed == 1
+
+
+def test_values_are_of_the_options_types():
+    assert parse_grid("tau-s=0.5, 0.7") == ("tau_s", [0.5, 0.7])
+    assert parse_grid("method=fsa,crt") == ("method", ["fsa", "crt"])
+    assert parse_grid("confusing_classes=2,none") == ("confusing_classes", [2, None])
+    assert parse_grid("lr=none,0.1,0.1") == ("lr", [None, 0.1])
+    assert parse_range("iterations=10:100") == ("iterations", Range(10, 100, False, True))
+    assert Range(10, 100, False, True).at(0.5) == 55
+    assert Range(0.01, 1, True, False).at(0.5) == pytest.approx(0.1)
+
+
+def test_batches_are_shared_out_whatever_is_done():
+    base = FinetuneConfig("s", iterations=5).resolved(10)
+    configs = [replace(base, lr=lr, tau_s=tau) for tau in (0.2, 0.4) for lr in (0.1, 0.2, 0.3)]
+    assert [len(batch) for batch in shared_out(configs, 1)] == [3, 3]
+    assert [len(batch) for batch in shared_out(configs, 4)] == [1, 2, 1, 2]
+    assert [one for batch in shared_out(configs, 16) for one in batch] == configs
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--grid lr", ["--grid lr: expected option=value,value"]),
+        ("--grid lr=fast", ["lr=fast: expected a number"]),
+        ("--grid iterations=1.5", ["iterations=1.5: expected a whole number"]),
+        ("--grid method=best", ["method=best: expected one of fsa, no-aug"]),
+        ("--grid speed=1", ["--grid speed=1: no option speed; there are augmented_per_sample"]),
+        ("--grid seed=1,2", ["seed does not make another configuration; use --seeds"]),
+        ("--grid device=cpu", ["device does not make another configuration"]),
+        ("--grid lr=0.1 --grid lr=0.2", ["an option is named twice"]),
+        ("--range lr=0.1:0.2", ["say how many with --random"]),
+        ("--range lr=0.1 --random 3", ["--range lr=0.1: expected option=low:high"]),
+        ("--range lr=0.2:0.1 --random 3", ["low must be below high"]),
+        ("--range lr=0:1:log --random 3", ["above 0 for log"]),
+        ("--range loss=0:1 --random 3", ["of an option that is a number"]),
+        ("--range lr=nan:1 --random 3", ["low must be below high"]),
+        ("--grid tau_s=0.5,1.5", ["--tau-s 1.5: must lie between 0 and 1"]),
+        ("--random 0", ["--random 0: must be 1 or more"]),
+        ("--seeds 0", ["--seeds 0: must be 1 or more"]),
+        ("--resume --overwrite", ["pass one of them"]),
+    ],
+)
+@pytest.mark.usefixtures("in_tmp_path")
+def test_sweep_option_is_refused(feature_store, options: str, says: list[str]) -> None:
+    refuse("sweep", "--store", feature_store, *SHORT, *options.split(), says=says)
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_nothing_is_ranked_by_the_test_set_unasked(small_store: Path) -> None:
+    """The small store has no validation split."""
+    command = ["sweep", "--store", small_store, *SHORT, "--grid", "method=plain,crt", "--seeds", 1]
+    refuse(*command, says=["sweep: the store has no val split", "--val-per-class", "--select-on test"])
+    result = succeed(*command, "--select-on", "test")
+    assert "THE TEST SET" in result.stdout
+    assert "val overall" not in result.stdout
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_the_command_prints_the_ranking(feature_store) -> None:
+    command = ["sweep", "--store", feature_store, *SHORT, "--grid", "lr=0.001,0.1", "--seeds", 2]
+    lines = succeed(*command).stdout.splitlines()
+    assert lines[0].split()[:4] == ["configuration", "heads", "val", "overall"]
+    assert lines[1].split()[:4] == ["1", "fsa,", "lr=0.1", "2"]
+    assert "ranked on the validation split" in lines[3]
+    content = json.loads(succeed(*command, "--json", "--overwrite").stdout)
+    assert [row["rank"] for row in content] == [1, 2]
+
+
+def test_torchrun_spreads_heads_over_processes(base, quiet, tmp_path):
+    options = ["--grid", "lr=0.001,0.01,0.1", "--grid", "method=fsa,ncm", "--seeds", "1", *map(str, SHORT)]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+        *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread"), *options),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ranked on the validation split") == 1
+    alone = run(SweepConfig(base, grid=("lr=0.001,0.01,0.1", "method=fsa,ncm"), seeds=1), quiet)
+    spread = pd.read_parquet(tmp_path / "spread" / "results.parquet")
+    pd.testing.assert_frame_equal(
+        alone.drop(columns="seconds"), spread.drop(columns="seconds"), check_dtype=False
+    )
