@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.graph import RecordedSteps, record_on_gpu
 from finetune.losses import Loss
 from finetune.threads import Threads
 
@@ -106,6 +107,9 @@ class Heads:
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
+        self._recorded: RecordedSteps | None = None
+        if device.type == "cuda" and first.schedule == "constant":
+            self._recorded = RecordedSteps(self._steps, [self.weight, self.velocity], record_on_gpu)
 
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
@@ -142,11 +146,25 @@ class Heads:
         label = label[:, None, :, None].expand(n_iterations, n_heads, batch, 1)
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rate = self._terms.rates(label, start)
-        x = pooled[:, None].expand(n_iterations, n_heads, *pooled.shape[1:])
-        batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate, strict=True)
-        for iteration, batch_terms in enumerate(batches, start):
-            self._step(iteration, *batch_terms)
+        if self._recorded is not None:
+            self._recorded(pooled, label, rate, log_p)
+        else:
+            self._steps(pooled, label, rate, log_p, start)
         return self._terms.losses(log_p, label)
+
+    def _steps(
+        self,
+        pooled: torch.Tensor,
+        label: torch.Tensor,
+        rate: torch.Tensor,
+        log_p: torch.Tensor,
+        start: int = 0,
+    ) -> None:
+        """The steps of a window; a constant schedule does not ask where it starts."""
+        x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
+        batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate.unbind(), strict=True)
+        for iteration, terms in enumerate(batches, start):
+            self._step(iteration, *terms)
 
     def _step(
         self,

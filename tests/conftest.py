@@ -18,6 +18,15 @@ torch.set_num_threads(1)  # small networks gain nothing by more, and lose much w
 SMALL = NetworkConfig("resnet20", width=4)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` are for machines that have one; elsewhere they count as deselected."""
+    if torch.cuda.is_available():
+        return
+    for_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    config.hook.pytest_deselected(items=for_gpu)
+    items[:] = [item for item in items if item not in for_gpu]
+
+
 @pytest.fixture
 def quiet() -> Progress:
     """A progress bar that shows nothing."""
