@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results store-size bench-store bench-extract soak soak-s3 clean
+.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -35,6 +35,12 @@ bench-store: $(INSTALLED)  ## reading and writing beside a raw file and other re
 
 bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about five minutes
 	$(RUN)/python benchmarks/bench_extract.py
+
+bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about ten minutes, 2 GB of disk
+	$(RUN)/python benchmarks/bench_finetune.py
+
+methods: $(INSTALLED)  ## the contest of docs/methods.md: DATA=folder with train/ and test/, an hour and a half
+	benchmarks/methods.sh "$(DATA)"
 
 soak: $(INSTALLED)  ## kill writers and flip bits for ten minutes; SOAK="--minutes 60 --seed 1" goes on for longer
 	$(RUN)/python benchmarks/soak.py $(SOAK)
