@@ -96,7 +96,7 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
     make_deterministic()
     subject = find_subject(config, progress)
     subject.network.to(compute.device, memory_format=compute.memory_format)
-    sizes = axis_lengths(subject.network, subject.dataset, subject.transform, compute)
+    sizes = axis_lengths(subject.network, subject.dataset.splits, subject.transform, compute)
     task = progress.add_task("measuring", total=3, status="the network")
     if not subject.trained:
         settle_batch_norms(subject, compute)
