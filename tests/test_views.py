@@ -450,6 +450,19 @@ def test_numbers_of_views_that_cannot_be(small_ckpt, n_views):
     refuse(*extraction, says=[f"--views {n_views}: must be "])
 
 
+def test_conversion_keeps_views_and_their_blocks(small_ckpt, monkeypatch):
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 6000)
+    succeed(*command(small_ckpt, "fine.zarr", "--dtype", "float32"))
+    succeed(*command(small_ckpt, "coarse.h5", "--dtype", "int8"))
+    succeed("store", "convert", "fine.zarr", "converted.h5", "--dtype", "int8")
+    assert_same(Path("converted.h5"), Path("coarse.h5"))
+    assert FeatureStore(Path("converted.h5")).provenance["config"]["views"] == V
+    succeed("store", "convert", "coarse.h5", "back.zarr", "--codec", "zstd")
+    assert succeed("store", "verify", "back.zarr").exit_code == 0
+    checked = ["--sample", 99, "--ckpt", small_ckpt, "--device", "cpu"]
+    assert "72 rows extracted anew agree" in succeed("store", "verify", "back.zarr", *checked).stdout
+
+
 def test_what_is_said_counts_images_and_views(small_ckpt):
     text = succeed(*command(small_ckpt, "s.zarr")).stdout
     assert "s.zarr/train: feature maps (N, H, W, C) (54, 4, 4, 16), 3 views of each of 18 images\n" in text
