@@ -164,6 +164,7 @@ class PlanConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     image_size: Annotated[int | None, "side of the images in pixels"] = None
     store: Annotated[str, "where the store is to lie, a path that ends in .zarr or .h5"] = "feats.zarr"
+    views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"

@@ -446,8 +446,8 @@ def test_what_was_begun_before_there_were_views_is_gone_on_with(small_ckpt, monk
 
 @pytest.mark.parametrize("n_views", [0, -1, 2**15 + 1])
 def test_numbers_of_views_that_cannot_be(small_ckpt, n_views):
-    extraction = ["extract", "--ckpt", small_ckpt, "--views", n_views]
-    refuse(*extraction, says=[f"--views {n_views}: must be "])
+    for arguments in (["extract", "--store", "s.zarr"], ["store", "plan"]):
+        refuse(*arguments, "--ckpt", small_ckpt, "--views", n_views, says=[f"--views {n_views}: must be "])
 
 
 def test_conversion_keeps_views_and_their_blocks(small_ckpt, monkeypatch):
