@@ -85,7 +85,9 @@ def extract(**values: Any) -> None:
             fail(f"interrupted; go on with the same command and --resume ({values['store']})", INTERRUPTED)
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
-        click.echo(f"{values['store']}/{split}: {what} {shape}")
+        n_views = values["views"] if split == "train" else 1
+        views = f", {n_views} views of each of {shape[0] // n_views:,} images" if n_views > 1 else ""
+        click.echo(f"{values['store']}/{split}: {what} {shape}{views}")
 
 
 @main.command()

@@ -35,6 +35,8 @@ def info(path: str, as_json: bool) -> None:
             click.echo(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
     click.echo(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
     click.echo(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
+    if content["views"]["train"] > 1:
+        click.echo(f"{content['views']['train']} views of each training image")
     try:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]

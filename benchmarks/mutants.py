@@ -194,6 +194,28 @@ MUTANTS = [
         "test_store",
     ),
     Mutant(
+        "views drawn by place, not by image",
+        "extract/views.py",
+        "images.sample_index[:, None]",
+        "np.arange(len(images))[:, None]",
+        "test_views",
+    ),
+    Mutant("view 0 augmented too", "extract/views.py", "    seeds[:, 0] = EVALUATION\n", "", "test_views"),
+    Mutant(
+        "blocks that cut an image's views apart",
+        "store/layout.py",
+        "batch_size * n_views if",
+        "batch_size if",
+        "test_views",
+    ),
+    Mutant(
+        "sampled rows compared in view 0",
+        "extract/sample.py",
+        "rows % images.n_views][:, None]",
+        "0 * rows][:, None]",
+        "test_sample",
+    ),
+    Mutant(
         "empty group counted as 0",
         "analysis/accuracy.py",
         "of_group.get(group, np.nan)",

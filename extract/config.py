@@ -15,6 +15,9 @@ MapDtype = Annotated[
     "of the stored feature maps; int8 and float8_e4m3 are lossy",
 ]
 Codec = Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"]
+NViews = Annotated[
+    int, "of each training image: the first as in evaluation, the others cropped and flipped as in training"
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class ExtractConfig:
         "feats.zarr"
     )
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
+    views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
@@ -160,6 +164,7 @@ class PlanConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     image_size: Annotated[int | None, "side of the images in pixels"] = None
     store: Annotated[str, "where the store is to lie, a path that ends in .zarr or .h5"] = "feats.zarr"
+    views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"

@@ -14,13 +14,13 @@ from rich.progress import Progress
 from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
-from extract.dataset import Dataset
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device
 from extract.images import ImageSet
-from extract.inference import by_class, feature_maps
+from extract.inference import by_class, numbered_maps
 from extract.networks import Network, pool
 from extract.restore import Restored, restore
 from extract.transforms import Transform
+from extract.views import check_views, with_views
 from store.bucket import Bucket
 from store.errors import UserError, check_at_least
 from store.layout import store_layout
@@ -54,10 +54,10 @@ TRAINING_OPTIONS = (
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
-    """Bring every image through the network once and write the store.
+    """Bring every view of every image through the network once and write the store.
 
-    Rows are sorted by label and place in the source. The store appears when it is complete; with `resume`
-    only what an interrupted extraction did not write is computed, to the same bytes.
+    Rows are sorted by label, place in the source and view. The store appears when it is complete; with
+    `resume` only what an interrupted extraction did not write is computed, to the same bytes.
 
     Returns:
         The shape (N, H, W, C) or, without maps, (N, C) of what each split holds.
@@ -69,6 +69,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     where = locate(config.store)
     check_writable(where, config.resume, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
+    check_views(config)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
@@ -79,8 +80,8 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
             "the checkpoint.pt that `train` wrote"
         )
     restored.network.to(compute.device, memory_format=compute.memory_format)
-    splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
-    plan = _plan(config, restored, compute)
+    splits = store_splits(restored, config.views)
+    plan = _plan(config, restored, splits, compute)
     if not (config.resume and is_finished(where, plan, config.overwrite)):
         with write_store(where, plan, config.resume, config.overwrite) as writer:
             fill(writer, restored, splits, compute, progress)
@@ -88,6 +89,14 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
         for split in splits
     }
+
+
+def store_splits(restored: Restored, n_views: int) -> dict[str, ImageSet]:
+    """The splits in a store's row order, training images in so many views."""
+    splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
+    if n_views > 1:
+        splits["train"] = with_views(splits["train"], restored.checkpoint.config["seed"], n_views)
+    return splits
 
 
 def fill(
@@ -104,10 +113,14 @@ def fill(
     writer.finish()
 
 
-def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StorePlan:
-    sizes = axis_lengths(restored.network, restored.dataset, restored.transform, compute)
+def _plan(
+    config: ExtractConfig, restored: Restored, splits: dict[str, ImageSet], compute: Compute
+) -> StorePlan:
+    sizes = axis_lengths(restored.network, splits, restored.transform, compute)
     class_names = restored.dataset.class_names
-    layouts = store_layout(sizes, len(class_names), config.dtype, config.batch_size, config.codec)
+    layouts = store_layout(
+        sizes, len(class_names), config.dtype, config.batch_size, config.codec, n_views=config.views
+    )
     provenance = _provenance(config, restored, compute)
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
@@ -118,20 +131,24 @@ def _plan(config: ExtractConfig, restored: Restored, compute: Compute) -> StoreP
         "dtype": config.dtype,
         "codec": config.codec,
         "batch size": config.batch_size,
+        "number of views": config.views,
     }
     return StorePlan(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
 
 
 @torch.inference_mode()
 def axis_lengths(
-    network: Network, dataset: Dataset, transform: Transform, compute: Compute
+    network: Network, splits: dict[str, ImageSet], transform: Transform, compute: Compute
 ) -> dict[str, dict[str, int]]:
-    """Lengths of the axes N, H, W, C of each split, found by one blank image through the network."""
+    """Lengths of the axes N, H, W, C of each split, found by one blank image through the network.
+
+    A row is a view: N is the number of images times that of views.
+    """
     blank = torch.zeros(1, 3, transform.image_size, transform.image_size, device=compute.device)
     channels, height, width = network.features(blank).shape[1:]
     return {
-        split: {"N": len(images), "H": height, "W": width, "C": channels}
-        for split, images in dataset.splits.items()
+        split: {"N": len(images) * images.n_views, "H": height, "W": width, "C": channels}
+        for split, images in splits.items()
     }
 
 
@@ -142,10 +159,18 @@ def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarra
         f"classifier/{name}": getattr(classifier, name).detach().cpu().numpy() for name in ("weight", "bias")
     }
     for split, images in splits.items():
-        known[f"{split}/label"] = images.label
-        known[f"{split}/sample_index"] = images.sample_index
-        known[f"{split}/view"] = np.zeros(len(images))
+        known |= {f"{split}/{name}": values for name, values in row_names(images).items()}
     return known
+
+
+def row_names(images: ImageSet) -> dict[str, np.ndarray]:
+    """What each row of a split is of, (N,) by array name: a row for every view of every image, in order."""
+    n_views = images.n_views
+    return {
+        "label": np.repeat(images.label, n_views),
+        "sample_index": np.repeat(images.sample_index, n_views),
+        "view": np.tile(np.arange(n_views), len(images)),
+    }
 
 
 def _dump(
@@ -156,26 +181,26 @@ def _dump(
     compute: Compute,
     progress: Progress,
 ) -> None:
-    """Write the rows of a split that are yet to be written."""
-    task = progress.add_task(f"extracting {split}", total=len(images), status="")
-    missing = np.concatenate([np.arange(0), *(np.arange(*block) for block in writer.missing(split))])
+    """Write the rows of a split that are yet to be written: batch by batch of images, view by view."""
+    n_views = images.n_views  # whole images make a block, as the layout sees to
+    task = progress.add_task(f"extracting {split}", total=len(images) * n_views, status="")
+    blocks = [(start // n_views, stop // n_views) for start, stop in writer.missing(split)]
+    missing = np.concatenate([np.arange(0), *(np.arange(*block) for block in blocks)])
     if not len(missing):
-        progress.update(task, completed=len(images))
+        progress.update(task, completed=len(images) * n_views)
         return
-    progress.update(task, completed=int(missing[0]))
+    progress.update(task, completed=int(missing[0]) * n_views)
     if len(missing) < len(images):
         images = images.take(missing)
     label = torch.from_numpy(images.label)
     weight = restored.network.classifier.weight.detach()
-    done = 0
-    for maps in feature_maps(restored.network, images, restored.transform, compute):
-        of_batch = label[done : done + len(maps)] if split == "train" else None
+    for start, view, maps in numbered_maps(restored.network, images, restored.transform, compute):
+        of_batch = label[start : start + len(maps)] if split == "train" else None
         if split == "train":
             _refuse_overflow(maps, writer.map_dtype)
         rows = batch_rows(maps, weight, of_batch, BUFFERED_AS[writer.map_dtype])
         _refuse_infinite(rows["pooled"], split)
-        writer.write(split, int(missing[done]), rows)
-        done += len(maps)
+        writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)
         progress.advance(task, len(maps))
 
 

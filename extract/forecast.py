@@ -6,7 +6,7 @@ compressing as one thread would (the writer has two), then the disk; a compresse
 together, that is written again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from rich.progress import Progress
@@ -15,7 +15,8 @@ from extract.config import PlanConfig
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.dump import axis_lengths
 from extract.speed import images_per_second, sample_maps, settle_batch_norms
-from extract.subject import find_subject
+from extract.subject import Subject, find_subject
+from extract.views import check_views, with_views
 from store.bucket import Bucket
 from store.codecs import CODECS
 from store.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
@@ -57,10 +58,11 @@ class Extraction:
     Attributes:
         arch, weights, trained: the network, as of Subject.
         device: where it was measured.
-        sizes: lengths of the axes N, H, W, C of each split.
+        sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
+        views: V, of each training image.
         n_classes: K.
-        n_sampled: training images whose maps were compressed.
-        images_per_second: through the network, decoding included.
+        n_sampled: maps of training images that were compressed.
+        images_per_second: through the network, decoding included; each view is one.
         folder: the target's, or the nearest above it that exists.
         free_bytes: of its disk.
         disk: its speeds; None where there was no room to measure.
@@ -72,6 +74,7 @@ class Extraction:
     trained: bool
     device: str
     sizes: dict[str, dict[str, int]]
+    views: int
     n_classes: int
     n_sampled: int
     images_per_second: float
@@ -92,25 +95,31 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
         raise UserError(f"{path}: what a bucket takes is not measured; name a path on a local disk")
     check_writable(path, resume=False, overwrite=True)
     check_at_least(config, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01)
+    check_views(config)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     subject = find_subject(config, progress)
     subject.network.to(compute.device, memory_format=compute.memory_format)
-    sizes = axis_lengths(subject.network, subject.dataset, subject.transform, compute)
     task = progress.add_task("measuring", total=3, status="the network")
     if not subject.trained:
         settle_batch_norms(subject, compute)
+    subject = _in_views(subject, config.views)
+    sizes = axis_lengths(subject.network, subject.dataset.splits, subject.transform, compute)
     maps = sample_maps(subject, compute, config.seconds)
     pace = images_per_second(subject, compute, config.seconds)
     progress.update(task, completed=1, status="the disk")
     n_classes, folder = len(subject.dataset.class_names), existing_folder(path)
     free = free_bytes(folder)
-    layout = store_layout(sizes, n_classes, config.dtype, config.batch_size, config.codec)[MAPS]
+
+    def layouts_of(dtype: str, codec: str) -> dict[str, ArrayLayout]:
+        return store_layout(sizes, n_classes, dtype, config.batch_size, codec, n_views=config.views)
+
+    layout = layouts_of(config.dtype, config.codec)[MAPS]
     disk = measure_disk(folder, layout.block_rows * layout.row_bytes, layout.row_bytes, config.seconds)
     progress.update(task, completed=2, status="codecs")
     choices = []
     for dtype, codec in product(MAP_DTYPES, CODECS):
-        layouts = store_layout(sizes, n_classes, dtype, config.batch_size, codec)
+        layouts = layouts_of(dtype, codec)
         packing = measure_packing(maps, dtype, layouts[MAPS])
         size = store_size(path.suffix, layouts, packing.share)
         seconds = None if disk is None else _seconds(sizes, pace, size, packing, disk)
@@ -122,6 +131,7 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
         trained=subject.trained,
         device=str(compute.device),
         sizes=sizes,
+        views=config.views,
         n_classes=n_classes,
         n_sampled=len(maps),
         images_per_second=pace,
@@ -130,6 +140,12 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
         disk=disk,
         choices=tuple(choices),
     )
+
+
+def _in_views(subject: Subject, n_views: int) -> Subject:
+    """The same with training images in so many views, drawn as by the seed 0: any is like any other."""
+    train = with_views(subject.dataset.train, 0, n_views)
+    return replace(subject, dataset=replace(subject.dataset, train=train))
 
 
 def _seconds(

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from store.errors import UserError
 
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
+EVALUATION = -1  # in place of a view's seed: the evaluation transform, which draws nothing
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class ImageSet:
         images: paths of image files, or uint8 (N, 3, H, W) decoded images.
         label: (N,) int64 class of each.
         sample_index: (N,) int64 position in the source's listing, by which a row is found again.
+        seeds: (N, V) int64, what each view of an image is drawn from, or EVALUATION; None for one view of
+            each under the evaluation transform.
     """
 
     images: Sequence[Path] | torch.Tensor
     label: np.ndarray
     sample_index: np.ndarray
+    seeds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -38,10 +42,16 @@ class ImageSet:
     def in_memory(self) -> bool:
         return isinstance(self.images, torch.Tensor)
 
+    @property
+    def n_views(self) -> int:
+        """V, views of each image."""
+        return 1 if self.seeds is None else self.seeds.shape[1]
+
     def take(self, index: np.ndarray) -> "ImageSet":
         """The images at `index`, in that order."""
         images = self.images[index] if self.in_memory else [self.images[i] for i in index]
-        return ImageSet(images, self.label[index], self.sample_index[index])
+        seeds = None if self.seeds is None else self.seeds[index]
+        return ImageSet(images, self.label[index], self.sample_index[index], seeds)
 
 
 def read_image(path: Path) -> Image.Image:

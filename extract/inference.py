@@ -1,6 +1,7 @@
 """The one way in which every phase runs a network in evaluation."""
 
 from collections.abc import Iterator
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -22,12 +23,26 @@ def by_class(split: ImageSet) -> ImageSet:
 def feature_maps(
     network: Network, split: ImageSet, transform: Transform, compute: Compute
 ) -> Iterator[torch.Tensor]:
-    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device as computed."""
+    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device as computed.
+
+    A batch of images with V views gives V batches of maps, one of each view.
+    """
     network.eval()
     for images, _ in evaluation_batches(split, transform, compute):
         with compute.autocast():
             maps = network.features(images.contiguous(memory_format=compute.memory_format))
         yield maps
+
+
+def numbered_maps(
+    network: Network, split: ImageSet, transform: Transform, compute: Compute
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """As `feature_maps`, each with the place of its first image in the split and the view that it shows."""
+    start, views = 0, cycle(range(split.n_views))
+    for view, maps in zip(views, feature_maps(network, split, transform, compute), strict=False):
+        yield start, view, maps
+        if view == split.n_views - 1:
+            start += len(maps)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ the longest vector of the image's feature map: `ARITHMETIC`, to which the roundi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from rich.progress import Progress
 
 from extract.config import SampleConfig
 from extract.device import Compute, make_deterministic, resolve_device
+from extract.dump import row_names, store_splits
 from extract.images import ImageSet
-from extract.inference import by_class, feature_maps
+from extract.inference import feature_maps
 from extract.networks import pool
 from extract.origin import load_origin
 from extract.restore import Restored, restore
 from extract.sources import SOURCES, Source
+from extract.views import MOST_VIEWS
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 from store.verify import CAM_ROUNDING, rounding_errors
@@ -43,10 +45,15 @@ class Difference:
     split: str
     row: int
     image: str
+    view: int
     what: str
 
     def __str__(self) -> str:
-        return f"{self.split}: row {self.row}, {self.image}: {self.what}"
+        return f"{self.split}: row {self.row}, {self.image}{_in_view(self.view)}: {self.what}"
+
+
+def _in_view(view: int) -> str:
+    return f", view {view}" if view else ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Sample:
     Attributes:
         store: the store.
         restored: network, on the device, and images of its checkpoint.
+        splits: these images in the store's row order, each in as many views as the store says.
         compute: as in extraction, but for the device.
         arithmetic: a value of ARITHMETIC.
         rows: row numbers of each split, ascending.
@@ -63,6 +71,7 @@ class Sample:
 
     store: FeatureStore
     restored: Restored
+    splits: dict[str, ImageSet]
     compute: Compute
     arithmetic: float
     rows: dict[str, np.ndarray]
@@ -95,9 +104,12 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
     try:
         made = store.provenance["config"]
         precision, batch_size = str(made["precision"]), int(made["batch_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        n_views = int(made.get("views", 1))  # older stores have one, and do not say so
+        if not 1 <= n_views <= MOST_VIEWS:
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{store.path}: provenance does not say precision and batch size; extract again"
+            f"{store.path}: provenance does not say precision, batch size and views; extract again"
         ) from error
     compute = Compute(resolve_device(config.device), precision, batch_size, config.workers)
     make_deterministic()
@@ -110,7 +122,7 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
         rows[split] = np.sort(generator.choice(n_rows, min(config.sample, n_rows), replace=False))
     if precision == "fp32" and (store.provenance.get("device"), compute.device.type) != ("cpu", "cpu"):
         precision = "tf32"
-    return Sample(store, restored, compute, ARITHMETIC[precision], rows)
+    return Sample(store, restored, store_splits(restored, n_views), compute, ARITHMETIC[precision], rows)
 
 
 def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
@@ -118,17 +130,17 @@ def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
 
     Raises:
         UserError: an image that cannot be read.
-        StoreError: rows that cannot be read, or of augmented views.
+        StoreError: rows that cannot be read.
     """
     for split, rows in sample.rows.items():
-        images = by_class(sample.restored.dataset.splits[split])
+        images = sample.splits[split]
         other = _other_image(sample, split, images)
         if other is not None:  # rows and images cannot be paired
             yield other
             continue
         task = progress.add_task(f"comparing {split}", total=len(rows), status="")
         done = 0
-        chosen = images.take(rows)
+        chosen = _views_of(images, rows)
         for maps in feature_maps(sample.restored.network, chosen, sample.restored.transform, sample.compute):
             pooled = pool(maps).cpu().numpy()
             maps = maps.permute(0, 2, 3, 1).float().cpu().numpy()  # (B, H, W, C)
@@ -136,28 +148,39 @@ def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
                 row = int(rows[done + i])
                 if what := _unlike(sample, split, row, maps[i], pooled[i]):
                     image = sample.name(split, int(chosen.sample_index[done + i]))
-                    yield Difference(split, row, image, what)
+                    yield Difference(split, row, image, row % images.n_views, what)
             done += len(maps)
             progress.advance(task, len(maps))
 
 
+def _views_of(images: ImageSet, rows: np.ndarray) -> ImageSet:
+    """The images of some rows, each in the row's view alone."""
+    chosen = images.take(rows // images.n_views)
+    if chosen.seeds is None:
+        return chosen
+    return replace(chosen, seeds=chosen.seeds[np.arange(len(rows)), rows % images.n_views][:, None])
+
+
 def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | None:
-    """The first row that is of another image or class than it should be."""
-    arrays = [sample.store.arrays[f"{split}/{name}"].read() for name in ("label", "sample_index", "view")]
-    if arrays[2].any():
-        raise StoreError(
-            f"{sample.store.path}: {split} holds augmented views, which cannot be extracted anew"
-        )
-    found = [*zip(arrays[0].tolist(), arrays[1].tolist(), strict=True)]
-    expected = [*zip(images.label.tolist(), images.sample_index.tolist(), strict=True)]
-    if found == expected:
-        return None
+    """The first row that is of another image, class or view than it should be."""
+    names = row_names(images)
+    expected = np.stack(list(names.values()), axis=1)
+    found = np.stack([sample.store.arrays[f"{split}/{name}"].read().astype(np.int64) for name in names], 1)
     n = min(len(found), len(expected))
-    row = next((row for row in range(n) if found[row] != expected[row]), n)
+    unlike = np.flatnonzero((found[:n] != expected[:n]).any(axis=1))
+    if not len(unlike) and len(found) == len(expected):
+        return None
+    row = int(unlike[0]) if len(unlike) else n
     if row == len(found):
-        return Difference(split, row, sample.name(split, expected[row][1]), "has no row")
-    what = f"expected image {expected[row][1]} of class {expected[row][0]}" if row < n else "one row too many"
-    return Difference(split, row, f"image {found[row][1]} of class {found[row][0]}", what)
+        _, index, view = expected[row].tolist()
+        return Difference(split, row, sample.name(split, index), view, "has no row")
+    what = f"expected {_numbered(*expected[row].tolist())}" if row < n else "one row too many"
+    label, index, view = found[row].tolist()
+    return Difference(split, row, f"image {index} of class {label}", view, what)
+
+
+def _numbered(label: int, index: int, view: int) -> str:
+    return f"image {index} of class {label}{_in_view(view)}"
 
 
 def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.ndarray) -> str:

@@ -15,10 +15,10 @@ from extract.batches import evaluation_batches
 from extract.device import Compute
 from extract.dump import batch_rows
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode
-from extract.inference import by_class, feature_maps
+from extract.inference import by_class, numbered_maps
 from extract.subject import Subject
 
-SAMPLE = 32  # images whose maps are looked at
+SAMPLE = 32  # maps that are looked at
 SMALL_BATCH = 8
 MOST_GROWTH = 8  # from one attempt to the next
 
@@ -45,19 +45,21 @@ def settle_batch_norms(subject: Subject, compute: Compute) -> None:
 def sample_maps(subject: Subject, compute: Compute, seconds: float) -> np.ndarray:
     """Feature maps (B, H, W, C) float32 of training images, in the order of a store.
 
-    There are 32 of them, or as many as come within the time, one batch at least.
+    There are 32 of them, or as many as come within the time, one batch of images in all views at least.
     """
-    images = by_class(subject.dataset.train.take(_order(subject)[:SAMPLE]))
+    n_views = subject.dataset.train.n_views
+    images = by_class(subject.dataset.train.take(_order(subject)[: -(-SAMPLE // n_views)]))
     started, maps = time.perf_counter(), []
-    for rows in _rows(subject, images, replace(compute, batch_size=SMALL_BATCH)):
+    for view, rows in _rows(subject, images, replace(compute, batch_size=SMALL_BATCH)):
         maps.append(rows["feature_map"])
-        if time.perf_counter() - started > seconds:
+        if view == n_views - 1 and time.perf_counter() - started > seconds:
             break
-    return np.ascontiguousarray(np.concatenate(maps))
+    batches = [np.stack(maps[i : i + n_views], axis=1) for i in range(0, len(maps), n_views)]
+    return np.ascontiguousarray(np.concatenate([batch.reshape(-1, *batch.shape[2:]) for batch in batches]))
 
 
 def images_per_second(subject: Subject, compute: Compute, seconds: float) -> float:
-    """How many images an extraction brings through the network.
+    """How many images an extraction brings through the network, each as often as it has views.
 
     More and more of them are tried, others each time, until one attempt takes half of the time, or all
     training images: starting worker processes counts less and less.
@@ -71,7 +73,7 @@ def images_per_second(subject: Subject, compute: Compute, seconds: float) -> flo
             pass
         elapsed = time.perf_counter() - started
         if elapsed >= seconds / 2 or n == len(order):
-            return n / elapsed
+            return n * images.n_views / elapsed
         order = np.roll(order, -n)
         n = min(len(order), int(n * min(MOST_GROWTH, seconds / elapsed)))
 
@@ -80,13 +82,14 @@ def _order(subject: Subject) -> np.ndarray:
     return np.random.default_rng(0).permutation(len(subject.dataset.train))
 
 
-def _rows(subject: Subject, images: ImageSet, compute: Compute) -> Iterator[dict[str, np.ndarray]]:
-    """What `extract` computes of training images, batch by batch."""
+def _rows(
+    subject: Subject, images: ImageSet, compute: Compute
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """What `extract` computes of training images, batch by batch, and of which view."""
     weight, label = subject.network.classifier.weight.detach(), torch.from_numpy(images.label)
-    done = 0
-    for maps in feature_maps(subject.network, _decoded(images, subject), subject.transform, compute):
-        yield batch_rows(maps, weight, label[done : done + len(maps)])
-        done += len(maps)
+    images = _decoded(images, subject)
+    for start, view, maps in numbered_maps(subject.network, images, subject.transform, compute):
+        yield view, batch_rows(maps, weight, label[start : start + len(maps)])
 
 
 def _decoded(images: ImageSet, subject: Subject) -> ImageSet:

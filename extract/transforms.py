@@ -5,13 +5,17 @@ large ones one by one in worker processes (random resized crop, flip: the ImageN
 choice comes from a generator or seed given by the caller.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms import v2
 
-from extract.images import IN_MEMORY_SIZE, ImageSet, read_image, resize_and_crop
+from extract.images import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_image, resize_and_crop
+from extract.views import draw_below
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
@@ -50,7 +54,7 @@ def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
 
 
 def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.Generator) -> torch.Tensor:
-    """Pad, crop at random and flip a whole batch with one gather.
+    """Pad, crop at random and flip a whole batch.
 
     Args:
         images: uint8 (B, 3, H, W) on any device.
@@ -60,11 +64,43 @@ def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.G
     Returns:
         uint8 (B, 3, H, W) in channels-last memory.
     """
+    n, padding = len(images), _padding(images)
+    top, left = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
+    mirrored = torch.rand(n, 1, generator=generator) < (0.5 if transform.flip else 0.0)
+    return _cropped(images, top, left, mirrored)
+
+
+def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) -> torch.Tensor:
+    """One view of each image of a batch: the same as `augment_batch` does, but drawn from a seed each.
+
+    Args:
+        images: uint8 (B, 3, H, W) on any device.
+        transform: supplies the flip.
+        seeds: (B,) int64; EVALUATION leaves an image as it is.
+
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    augmented = seeds != EVALUATION
+    if not augmented.any():
+        return images
+    padding = _padding(images)
+    top, left = (np.where(augmented, draw_below(seeds, i, 2 * padding + 1), padding) for i in (0, 1))
+    mirrored = augmented & transform.flip & (draw_below(seeds, 2, 2) == 1)
+    return _cropped(images, *(torch.from_numpy(drawn)[:, None] for drawn in (top, left, mirrored)))
+
+
+def _padding(images: torch.Tensor) -> int:
+    return max(1, CROP_PADDING * images.shape[2] // 32)
+
+
+def _cropped(
+    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor
+) -> torch.Tensor:
+    """Crops of padded images with one gather; top and left int64 (B, 1) within the padding, mirrored bool."""
     n, _, height, width = images.shape
-    padding = max(1, CROP_PADDING * height // 32)
-    device = images.device
-    top, left = torch.randint(2 * padding + 1, (2, n, 1), generator=generator).to(device)
-    mirrored = torch.rand(n, 1, generator=generator).to(device) < (0.5 if transform.flip else 0.0)
+    device, padding = images.device, _padding(images)
+    top, left, mirrored = (drawn.to(device) for drawn in (top, left, mirrored))
     across = torch.arange(width, device=device)
     rows = top + torch.arange(height, device=device)  # (B, H)
     columns = left + torch.where(mirrored, width - 1 - across, across)  # (B, W)
@@ -74,15 +110,29 @@ def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.G
     return cropped.permute(0, 3, 1, 2)
 
 
-def evaluation_image(path: Path, transform: Transform) -> torch.Tensor:
-    """One file as the network sees it in evaluation, uint8 (3, H, W)."""
+def image_views(path: Path, transform: Transform, seeds: Sequence[int]) -> torch.Tensor:
+    """Views of one file, decoded once, from a seed each (or EVALUATION); uint8 (V, 3, H, W).
+
+    Raises:
+        UserError: the file cannot be decoded.
+    """
+    image = read_image(path)
+    views = [
+        evaluation_image(image, transform) if seed == EVALUATION else training_image(image, transform, seed)
+        for seed in seeds
+    ]
+    return torch.stack(views) if len(views) > 1 else views[0][None]  # which copies nothing
+
+
+def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:
+    """An image as the network sees it in evaluation, uint8 (3, H, W)."""
     size = transform.image_size
     resize = size if size <= IN_MEMORY_SIZE else round(size * 256 / 224)
-    return resize_and_crop(read_image(path), resize, size)
+    return resize_and_crop(image, resize, size)
 
 
-def training_image(path: Path, transform: Transform, seed: int) -> torch.Tensor:
-    """One file cropped and flipped at random from `seed`, uint8 (3, H, W)."""
+def training_image(image: Image.Image, transform: Transform, seed: int) -> torch.Tensor:
+    """An image cropped and flipped at random from `seed`, uint8 (3, H, W)."""
     augment = v2.Compose(
         [
             v2.PILToTensor(),
@@ -90,7 +140,6 @@ def training_image(path: Path, transform: Transform, seed: int) -> torch.Tensor:
             v2.RandomHorizontalFlip(0.5 if transform.flip else 0.0),
         ]
     )
-    image = read_image(path)
     with torch.random.fork_rng(devices=[]):  # v2 draws from the global generator
         torch.manual_seed(seed)
         return augment(image)

@@ -62,10 +62,12 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
     lengths = extraction.sizes["train"]
     held_out = ", ".join(f"{n['N']:,} {split}" for split, n in extraction.sizes.items() if split != "train")
     maps = "×".join(str(lengths[axis]) for axis in "HWC")
-    yield f"{extraction.n_classes} classes, {lengths['N']:,} training images (maps {maps}), {held_out}"
+    n_images, views = lengths["N"] // extraction.views, extraction.views
+    in_views = f" in {views} views each" if views > 1 else ""
+    yield f"{extraction.n_classes} classes, {n_images:,} training images{in_views} (maps {maps}), {held_out}"
     yield (
         f"{extraction.arch}, {extraction.weights}, on {extraction.device}: "
-        f"{extraction.images_per_second:,.0f} images/s, decoding included"
+        f"{extraction.images_per_second:,.0f} {'views' if views > 1 else 'images'}/s, decoding included"
     )
     yield f"{extraction.folder}: {size(extraction.free_bytes)} free"
     yield (
@@ -102,7 +104,8 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     extraction = forecast.extraction
     other = "" if extraction.trained else "; a trained one's may differ, pass --ckpt"
     yield "*: as the options say. Sizes are exact without a codec, but for metadata, a KiB or so an array;"
-    yield f"~ from the maps of {extraction.n_sampled} training images, {extraction.weights}{other}."
+    what = "training views" if extraction.views > 1 else "training images"
+    yield f"~ from the maps of {extraction.n_sampled} {what}, {extraction.weights}{other}."
     if forecast.config.store.endswith(".h5"):
         yield "A compressed .h5 is put together at the end, and takes its space twice for a moment."
     yield "extract, expected: the longer of computing and writing, at the speeds measured above."

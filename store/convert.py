@@ -90,8 +90,8 @@ def _plan(config: ConvertConfig, source: CheckedReader) -> StorePlan:
     now = {"dtype": config.dtype or was["dtype"], "codec": config.codec or was["codec"]}
     _refuse_finer(store, now["dtype"])
     cut = _cut(config, store)
-    n_classes, batch_size = len(store.class_names), _batch_size(store)
-    layouts = store_layout(_sizes(store), n_classes, now["dtype"], batch_size, now["codec"], cut)
+    n_classes, batch_size, n_views = len(store.class_names), _made(store, "batch_size"), _made(store, "views")
+    layouts = store_layout(_sizes(store), n_classes, now["dtype"], batch_size, now["codec"], cut, n_views)
     streamed = {name: layout for name, layout in layouts.items() if name.split("/")[-1] in STREAMED}
     identity = now | {
         "source": source.digest,
@@ -131,11 +131,11 @@ def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
     return {split: {"N": n, "H": height, "W": width, "C": channels} for split, n in counts.items()}
 
 
-def _batch_size(store: FeatureStore) -> int:
-    """Images of a batch of the extraction, of which blocks are made; 1 where that is not known."""
+def _made(store: FeatureStore, option: str) -> int:
+    """An option of the extraction by which blocks are made; 1 where that is not known."""
     config = store.provenance.get("config")
-    size = config.get("batch_size") if isinstance(config, dict) else None
-    return size if isinstance(size, int) and size > 0 else 1
+    number = config.get(option) if isinstance(config, dict) else None
+    return number if isinstance(number, int) and number > 0 else 1
 
 
 def _provenance(

@@ -2,23 +2,24 @@
 
 from typing import Any
 
-import numpy as np
-
 from store.container import file_sizes
 from store.provenance import as_utc
 from store.reader import FeatureStore
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
-    """Arrays with shape, dtype and size, files, images of each class in each split, what made it and when."""
+    """What it holds, in how much room, and what made it when.
+
+    Returns:
+        Among others `arrays` with shape, dtype and size, `classes` with the images of each class in each
+        split, whatever the number of their views, and `views`, of each image, by split.
+    """
     arrays = {
         name: {"shape": list(array.shape), "dtype": array.dtype.name, "bytes": array.n_bytes}
         for name, array in store.arrays.items()
     }
-    counts = {
-        split: np.bincount(store.read(split).label, minlength=len(store.class_names)).tolist()
-        for split in store.splits
-    }
+    splits = {split: store.read(split) for split in store.splits}
+    counts = {split: of_split.class_counts(len(store.class_names)) for split, of_split in splits.items()}
     sizes = file_sizes(store.path)
     return {
         "path": str(store.path),
@@ -27,9 +28,10 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "files": len(sizes),
         "bytes": sum(sizes),
         "classes": [
-            {"class_name": name} | {split: counts[split][k] for split in counts}
+            {"class_name": name} | {split: int(of_split[k]) for split, of_split in counts.items()}
             for k, name in enumerate(store.class_names)
         ],
+        "views": {split: of_split.n_views for split, of_split in splits.items()},
         "provenance": store.provenance,
         "finished": None if store.finished is None else as_utc(store.finished),
     }

@@ -2,9 +2,10 @@
 
 A block is what is written, synced and committed at once: one shard, that is one file, of a zarr array, or
 one run of rows of an HDF5 dataset. Arrays that the network fills (pooled features, maps, CAMs) share the
-blocks of their split, which are whole numbers of batches: an extraction that goes on after a block brings
-the same batches through the network as one that never stopped. Everything known beforehand (labels, the FC
-layer, checksums) is one block. Of a lossy dtype's scales each row belongs to a block of maps, and is a block.
+blocks of their split, which are whole numbers of batches, in all views of their images: an extraction that
+goes on after a block brings the same batches through the network as one that never stopped. Everything known
+beforehand (labels, the FC layer, checksums) is one block. Of a lossy dtype's scales each row belongs to a
+block of maps, and is a block.
 """
 
 import math
@@ -76,6 +77,7 @@ def store_layout(
     batch_size: int,
     codec: str = "none",
     cut: Cut = EXTRACTED,
+    n_views: int = 1,
 ) -> dict[str, ArrayLayout]:
     """The layout of every array of a store, by its path in the tree.
 
@@ -86,6 +88,7 @@ def store_layout(
         batch_size: images that go through the network at a time.
         codec: of the feature maps, a member of CODECS.
         cut: how large chunks and blocks are to be.
+        n_views: rows of each training image.
     """
     layouts = {name: _whole((1,), spec.dtype) for name, spec in OF_ROOT.items()}
     of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
@@ -93,7 +96,8 @@ def store_layout(
         layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)
     for split, lengths in sizes.items():
         specs = split_arrays(split, map_dtype)
-        block_rows = _block_rows(specs, lengths, map_dtype, batch_size, cut)
+        batch_rows = batch_size * n_views if split == "train" else batch_size
+        block_rows = _block_rows(specs, lengths, map_dtype, batch_rows, cut)
         lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}
         for name, spec in specs.items():
             shape = tuple(lengths[axis] for axis in spec.axes)
@@ -111,7 +115,7 @@ def store_layout(
 
 
 def _block_rows(
-    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_size: int, cut: Cut
+    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_rows: int, cut: Cut
 ) -> int:
     """Rows of a block of a split: whole batches, as many as BLOCK_BYTES hold of its widest array.
 
@@ -129,8 +133,8 @@ def _block_rows(
     if cut.block_bytes:
         fitting = max(1, cut.block_bytes // widest).bit_length() - 1
         return 2 ** min(fitting, (lengths["N"] - 1).bit_length())
-    batches = min(BLOCK_BYTES // (widest * batch_size), math.ceil(lengths["N"] / batch_size))
-    return max(1, batches) * batch_size
+    batches = min(BLOCK_BYTES // (widest * batch_rows), math.ceil(lengths["N"] / batch_rows))
+    return max(1, batches) * batch_rows
 
 
 def _whole(shape: tuple[int, ...], dtype: str) -> ArrayLayout:

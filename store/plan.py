@@ -8,6 +8,7 @@ from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.schema import FORMAT, SCHEMA_VERSION, SPLITS
 
+BEFORE_IT_WAS_SAID = {"number of views": 1}  # in identities that do not say it yet
 BEGUN = {"identity": dict, "layouts": dict, "attributes": dict, "replaces": bool, "state": dict}
 
 
@@ -24,6 +25,19 @@ def parse_begun(content: bytes, where: Any) -> dict[str, Any]:
     if not isinstance(begun, dict) or any(type(begun.get(k)) is not kind for k, kind in BEGUN.items()):
         raise StoreError(f"{where}: begun.json is damaged; pass --overwrite to begin anew")
     return begun
+
+
+def differing(asked: dict[str, Any], made: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first entry of a plan's identity that is another in an identity that was written down.
+
+    Returns:
+        Its name, what was written down (None for nothing), and what the plan has; None where all agree.
+    """
+    for name, value in asked.items():
+        was = made.get(name, BEFORE_IT_WAS_SAID.get(name))
+        if was != value:
+            return name, was, value
+    return None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ class SplitArrays:
         """(K,) images of each class, whatever the number of views of each."""
         return np.bincount(self.label[self.view == 0], minlength=n_classes)
 
+    @property
+    def n_views(self) -> int:
+        """Views of each image."""
+        return int(self.view.max()) + 1
+
 
 class FeatureStore:
     """A finished feature store, read-only.

@@ -1,13 +1,13 @@
 """What may be written where: what lies there, and what an interrupted writer left."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from store.bucket import Bucket
 from store.container import open_container, refuse_other_suffix
 from store.errors import StoreError
 from store.local_draft import LocalDraft
-from store.plan import StorePlan
+from store.plan import StorePlan, differing
 from store.s3_draft import S3Draft, refuse_hdf5
 
 Draft = LocalDraft | S3Draft
@@ -75,11 +75,10 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StorePlan, overwrite: bo
     provenance = attributes.get("provenance")
     made = provenance.get("identity") if isinstance(provenance, dict) else None
     made = made if isinstance(made, dict) else {}
-    if overwrite and any(made.get(name) != value for name, value in plan.identity.items()):
-        return False
-    for name, value in plan.identity.items():
-        _refuse_unlike(where, name, made.get(name), value)
-    return True
+    found = differing(plan.identity, made)
+    if found is not None and not overwrite:
+        _refuse(where, *found)
+    return found is None
 
 
 def take_over(
@@ -107,15 +106,17 @@ def replaces_store(begun: dict[str, Any] | None) -> bool:
 
 def refuse_other(draft: Draft, begun: dict[str, Any], plan: StorePlan) -> None:
     """Raise StoreError where what was begun is another store than the plan's."""
-    for name, value in plan.identity.items():
-        _refuse_unlike(draft, name, begun["identity"].get(name), value)
-    for path, layout in plan.layouts_as_json.items():
-        _refuse_unlike(draft, f"layout of {path}", begun["layouts"].get(path), layout)
+    found = differing(plan.identity, begun["identity"])
+    if found is None:
+        layouts = {f"layout of {path}": layout for path, layout in begun["layouts"].items()}
+        asked = {f"layout of {path}": layout for path, layout in plan.layouts_as_json.items()}
+        found = differing(asked, layouts)
+    if found is not None:
+        _refuse(draft, *found)
 
 
-def _refuse_unlike(where: Any, name: str, was: Any, now: Any) -> None:
-    if was != now:
-        raise StoreError(
-            f"{where}: was begun with another {name} ({was}) than asked for now ({now}); ask for the same, "
-            "or pass --overwrite to begin anew"
-        )
+def _refuse(where: Any, name: str, was: Any, now: Any) -> NoReturn:
+    raise StoreError(
+        f"{where}: was begun with another {name} ({was}) than asked for now ({now}); ask for the same, "
+        "or pass --overwrite to begin anew"
+    )

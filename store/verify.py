@@ -109,6 +109,9 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
         yield Fault(f"{split}/label", "rows are not sorted by (label, sample_index, view)")
     if len(np.unique(np.stack([index, view]), axis=1).T) != len(label):
         yield Fault(f"{split}/sample_index", "an image occurs twice in one view")
+    elif not _in_even_views(index, view, split):
+        of_split = "views 0 to the last of all" if split == "train" else "view 0 alone"
+        yield Fault(f"{split}/view", f"not every image has {of_split}")
     if not (label.min() >= 0 and label.max() < len(store.class_names)):
         yield Fault(f"{split}/label", f"is not within the {len(store.class_names)} classes")
         return
@@ -119,6 +122,15 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
             yield Fault(f"{split}/pooled", f"{rows} hold NaN or infinite features")
         elif split == "train":
             yield from _map_faults(store, arrays, label[start:stop], pooled, (start, stop))
+
+
+def _in_even_views(index: np.ndarray, view: np.ndarray, split: str) -> bool:
+    """Whether every image, of sorted rows, has all the views that any has, and one outside of train."""
+    n_views = max(1, int(view.max()) + 1) if split == "train" else 1
+    if len(view) % n_views:
+        return False
+    index, view = index.reshape(-1, n_views), view.reshape(-1, n_views)
+    return bool((index == index[:, :1]).all() and (view == np.arange(n_views)).all())
 
 
 def _map_faults(

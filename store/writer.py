@@ -128,11 +128,12 @@ class StoreWriter:
         layout = self._plan.layouts[f"{split}/pooled"]
         return [layout.block(i) for i in range(layout.n_blocks) if (split, i) not in self._committed]
 
-    def write(self, split: str, start: int, rows: dict[str, np.ndarray]) -> None:
-        """Write rows of a split from `start` on, by array name: a block's rows come in order, from its first.
+    def write(self, split: str, start: int, rows: dict[str, np.ndarray], every: int = 1) -> None:
+        """Write rows `start`, `start + every`, … of a split, by array name.
 
-        Returns as soon as the rows are taken over; writing goes on beside the caller. With scales among
-        them, the maps are codes already, and the rows a whole block's.
+        A block's first row comes first and its last row last; all between must have come by then. Returns
+        as soon as the rows are taken over; writing goes on beside the caller. With scales among them, the
+        maps are codes already, and the rows a whole block's.
 
         Raises:
             StoreError: an earlier block could not be written, for a full disk say.
@@ -148,10 +149,10 @@ class StoreWriter:
                 name: np.empty((end - begin, *value.shape[1:]), self._buffer_dtype(f"{split}/{name}"))
                 for name, value in rows.items()
             }
-        n_rows = len(rows["pooled"])
+        last = start + (len(rows["pooled"]) - 1) * every
         for name, value in rows.items():
-            self._buffer[name][start - begin : start - begin + n_rows] = value
-        if start + n_rows == end:
+            self._buffer[name][start - begin : last + 1 - begin : every] = value
+        if last + 1 == end:
             self._submit(split, block, {f"{split}/{name}": value for name, value in self._buffer.items()})
             self._buffer = {}
 

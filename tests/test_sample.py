@@ -25,10 +25,14 @@ def verify(store: Path, ckpt: Path, *options: object) -> list:
     return ["store", "verify", store, "--sample", ALL, "--ckpt", ckpt, "--device", "cpu", *options]
 
 
-def rewrite(source: Path, target: Path, change: Callable[[Rows], None]) -> None:
-    """Write a store again with other rows, under right checksums."""
+def rewrite(source: Path, target: Path, change: Callable[[Rows], None], **options: object) -> None:
+    """Write a store again with other rows, under right checksums; options replace those of its making.
+
+    An option of None is left out.
+    """
     store = FeatureStore(source)
     made = dict(store.provenance)
+    made["config"] = {k: v for k, v in (made["config"] | options).items() if v is not None}
     rows = {n: a.read() for n, a in store.arrays.items() if n.startswith(("classifier/", *store.splits))}
     rows["train/feature_map"] = store.read_feature_map()
     rows.pop("train/feature_map_scale", None)
@@ -145,6 +149,75 @@ def test_what_plain_verify_cannot_see(small_store, small_ckpt, change, n_found, 
     first, *_, last = result.stdout.splitlines()
     assert (result.exit_code, last) == (1, f"feats.h5: not sound, {n_found} found")
     assert first.startswith(says), first
+
+
+@pytest.fixture(scope="session")
+def views_store(small_ckpt: Path, tmp_path_factory) -> Path:
+    """Three views of each training image."""
+    path = tmp_path_factory.mktemp("views") / "feats.zarr"
+    succeed("extract", "--ckpt", small_ckpt, "--store", path, "--device", "cpu", "--views", 3)
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["--precision", "bf16"], ["--dtype", "int8"]])
+def test_views_are_extracted_anew_from_the_same_draws(small_ckpt, options):
+    command = ["extract", "--ckpt", small_ckpt, "--store", "s.h5", "--device", "cpu", "--views", 3]
+    succeed(*command, *options)
+    text = succeed(*verify(Path("s.h5"), small_ckpt)).stdout
+    assert text == "s.h5: sound, 72 rows extracted anew agree\n"
+
+
+def views_swapped(rows: Rows) -> None:
+    """The augmented views of the third image."""
+    swap(rows, "train", ("feature_map", "cam", "pooled"), 7, 8)
+
+
+def view_0_again(rows: Rows) -> None:
+    for name in ("feature_map", "cam", "pooled"):
+        rows[f"train/{name}"][4] = rows[f"train/{name}"][3]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(views_swapped, [(7, "ape/2", 1), (8, "ape/2", 2)]), (view_0_again, [(4, "ape/1", 1)])],
+)
+def test_a_row_that_is_not_its_view_is_found_and_named(views_store, small_ckpt, change, found):
+    rewrite(views_store, Path("feats.h5"), change)
+    assert succeed("store", "verify", "feats.h5").stdout == "feats.h5: sound\n"
+    result = run(*verify(Path("feats.h5"), small_ckpt, "--json"))
+    content = json.loads(result.stdout)
+    differ = [(d["row"], d["image"], d["view"]) for d in content["sample"]["differ"]]
+    assert (result.exit_code, differ) == (1, [(row, f"train/{name}.png", view) for row, name, view in found])
+    row, name, view = found[0]
+    says = f"train: row {row}, train/{name}.png, view {view}: pooled, feature_map"
+    assert content["faults"][0].startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("n_views", "says"),
+    [
+        (None, "train: row 1, image 0 of class 0, view 1: expected image 1 of class 0"),
+        (2, "train: row 2, image 0 of class 0, view 2: expected image 1 of class 0"),
+        (4, "train: row 3, image 1 of class 0: expected image 0 of class 0, view 3"),
+    ],
+)
+def test_rows_of_other_views_than_the_store_says(views_store, small_ckpt, n_views, says):
+    rewrite(views_store, Path("feats.h5"), lambda rows: None, views=n_views)
+    result = run(*verify(Path("feats.h5"), small_ckpt))
+    assert (result.exit_code, result.stdout.splitlines()) == (1, [says, "feats.h5: not sound, 1 found"])
+
+
+def test_stores_from_before_there_were_views(small_store, small_ckpt):
+    rewrite(small_store, Path("feats.zarr"), lambda rows: None, views=None)
+    assert "views" not in FeatureStore(Path("feats.zarr")).provenance["config"]
+    assert "36 rows extracted anew agree" in succeed(*verify(Path("feats.zarr"), small_ckpt)).stdout
+
+
+@pytest.mark.parametrize("n_views", [0, "three", [3]])
+def test_stores_that_do_not_say_how_many_views(small_store, small_ckpt, n_views):
+    rewrite(small_store, Path("feats.zarr"), lambda rows: None, views=n_views)
+    says = ["feats.zarr: provenance does not say precision, batch size and views"]
+    refuse(*verify(Path("feats.zarr"), small_ckpt), says=says)
 
 
 def test_rows_are_drawn_by_seed_and_split(feature_store, phase1):

@@ -1,11 +1,13 @@
 """`store plan`: its sizes against stores really written, its times by hand, and what it leaves behind."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -17,6 +19,7 @@ from made_store import made_layouts, made_plan, made_rows, write_made
 import console
 from cli import main
 from extract.config import PlanConfig
+from extract.transforms import view_batch
 from finetune.pace import Pace
 from store.disk import FREE_SHARE, DiskSpeed, measure_disk
 from store.layout import ArrayLayout
@@ -87,12 +90,15 @@ def test_every_array_takes_what_was_said(suffix: str, dtype: str) -> None:
     assert size.n_shards == (len(files_of(store)) - n_metadata if suffix == ".zarr" else 0)
 
 
-@pytest.mark.parametrize(("store", "dtype"), [("feats.zarr", "float16"), ("feats.h5", "int8")])
+@pytest.mark.parametrize(
+    ("store", "dtype", "n_views"),
+    [("feats.zarr", "float16", 1), ("feats.h5", "int8", 1), ("v.zarr", "int8", 3)],
+)
 def test_an_extraction_takes_what_was_planned(
-    phase1: Path, store: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    phase1: Path, store: str, dtype: str, n_views: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2**17)
-    options = ["--ckpt", phase1, "--store", store, "--dtype", dtype, "--batch-size", 32]
+    options = ["--ckpt", phase1, "--store", store, "--dtype", dtype, "--batch-size", 32, "--views", n_views]
     content = planned(*options)
     assert not Path(store).exists()
     succeed("extract", *options, "--device", "cpu")
@@ -100,7 +106,7 @@ def test_an_extraction_takes_what_was_planned(
     assert (choice["dtype"], choice["exact"]) == (dtype, True)
     assert choice["n_bytes"] == choice["peak_bytes"] == sum(found.values())
     assert choice["n_files"] == len(files_of(Path(store)))
-    if store == "feats.zarr":
+    if Path(store).is_dir():
         shards = [f for f in files_of(Path(store)) if f.name != "zarr.json"]
         assert choice["n_shards"] == len(shards) > len(found)
 
@@ -176,6 +182,51 @@ def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 1e6)
     content = planned(*options, "--image-size", 16, "--store", "s.zarr")
     assert chosen(content)["extract_seconds"] == pytest.approx(chosen(content)["n_bytes"] / 1e3 + 18 * 2)
+
+
+def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = DiskSpeed(write=1e12, read=2e3, read_random=500.0, read_cached=1e9, n_bytes=0)
+    monkeypatch.setattr("extract.forecast.measure_disk", lambda *_: disk)
+    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 0.1)
+    monkeypatch.setattr("extract.forecast.measure_packing", lambda *_: Packing(1.0, 0.0, 3.0))
+    monkeypatch.setattr("finetune.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
+    monkeypatch.setattr("finetune.forecast.memory_for_maps", lambda _: 2 * 54 * 512)
+    options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--iterations", 200]
+    options += ["--image-size", 16, "--store", "s.h5", "--batch-size", 6]
+    one, three = (chosen(planned(*options, "--views", n)) for n in (1, 3))
+    content = planned(*options, "--views", 3)
+    assert (content["views"], content["sizes"]["train"]["N"], content["sizes"]["test"]["N"]) == (3, 54, 18)
+    row_bytes = 4 * 4 * 16 * 2 + 4 * 4 * 2 + 16 * 4 + 4 + 8 + 2  # map, CAM, pooled, label, index and view
+    assert three["n_bytes"] - one["n_bytes"] == 2 * 18 * row_bytes
+    assert three["map_bytes"] == 3 * one["map_bytes"]
+    assert one["extract_seconds"] == pytest.approx((18 + 18) / 0.1)
+    assert three["extract_seconds"] == pytest.approx((3 * 18 + 18) / 0.1)
+    reading = 2 * 18 * (512 / 2e3 + 3)  # of the maps that one view does not have
+    assert three["finetune_seconds"] - one["finetune_seconds"] == pytest.approx(reading)
+    text = succeed("store", "plan", *QUICK, *options, "--views", 3).stdout
+    assert "3 classes, 18 training images in 3 views each (maps 4×4×16), 18 test\n" in text
+    assert "0 views/s, decoding included" in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("/")) <= 100
+
+
+def test_views_are_measured_as_they_are_extracted(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image is shown in all views, and the pace counts them."""
+    shown = []
+
+    def noted(images, transform, seeds):
+        shown.append(seeds)
+        return view_batch(images, transform, seeds)
+
+    monkeypatch.setattr("extract.batches.view_batch", noted)
+    seconds = itertools.count()
+    monkeypatch.setattr("extract.speed.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
+    content = planned(*options, "--views", 5)
+    assert content["images_per_second"] == 8 * 5  # the first 8 images in a second
+    assert content["n_sampled"] == 7 * 5  # as many images as have 32 views
+    augmented = sum(int((seeds != -1).sum()) for seeds in shown)
+    first = sum(int((seeds == -1).sum()) for seeds in shown)
+    assert augmented == 4 * (first - 8)  # batch norms settled on 8 images
 
 
 def test_a_disk_that_is_too_small(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from extract.batches import evaluation_batches, training_batches
 from extract.device import Compute
-from extract.images import ImageSet
+from extract.images import ImageSet, read_image
 from extract.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -113,13 +113,13 @@ def test_images_on_disk_take_imagenet_s_statistics():
 def test_a_training_image_depends_on_its_seed_alone(tmp_path):
     (path,) = write_images(tmp_path, 1, 40)
     before = torch.get_rng_state()
-    first = training_image(path, Transform(32), 5)
+    first = training_image(read_image(path), Transform(32), 5)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        again = training_image(path, Transform(32), 5)
+        again = training_image(read_image(path), Transform(32), 5)
     assert torch.equal(first, again)
-    assert not torch.equal(first, training_image(path, Transform(32), 6))
+    assert not torch.equal(first, training_image(read_image(path), Transform(32), 6))
     assert first.dtype == torch.uint8
     assert first.shape == (3, 32, 32)
 
@@ -129,7 +129,8 @@ def test_training_images_are_cropped_and_mirrored_only_where_flip_says_so(tmp_pa
     Image.fromarray(ramp).convert("RGB").save(tmp_path / "a.png")
     rises = {}
     for flip in (False, True):
-        crops = [training_image(tmp_path / "a.png", Transform(16, flip=flip), seed) for seed in range(20)]
+        image = read_image(tmp_path / "a.png")
+        crops = [training_image(image, Transform(16, flip=flip), seed) for seed in range(20)]
         rises[flip] = {bool(crop[0, 8, -1] > crop[0, 8, 0]) for crop in crops}
         assert len({int(crop.max()) - int(crop.min()) for crop in crops}) > 5  # of many scales
     assert rises == {False: {True}, True: {True, False}}
@@ -138,12 +139,12 @@ def test_training_images_are_cropped_and_mirrored_only_where_flip_says_so(tmp_pa
 def test_an_evaluation_image_is_the_centre_at_256_to_224(tmp_path):
     (path,) = write_images(tmp_path, 1, 256)
     pixels = np.asarray(Image.open(path))
-    shown = evaluation_image(path, Transform(224))
+    shown = evaluation_image(read_image(path), Transform(224))
     np.testing.assert_array_equal(shown.permute(1, 2, 0), pixels[16:240, 16:240])
     (tmp_path / "small").mkdir()
     (path,) = write_images(tmp_path / "small", 1, 64)
     np.testing.assert_array_equal(
-        evaluation_image(path, Transform(64)).permute(1, 2, 0), np.asarray(Image.open(path))
+        evaluation_image(read_image(path), Transform(64)).permute(1, 2, 0), np.asarray(Image.open(path))
     )
 
 

@@ -47,6 +47,23 @@ def repeated(rows):
     rows["train/sample_index"] = np.zeros(44, np.int64)
 
 
+def one_image_of_two_views(rows):
+    rows["train/sample_index"][5], rows["train/view"][5] = rows["train/sample_index"][4], 1
+
+
+def views_of_other_images(rows):
+    rows["train/view"] = np.tile([0, 1], 22)
+
+
+def views_from_1_on(rows):
+    rows["train/view"][:] = 1
+
+
+def views_of_test_images(rows):
+    rows["test/sample_index"], rows["test/view"] = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
+    rows["test/label"] = np.repeat(np.sort(rows["test/label"][::2]), 2)
+
+
 def of_no_class(rows):
     rows["val/label"] = rows["val/label"] + 3
 
@@ -80,6 +97,10 @@ def constant_cam(rows):
     [
         (unsorted, "test/label: rows are not sorted"),
         (repeated, "train/sample_index: an image occurs twice"),
+        (one_image_of_two_views, "train/view: not every image has views 0 to the last of all"),
+        (views_of_other_images, "train/view: not every image has views 0 to the last of all"),
+        (views_from_1_on, "train/view: not every image has views 0 to the last of all"),
+        (views_of_test_images, "test/view: not every image has view 0 alone"),
         (of_no_class, "val/label: is not within the 3 classes"),
         (nan_feature, "test/pooled: rows 0 to 19 hold NaN"),
         (nan_map, "train/feature_map: rows 32 to 43 hold NaN"),
