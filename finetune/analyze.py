@@ -132,6 +132,7 @@ def _options(run: Run) -> dict[str, Any]:
     own = named_options(run.config)
     made = run.config["provenance"]["store"]
     extraction = {f"extract_{name}": made["config"][name] for name in ("dtype", "precision")}
+    extraction["extract_views"] = made["config"].get("views", 1)  # earlier stores do not say
     for conversion in made.get("converted", []):  # the last says what the run read
         extraction["extract_dtype"] = conversion["dtype"]
     return own | _phase1_options(run) | extraction
