@@ -1,0 +1,236 @@
+"""Algorithm 1 of the paper word for word, one sample at a time, against the windows and steps of a run.
+
+The two share the random numbers at their addresses and nothing else: sets, classes, donors, counts, means,
+gradients and steps are worked out again here, in double precision.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from finetune.config import FinetuneConfig
+from finetune.draws import Draws
+from finetune.features import load_features
+from finetune.methods import METHODS
+from finetune.prepare import head_options, prepare_drawing
+from finetune.residency import Residency, hold_maps
+from finetune.stacks import Stacks
+from finetune.threads import single_threaded
+from finetune.window import WindowMaker
+from store.reader import SplitArrays
+
+CPU = torch.device("cpu")
+LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of made CAMs: a threshold is often met exactly
+
+
+@dataclass(frozen=True)
+class MadeStore:
+    """What Phase II asks of a store."""
+
+    label: np.ndarray
+    maps: np.ndarray
+    cam: np.ndarray
+    classifier: tuple[np.ndarray, np.ndarray]
+    path = "made"
+
+    @property
+    def class_names(self) -> list[str]:
+        return [str(c) for c in range(len(self.classifier[0]))]
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        return self.maps.shape
+
+    def read(self, split: str) -> SplitArrays:
+        pooled = self.maps.astype(np.float32).mean((1, 2))
+        n = len(self.label)
+        return SplitArrays(self.label, np.arange(n), np.zeros(n, np.int16), pooled)
+
+    def read_cam(self) -> np.ndarray:
+        return self.cam
+
+    def read_feature_map(self) -> np.ndarray:
+        return self.maps
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> MadeStore:
+    """Any number of classes of any sizes, and maps of any shape that can be fused."""
+    sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=6))
+    height, width = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)).filter(lambda hw: hw != (1, 1)))
+    channels = draw(st.integers(1, 20))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, k = sum(sizes), len(sizes)
+    maps = rng.normal(size=(n, height, width, channels)).astype(draw(st.sampled_from(["f2", "f4"])))
+    cam = rng.choice(LEVELS, size=(n, height, width)).astype(np.float16)
+    weight, bias = rng.normal(size=(k, channels)).astype("f4"), rng.normal(size=k).astype("f4")
+    return MadeStore(np.repeat(np.arange(k), sizes).astype(np.int32), maps, cam, (weight, bias))
+
+
+def n_head_classes(store: MadeStore, twentieths: int) -> int:
+    """The fewest largest classes that hold so many twentieths of the samples (sec. 5.4)."""
+    counts = sorted((list(store.label).count(c) for c in set(store.label)), reverse=True)
+    h = 1
+    while Fraction(sum(counts[:h]), len(store.label)) < Fraction(twentieths, 20):
+        h += 1
+    return h
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[MadeStore, FinetuneConfig, int]:
+    """A store, options for it, and the first iteration."""
+    store, twentieths = draw(stores()), draw(st.integers(1, 19))
+    k, h = len(store.class_names), n_head_classes(store, twentieths)
+    assume(h < k)  # else there is no tail
+    donors = draw(st.sampled_from(["any", "head"]))
+    thresholds = st.sampled_from(LEVELS[1:-1]) | st.floats(0.01, 0.99)
+    gamma_min, gamma_max = sorted(draw(st.tuples(*[st.floats(0, 1)] * 2)))
+    config = FinetuneConfig(
+        store="made",
+        seed=draw(st.integers(0, 2**32 - 1)),
+        lr=0.1,
+        tail_samples=draw(st.integers(1, 4)),
+        augmented_per_sample=draw(st.integers(1, 6)),
+        confusing_classes=draw(st.integers(1, k - 1 if donors == "any" else h)),
+        donors=donors,
+        gamma_min=gamma_min,
+        gamma_max=gamma_max,
+        head_ratio=twentieths / 20,
+        tau_s=draw(thresholds),
+        tau_g=draw(thresholds),
+        tail_draw=draw(st.sampled_from(["samples", "classes"])),
+    )
+    return store, config, draw(st.integers(0, 3) | st.integers(0, 2**40))
+
+
+class Reference:
+    """Algorithm 1 for one iteration after the other."""
+
+    def __init__(self, store: MadeStore, config: FinetuneConfig):
+        self.config, self.draws = config, Draws(config.seed)
+        n, k = len(store.label), len(store.class_names)
+        self.label = store.label.tolist()
+        self.vectors = store.maps.astype(np.float64).reshape(n, -1, store.maps.shape[-1])  # (N, L, C)
+        self.cam = store.cam.astype(np.float64).reshape(n, -1).tolist()
+        self.weight, self.bias = (part.astype(np.float64) for part in store.classifier)
+        rows = range(n)
+        self.rows_of = [[row for row in rows if self.label[row] == c] for c in range(k)]
+        by_size = sorted(range(k), key=lambda c: -len(self.rows_of[c]))
+        h = n_head_classes(store, round(config.head_ratio * 20))
+        self.head, self.tail = by_size[:h], by_size[h:]
+        self.head_rows = [row for row in rows if self.label[row] in self.head]
+        self.tail_rows = [row for row in rows if self.label[row] in self.tail]
+        self.n_empty = [0, 0]
+
+    def pooled(self, row: int) -> np.ndarray:
+        return self.vectors[row].mean(axis=0)
+
+    def confusing_classes(self, c: int) -> list[int]:
+        """The other classes that samples of class c score highest for, on average (sec. 4.2)."""
+        scores = []
+        for row in self.rows_of[c]:
+            odds = np.exp(self.weight @ self.pooled(row) + self.bias)
+            scores.append(odds / odds.sum())
+        mean = np.mean(scores, axis=0)
+        lenders = self.head if self.config.donors == "head" else self.head + self.tail
+        others = sorted((u for u in lenders if u != c), key=lambda u: -mean[u])
+        return others[: self.config.confusing_classes]
+
+    def positions(self, row: int, kind: str) -> list[int]:
+        """Lines 7 and 12; all positions where there is none."""
+        if kind == "specific":
+            found = [i for i, value in enumerate(self.cam[row]) if value > self.config.tau_s]
+        else:
+            found = [i for i, value in enumerate(self.cam[row]) if value < self.config.tau_g]
+        self.n_empty[kind == "generic"] += not found
+        return found or list(range(len(self.cam[row])))
+
+    def batch(self, iteration: int) -> tuple[np.ndarray, list[int]]:
+        """Pooled features and labels: tail samples, head samples, then augmented ones."""
+        config = self.config
+        n_t, n_a = config.tail_samples, config.augmented_per_sample
+        n_positions = len(self.cam[0])
+
+        def numbers(kind: str, *shape: int) -> np.ndarray:
+            return self.draws.uniform(kind, iteration, iteration + 1, *shape)[0]
+
+        def pick(among: list[int], number: float) -> int:
+            return among[int(number * len(among))]
+
+        tail, augmented = [], []
+        for i in range(n_t):
+            number = numbers("tail", n_t)[i]
+            if config.tail_draw == "classes":
+                row = pick(self.rows_of[pick(self.tail, number)], numbers("row of tail class", n_t)[i])
+            else:
+                row = pick(self.tail_rows, number)
+            c = self.label[row]
+            tail.append((self.pooled(row), c))
+            confusing = self.confusing_classes(c)
+            keys = numbers("order of confusing classes", n_t, config.confusing_classes)[i]
+            turns = [confusing[j] for j in sorted(range(len(confusing)), key=lambda j: keys[j])]
+            for a in range(n_a):
+                place = i * n_a + a
+                donor = pick(self.rows_of[turns[a % len(turns)]], numbers("donor row", n_t * n_a)[place])
+                share = numbers("gamma", n_t * n_a)[place]
+                gamma = config.gamma_min + (config.gamma_max - config.gamma_min) * share
+                n_specific = min(max(round(gamma * n_positions), 1), n_positions - 1)
+                specific, generic = self.positions(row, "specific"), self.positions(donor, "generic")
+                drawn = []
+                for v, number in enumerate(numbers("vector", n_t * n_a, n_positions)[place]):
+                    lender, among = (row, specific) if v < n_specific else (donor, generic)
+                    drawn.append(self.vectors[lender][pick(among, number)])
+                augmented.append((np.mean(drawn, axis=0), c))
+        head = []
+        for number in numbers("head row", n_t * (1 + n_a)):
+            row = pick(self.head_rows, number)
+            head.append((self.pooled(row), self.label[row]))
+        pooled, label = zip(*(tail + head + augmented), strict=True)
+        return np.array(pooled), list(label)
+
+
+@given(problem=problems(), cut=st.integers(1, 4))
+@settings(max_examples=100, deadline=None)
+def test_a_run_is_algorithm_1_and_sgd(problem, cut):
+    """Batches and steps, in two windows of 5 iterations, for any store and options."""
+    store, config, start = problem
+    reference = Reference(store, config)
+    resolved = config.resolved(len(store.class_names))
+    drawing = prepare_drawing(resolved, store)
+    maker = WindowMaker(
+        METHODS["fsa"].sampling.draw,
+        drawing,
+        load_features(store, CPU),
+        hold_maps(store, Residency("host", 64, ""), CPU),
+    )
+    windows = [maker.make(bounds) for bounds in ((start, start + cut), (start + cut, start + 5))]
+    channels = store.maps.shape[-1]
+    tolerance = 2**-10 * np.abs(store.maps).max() if store.maps.dtype == np.float16 else 1e-5
+
+    parameters = [torch.from_numpy(part.astype(np.float64)).requires_grad_() for part in store.classifier]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    losses = []
+    made = [pair for window in windows for pair in zip(window.pooled, window.label, strict=True)]
+    for iteration, (pooled, label) in enumerate(made, start):
+        expected, expected_label = reference.batch(iteration)
+        assert label.tolist() == expected_label
+        np.testing.assert_allclose(pooled[:, :channels], expected, rtol=1e-4, atol=tolerance)
+        loss = torch.nn.functional.cross_entropy(
+            torch.nn.functional.linear(torch.from_numpy(expected), *parameters), torch.tensor(expected_label)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(window.n_empty for window in windows).tolist() == reference.n_empty
+
+    with single_threaded() as threads:
+        stacks = Stacks([head_options(resolved, store, drawing)], CPU, threads)
+        taken = torch.cat([stacks.take(window) for window in windows])
+    np.testing.assert_allclose(taken[:, 0], losses, rtol=1e-3, atol=10 * tolerance)
+    for found, wanted in zip(stacks.layers()[0], parameters, strict=True):
+        np.testing.assert_allclose(found, wanted.detach(), rtol=1e-3, atol=10 * tolerance)

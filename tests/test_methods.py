@@ -1,0 +1,284 @@
+"""Every method of Phase II against another way to compute it: autograd, scikit-learn, a formula."""
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
+from torch.nn.functional import cross_entropy, linear
+
+from finetune.config import FinetuneConfig, MethodName
+from finetune.draws import Draws
+from finetune.methods import METHODS
+from finetune.prepare import head_options, prepare_drawing
+from finetune.train import finetune
+from store.location import locate
+from store.reader import FeatureStore
+
+ITERATIONS = 40
+PLAIN = {
+    "loss": "ce",
+    "lr": 0.001,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "max_norm": None,
+    "init": "phase1",
+}
+COSINE = PLAIN | {"lr": 0.1, "schedule": "cosine"}
+OWN = dict.fromkeys(("fsa", "no-aug", "plain", "tau-norm", "ncm", "logit-adjustment"), PLAIN)
+OWN |= {name: PLAIN | {"loss": name} for name in ("balanced-softmax", "class-balanced", "focal")}
+OWN |= {"lws": COSINE, "crt": COSINE | {"init": "fresh", "weight_decay": 5e-4}}
+OWN["weight-balancing"] = COSINE | {
+    "lr": 0.01,
+    "loss": "class-balanced",
+    "weight_decay": 5e-3,
+    "max_norm": 1.0,
+}
+
+
+@pytest.fixture
+def config(feature_store, tmp_path) -> FinetuneConfig:
+    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=ITERATIONS, device="cpu")
+
+
+def opened(config: FinetuneConfig) -> FeatureStore:
+    return FeatureStore(locate(config.store))
+
+
+def head_of(config: FinetuneConfig, quiet) -> list[np.ndarray]:
+    """Weight and bias that a run leaves."""
+    run = finetune(config, quiet)
+    head = torch.load(run.path / "head.pt", weights_only=True)
+    return [head["weight"].numpy(), head["bias"].numpy()]
+
+
+def test_the_table_and_the_option_name_the_same_methods():
+    assert list(METHODS) == list(get_args(MethodName))
+    assert METHODS.keys() == OWN.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_given_is_the_methods_own(method):
+    resolved = FinetuneConfig("", method=method).resolved(10)
+    assert {name: getattr(resolved, name) for name in PLAIN} == OWN[method]
+
+
+OTHER = {
+    "loss": "focal",
+    "lr": 3.0,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+    "max_norm": 7.0,
+    "init": "fresh",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", OTHER)
+def test_what_is_given_is_taken(method, name):
+    """A weight decay of 0 too, which is no absent one."""
+    resolved = FinetuneConfig("", method=method, **{name: OTHER[name]}).resolved(10)
+    assert {n: getattr(resolved, n) for n in PLAIN} == OWN[method] | {name: OTHER[name]}
+
+
+def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray:
+    """Of a method's batches, worked out from its description; classes go from large to small."""
+    k, prior = len(counts), counts / counts.sum()
+    if config.method in ("crt", "lws"):
+        return np.full(k, 1 / k)
+    if config.method not in ("fsa", "no-aug"):
+        return prior
+    h = int(np.searchsorted(np.cumsum(prior), config.head_ratio)) + 1
+    tail = np.full(k - h, 1 / (k - h)) if config.tail_draw == "classes" else prior[h:] / prior[h:].sum()
+    return np.concatenate([prior[:h] / prior[:h].sum(), tail]) / 2
+
+
+@pytest.mark.parametrize("tail_draw", ["samples", "classes"])
+@pytest.mark.parametrize("loss", ["balanced-softmax", "class-balanced"])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
+def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, loss, tail_draw):
+    store = opened(config)
+    counts = np.bincount(store.read("train").label)
+    assert (np.diff(counts) <= 0).all()
+    config = replace(config, method=method, loss=loss, tail_draw=tail_draw, beta=0.99).resolved(10)
+    made = head_options(config, store, prepare_drawing(config, store)).loss
+    prior = class_distribution(config, counts)
+    if loss == "balanced-softmax":
+        np.testing.assert_allclose(made.shift, np.log(prior), rtol=1e-6)
+    else:
+        weight = 0.01 / (1 - 0.99 ** (counts.sum() * prior))
+        np.testing.assert_allclose(made.class_weight, 10 * weight / weight.sum(), rtol=1e-6)
+
+
+def loss_of(config: FinetuneConfig, logits, label, prior: torch.Tensor, n_samples: int) -> torch.Tensor:
+    """As printed: Ren et al. 2020, Cui et al. 2019, Lin et al. 2017."""
+    if config.loss == "balanced-softmax":
+        odds = prior**config.tau * logits.exp()
+        return -(odds[range(len(label)), label] / odds.sum(1)).log().mean()
+    if config.loss == "class-balanced":
+        weight = (1 - config.beta) / (1 - config.beta ** (n_samples * prior))
+        weight = weight / weight.sum() * len(prior)
+        by_row = weight[label] * cross_entropy(logits, label, reduction="none")
+        return by_row.sum() / (weight[label].sum() if config.weighted_mean == "weights" else len(label))
+    by_row = cross_entropy(logits, label, reduction="none")
+    if config.loss == "focal":
+        return ((1 - logits.softmax(1)[range(len(label)), label]) ** config.focal_gamma * by_row).mean()
+    return by_row.mean()
+
+
+def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The layer before and after torch.optim.SGD on the rows that the plan names, in double precision."""
+    store = opened(config)
+    train, config = store.read("train"), config.resolved(len(store.class_names))
+    pooled, label = torch.from_numpy(train.pooled).double(), torch.from_numpy(train.label).long()
+    rows = METHODS[config.method].sampling.draw(prepare_drawing(config, store), 0, config.iterations).row
+    prior = torch.from_numpy(class_distribution(config, np.bincount(train.label)))
+
+    weight, bias = (torch.from_numpy(part).double() for part in store.classifier)
+    if config.init == "fresh":
+        numbers = Draws(config.seed).uniform("fresh weight", 0, 1, weight.numel() + bias.numel())[0]
+        values = torch.from_numpy((2 * numbers - 1) / weight.shape[1] ** 0.5)
+        weight, bias = values[: weight.numel()].reshape(weight.shape), values[weight.numel() :]
+    scale = torch.ones_like(bias)
+    before = [weight.numpy().copy(), bias.numpy().copy()]
+    trained = [scale] if config.method == "lws" else [weight, bias]
+    for part in trained:
+        part.requires_grad_()
+    optimizer = torch.optim.SGD(trained, config.lr, config.momentum, weight_decay=config.weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations)
+    for row in torch.from_numpy(rows):
+        logits = linear(pooled[row], weight, bias) * scale
+        optimizer.zero_grad()
+        loss_of(config, logits, label[row], prior, len(label)).backward()
+        optimizer.step()
+        if config.schedule == "cosine":
+            scheduler.step()
+        if config.max_norm is not None:
+            with torch.no_grad():  # MaxNorm of Alshammari et al. 2022: a projection of every class's weight
+                for of_class in weight:
+                    if of_class.norm() > config.max_norm:
+                        of_class *= config.max_norm / of_class.norm()
+    after = [(weight * scale[:, None]).detach().numpy(), (bias * scale).detach().numpy()]
+    return before, after
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("plain", {}),
+        ("plain", {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01, "batch_size": 31}),
+        ("no-aug", {}),
+        ("no-aug", {"loss": "balanced-softmax", "tail_draw": "samples", "lr": 0.1}),
+        ("crt", {}),
+        ("crt", {"init": "phase1", "schedule": "constant", "loss": "balanced-softmax"}),
+        ("balanced-softmax", {}),
+        ("balanced-softmax", {"tau": 1.7, "lr": 0.1}),
+        ("class-balanced", {}),
+        ("class-balanced", {"beta": 0.99, "weighted_mean": "weights", "lr": 0.1}),
+        ("focal", {}),
+        ("focal", {"focal_gamma": 2.5, "lr": 0.1}),
+        ("weight-balancing", {"max_norm": 0.9}),
+        ("weight-balancing", {"lr": 0.1, "schedule": "constant"}),
+        ("lws", {}),
+        ("lws", {"loss": "class-balanced", "weight_decay": 0.01, "schedule": "constant"}),
+    ],
+    ids=str,
+)
+def test_a_run_equals_autograd_and_torch_sgd(config, method, given, quiet):
+    config = replace(config, method=method, seed=3, **given)
+    before, expected = trained_by_autograd(config)
+    found = head_of(config, quiet)
+    moved = max(np.abs(b - e).max() for b, e in zip(before, expected, strict=True))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-3 * moved)
+
+
+def test_max_norm_spares_the_bias_and_the_short(config, quiet):
+    """The bound lies between the lengths of the classes' weights, so that some are cut and some are not."""
+    config = replace(config, method="weight-balancing", lr=1e-9)
+    weight, bias = opened(config).classifier
+    length = np.linalg.norm(weight, axis=1)
+    bound = float(np.median(length))
+    found = head_of(replace(config, max_norm=bound), quiet)
+    np.testing.assert_allclose(found[0], weight * np.minimum(1, bound / length)[:, None], rtol=1e-5)
+    np.testing.assert_allclose(found[1], bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["plain", "crt", "class-balanced"])
+def test_a_long_run_ends_at_the_optimum_that_scikit_learn_finds(config, method, quiet):
+    """A sampler or a loss of another class distribution has its optimum elsewhere.
+
+    Weight decay λ makes the optimum the only one: of C = 1 / (N · λ), the bias a weight like the others.
+    """
+    decay = 0.02
+    more = {"batch_size": 256, "lr": 0.2, "schedule": "cosine", "weight_decay": decay, "beta": 0.99}
+    config = replace(config, method=method, iterations=2500, eval_every=2500, **more)
+    train = opened(config).read("train")
+    label, n = train.label, len(train.label)
+    counts = np.bincount(label)
+    of_class = {
+        "plain": np.ones(10),
+        "crt": n / (10 * counts),
+        "class-balanced": 10 / (1 - 0.99**counts) / (1 / (1 - 0.99**counts)).sum(),
+    }
+    x = np.column_stack([train.pooled, np.ones(n)]).astype(np.float64)
+
+    def objective(layer: np.ndarray) -> float:
+        log_p = torch.from_numpy(x @ layer.T).log_softmax(1).numpy()[np.arange(n), label]
+        return -(of_class[method][label] * log_p).mean() + decay / 2 * (layer**2).sum()
+
+    solver = LogisticRegression(C=1 / (n * decay), fit_intercept=False, tol=1e-8, max_iter=10_000)
+    best = solver.fit(x, label, sample_weight=of_class[method][label]).coef_
+    found = np.column_stack(head_of(config, quiet))
+    assert objective(best) <= objective(found) <= 1.001 * objective(best)
+    np.testing.assert_allclose(found, best, atol=0.05 * np.abs(best).max())
+
+
+def predictions(config: FinetuneConfig, quiet) -> np.ndarray:
+    """Classes that a run's head says of the test split."""
+    run = finetune(config, quiet)
+    return pd.read_csv(run.path / "predictions.csv")["prediction"].to_numpy()
+
+
+def arrays(config: FinetuneConfig) -> tuple[np.ndarray, ...]:
+    """Phase I's weight and bias, training features and labels, and test features, in double precision."""
+    store = opened(config)
+    train, test = store.read("train"), store.read("test")
+    weight, bias = (part.astype(np.float64) for part in store.classifier)
+    return weight, bias, train.pooled.astype(np.float64), train.label, test.pooled.astype(np.float64)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0, -1.0])
+def test_logit_adjustment_is_its_formula(config, tau, quiet):
+    weight, bias, _, label, x = arrays(config)
+    z = x @ weight.T + bias
+    expected = (z - tau * np.log(np.bincount(label) / len(label))).argmax(1)
+    found = predictions(replace(config, method="logit-adjustment", tau=tau), quiet)
+    np.testing.assert_array_equal(found, expected)
+    assert (expected == z.argmax(1)).all() == (tau == 0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
+def test_tau_norm_is_its_formula(config, tau, quiet):
+    weight, _, _, _, x = arrays(config)
+    expected = np.stack([x @ w / np.sqrt((w**2).sum()) ** tau for w in weight], axis=1).argmax(1)
+    found = predictions(replace(config, method="tau-norm", tau=tau), quiet)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_nearest_class_mean_is_scikit_learns(config, quiet):
+    _, _, pooled, label, x = arrays(config)
+    expected = NearestCentroid(metric="euclidean").fit(pooled, label).predict(x)
+    np.testing.assert_array_equal(predictions(replace(config, method="ncm"), quiet), expected)
+
+
+def test_nearest_class_mean_by_the_cosine(config, quiet):
+    _, _, pooled, label, x = arrays(config)
+    means = [pooled[label == c].mean(0) for c in range(10)]
+    cosine = [x @ m / np.sqrt((x**2).sum(1) * (m**2).sum()) for m in means]
+    found = predictions(replace(config, method="ncm", distance="cosine"), quiet)
+    np.testing.assert_array_equal(found, np.argmax(cosine, axis=0))
