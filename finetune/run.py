@@ -73,10 +73,15 @@ def foreign_to_run(path: Path) -> str | None:
     """What tells that a path is not the folder of a run alone; None where it is."""
     try:
         if "facts" in json.loads((path / "config.json").read_text()):
-            return foreign_names(path, RUN_FILES)
+            return foreign_names(path, RUN_FILES) or _foreign_to_events(path / EVENTS)
     except (OSError, ValueError, TypeError):
         pass
     return foreign_names(path, ())
+
+
+def _foreign_to_events(folder: Path) -> str | None:
+    names = [path.name for path in folder.glob("events.out.tfevents.*")]
+    return foreign_names(folder, names) if folder.exists() else None
 
 
 def write_run(
