@@ -128,7 +128,7 @@ class FinetuneConfig:
         for name in ("tau_s", "tau_g"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{option(name)} {getattr(self, name):g}: must lie between 0 and 1")
-        for name in ("lr", "max_norm", "memory"):
+        for name in ("lr", "max_norm", "memory", "cache_gib"):
             value = getattr(self, name)
             if value is not None and not 0 < value < MOST:
                 raise UserError(f"{option(name)} {value:g}: must be above 0, and below 2^32")
@@ -150,7 +150,14 @@ class FinetuneConfig:
         from finetune.methods import METHODS
 
         unit = 2 * (1 + self.augmented_per_sample)
-        if self.batch_size is None or (self.tail_samples is None and not METHODS[self.method].in_halves):
+        if self.tail_samples is None and not METHODS[self.method].in_halves:
+            return
+        if self.batch_size is None:
+            if not self.n_tail:
+                raise UserError(
+                    f"--augmented-per-sample {self.augmented_per_sample}: a batch of {BATCH_SIZE} holds no "
+                    f"tail sample with so many; lower it, or name a --batch-size of {unit} or more"
+                )
             return
         if self.tail_samples is not None and self.batch_size != unit * self.tail_samples:
             raise UserError(
