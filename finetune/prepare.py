@@ -141,8 +141,19 @@ def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
 
 
 def computed_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
-    """The head of a method that trains nothing."""
+    """The head of a method that trains nothing.
+
+    Raises:
+        UserError: it has weights that are not finite.
+    """
     train = store.read("train")
     class_counts = train.class_counts(len(store.class_names))
     trained = Trained(*store.classifier, train.pooled, train.label, class_counts, config.tau, config.distance)
-    return METHODS[config.method].compute(trained)
+    with np.errstate(all="ignore"):
+        layer = METHODS[config.method].compute(trained)
+    if not all(np.isfinite(part).all() for part in layer):
+        raise UserError(
+            f"--method {config.method}, --tau {config.tau:g}: makes weights that are no numbers; "
+            "name a --tau nearer to 0, or another method"
+        )
+    return layer
