@@ -36,11 +36,12 @@ class UnfinishedRun:
         self._options = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
         self._store = store_digest(store)
 
-    def refuse_or_forget(self, resume: bool, overwrite: bool) -> None:
-        """Remove a state that is to be replaced; raise UserError for one that is not to be gone on with."""
-        if overwrite:
-            self.remove()
-        elif self.path.exists() and not resume:
+    def refuse_existing(self, resume: bool, overwrite: bool) -> None:
+        """Raise UserError for a state that is neither to be gone on with nor to be replaced.
+
+        One that is to be replaced stays until there is something in its place.
+        """
+        if self.path.exists() and not resume and not overwrite:
             raise UserError(
                 f"{self.path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin "
                 "anew"

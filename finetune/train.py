@@ -49,8 +49,9 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     _refuse_options(config)
     refuse_existing(Path(config.out), "run", foreign_to_run, config.overwrite)
     unfinished = UnfinishedRun(config, store)
-    unfinished.refuse_or_forget(config.resume, config.overwrite)
+    unfinished.refuse_existing(config.resume, config.overwrite)
     phase1 = find_phase1(store, config.ckpt)
+    state = unfinished.load() if config.resume else None
     with single_threaded() as threads:
         bench = Bench.open(store, config.shot_rule, resolve_device(config.device), threads)
         if config.keep == "best":
@@ -59,7 +60,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
         if METHODS[config.method].compute is not None:
             layer, course, facts = _compute(config, bench)
         else:
-            layer, course, facts = _train(config, bench, unfinished, progress)
+            layer, course, facts = _train(config, bench, unfinished, state, progress)
         ended = time.perf_counter()
         facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
         run = _describe(config, bench, layer, course, facts)
@@ -81,11 +82,14 @@ def _refuse_options(config: FinetuneConfig) -> None:
 
 
 def _train(
-    config: FinetuneConfig, bench: Bench, unfinished: UnfinishedRun, progress: Progress
+    config: FinetuneConfig,
+    bench: Bench,
+    unfinished: UnfinishedRun,
+    state: dict[str, Any] | None,
+    progress: Progress,
 ) -> tuple[Layer, Course, dict[str, Any]]:
-    """Take every step: the head, its course, and facts of the run."""
+    """Take every step that `state` has not: the head, its course, and facts of the run."""
     group = Group([config], bench)
-    state = unfinished.load()
     if state is None:
         group.begin()
     else:
