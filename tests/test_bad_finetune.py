@@ -1,0 +1,211 @@
+"""Options of Phase II that are refused, in one line and with nothing written; odd ones that are not."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from bad_input import FEW_CLASSES, QUICK, refuse, succeed
+
+from finetune.config import FinetuneConfig
+from finetune.resume import unfinished_path
+from finetune.stacks import Stacks
+from finetune.train import finetune
+from store.errors import Interrupted
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+HINTS = get_type_hints(FinetuneConfig, include_extras=True)
+
+
+def named(*kinds: object) -> list[str]:
+    """Options of such types, None among their values or not, as the command line spells them."""
+    found = []
+    for field in fields(FinetuneConfig):
+        assert get_origin(HINTS[field.name]) is Annotated
+        kind = get_args(HINTS[field.name])[0]
+        if kind in kinds or set(get_args(kind)) & set(kinds) or get_origin(kind) in kinds:
+            found.append("--" + field.name.replace("_", "-"))
+    return found
+
+
+FLOATS, INTEGERS = named(float), named(int)
+
+
+def test_every_kind_of_option_is_among_the_refused():
+    assert {"--lr", "--memory", "--tau", "--beta", "--gamma-min", "--cache-gib"} <= set(FLOATS)
+    assert {"--seed", "--batch-size", "--tail-samples", "--window", "--prefetch"} <= set(INTEGERS)
+    others = named(str, bool, Literal) + [f"--{name}" for name in ("loss", "schedule", "init")]
+    assert set(FLOATS + INTEGERS + others) == {"--" + f.replace("_", "-") for f in HINTS}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300"])
+@pytest.mark.parametrize("option", FLOATS)
+def test_no_number_option_takes_what_is_no_number(feature_store: Path, option: str, value: str) -> None:
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, value, says=[option, "must"])
+
+
+@pytest.mark.parametrize("value", ["-1", "4294967296", "99999999999999999999", "1.5", "nan", ""])
+@pytest.mark.parametrize("option", INTEGERS)
+def test_no_count_option_takes_what_is_no_count(feature_store: Path, option: str, value: str) -> None:
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, value, says=[option])
+
+
+@pytest.mark.parametrize("option", [*named(Literal), "--loss", "--schedule", "--init"])
+def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> None:
+    says = [f"'{option}': 'unknown' is not one of '"]
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, "unknown", says=says)
+
+
+ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares, 0 to 1, in this order"
+NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--memory 0", ["--memory 0: ", ABOVE_0]),
+        ("--memory -1", ["--memory -1: ", ABOVE_0]),
+        ("--max-norm 0", ["--max-norm 0: ", ABOVE_0]),
+        ("--cache-gib 0", ["--cache-gib 0: must be above 0"]),
+        ("--weight-decay -1e-9", ["--weight-decay -1e-09: must be 0 or more"]),
+        ("--focal-gamma -0.5", ["--focal-gamma -0.5: must be 0 or more"]),
+        ("--beta 1", ["--beta 1: must be at least 0, and below 1"]),
+        ("--beta -0.1", ["--beta -0.1: must be at least 0, and below 1"]),
+        ("--gamma-min -0.1", ["--gamma-min -0.1, --gamma-max 1: ", SHARES]),
+        ("--gamma-max 1.1", ["--gamma-min 0, --gamma-max 1.1: ", SHARES]),
+        ("--gamma-min 0.6 --gamma-max 0.4", ["--gamma-min 0.6, --gamma-max 0.4: ", SHARES]),
+        ("--tail-samples 0", ["--tail-samples 0: must be 1 or more"]),
+        ("--window 0", ["--window 0: must be 1 or more"]),
+        (
+            "--tail-samples 16 --batch-size 64",
+            ["--batch-size 64: 16 tail samples with 3 augmented ones each make 128; name one of"],
+        ),
+        ("--method plain --tail-samples 3 --batch-size 7", ["--batch-size 7: 3 tail samples", "make 24"]),
+        ("--method no-aug --batch-size 12", ["--batch-size 12: must be a multiple of", "try 8"]),
+        ("--augmented-per-sample 64", ["--augmented-per-sample 64: a batch of 128", "--batch-size of 130"]),
+        (
+            "--augmented-per-sample 64 --batch-size 128",
+            ["--batch-size 128: must be a multiple of", "= 130", "try 130"],
+        ),
+        ("--augmented-per-sample 4294967295", ["--augmented-per-sample 4294967295: a batch of 128"]),
+        (
+            "--donors head --confusing-classes 8",
+            ["--confusing-classes 8: with --donors head there are 7 classes to lend vectors; lower it"],
+        ),
+        (
+            "--donors head --head-ratio 0.05",
+            ["--confusing-classes 3: with --donors head there are 1 classes"],
+        ),
+        (
+            "--residency stream --memory 1e-5",
+            ["--memory 1e-05: the maps of one iteration take", "allow more, or lower --batch-size"],
+        ),
+        ("--memory 1e-300", ["the maps of one iteration take"]),
+        ("--residency host --memory 1e-5", ["--residency host: ", "(--memory); use --residency stream"]),
+        ("--residency device --memory 1e-5", ["--residency device: ", "(--memory); use --residency stream"]),
+        ("--resume --overwrite", ["fsa: --resume goes on with a run and --overwrite replaces it; pass one"]),
+        ("--cache /dev/null", ["/dev/null: cannot be used as --cache"]),
+        ("--method tau-norm --tau 1e9", ["--method tau-norm, --tau 1e+09: ", NO_NUMBERS]),
+        ("--method tau-norm --tau -1e9", ["--method tau-norm, --tau -1e+09: ", NO_NUMBERS]),
+        ("--method tau-norm --tau 1000", ["--method tau-norm, --tau 1000: ", NO_NUMBERS]),
+        ("--method weight-balancing --weight-decay 4e9 --iterations 20", ["diverged", "lower --lr"]),
+        ("--method lws --lr 4e9 --momentum 4e9 --iterations 20", ["diverged", "lower --lr"]),
+    ],
+    ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
+)
+def test_finetune_option_is_refused(feature_store: Path, options: str, says: list[str]) -> None:
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--beta 0 --loss class-balanced",
+        "--beta 0.9999999999999999 --loss class-balanced",
+        "--gamma-min 1 --gamma-max 1",
+        "--gamma-max 0",
+        "--tau -1 --method logit-adjustment",
+        "--tau 4e9 --method logit-adjustment",
+        "--tau 4e9 --loss balanced-softmax",
+        "--focal-gamma 0 --loss focal",
+        "--focal-gamma 4e9 --loss focal",
+        "--max-norm 1e-300",
+        "--weight-decay 0 --method crt",
+        "--batch-size 3 --method plain",
+        "--tail-samples 1",
+        "--tail-samples 3 --method plain",
+        "--tail-samples 16 --batch-size 128",
+        "--augmented-per-sample 63",
+        "--augmented-per-sample 63 --method plain",
+        "--augmented-per-sample 640 --method plain",
+        "--donors head --confusing-classes 7",
+        "--window 4294967295 --prefetch 4294967295",
+        "--residency stream --memory 0.01 --window 1 --prefetch 0",
+        "--method plain --residency stream --memory 1e-300",
+        "--seed 4294967295",
+        "--eval-every 4294967295",
+    ],
+    ids=lambda value: value.replace(" ", "="),
+)
+def test_odd_options_that_mean_something_are_taken(feature_store: Path, options: str) -> None:
+    succeed("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split())
+
+
+def test_event_files_without_tensorboard(feature_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK]
+    refuse(*command, "--tensorboard", says=["--tensorboard: needs `pip install tensorboard`"])
+    succeed(*command)
+
+
+@pytest.fixture
+def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> list[object]:
+    """A command whose run was interrupted, and left its state."""
+
+    def interrupting(self, window):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacks, "take", interrupting)
+        with pytest.raises(Interrupted):
+            finetune(
+                FinetuneConfig(str(feature_store), "fsa", iterations=2, eval_every=1, device="cpu"), quiet
+            )
+    assert unfinished_path("fsa").exists()
+    return ["finetune", "--store", feature_store, "--out", "fsa", *QUICK]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--ckpt nowhere.pt", ["nowhere.pt", "is not there"]),
+        ("--donors head --confusing-classes 8", ["with --donors head there are 7 classes"]),
+        ("--device tpu", ["--device tpu: unknown"]),
+        ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged"]),
+    ],
+    ids=str,
+)
+def test_a_refused_run_spares_the_state_that_it_was_to_replace(
+    interrupted: list[object], options: str, says: list[str]
+) -> None:
+    """`refuse` sees that no file goes."""
+    refuse(*interrupted, "--overwrite", *options.split(), says=says)
+    succeed(*interrupted, "--overwrite")
+    assert not unfinished_path("fsa").exists()
+
+
+@pytest.mark.parametrize("method", ["no-aug", "ncm"])
+def test_resume_with_another_method(interrupted: list[object], method: str) -> None:
+    """Which may train nothing, and so has no use for a state."""
+    says = [f"cannot resume: method was fsa, this command asks {method}"]
+    refuse(*interrupted, "--resume", "--method", method, says=says)
+    refuse(*interrupted, "--method", method, says=["an interrupted run; pass --resume to go on with it"])
+
+
+def test_keep_best_without_val_spares_the_state_too(small_store: Path) -> None:
+    unfinished_path("fsa").write_bytes(b"of another day")
+    command = ["finetune", "--store", small_store, "--out", "fsa", *QUICK, *FEW_CLASSES]
+    refuse(*command, "--overwrite", "--keep", "best", says=["--keep best: the store has no val split"])
+    succeed(*command, "--overwrite")
+    assert not unfinished_path("fsa").exists()
