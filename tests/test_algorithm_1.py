@@ -107,30 +107,46 @@ def problems(draw: st.DrawFn) -> tuple[MadeStore, FinetuneConfig, int]:
     return store, config, draw(st.integers(0, 3) | st.integers(0, 2**40))
 
 
+def pick(among: list[int], number: float) -> int:
+    """One of some, by a number in [0, 1)."""
+    return among[int(number * len(among))]
+
+
 class Reference:
-    """Algorithm 1 for one iteration after the other."""
+    """Algorithm 1, one iteration after the other."""
 
     def __init__(self, store: MadeStore, config: FinetuneConfig):
-        self.config, self.draws = config, Draws(config.seed)
+        self.config, self.draws, self.iteration = config, Draws(config.seed), 0
         n, k = len(store.label), len(store.class_names)
         self.label = store.label.tolist()
         self.vectors = store.maps.astype(np.float64).reshape(n, -1, store.maps.shape[-1])  # (N, L, C)
         self.cam = store.cam.astype(np.float64).reshape(n, -1).tolist()
         self.weight, self.bias = (part.astype(np.float64) for part in store.classifier)
-        rows = range(n)
-        self.rows_of = [[row for row in rows if self.label[row] == c] for c in range(k)]
+        self.rows_of = [[row for row in range(n) if self.label[row] == c] for c in range(k)]
         by_size = sorted(range(k), key=lambda c: -len(self.rows_of[c]))
         h = n_head_classes(store, round(config.head_ratio * 20))
         self.head, self.tail = by_size[:h], by_size[h:]
-        self.head_rows = [row for row in rows if self.label[row] in self.head]
-        self.tail_rows = [row for row in rows if self.label[row] in self.tail]
         self.n_empty = [0, 0]
+
+    def numbers(self, kind: str, *shape: int) -> np.ndarray:
+        return self.draws.uniform(kind, self.iteration, self.iteration + 1, *shape)[0]
 
     def pooled(self, row: int) -> np.ndarray:
         return self.vectors[row].mean(axis=0)
 
+    def rows_of_any(self, classes: list[int]) -> list[int]:
+        return [row for row, c in enumerate(self.label) if c in classes]
+
+    def tail_row(self, i: int) -> int:
+        """Line 5."""
+        number = self.numbers("tail", self.config.tail_samples)[i]
+        if self.config.tail_draw == "samples":
+            return pick(self.rows_of_any(self.tail), number)
+        c = pick(self.tail, number)
+        return pick(self.rows_of[c], self.numbers("row of tail class", self.config.tail_samples)[i])
+
     def confusing_classes(self, c: int) -> list[int]:
-        """The other classes that samples of class c score highest for, on average (sec. 4.2)."""
+        """Line 9: the other classes that samples of class c score highest for, on average (sec. 4.2)."""
         scores = []
         for row in self.rows_of[c]:
             odds = np.exp(self.weight @ self.pooled(row) + self.bias)
@@ -139,6 +155,13 @@ class Reference:
         lenders = self.head if self.config.donors == "head" else self.head + self.tail
         others = sorted((u for u in lenders if u != c), key=lambda u: -mean[u])
         return others[: self.config.confusing_classes]
+
+    def lenders(self, i: int, c: int) -> list[int]:
+        """Line 10: N_a of the confusing classes in a drawn order, over and over if they are fewer."""
+        confusing = self.confusing_classes(c)
+        keys = self.numbers("order of confusing classes", self.config.tail_samples, len(confusing))[i]
+        order = sorted(range(len(confusing)), key=lambda j: keys[j])
+        return [confusing[order[a % len(order)]] for a in range(self.config.augmented_per_sample)]
 
     def positions(self, row: int, kind: str) -> list[int]:
         """Lines 7 and 12; all positions where there is none."""
@@ -149,45 +172,36 @@ class Reference:
         self.n_empty[kind == "generic"] += not found
         return found or list(range(len(self.cam[row])))
 
+    def fused(self, row: int, donor: int, place: int, n_augmented: int) -> np.ndarray:
+        """Lines 14 to 17, and the mean over positions that follows."""
+        n_positions, low, high = len(self.cam[row]), self.config.gamma_min, self.config.gamma_max
+        gamma = low + (high - low) * self.numbers("gamma", n_augmented)[place]
+        n_specific = min(max(round(gamma * n_positions), 1), n_positions - 1)
+        specific, generic = self.positions(row, "specific"), self.positions(donor, "generic")
+        drawn = []
+        for v, number in enumerate(self.numbers("vector", n_augmented, n_positions)[place]):
+            if v < n_specific:
+                drawn.append(self.vectors[row][pick(specific, number)])
+            else:
+                drawn.append(self.vectors[donor][pick(generic, number)])
+        return np.mean(drawn, axis=0)
+
     def batch(self, iteration: int) -> tuple[np.ndarray, list[int]]:
         """Pooled features and labels: tail samples, head samples, then augmented ones."""
-        config = self.config
-        n_t, n_a = config.tail_samples, config.augmented_per_sample
-        n_positions = len(self.cam[0])
-
-        def numbers(kind: str, *shape: int) -> np.ndarray:
-            return self.draws.uniform(kind, iteration, iteration + 1, *shape)[0]
-
-        def pick(among: list[int], number: float) -> int:
-            return among[int(number * len(among))]
-
+        self.iteration = iteration
+        n_augmented = self.config.tail_samples * self.config.augmented_per_sample
         tail, augmented = [], []
-        for i in range(n_t):
-            number = numbers("tail", n_t)[i]
-            if config.tail_draw == "classes":
-                row = pick(self.rows_of[pick(self.tail, number)], numbers("row of tail class", n_t)[i])
-            else:
-                row = pick(self.tail_rows, number)
+        for i in range(self.config.tail_samples):
+            row = self.tail_row(i)
             c = self.label[row]
             tail.append((self.pooled(row), c))
-            confusing = self.confusing_classes(c)
-            keys = numbers("order of confusing classes", n_t, config.confusing_classes)[i]
-            turns = [confusing[j] for j in sorted(range(len(confusing)), key=lambda j: keys[j])]
-            for a in range(n_a):
-                place = i * n_a + a
-                donor = pick(self.rows_of[turns[a % len(turns)]], numbers("donor row", n_t * n_a)[place])
-                share = numbers("gamma", n_t * n_a)[place]
-                gamma = config.gamma_min + (config.gamma_max - config.gamma_min) * share
-                n_specific = min(max(round(gamma * n_positions), 1), n_positions - 1)
-                specific, generic = self.positions(row, "specific"), self.positions(donor, "generic")
-                drawn = []
-                for v, number in enumerate(numbers("vector", n_t * n_a, n_positions)[place]):
-                    lender, among = (row, specific) if v < n_specific else (donor, generic)
-                    drawn.append(self.vectors[lender][pick(among, number)])
-                augmented.append((np.mean(drawn, axis=0), c))
+            for u in self.lenders(i, c):
+                place = len(augmented)
+                donor = pick(self.rows_of[u], self.numbers("donor row", n_augmented)[place])  # line 11
+                augmented.append((self.fused(row, donor, place, n_augmented), c))
         head = []
-        for number in numbers("head row", n_t * (1 + n_a)):
-            row = pick(self.head_rows, number)
+        for number in self.numbers("head row", self.config.tail_samples + n_augmented):  # line 20
+            row = pick(self.rows_of_any(self.head), number)
             head.append((self.pooled(row), self.label[row]))
         pooled, label = zip(*(tail + head + augmented), strict=True)
         return np.array(pooled), list(label)
