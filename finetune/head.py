@@ -143,7 +143,7 @@ class Heads:
         n_heads, n_iterations, batch = len(self.options), len(pooled), pooled.shape[1]
         if self._buffers is None or self._buffers.batch != batch:
             self._buffers = _Buffers(self.weight, self.velocity, batch)
-        label = label[:, None, :, None].expand(n_iterations, n_heads, batch, 1)
+        label = label[:, None, None].expand(n_iterations, n_heads, 1, batch)
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rate = self._terms.rates(label, start)
         if self._recorded is not None:
@@ -174,19 +174,20 @@ class Heads:
         log_p: torch.Tensor,
         rate: torch.Tensor,
     ) -> None:
-        """One step; x (S, B, Cp), label (S, B, 1), rate (S, B or 1, 1); log p of the labels goes to log_p."""
+        """One step; x (S, B, Cp), label (S, 1, B), rate (S, 1, B or 1); log p of the labels goes to log_p."""
         buffers, head = self._buffers, self.options[0]
-        self._each_block(lambda block: torch.bmm(x, block.weight_t, out=block.logits))
+        x_t = x.transpose(1, 2)
+        self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
-        gradient = torch.log_softmax(buffers.logits, 2, out=buffers.gradient)
-        torch.gather(gradient, 2, label, out=log_p)
-        gradient.exp_().scatter_add_(2, label, buffers.minus_one)
+        gradient = torch.log_softmax(buffers.logits, 1, out=buffers.gradient)
+        torch.gather(gradient, 1, label, out=log_p)
+        gradient.exp_().scatter_add_(1, label, buffers.minus_one)
         gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(log_p))
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
 
         def update(block: "_Block") -> None:
-            block.velocity.baddbmm_(block.gradient_t, x, beta=momentum)
+            block.velocity.baddbmm_(block.gradient, x, beta=momentum)
             if head.weight_decay > 0:
                 block.velocity.addcmul_(block.weight, self._decay, value=head.share_of_lr(iteration))
             block.weight.sub_(block.velocity)
@@ -211,32 +212,28 @@ class _Block:
     """Some classes of all heads: views of the weights and of what a step passes on."""
 
     weight: torch.Tensor
-    weight_t: torch.Tensor
     velocity: torch.Tensor
     logits: torch.Tensor
-    gradient_t: torch.Tensor
+    gradient: torch.Tensor
 
 
 class _Buffers:
-    """What a step writes, and views of it by blocks of classes."""
+    """What a step writes, and views of it by blocks of classes.
+
+    Logits are (S, K, B): over few classes a softmax is ten times as fast where the batch is innermost.
+    """
 
     def __init__(self, weight: torch.Tensor, velocity: torch.Tensor, batch: int):
         n_heads, n_classes, _ = weight.shape
         self.batch = batch
-        self.logits = weight.new_empty(n_heads, batch, n_classes)
+        self.logits = weight.new_empty(n_heads, n_classes, batch)
         self.gradient = torch.empty_like(self.logits)
-        self.minus_one = weight.new_tensor(-1.0).expand(n_heads, batch, 1)
+        self.minus_one = weight.new_tensor(-1.0).expand(n_heads, 1, batch)
         n_blocks = -(-n_classes // CLASSES_AT_ONCE) if weight.device.type == "cpu" else 1
         cuts = [n_classes * i // n_blocks for i in range(n_blocks + 1)]
         slices = [slice(start, stop) for start, stop in pairwise(cuts)]
         self.blocks = [
-            _Block(
-                weight[:, block],
-                weight[:, block].transpose(1, 2),
-                velocity[:, block],
-                self.logits[:, :, block],
-                self.gradient[:, :, block].transpose(1, 2),
-            )
+            _Block(weight[:, block], velocity[:, block], self.logits[:, block], self.gradient[:, block])
             for block in slices
         ]
 
@@ -245,7 +242,7 @@ class RowTerms:
     """What the losses of S stacked heads make of each row.
 
     Attributes:
-        shift: (S, 1, K) added to the logits, or None.
+        shift: (S, K, 1) added to the logits, or None.
         focal_gamma: (S, 1, 1), or None.
     """
 
@@ -257,7 +254,7 @@ class RowTerms:
 
         first = options[0].loss
         self._options = options
-        self.shift = stacked([None if h.loss.shift is None else h.loss.shift[None] for h in options])
+        self.shift = stacked([None if h.loss.shift is None else h.loss.shift[:, None] for h in options])
         self._class_weight = stacked([h.loss.class_weight for h in options])
         focal = [np.full((1, 1), h.loss.focal_gamma) if first.focal_gamma > 0 else None for h in options]
         self.focal_gamma = stacked(focal)
@@ -265,17 +262,17 @@ class RowTerms:
         self._dtype = like.dtype
 
     def _weights(self, label: torch.Tensor) -> torch.Tensor:
-        """What each row counts in the mean over its batch, for labels (T, S, B, 1)."""
+        """What each row counts in the mean over its batch, for labels (T, S, 1, B)."""
         if self._class_weight is None:
-            return torch.full((1, 1, 1, 1), 1 / label.shape[2], dtype=torch.float64, device=label.device)
+            return torch.full((1, 1, 1, 1), 1 / label.shape[3], dtype=torch.float64, device=label.device)
         index = torch.arange(len(self._options), device=label.device)[:, None, None]
         weight = self._class_weight[index, label].double()
         if self._options[0].loss.divide_by_weights:
-            return weight / weight.sum(dim=2, keepdim=True)
-        return weight / label.shape[2]
+            return weight / weight.sum(dim=3, keepdim=True)
+        return weight / label.shape[3]
 
     def rates(self, label: torch.Tensor, start: int) -> torch.Tensor:
-        """(T, S, B or 1, 1) learning rate times weight of every row, from the iteration `start` on."""
+        """(T, S, 1, B or 1) learning rate times weight of every row, from the iteration `start` on."""
         head = self._options[0]
         share = [head.share_of_lr(iteration) for iteration in range(start, start + len(label))]
         share = torch.tensor(share, dtype=torch.float64, device=label.device)[:, None, None, None]
@@ -288,7 +285,7 @@ class RowTerms:
         return rest**self.focal_gamma - self.focal_gamma * rest ** (self.focal_gamma - 1) * p * log_p
 
     def losses(self, log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """(T, S) float64 losses of batches, from log p (T, S, B, 1) of their labels."""
+        """(T, S) float64 losses of batches, from log p (T, S, 1, B) of their labels."""
         loss = -log_p.double() * self._weights(label)
         if self.focal_gamma is not None:
             loss = loss * (1 - log_p.double().exp()) ** self.focal_gamma

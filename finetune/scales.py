@@ -19,7 +19,7 @@ class ScaledHead:
         self._bias = torch.from_numpy(options.bias).to(device)
         frozen = padded(self._weight)
         frozen[:, self._weight.shape[1]] = self._bias
-        self._frozen_t = frozen.T
+        self._frozen = frozen
         self.scale = torch.ones_like(self._bias)
         self.velocity = torch.zeros_like(self._bias)
         self._terms = RowTerms([options], self._weight)
@@ -39,7 +39,7 @@ class ScaledHead:
 
     def take(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
         """One step on each batch of a window; see `Heads.take`."""
-        label = label[:, None, :, None]
+        label = label[:, None, None]
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rates = self._terms.rates(label, start)
         for i in range(len(pooled)):
@@ -50,17 +50,17 @@ class ScaledHead:
         self, iteration: int, x: torch.Tensor, label: torch.Tensor, log_p: torch.Tensor, rate: torch.Tensor
     ) -> None:
         head = self._options
-        unscaled = x @ self._frozen_t
-        logits = unscaled * self.scale
+        unscaled = self._frozen @ x.T  # (K, B)
+        logits = unscaled * self.scale[:, None]
         if self._terms.shift is not None:
             logits += self._terms.shift[0]
-        gradient = logits.log_softmax(1)
-        torch.gather(gradient, 1, label, out=log_p)
-        gradient.exp_().scatter_add_(1, label, gradient.new_tensor(-1.0).expand(label.shape))
+        gradient = logits.log_softmax(0)
+        torch.gather(gradient, 0, label, out=log_p)
+        gradient.exp_().scatter_add_(0, label, gradient.new_tensor(-1.0).expand(label.shape))
         if self._terms.focal_gamma is not None:
             rate = rate * self._terms.focal_factor(log_p[None])[0]
         share, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
-        self.velocity.mul_(head.momentum * share / before).add_((gradient * rate * unscaled).sum(dim=0))
+        self.velocity.mul_(head.momentum * share / before).add_((gradient * rate * unscaled).sum(dim=1))
         if head.weight_decay > 0:
             self.velocity.add_(self.scale, alpha=head.lr * share * head.weight_decay)
         self.scale.sub_(self.velocity)
