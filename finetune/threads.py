@@ -5,6 +5,7 @@ them. Here every product is one call on one thread, always of the same shape; th
 different classes of one, so their number changes no bit.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import TypeVar
 import torch
 
 Item = TypeVar("Item")
+# Seconds that a thread which makes windows may keep the interpreter while another wants to take a step. Steps
+# are a dozen calls of microseconds each; Python's own 5 ms after each of them would be most of the time.
+SWITCH = 1e-4
 
 
 class Threads:
@@ -66,12 +70,14 @@ def one_thread() -> None:
 @contextmanager
 def single_threaded() -> Iterator[Threads]:
     """Single-threaded arithmetic in the calling thread; yields as many threads as torch would have used."""
-    n = torch.get_num_threads()
+    n, interval = torch.get_num_threads(), sys.getswitchinterval()
     threads = Threads(n)
     one_thread()
+    sys.setswitchinterval(SWITCH)
     try:
         yield threads
     finally:
         threads.close()
         torch.set_num_threads(n)
         torch.set_flush_denormal(False)
+        sys.setswitchinterval(interval)
