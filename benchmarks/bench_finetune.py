@@ -52,8 +52,8 @@ class Shape:
 
 
 SHAPES = {
-    "resnet18": Shape("ResNet-18 on CIFAR-10-LT, 12,406 × 4×4×512, 10 classes", 12_406, 4, 512, 10, 640),
-    "resnet50": Shape("ResNet-50 on ImageNet-LT, 8,192 × 7×7×2048, 1,000 classes", 8192, 7, 2048, 1000, 64),
+    "resnet18": Shape("ResNet-18 on CIFAR-10-LT, 12,406 × 4×4×512, 10 classes", 12_406, 4, 512, 10, 2560),
+    "resnet50": Shape("ResNet-50 on ImageNet-LT, 8,192 × 7×7×2048, 1,000 classes", 8192, 7, 2048, 1000, 128),
 }
 
 

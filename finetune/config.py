@@ -25,9 +25,10 @@ MethodName = Literal[
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Options of `finetune`; the defaults are the paper's (secs. 4.3, 5.1, 5.4) where it states them.
+    """Options of `finetune`; the defaults are the paper's (secs. 4.3, 5.1) where it states them.
 
-    The rest (tau_s, tau_g, tail_draw) were chosen on validation images: docs/results.md has the evidence.
+    The rest (tau_s, tau_g, tail_draw), and head_ratio, which is 0.9 there (sec. 5.4), were chosen on
+    validation images: docs/methods.md has the evidence.
     None is the method's own value (finetune/methods.py), or what the help says.
     """
 
@@ -68,8 +69,8 @@ class FinetuneConfig:
     ] = "any"
     gamma_min: Annotated[float, "least share of class-specific vectors"] = 0.0
     gamma_max: Annotated[float, "largest share; uniform between the two"] = 1.0
-    head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.9
-    tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.3
+    head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.8
+    tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.7
     tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
     tail_draw: Annotated[
         Literal["samples", "classes"], "draw tail samples uniformly, or a tail class first"

@@ -23,6 +23,7 @@ from store.schema import SCALED
 MAPS = "train/feature_map"
 GIB = 2**30
 SHARE = 0.5  # of the memory that is free, for maps, unless the user says
+READ_AHEAD, SMALL = 4, 2**28  # windows in one of a stream, where their maps take no more bytes
 Kind = Literal["device", "host", "stream"]
 
 
@@ -101,7 +102,12 @@ def choose_residency(
 
 
 def _fitting_window(window: int, rows: int, row_bytes: float, budget: int | None) -> int:
-    """The largest number of iterations, at most `window`, whose maps fit in a budget."""
+    """The number of iterations whose maps fit in a budget, at most `window`; of small maps some times more.
+
+    The more iterations, the more draws of a map that is read once.
+    """
+    small = int(SMALL / (rows * row_bytes))
+    window = max(window, min(small, READ_AHEAD * window))
     fitting = window if budget is None else int(budget / (rows * row_bytes))
     if fitting < 1:
         raise UserError(
@@ -146,7 +152,8 @@ class StreamedMaps:
         row, position = np.divmod(plan.vectors, n_positions)
         vectors = torch.from_numpy(place[row] * n_positions + position)
         fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), vectors)
-        if not fused.isfinite().all():
+        # The sum is quick, and may overflow only where the looking begins.
+        if not fused.sum().isfinite() and not fused.isfinite().all():
             bad = first_not_finite(maps)
             self._store.refuse_not_finite_row(MAPS, None if bad is None else int(rows[bad]))
         return fused

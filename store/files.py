@@ -77,8 +77,11 @@ class MappedFiles:
         end = extent.offset + (extent.stop - origin) * row_bytes
         source = self._mapped(extent)[extent.offset : end].reshape(-1, row_bytes)
         first, place = int(rows[0]) - origin, int(places[0])
-        if rows[-1] - rows[0] == n_rows - 1 and (np.diff(places) == 1).all():  # neighbours here and there
+        in_order = places[-1] - places[0] == n_rows - 1 and (np.diff(places) == 1).all()
+        if in_order and rows[-1] - rows[0] == n_rows - 1:  # neighbours here and there
             target[place : place + n_rows] = source[first : first + n_rows]
+        elif in_order:  # no index is out of bounds: "clip" copies straight to the target
+            np.take(source, rows - origin, axis=0, out=target[place : place + n_rows], mode="clip")
         elif row_bytes >= LARGE_ROW:
             for row, place in zip(rows.tolist(), places.tolist(), strict=True):
                 target[place] = source[row - origin]

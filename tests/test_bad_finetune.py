@@ -90,7 +90,7 @@ NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
         ),
         ("--augmented-per-sample 4294967295", ["--augmented-per-sample 4294967295: a batch of 128"]),
         (
-            "--donors head --confusing-classes 8",
+            "--donors head --head-ratio 0.9 --confusing-classes 8",
             ["--confusing-classes 8: with --donors head there are 7 classes to lend vectors; lower it"],
         ),
         (
@@ -139,7 +139,7 @@ def test_finetune_option_is_refused(feature_store: Path, options: str, says: lis
         "--augmented-per-sample 63",
         "--augmented-per-sample 63 --method plain",
         "--augmented-per-sample 640 --method plain",
-        "--donors head --confusing-classes 7",
+        "--donors head --head-ratio 0.9 --confusing-classes 7",
         "--window 4294967295 --prefetch 4294967295",
         "--residency stream --memory 0.01 --window 1 --prefetch 0",
         "--method plain --residency stream --memory 1e-300",
@@ -180,7 +180,7 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
     ("options", "says"),
     [
         ("--ckpt nowhere.pt", ["nowhere.pt", "is not there"]),
-        ("--donors head --confusing-classes 8", ["with --donors head there are 7 classes"]),
+        ("--donors head --head-ratio 0.9 --confusing-classes 8", ["with --donors head there are 7 classes"]),
         ("--device tpu", ["--device tpu: unknown"]),
         ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged"]),
     ],

@@ -165,7 +165,7 @@ def test_evaluate_on_images_counts_what_the_cached_run_counted(phase1, tmp_path,
 
 
 def test_fine_tuning_helps_the_tail(config, quiet):
-    run = finetune(replace(config, iterations=2000), quiet)
+    run = finetune(replace(config, iterations=2000, head_ratio=0.9), quiet)
     tail = run.config["facts"]["tail_classes"]
     label = run.predictions["label"]
     of_tail = label.isin(tail)
