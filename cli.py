@@ -29,6 +29,7 @@ from finetune.sweep_config import SweepConfig
 from store.errors import Interrupted
 from store_commands import store_group
 
+GO_ON = "interrupted; go on with the same command, with --resume and without --overwrite ({})"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -93,8 +94,10 @@ def extract(**values: Any) -> None:
 @main.command()
 @options(FinetuneConfig)
 @json_option
-def finetune(as_json: bool, **values: Any) -> None:
+@click.pass_context
+def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
+    from finetune.options import idle_options
     from finetune.train import finetune as run
 
     with progress_bar() as progress:
@@ -102,7 +105,10 @@ def finetune(as_json: bool, **values: Any) -> None:
             result = run(FinetuneConfig(**values), progress)
         except Interrupted:
             progress.stop()
-            fail(f"interrupted; go on with the same command and --resume ({values['out']})", INTERRUPTED)
+            fail(GO_ON.format(values["out"]), INTERRUPTED)
+    for name in idle_options(result.config, given(context)):
+        what = f"{result.config['method']} with loss {result.config['loss']}"
+        click.echo(f"tailcache: note: --{name.replace('_', '-')} changes nothing for {what}", err=True)
     if as_json:
         print_json(result.summary)
         return
@@ -126,17 +132,15 @@ def sweep(as_json: bool, **values: Any) -> None:
 
     select_on, best = values["select_on"], 10
     with live_table() as (progress, show):
+
+        def show_best(rows: Any) -> None:
+            show(table(*ranking_rows(rank_configurations(rows, select_on), select_on, best)))
+
         try:
-            result = run(
-                build(SweepConfig, values),
-                progress,
-                lambda rows: show(
-                    table(*ranking_rows(rank_configurations(rows, select_on), select_on, best))
-                ),
-            )
+            result = run(build(SweepConfig, values), progress, show_best if show else None)
         except Interrupted:
             progress.stop()
-            fail(f"interrupted; go on with the same command and --resume ({values['out']})", INTERRUPTED)
+            fail(GO_ON.format(values["out"]), INTERRUPTED)
     if result is None:  # another process prints
         return
     if as_json:

@@ -160,11 +160,14 @@ def table(header: list[str], rows: list[list[str]], title: str | None = None) ->
 
 
 @contextmanager
-def live_table() -> Iterator[tuple[Progress, Callable[[Table], None]]]:
-    """A bar with a table above it, both on stderr and gone at the end; nothing where that is no terminal."""
+def live_table() -> Iterator[tuple[Progress, Callable[[Table], None] | None]]:
+    """A bar with a table above it, both on stderr and gone at the end.
+
+    Yields the bar and what shows a table; None in its place, and a hidden bar, where that is no terminal.
+    """
     progress = progress_bar()
     if progress.disable:
-        yield progress, lambda made: None
+        yield progress, None
         return
     shown: list[Table] = []
     with Live(console=progress.console, get_renderable=lambda: Group(*shown[-1:], progress), transient=True):

@@ -2,4 +2,4 @@
 
 PLACES = {"store", "out", "ckpt", "cache", "cache_gib"}
 WAYS = {"device", "residency", "memory", "window", "prefetch", "tensorboard", "resume", "overwrite"}
-NOT_CONFIGURATION = PLACES | WAYS | {"seed", "eval_every", "shot_rule"}
+NOT_CONFIGURATION = PLACES | WAYS | {"seed", "shot_rule"}

@@ -16,8 +16,9 @@ def rank_configurations(results: pd.DataFrame, select_on: str) -> pd.DataFrame:
         select_on: the split to rank by.
 
     Returns:
-        A row a configuration: rank, configuration, n (heads), diverged (of them), and for every accuracy its
-        mean and standard deviation (NaN for one head). A configuration any head of which diverged comes last.
+        A row a configuration: rank, select_on, configuration, n (heads), diverged (of them), and for every
+        accuracy its mean and standard deviation (NaN for one head). A configuration any head of which
+        diverged comes last.
     """
     columns = [c for c in results if c.split("_")[0] in ("val", "test") and c.split("_")[-1] in COLUMNS]
     by_name = results.groupby("configuration", sort=False)
@@ -34,6 +35,7 @@ def rank_configurations(results: pd.DataFrame, select_on: str) -> pd.DataFrame:
     )
     ranking = ranking.loc[order.index].reset_index()
     ranking.insert(0, "rank", range(1, len(ranking) + 1))
+    ranking.insert(1, "select_on", select_on)
     return ranking
 
 

@@ -61,6 +61,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_device(device: torch.device) -> torch.device:
+    """Make a GPU the current one, which recorded graphs and their streams go to; the device itself."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MOST_MMAP_THRESHOLD = 32 * 1024**2
 

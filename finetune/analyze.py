@@ -130,6 +130,8 @@ def _phase1_options(run: Run) -> dict[str, Any]:
 def _options(run: Run) -> dict[str, Any]:
     """The options that make a run's configuration: those of all three phases."""
     own = named_options(run.config)
+    if own.pop("select_on", None) == "test":
+        own["method"] += " (chosen on test)"
     made = run.config["provenance"]["store"]
     extraction = {f"extract_{name}": made["config"][name] for name in ("dtype", "precision")}
     extraction["extract_views"] = made["config"].get("views", 1)  # earlier stores do not say

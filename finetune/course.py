@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from finetune.loop import Divergence, Leg
 from finetune.selection import Best, Layer
@@ -66,10 +67,10 @@ class Course:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Course":
-        """What `state` was made from."""
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Course":
+        """What `state` was made from, its best head on a device."""
         best = state["best"]
-        layer = None if best["layer"] is None else tuple(best["layer"])
+        layer = None if best["layer"] is None else tuple(part.to(device) for part in best["layer"])
         empty = np.array(state["n_empty"], np.int64)
         return cls(
             state["metrics"], empty, state["n_augmented"], Best(best["iteration"], best["accuracy"], layer)

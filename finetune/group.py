@@ -1,19 +1,21 @@
 """Heads that share a plan: one stream of windows, a step of every head on each."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetune.config import FinetuneConfig
 from finetune.course import Course
 from finetune.features import Features, HeldOut, load_features, load_held_out
-from finetune.loop import stops_of, train_heads
+from finetune.loop import Tally, stops_of, train_heads
 from finetune.methods import METHODS
 from finetune.prepare import Common, head_options, prepare_drawing
-from finetune.residency import Maps, Residency, choose_residency, hold_maps
+from finetune.residency import HeldMaps, Maps, Residency, choose_residency, hold_maps
 from finetune.selection import Layer, accuracies, selection_split
+from finetune.split import HeadTail
 from finetune.stacks import Stacks
 from finetune.threads import Threads
 from finetune.window import WindowMaker
@@ -55,11 +57,14 @@ class Bench:
         Raises:
             UserError: they have no room where they are to live, or cannot be read.
         """
+        if isinstance(self.maps, HeldMaps):  # what they take is no longer free, and they are the same for all
+            self.residency = replace(self.residency, window=config.window)
+            return
         rows = config.n_tail * (1 + config.augmented_per_sample)
         chosen = choose_residency(
             config.residency, config.memory, config.window, rows, self.store, self.device
         )
-        if self.maps is None or self.residency.kind != chosen.kind:
+        if self.maps is None:
             self.maps = hold_maps(self.store, chosen, self.device)
         self.residency = chosen
 
@@ -89,6 +94,7 @@ class Group:
         self._stacks = Stacks(heads, bench.device, bench.threads)
         self._split = selection_split(bench.held_out, first.select_on)
         self.courses = [Course() for _ in configs]
+        self._iteration, self._tally = 0, Tally.none(len(configs))
 
     def begin(self) -> None:
         """Note how every head starts."""
@@ -103,9 +109,23 @@ class Group:
             tick: told the steps taken after every window.
             look: called after every look.
         """
-        first, start = self.configs[0], self.courses[0].iteration
-        stops = stops_of(first.iterations, every)
-        for leg in train_heads(self._stacks, self._make, start, stops, self._window, first.prefetch, tick):
+        first, stops = self.configs[0], stops_of(self.configs[0].iterations, every)
+
+        def count(iteration: int) -> None:
+            self._iteration = iteration
+            tick(iteration)
+
+        legs = train_heads(
+            self._stacks,
+            self._make,
+            self._iteration,
+            stops,
+            self._window,
+            first.prefetch,
+            count,
+            self._tally,
+        )
+        for leg in legs:
             for head, layer in enumerate(self._stacks.layers()):
                 found = accuracies(self._split, layer, self._bench.threads)
                 self.courses[head].go_on(leg, head, found, layer)
@@ -121,12 +141,23 @@ class Group:
 
     def state(self) -> dict[str, Any]:
         """What `load` goes on from."""
-        return {"heads": self._stacks.state(), "courses": [course.state() for course in self.courses]}
+        tally = {name: np.asarray(value).tolist() for name, value in vars(self._tally).items()}
+        courses = [course.state() for course in self.courses]
+        return {
+            "iteration": self._iteration,
+            "heads": self._stacks.state(),
+            "courses": courses,
+            "tally": tally,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._stacks.load(state["heads"])
-        self.courses = [Course.from_state(course) for course in state["courses"]]
+        self._iteration, tally = state["iteration"], state["tally"]
+        self._tally = Tally(
+            tally["n_steps"], np.array(tally["loss"]), np.array(tally["n_empty"]), tally["n_augmented"]
+        )
+        self.courses = [Course.from_state(course, self._bench.device) for course in state["courses"]]
 
     def facts(self, head: int) -> dict[str, Any]:
         """What a user asks of a head's draws: its classes, and how often an empty set fell back."""
@@ -141,6 +172,6 @@ class Group:
         return facts
 
 
-def class_facts(head_tail: Any) -> dict[str, Any]:
+def class_facts(head_tail: HeadTail) -> dict[str, Any]:
     """Head and tail classes, for config.json."""
     return {"head_classes": head_tail.head.tolist(), "tail_classes": head_tail.tail.tolist()}

@@ -26,6 +26,36 @@ class Divergence:
     rows: np.ndarray
 
 
+@dataclass
+class Tally:
+    """What adds up between two stops; part of a state that is gone on with.
+
+    Attributes:
+        n_steps: steps taken.
+        loss: (S,) float64 sum of the heads' losses.
+        n_empty: augmented samples whose class-specific, and class-generic set was empty.
+        n_augmented: augmented samples.
+    """
+
+    n_steps: int
+    loss: np.ndarray
+    n_empty: np.ndarray
+    n_augmented: int
+
+    @classmethod
+    def none(cls, n_heads: int) -> "Tally":
+        """Before the first step."""
+        return cls(0, np.zeros(n_heads), np.zeros(2, np.int64), 0)
+
+    def add(self, losses: torch.Tensor, made: Window) -> None:
+        """Add a window's losses (T, S), one by one, so that the sum does not depend on its length."""
+        for loss in losses.numpy():
+            self.loss = self.loss + loss
+        self.n_steps += len(losses)
+        self.n_empty = self.n_empty + made.n_empty
+        self.n_augmented += made.plan.donor_row.size
+
+
 @dataclass(frozen=True)
 class Leg:
     """What happened between two stops.
@@ -58,6 +88,7 @@ def train_heads(
     window: int,
     depth: int,
     tick: Callable[[int], None],
+    tally: Tally,
 ) -> Iterator[Leg]:
     """Take a step on every batch, and come back at every stop.
 
@@ -69,27 +100,28 @@ def train_heads(
         window: iterations put together at once, at most.
         depth: windows made ahead.
         tick: told the steps taken after every window.
+        tally: of the steps since the last stop.
 
     Raises:
         StoreError: feature maps cannot be read.
     """
     ahead = [stop for stop in stops if stop > start]
+    looked_at = set(ahead)
     if not ahead:
         return
     diverged: list[Divergence | None] = [None] * stacks.n_heads
-    losses, n_empty, n_augmented = [], np.zeros(2, np.int64), 0
     bounds = window_bounds(start, ahead[-1], window, ahead)
     with closing(prefetched(make, bounds, depth)) as windows:
         for made in windows:
-            losses.append(stacks.take(made))
-            n_empty, n_augmented = n_empty + made.n_empty, n_augmented + made.plan.donor_row.size
-            _note_divergence(losses[-1], made.plan, made.start, diverged)
+            losses = stacks.take(made)
+            tally.add(losses, made)
+            _note_divergence(losses, made.plan, made.start, diverged)
             iteration = made.start + len(made.label)
+            if iteration in looked_at:
+                loss = tally.loss / tally.n_steps
+                yield Leg(iteration, loss, tally.n_empty, tally.n_augmented, list(diverged))
+                vars(tally).update(vars(Tally.none(stacks.n_heads)))
             tick(iteration)
-            if iteration in ahead:
-                loss = torch.cat(losses).mean(dim=0).numpy()
-                yield Leg(iteration, loss, n_empty, n_augmented, list(diverged))
-                losses, n_empty, n_augmented = [], np.zeros(2, np.int64), 0
 
 
 def _note_divergence(losses: torch.Tensor, plan: Plan, start: int, diverged: list[Divergence | None]) -> None:

@@ -1,8 +1,9 @@
 """Which options a run depends on, so that two runs alike in them have one name, and one head."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from finetune.methods import METHODS, OF_ALL
+from finetune.methods import METHODS, OF_ALL, OF_FUSION
 
 OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
 OF_LOSS = {
@@ -39,3 +40,9 @@ def named_options(config: dict[str, Any]) -> dict[str, Any]:
     own = OF_ALL | {"loss": method.loss} | method.defaults
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
+
+
+def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
+    """Options that were given and that the head of a resolved configuration does not depend on."""
+    every = {"loss", "max_norm", *OF_SGD, *OF_FUSION}.union(*OF_LOSS.values(), *OF_COMPUTED.values())
+    return sorted(every.intersection(given) - effective_options(config).keys())

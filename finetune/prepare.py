@@ -56,14 +56,7 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
         UserError: there is no tail class, or the feature maps have one position only.
     """
     common = common or Common(store)
-    class_counts = common.class_counts
-    head_tail = split_head_tail(class_counts, config.head_ratio)
-    method = METHODS[config.method]
-    if method.in_halves and not len(head_tail.tail):
-        raise UserError(
-            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
-            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
-        )
+    method, head_tail = METHODS[config.method], split_classes(config, common.class_counts)
     confusing = specific = generic = None
     if method.sampling is not None and method.sampling.uses_maps:
         _, height, width, _ = store.map_shape
@@ -89,6 +82,24 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
         gamma=(config.gamma_min, config.gamma_max),
         draws=Draws(config.seed),
     )
+
+
+def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
+    """Head and tail classes.
+
+    Raises:
+        UserError: there is no tail class, or too few classes lend vectors, for a method that asks for them.
+    """
+    head_tail = split_head_tail(class_counts, config.head_ratio)
+    method = METHODS[config.method]
+    if method.in_halves and not len(head_tail.tail):
+        raise UserError(
+            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
+            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+        )
+    if method.sampling is not None and method.sampling.uses_maps:
+        _donor_classes(config, head_tail)
+    return head_tail
 
 
 def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
@@ -154,6 +165,6 @@ def computed_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
     if not all(np.isfinite(part).all() for part in layer):
         raise UserError(
             f"--method {config.method}, --tau {config.tau:g}: makes weights that are no numbers; "
-            "name a --tau nearer to 0, or another method"
+            f"name {'another method' if config.method == 'ncm' else 'a --tau nearer to 0'}"
         )
     return layer

@@ -2,7 +2,9 @@
 
 import json
 import warnings
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
 from store.atomic import whole_file
-from store.errors import UserError
+from store.errors import Interrupted, UserError
 from store.reader import FeatureStore
 
 FORMAT = "tailcache-unfinished-run"
@@ -22,6 +24,13 @@ MAY_CHANGE = PLACES | WAYS
 def unfinished_path(out: str) -> Path:
     """Where the state of an interrupted run lies: beside its folder."""
     return Path(out).with_name(f"{Path(out).name}.unfinished.pt")
+
+
+@dataclass
+class Latest:
+    """The latest state of a run, None before its start."""
+
+    state: dict[str, Any] | None = None
 
 
 class UnfinishedRun:
@@ -41,7 +50,9 @@ class UnfinishedRun:
 
         One that is to be replaced stays until there is something in its place.
         """
-        if self.path.exists() and not resume and not overwrite:
+        if self.path.exists() and overwrite:
+            self._content()  # that it is ours
+        elif self.path.exists() and not resume:
             raise UserError(
                 f"{self.path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin "
                 "anew"
@@ -61,18 +72,8 @@ class UnfinishedRun:
         """
         if not self.path.exists():
             return None
-        try:
-            with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
-                content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
-                raise ValueError("another format")
-            options, store, state = json.loads(content["options"]), content["store"], content["state"]
-        except PermissionError:
-            raise
-        except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
-            raise UserError(
-                f"{self.path}: not the state of an interrupted run, or damaged; remove it and begin anew"
-            ) from error
+        content = self._content()
+        options, store, state = json.loads(content["options"]), content["store"], content["state"]
         if store != self._store:
             raise UserError(f"{self.path}: is of another store; name that one, or begin with --overwrite")
         for name, asked in self._options.items():
@@ -82,6 +83,35 @@ class UnfinishedRun:
                     "repeat the interrupted command, or begin anew with --overwrite"
                 )
         return state
+
+    def _content(self) -> dict[str, Any]:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
+                content = torch.load(self.path, map_location="cpu", weights_only=True)
+            if content["format"] != FORMAT:
+                raise ValueError("another format")
+            if not {"options", "store", "state"} <= content.keys():
+                raise ValueError("incomplete")
+            json.loads(content["options"])
+        except PermissionError:
+            raise
+        except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
+            raise UserError(
+                f"{self.path}: not the state of an interrupted run, or damaged; remove it and begin anew"
+            ) from error
+        return content
+
+    @contextmanager
+    def kept_when_interrupted(self) -> Iterator["Latest"]:
+        """Yield a place for the latest state: on Ctrl-C it is saved, and Interrupted raised."""
+        latest = Latest()
+        try:
+            yield latest
+        except KeyboardInterrupt as error:
+            if latest.state is None:
+                raise
+            self.save(latest.state)
+            raise Interrupted from error
 
     def remove(self) -> None:
         """Forget it."""

@@ -51,8 +51,9 @@ class Stacks:
             taken = self._heads[stack].take(window.pooled, window.label, window.start)
             losses[:, self._members[stack]] = taken.cpu()
 
-        if len(self._heads) == 1:
-            take(0)
+        if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
+            for stack in range(len(self._heads)):
+                take(stack)
         else:
             self._threads.each(take, range(len(self._heads)))
         return losses

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,10 +16,12 @@ from rich.progress import Progress
 
 from analysis.accuracy import group_accuracies
 from analysis.tables import class_mean
-from extract.device import keep_freed_memory, resolve_device
-from finetune.config import FinetuneConfig
+from extract.device import keep_freed_memory, resolve_device, use_device
+from finetune.config import FinetuneConfig, option
 from finetune.group import Bench, Group
 from finetune.methods import METHODS
+from finetune.options import effective_options
+from finetune.prepare import split_classes
 from finetune.selection import Layer, require_selection
 from finetune.split import split_head_tail
 from finetune.sweep_config import SweepConfig
@@ -26,7 +29,7 @@ from finetune.sweep_folder import Sweep, SweepFolder, head_id
 from finetune.threads import single_threaded
 from finetune.train import computed
 from store.cache import open_cache
-from store.errors import Interrupted
+from store.errors import Interrupted, UserError
 from store.location import locate
 from store.reader import FeatureStore
 
@@ -34,7 +37,9 @@ LONGEST = timedelta(days=30)  # that processes wait for the slowest
 Batch = list[FinetuneConfig]  # heads that share a plan, or one that is computed
 
 
-def sweep(config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame], None]) -> Sweep | None:
+def sweep(
+    config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame], None] | None
+) -> Sweep | None:
     """Train every configuration with every seed, and rank them by their accuracy on the validation split.
 
     Under `torchrun` every process takes its share, and the first writes the results; machines share the
@@ -43,7 +48,7 @@ def sweep(config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame]
     Args:
         config: the options.
         progress: a bar of heads done.
-        show: given the rows of results.csv so far, after every group of heads.
+        show: given the rows of results.csv so far, after every group of heads; None where nobody looks.
 
     Returns:
         The results; None in all processes but the first.
@@ -57,13 +62,16 @@ def sweep(config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame]
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     resolved = [one.resolved(len(store.class_names)) for one in config.configurations()]
     configs = list({head_id(one): one for one in reversed(resolved)}.values())[::-1]  # each head once
+    refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as (rank, world), single_threaded() as threads:
-        bench = Bench.open(store, base.shot_rule, _device(base.device), threads)
+        bench = Bench.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         require_selection(bench.held_out.get(base.select_on), "sweep")
-        if rank == 0:
-            folder.begin()
-        wait_for_all(world)
+        for one in configs:
+            split_classes(one, bench.common.class_counts)  # before the first head, not after hours
+        with together(world):
+            if rank == 0:
+                folder.begin()
         rows = folder.rows()
         task = progress.add_task("sweep", total=len(configs), completed=len(rows), status="")
         done = {row["head"] for row in rows}
@@ -73,7 +81,8 @@ def sweep(config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame]
                 if left:
                     rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
                     progress.update(task, completed=len(rows))
-                    show(folder.results(rows))
+                    if show is not None:
+                        show(folder.results(rows))
         except KeyboardInterrupt as error:
             raise Interrupted from error
         finally:
@@ -96,10 +105,32 @@ def processes() -> Iterator[tuple[int, int]]:
         torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def together(world: int) -> Iterator[None]:
+    """Until every process is here; if one of them fails in the block, so do the others.
+
+    Raises:
+        UserError: another process failed.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if world > 1:
+            any_failed = torch.tensor(int(failed))
+            torch.distributed.all_reduce(any_failed)
+            if any_failed and not failed:
+                raise UserError("sweep: another of its processes stopped; its message says why")
+
+
 def wait_for_all(world: int) -> None:
     """Until every process is here."""
-    if world > 1:
-        torch.distributed.barrier()
+    try:
+        if world > 1:
+            torch.distributed.barrier()
+    except RuntimeError as error:  # of gloo, where a process is gone
+        raise UserError("sweep: another of its processes stopped; go on with --resume") from error
 
 
 def _device(name: str) -> torch.device:
@@ -131,9 +162,25 @@ def plan_key(config: FinetuneConfig) -> tuple:
     sampling = METHODS[config.method].sampling
     if sampling is None:
         return (head_id(config),)
-    every = config.eval_every if config.keep == "best" else config.iterations
     options = [getattr(config, name) for name in sampling.options]
-    return (sampling.draw.__name__, config.seed, config.iterations, every, config.keep, *options)
+    return (sampling, config.seed, config.iterations, look_every(config), config.keep, *options)
+
+
+def refuse_idle(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
+    """Raise UserError for an option that is varied and changes no head."""
+    effective = {name for one in configs for name in effective_options(asdict(one))}
+    effective |= {"tail_samples"} if "batch_size" in effective else set()
+    for name in config.varied():
+        if name not in effective:
+            methods = ", ".join(dict.fromkeys(f"{one.method} with loss {one.loss}" for one in configs))
+            raise UserError(
+                f"sweep: {option(name)} is varied and changes nothing for {methods}; leave it out"
+            )
+
+
+def look_every(config: FinetuneConfig) -> int:
+    """Iterations between accuracies: under way they are for early stopping only."""
+    return config.eval_every if config.keep == "best" else config.iterations
 
 
 def _take(
@@ -142,25 +189,30 @@ def _take(
     """Make the heads of a batch; their rows, which are also written."""
     started, first = time.perf_counter(), batch[0]
     if METHODS[first.method].compute is not None:
-        layers: list[Layer] = [computed(first, bench)]
-        ways: list[dict[str, Any]] = [{"kept_iteration": 0, "diverged_at": None}]
+        layers, ways = _compute(first, bench)
     else:
         layers, ways = _train(batch, bench, status)
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
     for config, layer, way in zip(batch, layers, ways, strict=True):
-        found = {} if way["diverged_at"] else _accuracies(layer, bench, config.head_ratio)
+        found = {} if way["diverged_at"] is not None else _accuracies(layer, bench, config.head_ratio)
         rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
     folder.keep(rows, layers)
     return rows
+
+
+def _compute(config: FinetuneConfig, bench: Bench) -> tuple[list[Layer | None], list[dict[str, Any]]]:
+    """A head that is not trained; None where its weights are no numbers."""
+    try:
+        return [computed(config, bench)], [{"kept_iteration": 0, "diverged_at": None}]
+    except UserError:
+        return [None], [{"kept_iteration": 0, "diverged_at": 0}]
 
 
 def _train(
     batch: Batch, bench: Bench, status: Callable[[str], None]
 ) -> tuple[list[Layer], list[dict[str, Any]]]:
     first = batch[0]
-    # Accuracies under way are for early stopping only.
-    every = first.eval_every if first.keep == "best" else first.iterations
     group = Group(batch, bench)
     group.begin()
     heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
@@ -168,7 +220,7 @@ def _train(
     def tick(iteration: int) -> None:
         status(f"{heads}: {iteration:,} of {first.iterations:,} iterations")
 
-    group.run(every, tick, lambda: None)
+    group.run(look_every(first), tick, lambda: None)
     ways = []
     for config, course in zip(batch, group.courses, strict=True):
         kept = course.best.iteration if config.keep == "best" else course.iteration

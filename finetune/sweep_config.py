@@ -32,7 +32,7 @@ class SweepConfig:
             UserError: an option that cannot be varied, or a value that it cannot have.
         """
         check_at_least(self, random=1, seeds=1)
-        varied = {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
+        varied = self.varied()
         if len(varied) < len(self.grid) + len(self.range):
             raise UserError("--grid, --range: an option is named twice; name it once, with all its values")
         if self.range and self.random is None:
@@ -44,6 +44,10 @@ class SweepConfig:
         seeds = range(self.base.seed, self.base.seed + self.seeds)
         found = [replace(self.base, **values, seed=seed) for values in chosen for seed in seeds]
         return list(dict.fromkeys(found))
+
+    def varied(self) -> dict[str, Any]:
+        """What each option that is varied may be: a list of values, or a range."""
+        return {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
 
     def _drawn(self, varied: dict[str, Any], i: int) -> dict[str, Any]:
         from finetune.draws import Draws  # numpy, which --help does without
@@ -74,7 +78,8 @@ class Range:
         """The number that a uniform one in [0, 1) stands for; four digits, as one would type it."""
         spread = self.high / self.low if self.log else self.high - self.low
         value = self.low * spread**u if self.log else self.low + spread * u
-        return round(value) if self.whole else float(f"{value:.4g}")
+        rounded = round(value) if self.whole else float(f"{value:.4g}")
+        return rounded if self.low <= rounded <= self.high else value
 
 
 def parse_grid(text: str) -> tuple[str, list[Any]]:

@@ -1,7 +1,9 @@
 """A sweep's folder: what every group of heads leaves, and the results once all have."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ from finetune.config import FinetuneConfig
 from finetune.options import effective_options
 from finetune.resume import store_digest
 from finetune.selection import Layer
-from finetune.sweep_config import SweepConfig, parse_grid, parse_range
-from store.atomic import foreign_names, refuse_existing, whole_file, write_json
+from finetune.sweep_config import SweepConfig
+from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
 from store.reader import FeatureStore
 
 FORMAT = "tailcache-sweep"
 MARKER, DONE, HEADS = "sweep.json", "done", "heads"
+OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
 RESULTS = ("results.csv", "results.parquet", "ranking.csv")
 WHERE = PLACES | WAYS  # tell no two heads apart
 
@@ -80,12 +83,9 @@ class SweepFolder:
             self._refuse_other(_read_marker(self.path))
             return
         refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite)
-        for file in [self.path / name for name in (MARKER, *RESULTS)]:
+        write_json(self.path / MARKER, self._content)  # first: what is left of an earlier sweep stays ours
+        for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
             file.unlink(missing_ok=True)
-        for folder in (DONE, HEADS):
-            for file in (self.path / folder).glob("*"):
-                file.unlink()
-        write_json(self.path / MARKER, self._content)
 
     def _refuse_other(self, found: dict[str, Any] | None) -> None:
         if found is None:
@@ -108,43 +108,54 @@ class SweepFolder:
         wanted, rows = {head_id(config) for config in self._configs}, []
         for file in sorted((self.path / DONE).glob("*.json")):
             try:
-                rows += [row for row in json.loads(file.read_text()) if row["head"] in wanted]
-            except (ValueError, TypeError, KeyError) as error:
+                found = json.loads(file.read_text())
+                if not all(row.keys() >= OF_ROW for row in found):
+                    raise ValueError("a row lacks a column")
+                rows += [row for row in found if row["head"] in wanted]
+            except (ValueError, TypeError, AttributeError) as error:
                 raise UserError(f"{file}: damaged ({error}); remove it and go on with --resume") from error
         return rows
 
-    def keep(self, rows: list[dict[str, Any]], layers: list[Layer]) -> None:
+    def keep(self, rows: list[dict[str, Any]], layers: list[Layer | None]) -> None:
         """Write what a group of heads came to; rows last, for they say that it is done."""
         if self._config.heads:
-            for row, (weight, bias) in zip(rows, layers, strict=True):
-                with whole_file(self.path / HEADS / f"{row['head']}.pt") as unfinished:
-                    torch.save({"weight": weight.cpu(), "bias": bias.cpu()}, unfinished)
+            for row, layer in zip(rows, layers, strict=True):
+                if layer is not None:
+                    with whole_file(self.path / HEADS / f"{row['head']}.pt") as unfinished:
+                        torch.save({"weight": layer[0].cpu(), "bias": layer[1].cpu()}, unfinished)
         write_json(self.path / DONE / f"{rows[0]['head']}.json", without_nan(rows))
+
+    @cached_property
+    def _named(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Of each head its id, its configuration's name, and its options."""
+        options = [asdict(config) for config in self._configs]
+        names = name_configurations([effective_options(one) for one in options])
+        ids = [head_id(config) for config in self._configs]
+        own = [{k: v for k, v in one.items() if k not in WHERE} for one in options]
+        return list(zip(ids, names, own, strict=True))
 
     def results(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
         """Rows of heads with their options before them, in the order of the configurations."""
         of_head = {row["head"]: row for row in rows}
-        options = [asdict(config) for config in self._configs]
-        names = name_configurations([self._named(config) for config in options])
-        options = [{k: v for k, v in one.items() if k not in WHERE} for one in options]
         frame = pd.DataFrame(
             [
-                {"configuration": name} | own | of_head[head_id(config)]
-                for name, own, config in zip(names, options, self._configs, strict=True)
-                if head_id(config) in of_head
+                {"configuration": name} | own | of_head[head]
+                for head, name, own in self._named
+                if head in of_head
             ]
         )
         return frame.astype({name: float for name in frame if frame[name].isna().all()})
 
-    def _named(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The options that were varied and that its head depends on."""
-        varied = {"method", *(name for name, _ in map(parse_grid, self._config.grid))}
-        varied |= {name for name, _ in map(parse_range, self._config.range)}
-        return {k: v for k, v in effective_options(config).items() if k in varied}
-
     def finish(self) -> Sweep:
-        """Write results.csv, results.parquet and ranking.csv."""
+        """Write results.csv, results.parquet and ranking.csv.
+
+        Raises:
+            UserError: a head is missing, as on a disk that another machine's files reach late.
+        """
         results = self.results(self.rows())
+        missing = len(self._configs) - len(results)
+        if missing:
+            raise UserError(f"{self.path / DONE}: {missing} heads are missing; go on with --resume")
         select_on = self._config.base.select_on
         ranking = rank_configurations(results, select_on)
         with whole_file(self.path / RESULTS[0]) as unfinished:
@@ -168,4 +179,10 @@ def _read_marker(path: Path) -> dict[str, Any] | None:
 def _foreign_to_sweep(path: Path) -> str | None:
     if not path.is_dir() or _read_marker(path) is None:
         return foreign_names(path, ())
+    for name, suffix in ((DONE, ".json"), (HEADS, ".pt")):
+        if (path / name).exists():
+            entries = [e.name for e in (path / name).iterdir()] if (path / name).is_dir() else [name]
+            for entry in entries:
+                if not (re.fullmatch(r"[0-9a-f]{16}" + re.escape(suffix), entry) or is_leftover(entry)):
+                    return f"holds {name}/{entry}"
     return foreign_names(path, (MARKER, DONE, HEADS, *RESULTS))

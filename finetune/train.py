@@ -11,24 +11,25 @@ import torch
 from rich.progress import Progress
 
 from analysis.accuracy import summarise
-from extract.device import keep_freed_memory, resolve_device
+from extract.device import keep_freed_memory, resolve_device, use_device
 from finetune.config import FinetuneConfig
 from finetune.course import Course
 from finetune.group import Bench, Group, class_facts
 from finetune.methods import METHODS
 from finetune.prepare import computed_layer
-from finetune.resume import UnfinishedRun
+from finetune.resume import Latest, UnfinishedRun
 from finetune.run import Run, find_phase1, foreign_to_run, write_run
 from finetune.selection import Layer, accuracies, require_selection, selection_split
 from finetune.split import split_head_tail
 from finetune.threads import single_threaded
 from store.atomic import refuse_existing
 from store.cache import open_cache
-from store.errors import Interrupted, UserError
+from store.errors import UserError
 from store.location import locate
 from store.provenance import versions
 from store.reader import FeatureStore
 
+NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
 SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
@@ -47,24 +48,25 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
     _refuse_options(config)
-    refuse_existing(Path(config.out), "run", foreign_to_run, config.overwrite)
     unfinished = UnfinishedRun(config, store)
+    may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
+    refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
     unfinished.refuse_existing(config.resume, config.overwrite)
     phase1 = find_phase1(store, config.ckpt)
-    state = unfinished.load() if config.resume else None
-    with single_threaded() as threads:
-        bench = Bench.open(store, config.shot_rule, resolve_device(config.device), threads)
+    with single_threaded() as threads, unfinished.kept_when_interrupted() as latest:
+        latest.state = unfinished.load() if config.resume else None
+        bench = Bench.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             require_selection(selection_split(bench.held_out, config.select_on), "--keep best")
         loaded = time.perf_counter()
         if METHODS[config.method].compute is not None:
             layer, course, facts = _compute(config, bench)
         else:
-            layer, course, facts = _train(config, bench, unfinished, state, progress)
+            layer, course, facts = _train(config, bench, unfinished, latest, progress)
         ended = time.perf_counter()
         facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
         run = _describe(config, bench, layer, course, facts)
-    write_run(run, *layer, phase1, config.tensorboard)
+        write_run(run, *layer, phase1, config.tensorboard)
     unfinished.remove()
     return run
 
@@ -82,38 +84,37 @@ def _refuse_options(config: FinetuneConfig) -> None:
 
 
 def _train(
-    config: FinetuneConfig,
-    bench: Bench,
-    unfinished: UnfinishedRun,
-    state: dict[str, Any] | None,
-    progress: Progress,
+    config: FinetuneConfig, bench: Bench, unfinished: UnfinishedRun, latest: Latest, progress: Progress
 ) -> tuple[Layer, Course, dict[str, Any]]:
-    """Take every step that `state` has not: the head, its course, and facts of the run."""
+    """Take every step that the latest state has not: the head, its course, and facts of the run."""
     group = Group([config], bench)
-    if state is None:
+    if latest.state is None:
         group.begin()
     else:
-        group.load(state)
-    state, saved = group.state(), time.perf_counter()
+        group.load(latest.state)
+    latest.state, noted = group.state(), time.perf_counter()
+    saved = noted
     task = progress.add_task(f"fine-tuning ({config.method})", total=config.iterations, status="")
 
+    def tick(iteration: int) -> None:
+        nonlocal noted, saved
+        progress.update(task, completed=iteration)
+        now = time.perf_counter()
+        if now - noted > NOTE_EVERY:
+            latest.state, noted = group.state(), now
+        if now - saved > SAVE_EVERY:
+            unfinished.save(latest.state)
+            saved = now
+
     def look() -> None:
-        nonlocal state, saved
-        course = group.courses[0]
-        _refuse_divergence(config, course, bench)
-        progress.update(task, status=_status(course.metrics[-1]))
-        state = group.state()
-        if time.perf_counter() - saved > SAVE_EVERY:
-            unfinished.save(state)
-            saved = time.perf_counter()
+        _refuse_divergence(config, group.courses[0], bench)
+        progress.update(task, status=_status(group.courses[0].metrics[-1]))
 
     try:
-        group.run(config.eval_every, lambda iteration: progress.update(task, completed=iteration), look)
-    except KeyboardInterrupt as error:
-        unfinished.save(state)
-        raise Interrupted from error
+        group.run(config.eval_every, tick, look)
     finally:
         progress.remove_task(task)
+    latest.state = group.state()
     return group.layers()[0], group.courses[0], group.facts(0)
 
 

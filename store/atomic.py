@@ -24,6 +24,11 @@ def _unfinished_name(path: Path) -> Path:
     return path.with_name(f".{path.name}{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}")
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a killed process of ours left on its way."""
+    return name.startswith(".") and UNFINISHED in name
+
+
 def _make_parent(path: Path) -> None:
     _refuse_file_above(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,8 @@ def foreign_names(path: Path, ours: Collection[str]) -> str | None:
     """What a folder holds besides `ours`, or that it is no folder, as `refuse_existing` asks for it."""
     if not path.is_dir():
         return "is a file"
-    others = sorted({entry.name for entry in path.iterdir()} - set(ours))
+    names = {entry.name for entry in path.iterdir()}
+    others = sorted(name for name in names - set(ours) if not is_leftover(name))
     return f"holds {others[0]}" if others else None
 
 

@@ -79,6 +79,7 @@ def test_keep_best_is_the_head_of_the_best_validation_accuracy(config, quiet):
 def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkeypatch, tmp_path):
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
     monkeypatch.setattr("finetune.train.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.train.NOTE_EVERY", 0.0)
     take = Stacks.take
 
     def dying(self, window):
@@ -112,6 +113,57 @@ def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypa
         finetune(replace(config, resume=True, overwrite=True), quiet)
     finetune(replace(config, overwrite=True), quiet)
     assert not unfinished_path(config.out).exists()
+
+
+def test_steps_since_the_last_look_are_kept(config, quiet, monkeypatch, tmp_path):
+    config = replace(config, eval_every=60)
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+    monkeypatch.setattr("finetune.train.NOTE_EVERY", 0.0)
+    interrupt(config, quiet, monkeypatch, 45)
+    assert torch.load(unfinished_path(config.out), weights_only=True)["state"]["iteration"] == 48
+    assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
+
+
+def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeypatch, tmp_path):
+    whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.train.write_run", stopped)
+        with pytest.raises(Interrupted):
+            finetune(config, quiet)
+        patch.setattr(Stacks, "take", stopped)  # no step is left
+        with pytest.raises(Interrupted):
+            finetune(replace(config, resume=True), quiet)
+    assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
+
+
+def test_a_run_that_was_to_replace_another_is_resumed(config, quiet, monkeypatch):
+    earlier = files(finetune(config, quiet).path)
+    take = Stacks.take
+
+    def dying(self, window):
+        if window.start >= 45:
+            raise KeyboardInterrupt
+        return take(self, window)
+
+    other = replace(config, lr=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacks, "take", dying)
+        with pytest.raises(Interrupted):
+            finetune(replace(other, overwrite=True), quiet)
+    assert files(Path(config.out)) == earlier
+    resumed = files(finetune(replace(other, resume=True), quiet).path)
+    assert resumed != earlier
+    assert resumed == files(finetune(replace(other, overwrite=True), quiet).path)
+
+
+def test_overwriting_spares_a_file_that_is_no_state(config, quiet):
+    unfinished_path(config.out).write_text("three years of work")
+    with pytest.raises(UserError, match="not the state of an interrupted run"):
+        finetune(replace(config, overwrite=True), quiet)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])

@@ -73,8 +73,78 @@ def test_heads_that_share_a_plan_share_its_windows(base, quiet, monkeypatch):
 
 
 def test_options_that_do_not_matter_make_no_second_head(base, quiet):
-    results = run(SweepConfig(base, grid=("method=plain,ncm", "tau=1,2", "tau_s=0.2,0.4"), seeds=1), quiet)
-    assert results["configuration"].tolist() == ["plain", "ncm"]
+    grid = ("method=plain,ncm,logit-adjustment", "tau=1,2", "lr=0.1,0.2")
+    results = run(SweepConfig(base, grid=grid, seeds=1), quiet)
+    names = [
+        "plain, lr=0.1",
+        "plain, lr=0.2",
+        "ncm",
+        "logit-adjustment, tau=1.0",
+        "logit-adjustment, tau=2.0",
+    ]
+    assert results["configuration"].tolist() == names
+
+
+def test_heads_of_two_configurations_have_two_names(base, quiet):
+    for grid in (("tail_samples=4,8",), ("batch_size=64,128",), ("keep=best", "eval_every=5,10")):
+        config = SweepConfig(replace(base, overwrite=True), grid=grid, seeds=2)
+        results = run(config, quiet)
+        assert results.groupby("configuration").size().tolist() == [2, 2], grid
+
+
+def test_an_option_that_changes_nothing_is_refused(base, quiet):
+    for grid in ("beta=0.9,0.99", "tau=1,2", "distance=cosine,euclidean", "max_norm=1,2"):
+        method = "lws" if grid.startswith("max") else "fsa"
+        config = SweepConfig(replace(base, method=method), grid=(grid,))
+        with pytest.raises(UserError, match=r"is varied and changes nothing for (fsa|lws) with loss ce"):
+            run(config, quiet)
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_finetune_says_which_options_change_nothing(feature_store) -> None:
+    command = ["finetune", "--store", feature_store, *SHORT]
+    result = succeed(*command, "--tau", 5, "--method", "lws", "--max-norm", 1, "--lr", 0.1)
+    notes = [line for line in result.stderr.splitlines() if "changes nothing for lws" in line]
+    assert [line.split()[2] for line in notes] == ["--max-norm", "--tau"]
+    assert "note" not in succeed(*command, "--out", "b", "--loss", "balanced-softmax", "--tau", 2).stderr
+
+
+def test_a_configuration_that_cannot_be_is_told_before_the_first_head(base, quiet, tmp_path):
+    for grid in ("head_ratio=0.5,0.999", "donors=any,head"):
+        config = SweepConfig(replace(base, confusing_classes=9, head_ratio=0.5), grid=(grid,))
+        with pytest.raises(UserError, match=r"leaves no tail|classes to lend vectors"):
+            run(config, quiet)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_computed_head_of_no_numbers_is_a_row_without_accuracies(base, quiet):
+    config = SweepConfig(replace(base, method="tau-norm"), grid=("tau=1,1000",), seeds=1, heads=True)
+    results = run(config, quiet)
+    assert results["val_overall"].notna().tolist() == [True, False]
+
+
+def test_overwriting_spares_what_is_not_ours_and_removes_leftovers(base, quiet, tmp_path):
+    config = SweepConfig(base, grid=("lr=0.1,0.2",), seeds=1, heads=True)
+    run(config, quiet)
+    again = replace(config, base=replace(base, overwrite=True))
+    for folder, name in (("heads", "thesis.txt"), ("done", "notes")):
+        (tmp_path / "sweep" / folder / name).write_text("three years of work")
+        with pytest.raises(UserError, match=rf"is no sweep alone \(it holds {folder}/{name}\)"):
+            run(again, quiet)
+        (tmp_path / "sweep" / folder / name).unlink()
+    leftover = tmp_path / "sweep" / ".sweep.json.unfinished-1-ab"
+    leftover.write_text("half")
+    run(again, quiet)
+    assert not leftover.exists()
+
+
+def test_a_done_file_that_lacks_a_column_is_told(base, quiet, tmp_path):
+    config = SweepConfig(base, grid=("lr=0.1,0.2",), seeds=1)
+    run(config, quiet)
+    (file,) = (tmp_path / "sweep" / "done").iterdir()
+    file.write_text(json.dumps([{"head": file.stem}]))
+    with pytest.raises(UserError, match=r"damaged .*; remove it and go on with --resume"):
+        run(replace(config, base=replace(base, resume=True)), quiet)
 
 
 def test_results_are_one_tidy_frame_in_two_formats(base, quiet, tmp_path):
@@ -243,6 +313,19 @@ def test_the_command_prints_the_ranking(feature_store) -> None:
     assert "ranked on the validation split" in lines[3]
     content = json.loads(succeed(*command, "--json", "--overwrite").stdout)
     assert [row["rank"] for row in content] == [1, 2]
+
+
+def test_torchrun_tells_all_processes_that_one_was_refused(base, tmp_path):
+    (tmp_path / "spread").mkdir()
+    (tmp_path / "spread" / "thesis.txt").write_text("three years of work")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+        *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tailcache: ")]
+    assert any("is no sweep alone" in line for line in lines), done.stderr
+    assert "RuntimeError" not in done.stderr
 
 
 def test_torchrun_spreads_heads_over_processes(base, quiet, tmp_path):
