@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 
 from finetune.config import FinetuneConfig
-from finetune.resume import unfinished_path
+from finetune.resume import FORMAT, unfinished_path
 from finetune.stacks import Stacks
 from finetune.train import finetune
 from store.errors import Interrupted
@@ -204,7 +205,8 @@ def test_resume_with_another_method(interrupted: list[object], method: str) -> N
 
 
 def test_keep_best_without_val_spares_the_state_too(small_store: Path) -> None:
-    unfinished_path("fsa").write_bytes(b"of another day")
+    of_another_day = {"format": FORMAT, "options": "{}", "store": "", "state": {}}
+    torch.save(of_another_day, unfinished_path("fsa"))
     command = ["finetune", "--store", small_store, "--out", "fsa", *QUICK, *FEW_CLASSES]
     refuse(*command, "--overwrite", "--keep", "best", says=["--keep best: the store has no val split"])
     succeed(*command, "--overwrite")
