@@ -21,7 +21,7 @@ format: $(INSTALLED)  ## mend what can be mended by itself
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, a few minutes
+mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, half an hour
 	$(RUN)/python benchmarks/mutants.py
 
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour

@@ -154,8 +154,8 @@ PLANS = [
     Mutant(
         "streamed rows in another order",
         "finetune/residency.py",
-        "= np.arange(len(rows))",
-        "= np.arange(len(rows))[::-1]",
+        "self._place[missing] = missing, places",
+        "self._place[missing] = missing, places[::-1]",
         "test_residency",
     ),
     Mutant(

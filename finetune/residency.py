@@ -35,11 +35,13 @@ class Residency:
         kind: "device", "host" or "stream"; on a CPU the first two are one.
         window: iterations.
         why: for the user to read.
+        rows: maps that a stream keeps.
     """
 
     kind: Kind
     window: int
     why: str
+    rows: int = 0
 
 
 class Maps(Protocol):
@@ -98,7 +100,9 @@ def choose_residency(
     why = f"{size}, {'as asked for' if wanted != 'auto' else 'chosen by free memory'}"
     if kind != "stream":
         return Residency(kind, window, why)
-    return Residency(kind, _fitting_window(window, rows, needed / store.map_shape[0], budget), why)
+    n_rows = store.map_shape[0]
+    kept = n_rows if budget is None else min(n_rows, int(budget / (needed / n_rows)))
+    return Residency(kind, _fitting_window(window, rows, needed / n_rows, budget), why, kept)
 
 
 def _fitting_window(window: int, rows: int, row_bytes: float, budget: int | None) -> int:
@@ -129,11 +133,28 @@ class HeldMaps:
 
 
 class StreamedMaps:
-    """Feature maps read window by window, each that a window draws from once, in storage order."""
+    """Feature maps read when a window draws from them, and kept as long as there is room.
 
-    def __init__(self, store: FeatureStore):
+    A ring of maps: those of a window that it lacks are read in storage order, one after the other from where
+    the ring has come to, over the oldest. A map of a rare class, drawn again and again, is read seldom.
+    """
+
+    def __init__(self, store: FeatureStore, rows: int):
+        """Read nothing yet.
+
+        Args:
+            store: the maps.
+            rows: maps that are kept; at least as many as any window draws from.
+        """
         self._store, self._array = store, store.arrays[MAPS]
-        self._buffer = np.empty((0, *self._array.shape[1:]), self._array.dtype)
+        self._scaled = store.map_dtype in SCALED
+        dtype = computing_dtype(store.map_dtype) if self._scaled else self._array.dtype
+        self._ring = np.empty((rows, *self._array.shape[1:]), dtype)
+        self._row_at = np.full(rows, -1)  # -1: empty
+        n_vectors = rows * self._ring.shape[1] * self._ring.shape[2]
+        dtype = np.int32 if n_vectors < 2**31 else np.int64
+        self._place = np.full(self._array.shape[0], -1, dtype)  # of each row in the ring; -1: not there
+        self._next = 0
 
     def fused(self, plan: Plan) -> torch.Tensor:
         """See `Maps`.
@@ -142,27 +163,46 @@ class StreamedMaps:
             StoreError: a file is missing or damaged, or a value is not finite.
         """
         rows = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
-        if len(rows) > len(self._buffer):
-            self._buffer = np.empty((len(rows), *self._array.shape[1:]), self._array.dtype)
-        codes = gather(self._array, rows, self._buffer[: len(rows)])
-        maps = self._decoded(codes, rows)
-        n_positions = maps.shape[1] * maps.shape[2]
-        place = np.zeros(self._array.shape[0], plan.vectors.dtype)  # of a row among those read
-        place[rows] = np.arange(len(rows))
+        self._read(self._make_room(rows))
+        n_positions = self._ring.shape[1] * self._ring.shape[2]
         row, position = np.divmod(plan.vectors, n_positions)
-        vectors = torch.from_numpy(place[row] * n_positions + position)
+        vectors = torch.from_numpy(self._place[row] * n_positions + position)
+        maps = self._ring
+        if not self._scaled:  # bits of bfloat16, perhaps
+            maps = decode(maps, self._store.map_dtype, None, computing_dtype(self._store.map_dtype))
         fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), vectors)
         # The sum is quick, and may overflow only where the looking begins.
         if not fused.sum().isfinite() and not fused.isfinite().all():
-            bad = first_not_finite(maps)
+            bad = first_not_finite(maps[self._place[rows]])
             self._store.refuse_not_finite_row(MAPS, None if bad is None else int(rows[bad]))
         return fused
 
-    def _decoded(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        dtype, scale = self._store.map_dtype, None
-        if dtype in SCALED:
-            scale = self._store.scale[rows // self._store.block_rows(MAPS)]
-        return decode(codes, dtype, scale, computing_dtype(dtype))
+    def _make_room(self, rows: np.ndarray) -> np.ndarray:
+        """Forget the oldest maps; the rows, of those asked for, that are to be read in their places."""
+        missing = rows[self._place[rows] < 0]
+        while True:
+            places = (self._next + np.arange(len(missing))) % len(self._ring)
+            overwritten = np.intersect1d(self._row_at[places], rows)
+            if not np.setdiff1d(overwritten, missing).size:
+                break
+            missing = np.union1d(missing, overwritten)  # and what then lies in a place further on
+        gone = self._row_at[places]
+        self._place[gone[gone >= 0]] = -1
+        self._row_at[places], self._place[missing] = missing, places
+        return missing
+
+    def _read(self, rows: np.ndarray) -> None:
+        """Read rows to where the ring has come to, around its end where they reach it."""
+        until = min(len(rows), len(self._ring) - self._next)
+        for part, start in ((rows[:until], self._next), (rows[until:], 0)):
+            out = self._ring[start : start + len(part)]
+            if self._scaled:
+                scale = self._store.scale[part // self._store.block_rows(MAPS)]
+                codes = gather(self._array, part)
+                out[:] = decode(codes, self._store.map_dtype, scale, out.dtype)
+            else:
+                gather(self._array, part, out)
+        self._next = (self._next + len(rows)) % len(self._ring)
 
 
 def _as_tensor(maps: np.ndarray) -> torch.Tensor:
@@ -178,6 +218,6 @@ def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -
         StoreError: a value that is not finite.
     """
     if residency.kind == "stream":
-        return StreamedMaps(store)
+        return StreamedMaps(store, residency.rows)
     maps = _as_tensor(store.read_feature_map())
     return HeldMaps(maps.reshape(-1, maps.shape[-1]).to(device if residency.kind == "device" else "cpu"))

@@ -125,7 +125,9 @@ def test_memory_unknown_is_memory_enough(config, monkeypatch):
     assert choose(config, "stream", None).window == 64
 
 
-def test_a_stream_reads_every_row_of_a_window_once(config, monkeypatch):
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.35])
+def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, monkeypatch):
+    """Whatever the ring's size, every window is fused alike; with room for all, each map is read once."""
     store = FeatureStore(locate(config.store))
     asked = []
 
@@ -134,11 +136,20 @@ def test_a_stream_reads_every_row_of_a_window_once(config, monkeypatch):
         return gather(array, rows, out)
 
     monkeypatch.setattr("finetune.residency.gather", counting)
-    plan = made_plan(store)
-    streamed, held = StreamedMaps(store), hold_maps(store, choose(config, "host", None), CPU)
-    assert torch.equal(streamed.fused(plan), held.fused(plan))
-    drawn = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
-    np.testing.assert_array_equal(asked[0], drawn)
+    resolved = config.resolved(len(store.class_names))
+    drawing, draw = prepare_drawing(resolved, store), METHODS["fsa"].sampling.draw
+    n_rows = store.map_shape[0]
+    streamed = StreamedMaps(store, int(share * n_rows))
+    held = hold_maps(store, choose(config, "host", None), CPU)
+    for start in range(0, 40, 2):
+        plan = draw(drawing, start, start + 2)
+        assert torch.equal(streamed.fused(plan), held.fused(plan))
+    read = np.concatenate(asked)
+    assert all((np.diff(rows) > 0).all() for rows in asked)  # in storage order
+    if share == 1:
+        assert len(np.unique(read)) == len(read)
+    else:
+        assert len(np.unique(read)) < len(read)
 
 
 def made_plan(store: FeatureStore):
@@ -158,6 +169,6 @@ def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
 
     monkeypatch.setattr("finetune.residency.gather", damaged)
     with pytest.raises(UserError, match=rf"train/feature_map has NaN or infinite features in row {row};"):
-        StreamedMaps(store).fused(plan)
+        StreamedMaps(store, store.map_shape[0]).fused(plan)
     with pytest.raises(UserError, match="train/feature_map has NaN"):  # through the background thread
         finetune(replace(config, residency="stream", prefetch=2), quiet)
