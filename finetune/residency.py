@@ -23,7 +23,6 @@ from store.schema import SCALED
 MAPS = "train/feature_map"
 GIB = 2**30
 SHARE = 0.5  # of the memory that is free, for maps, unless the user says
-READ_AHEAD, SMALL = 4, 2**28  # windows in one of a stream, where their maps take no more bytes
 Kind = Literal["device", "host", "stream"]
 
 
@@ -106,12 +105,7 @@ def choose_residency(
 
 
 def _fitting_window(window: int, rows: int, row_bytes: float, budget: int | None) -> int:
-    """The number of iterations whose maps fit in a budget, at most `window`; of small maps some times more.
-
-    The more iterations, the more draws of a map that is read once.
-    """
-    small = int(SMALL / (rows * row_bytes))
-    window = max(window, min(small, READ_AHEAD * window))
+    """The largest number of iterations, at most `window`, whose maps fit in a budget."""
     fitting = window if budget is None else int(budget / (rows * row_bytes))
     if fitting < 1:
         raise UserError(

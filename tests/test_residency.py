@@ -106,7 +106,7 @@ def test_memory_bounds_the_window_of_a_stream(config):
     store = FeatureStore(locate(config.store))
     row_gib = store.map_bytes / store.map_shape[0] / 2**30
     assert choose(config, "stream", 64 * row_gib * 10.5).window == 10
-    assert choose(config, "stream", 64 * row_gib * 1000).window == 4 * 64  # small maps: more draws of each
+    assert choose(config, "stream", 64 * row_gib * 1000).window == 64
     with pytest.raises(UserError, match=r"--memory .*the maps of one iteration take .* GiB; allow more"):
         choose(config, "stream", 32 * row_gib)
 
@@ -120,8 +120,6 @@ def test_what_does_not_fit_is_refused_where_it_is_asked_for(config, wanted):
 def test_memory_unknown_is_memory_enough(config, monkeypatch):
     monkeypatch.setattr("finetune.residency.available_memory", lambda: None)
     assert choose(config, "auto", None).kind == "device"
-    assert choose(config, "stream", None).window == 4 * 64
-    monkeypatch.setattr("finetune.residency.SMALL", 0)
     assert choose(config, "stream", None).window == 64
 
 
