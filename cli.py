@@ -117,7 +117,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     cells = [f"{n} {before[n]:.1f} → {after[n]:.1f}" for n in names if after[n] is not None]
     facts = result.config["facts"]
     looked = ", choices looked at the test set" if values["select_on"] == "test" else ""
-    where = f", maps on {facts['residency']['kind']}" if facts.get("residency") else ""
+    where = f", maps: {facts['residency']['kind']}" if facts.get("residency") else ""
     seconds = f"{facts['seconds']['total']:.1f} s"
     click.echo(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
 
