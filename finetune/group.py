@@ -1,7 +1,7 @@
 """Heads that share a plan: one stream of windows, a step of every head on each."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from finetune.features import Features, HeldOut, load_features, load_held_out
 from finetune.loop import Tally, stops_of, train_heads
 from finetune.methods import METHODS
 from finetune.prepare import Common, head_options, prepare_drawing
-from finetune.residency import HeldMaps, Maps, Residency, choose_residency, hold_maps
+from finetune.residency import Maps, Residency, choose_residency, hold_maps
 from finetune.selection import Layer, accuracies, selection_split
 from finetune.split import HeadTail
 from finetune.stacks import Stacks
@@ -51,22 +51,18 @@ class Bench:
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
         return cls(store, Common(store), features, held_out, device, threads)
 
-    def hold_maps(self, config: FinetuneConfig) -> None:
-        """Choose where the maps live, and put them there.
+    def hold_maps(self, config: FinetuneConfig) -> int:
+        """Put the maps where they are to live, once for all heads; iterations that have room at once.
 
         Raises:
             UserError: they have no room where they are to live, or cannot be read.
         """
-        if isinstance(self.maps, HeldMaps):  # what they take is no longer free, and they are the same for all
-            self.residency = replace(self.residency, window=config.window)
-            return
-        rows = config.n_tail * (1 + config.augmented_per_sample)
-        chosen = choose_residency(
-            config.residency, config.memory, config.window, rows, self.store, self.device
-        )
         if self.maps is None:
-            self.maps = hold_maps(self.store, chosen, self.device)
-        self.residency = chosen
+            self.residency = choose_residency(config.residency, config.memory, self.store, self.device)
+        window = self.residency.fitting(config.window, config.n_tail * (1 + config.augmented_per_sample))
+        if self.maps is None:
+            self.maps = hold_maps(self.store, self.residency, self.device)
+        return window
 
 
 class Group:
@@ -78,21 +74,21 @@ class Group:
         courses: what is known of each head.
     """
 
-    def __init__(self, configs: list[FinetuneConfig], bench: Bench):
+    def __init__(self, configs: list[FinetuneConfig], bench: Bench, looks: bool = True):
+        """Make the heads ready; without `looks` no accuracies are taken under way."""
         self.configs, self._bench = configs, bench
         first = configs[0]
         sampling = METHODS[first.method].sampling
         self.drawing = prepare_drawing(first, bench.store, bench.common)
         self._window = first.window
         if sampling.uses_maps:
-            bench.hold_maps(first)
-            self._window = bench.residency.window
+            self._window = bench.hold_maps(first)
         self._make = WindowMaker(
             sampling.draw, self.drawing, bench.features, bench.maps if sampling.uses_maps else None
         ).make
         heads = [head_options(config, bench.store, self.drawing, bench.common) for config in configs]
         self._stacks = Stacks(heads, bench.device, bench.threads)
-        self._split = selection_split(bench.held_out, first.select_on)
+        self._split = selection_split(bench.held_out, first.select_on) if looks else None
         self.courses = [Course() for _ in configs]
         self._iteration, self._tally = 0, Tally.none(len(configs))
 

@@ -7,6 +7,7 @@ and alignment for one head as for that head among many, and so the same bits.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -198,7 +199,7 @@ class Heads:
 
         self._each_block(update)
 
-    def _each_block(self, work: Any) -> None:
+    def _each_block(self, work: Callable[["_Block"], None]) -> None:
         blocks = self._buffers.blocks
         if self._threads is None or len(blocks) == 1:
             for block in blocks:

@@ -90,7 +90,7 @@ def train_heads(
     tick: Callable[[int], None],
     tally: Tally,
 ) -> Iterator[Leg]:
-    """Take a step on every batch, and come back at every stop.
+    """Take a step on every batch, and come back at every stop; the last is where all heads have diverged.
 
     Args:
         stacks: the heads.
@@ -117,11 +117,14 @@ def train_heads(
             tally.add(losses, made)
             _note_divergence(losses, made.plan, made.start, diverged)
             iteration = made.start + len(made.label)
-            if iteration in looked_at:
+            hopeless = None not in diverged
+            if iteration in looked_at or hopeless:
                 loss = tally.loss / tally.n_steps
                 yield Leg(iteration, loss, tally.n_empty, tally.n_augmented, list(diverged))
                 vars(tally).update(vars(Tally.none(stacks.n_heads)))
             tick(iteration)
+            if hopeless:
+                return
 
 
 def _note_divergence(losses: torch.Tensor, plan: Plan, start: int, diverged: list[Divergence | None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.plan import Drawing, Plan, augmentation_plan, real_plan
-from finetune.posthoc import Layer, Trained, logit_adjustment, nearest_class_mean, tau_norm
+from finetune.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Method:
     loss: str = "ce"
     trainable: str = "fc"
     defaults: dict[str, Any] = field(default_factory=dict)
-    compute: Callable[[Trained], Layer] | None = None
+    compute: Callable[[Trained], ComputedLayer] | None = None
 
     @property
     def in_halves(self) -> bool:

@@ -27,23 +27,23 @@ class Trained:
     distance: str
 
 
-Layer = tuple[np.ndarray, np.ndarray]  # weight (K, C) and bias (K,), float32
+ComputedLayer = tuple[np.ndarray, np.ndarray]  # weight (K, C) and bias (K,), float32
 
 
-def logit_adjustment(trained: Trained) -> Layer:
+def logit_adjustment(trained: Trained) -> ComputedLayer:
     """z − τ · log π, π the training distribution (Menon et al. 2021), as a bias."""
     prior = trained.class_counts / trained.class_counts.sum()
     return trained.weight, _float32(trained.bias - trained.tau * np.log(prior))
 
 
-def tau_norm(trained: Trained) -> Layer:
+def tau_norm(trained: Trained) -> ComputedLayer:
     """w / ‖w‖^τ, the bias dropped (Kang et al. 2020)."""
     weight = trained.weight.astype(np.float64)
     length = np.linalg.norm(weight, axis=1, keepdims=True)
     return _float32(weight / length**trained.tau), np.zeros_like(trained.bias)
 
 
-def nearest_class_mean(trained: Trained) -> Layer:
+def nearest_class_mean(trained: Trained) -> ComputedLayer:
     """The class whose mean feature is nearest (Kang et al. 2020), written as an FC layer.
 
     ‖x − m‖² is least where 2 m·x − ‖m‖² is greatest; the cosine to m where m·x / ‖m‖ is.

@@ -12,7 +12,7 @@ from finetune.losses import Loss, balanced_softmax, class_balanced, focal
 from finetune.masks import generic_positions, specific_positions
 from finetune.methods import METHODS
 from finetune.plan import Drawing
-from finetune.posthoc import Layer, Trained
+from finetune.posthoc import ComputedLayer, Trained
 from finetune.split import HeadTail, split_head_tail
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -143,7 +143,7 @@ def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
     return focal(config.focal_gamma) if config.loss == "focal" else Loss()
 
 
-def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
+def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
     """Uniform within ± 1 / √C, as PyTorch begins an FC layer, from the seed."""
     weight, bias = store.classifier
     uniform = Draws(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
@@ -151,7 +151,7 @@ def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
     return values[: weight.size].reshape(weight.shape), values[weight.size :]
 
 
-def computed_layer(config: FinetuneConfig, store: FeatureStore) -> Layer:
+def computed_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
     """The head of a method that trains nothing.
 
     Raises:

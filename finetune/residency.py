@@ -28,19 +28,36 @@ Kind = Literal["device", "host", "stream"]
 
 @dataclass(frozen=True)
 class Residency:
-    """Where maps live, and how many iterations are put together at once.
+    """Where maps live.
 
     Attributes:
         kind: "device", "host" or "stream"; on a CPU the first two are one.
-        window: iterations.
         why: for the user to read.
-        rows: maps that a stream keeps.
+        rows: maps that a stream has room for; None for all, as where they are held.
+        memory: bytes that they may take.
+        row_bytes: of a map.
     """
 
     kind: Kind
-    window: int
     why: str
-    rows: int = 0
+    rows: int | None = None
+    memory: int = 0
+    row_bytes: float = 0
+
+    def fitting(self, window: int, rows: int) -> int:
+        """The most iterations at once, at most `window`, whose maps have room: `rows` of them in each.
+
+        Raises:
+            UserError: not even those of one have.
+        """
+        if self.rows is None:
+            return window
+        if self.rows < rows:
+            raise UserError(
+                f"--memory {self.memory / GIB:.3g}: the maps of one iteration take "
+                f"{rows * self.row_bytes / GIB:.3g} GiB; allow more, or lower --batch-size"
+            )
+        return min(window, self.rows // rows)
 
 
 class Maps(Protocol):
@@ -65,15 +82,13 @@ def memory_for_maps(device: torch.device) -> int | None:
 
 
 def choose_residency(
-    wanted: str, memory_gib: float | None, window: int, rows: int, store: FeatureStore, device: torch.device
+    wanted: str, memory_gib: float | None, store: FeatureStore, device: torch.device
 ) -> Residency:
     """Where the maps of a store are to live.
 
     Args:
         wanted: a kind, or "auto": the first of device, host and stream that has room.
         memory_gib: the most that maps may take in the host's memory; None for half of what is free.
-        window: iterations wished for at once.
-        rows: maps that one iteration draws from.
         store: the maps.
         device: where the head is trained.
 
@@ -97,22 +112,10 @@ def choose_residency(
             where = f"{budget / GIB:.1f} GiB for them (--memory)"
         raise UserError(f"--residency {kind}: {size}, {where}; use --residency stream, or auto")
     why = f"{size}, {'as asked for' if wanted != 'auto' else 'chosen by free memory'}"
-    if kind != "stream":
-        return Residency(kind, window, why)
-    n_rows = store.map_shape[0]
-    kept = n_rows if budget is None else min(n_rows, int(budget / (needed / n_rows)))
-    return Residency(kind, _fitting_window(window, rows, needed / n_rows, budget), why, kept)
-
-
-def _fitting_window(window: int, rows: int, row_bytes: float, budget: int | None) -> int:
-    """The largest number of iterations, at most `window`, whose maps fit in a budget."""
-    fitting = window if budget is None else int(budget / (rows * row_bytes))
-    if fitting < 1:
-        raise UserError(
-            f"--memory {budget / GIB:.3g}: the maps of one iteration take {rows * row_bytes / GIB:.3g} GiB; "
-            "allow more, or lower --batch-size"
-        )
-    return min(window, fitting)
+    if kind != "stream" or has_room["host"]:
+        return Residency(kind, why)
+    row_bytes = needed / store.map_shape[0]
+    return Residency(kind, why, int(budget / row_bytes), budget, row_bytes)
 
 
 class HeldMaps:
@@ -212,6 +215,6 @@ def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -
         StoreError: a value that is not finite.
     """
     if residency.kind == "stream":
-        return StreamedMaps(store, residency.rows)
+        return StreamedMaps(store, store.map_shape[0] if residency.rows is None else residency.rows)
     maps = _as_tensor(store.read_feature_map())
     return HeldMaps(maps.reshape(-1, maps.shape[-1]).to(device if residency.kind == "device" else "cpu"))

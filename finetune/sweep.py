@@ -179,7 +179,7 @@ def refuse_idle(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
 
 
 def look_every(config: FinetuneConfig) -> int:
-    """Iterations between accuracies: under way they are for early stopping only."""
+    """Iterations between stops: those under way are for early stopping only."""
     return config.eval_every if config.keep == "best" else config.iterations
 
 
@@ -213,7 +213,7 @@ def _train(
     batch: Batch, bench: Bench, status: Callable[[str], None]
 ) -> tuple[list[Layer], list[dict[str, Any]]]:
     first = batch[0]
-    group = Group(batch, bench)
+    group = Group(batch, bench, looks=first.keep == "best")  # accuracies under way are for early stopping
     group.begin()
     heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
 

@@ -41,7 +41,7 @@ def batches_of(config: FinetuneConfig):
     drawing, draw = prepare_drawing(config, store), METHODS[config.method].sampling.draw
     cpu = torch.device("cpu")
     maker = WindowMaker(
-        draw, drawing, load_features(store, cpu), hold_maps(store, Residency("host", 64, ""), cpu)
+        draw, drawing, load_features(store, cpu), hold_maps(store, Residency("host", ""), cpu)
     )
     windows = [maker.make(bounds) for bounds in ((0, 64), (64, 128), (128, 150))]
     made = [pair for window in windows for pair in zip(window.pooled, window.label, strict=True)]

@@ -184,6 +184,16 @@ def test_resume_begins_where_there_is_nothing(config, quiet, tmp_path):
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
 
 
+def test_a_run_that_diverges_stops_there(config, quiet, monkeypatch):
+    taken = []
+    take = Stacks.take
+    monkeypatch.setattr(Stacks, "take", lambda self, window: taken.append(window.start) or take(self, window))
+    wild = replace(config, iterations=5000, eval_every=5000, lr=1e9, momentum=1e9)
+    with pytest.raises(UserError, match="the loss is no number at iteration"):
+        finetune(wild, quiet)
+    assert len(taken) < 10
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_run_that_diverges_says_where_and_leaves_nothing(config, method, quiet, tmp_path):
     wild = replace(config, method=method, lr=1e9, momentum=1e9, max_norm=None, weight_decay=1e9)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from finetune.config import FinetuneConfig
+from finetune.group import Bench
 from finetune.methods import METHODS
 from finetune.prepare import prepare_drawing
 from finetune.residency import StreamedMaps, choose_residency, hold_maps
+from finetune.threads import single_threaded
 from finetune.train import finetune
 from store.config import ConvertConfig
 from store.convert import convert
@@ -98,17 +100,35 @@ def test_auto_streams_what_does_not_fit_and_says_so(config, quiet, monkeypatch):
     assert (run.path / "head.pt").read_bytes() == expected
 
 
-def choose(config: FinetuneConfig, wanted: str, memory: float | None, window: int = 64):
-    return choose_residency(wanted, memory, window, 64, FeatureStore(locate(config.store)), CPU)
+def choose(config: FinetuneConfig, wanted: str, memory: float | None):
+    return choose_residency(wanted, memory, FeatureStore(locate(config.store)), CPU)
 
 
 def test_memory_bounds_the_window_of_a_stream(config):
     store = FeatureStore(locate(config.store))
     row_gib = store.map_bytes / store.map_shape[0] / 2**30
-    assert choose(config, "stream", 64 * row_gib * 10.5).window == 10
-    assert choose(config, "stream", 64 * row_gib * 1000).window == 64
+    chosen = choose(config, "stream", 320.5 * row_gib)
+    assert chosen.rows == 320
+    assert (chosen.fitting(64, 64), chosen.fitting(64, 32), chosen.fitting(4, 32)) == (5, 10, 4)
     with pytest.raises(UserError, match=r"--memory .*the maps of one iteration take .* GiB; allow more"):
-        choose(config, "stream", 32 * row_gib)
+        chosen.fitting(64, 321)
+
+
+def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
+    """Free memory may be another when the second is made; the room that was taken is not."""
+    store = FeatureStore(locate(config.store))
+    free = store.map_bytes  # of which half may be taken
+    monkeypatch.setattr("finetune.residency.available_memory", lambda: free)
+    n_classes = len(store.class_names)
+    small, large = (replace(config, tail_samples=n).resolved(n_classes) for n in (4, 32))
+    with single_threaded() as threads:
+        bench = Bench.open(store, "decoupling", CPU, threads)
+        windows = [bench.hold_maps(small)]
+        free *= 10
+        windows += [bench.hold_maps(one) for one in (large, small)]
+    rows = store.map_shape[0] // 2
+    assert bench.residency.rows == rows
+    assert windows == [rows // 16, rows // 128, rows // 16]
 
 
 @pytest.mark.parametrize("wanted", ["host", "device"])
@@ -120,7 +140,7 @@ def test_what_does_not_fit_is_refused_where_it_is_asked_for(config, wanted):
 def test_memory_unknown_is_memory_enough(config, monkeypatch):
     monkeypatch.setattr("finetune.residency.available_memory", lambda: None)
     assert choose(config, "auto", None).kind == "device"
-    assert choose(config, "stream", None).window == 64
+    assert choose(config, "stream", None).fitting(64, 10**9) == 64
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.35])
