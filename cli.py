@@ -27,6 +27,7 @@ from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.sweep_config import SweepConfig
 from store.errors import Interrupted
+from store.notes import note
 from store_commands import store_group
 
 GO_ON = "interrupted; go on with the same command, with --resume and without --overwrite ({})"
@@ -108,7 +109,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
             fail(GO_ON.format(values["out"]), INTERRUPTED)
     for name in idle_options(result.config, given(context)):
         what = f"{result.config['method']} with loss {result.config['loss']}"
-        click.echo(f"tailcache: note: --{name.replace('_', '-')} changes nothing for {what}", err=True)
+        note(f"--{name.replace('_', '-')} changes nothing for {what}")
     if as_json:
         print_json(result.summary)
         return

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import signal
 import sys
 import types
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from store.errors import UserError
+from store.notes import NOTES
 
 INTERRUPTED = 130
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
@@ -37,6 +39,8 @@ class Program(click.Group):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable images
         warnings.filterwarnings("ignore", message="Glyph")  # of class names that the figures' font lacks
+        printer = _PrintedNotes()
+        NOTES.addHandler(printer)
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -61,7 +65,24 @@ class Program(click.Group):
             if error.filename is None:
                 fail(str(error))
             fail(f"{error.filename}: {error.strerror}")
+        finally:
+            NOTES.removeHandler(printer)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+class _PrintedNotes(logging.Handler):
+    """Notes on stderr, each once in a command."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a note that is new."""
+        message = record.getMessage()
+        if message not in self._printed:
+            self._printed.add(message)
+            click.echo(f"tailcache: note: {message}", err=True)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

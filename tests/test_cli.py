@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -11,6 +12,7 @@ import console
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.demo import plan_demo
+from store.notes import note
 
 CONFIGS = {
     "train": TrainConfig,
@@ -96,3 +98,17 @@ def test_cli_file_runs_as_a_script():
     script = Path(cli.__file__)
     done = subprocess.run([sys.executable, script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("tailcache")
+
+
+def test_notes_are_printed_once_and_only_while_a_command_runs():
+    """Every room may give them; the command line prints each line once."""
+
+    @click.command(cls=console.Program, invoke_without_command=True)
+    def noting():
+        for _ in range(3):
+            note("two lines\n of text")
+        note("another")
+
+    result = CliRunner().invoke(noting)
+    assert result.stderr.splitlines() == ["tailcache: note: two lines of text", "tailcache: note: another"]
+    assert result.stdout == ""
