@@ -14,6 +14,7 @@ from analysis.accuracy import confusion_matrix, group_accuracies, per_class_fram
 from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
 from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations, without_nan
+from finetune.comparable import refuse_same, refuse_unlike
 from finetune.config import AnalyzeConfig
 from finetune.options import named_options
 from finetune.run import Run, RunError, read_run
@@ -61,9 +62,9 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     _refuse_foreign_files(out)
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
     runs = [read_run(path) for path in paths]
-    _refuse_unlike(runs)
+    refuse_unlike(runs)
     names = name_configurations([_options(run) for run in runs])
-    _refuse_same(runs, names)
+    refuse_same(runs, names)
     phase1_names = name_configurations([{"method": PHASE_1} | _phase1_options(run) for run in runs])
     table = pd.DataFrame(
         [
@@ -140,38 +141,6 @@ def _options(run: Run) -> dict[str, Any]:
     return own | _phase1_options(run) | extraction
 
 
-def _refuse_unlike(runs: list[Run]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        classes = ["class_name", "n_train"]
-        images = ["sample_index", "label"]
-        if not (
-            run.per_class[classes].equals(first.per_class[classes])
-            and run.predictions[images].equals(first.predictions[images])
-        ):
-            raise RunError(
-                f"{run.path}: is about other classes, training counts or test images than {first.path}; "
-                "analyze the runs of one data set and one long tail at a time"
-            )
-
-
-def _refuse_same(runs: list[Run], names: list[str]) -> None:
-    """One run under two names would count as two seeds, and lower the deviation."""
-    seen: dict[tuple, Run] = {}
-    for run, name in zip(runs, names, strict=True):
-        key = (name, run.config["seed"], _phase1_digest(run))
-        if key in seen:
-            raise RunError(
-                f"{run.path}: is the same run as {seen[key].path} (configuration, seed and Phase I are "
-                "one); name one of them"
-            )
-        seen[key] = run
-
-
-def _phase1_digest(run: Run) -> str:
-    return run.config["provenance"]["store"]["checkpoint"]["sha256"]
-
-
 def _frame(run: Run, column: str, rule: str) -> pd.DataFrame:
     """The per-class frame of one column of a run's predictions."""
     return per_class_frame(
@@ -184,7 +153,7 @@ def _frame(run: Run, column: str, rule: str) -> pd.DataFrame:
 
 
 def _run_row(run: Run, rule: str, facts: dict[str, Any]) -> dict[str, Any]:
-    row = {"run": str(run.path), "seed": run.config["seed"], "phase1": _phase1_digest(run)}
+    row = {"run": str(run.path), "seed": run.config["seed"], "phase1": run.phase1_digest}
     for prefix, column in (("", "prediction"), ("phase1_", "phase1")):
         frame = _frame(run, column, rule)
         values = group_accuracies(frame)

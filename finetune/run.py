@@ -68,6 +68,11 @@ class Run:
     predictions: pd.DataFrame
     summary: dict[str, Any]
 
+    @property
+    def phase1_digest(self) -> str:
+        """SHA-256 of Phase I's checkpoint: tells its networks apart."""
+        return self.config["provenance"]["store"]["checkpoint"]["sha256"]
+
 
 def foreign_to_run(path: Path) -> str | None:
     """What tells that a path is not the folder of a run alone; None where it is."""

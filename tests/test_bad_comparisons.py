@@ -1,0 +1,98 @@
+"""Runs that look alike and are of other images: never seeds of one configuration."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, succeed, write_images
+from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def make_run(name: str, root: Path, seed: int) -> None:
+    """Every phase on an image folder, into `name`."""
+    succeed("train", *FOLDER, *TINY, "--root", root, "--out", f"{name}/phase1", "--seed", seed)
+    store = f"{name}/feats.zarr"
+    succeed("extract", "--ckpt", f"{name}/phase1/checkpoint.pt", "--store", store, "--device", "cpu")
+    out = ["--out", f"{name}/run", "--seed", seed]
+    succeed("finetune", "--store", store, *out, *QUICK, *FEW_CLASSES)
+
+
+def copy_of(run: Path, name: str, seed: int, **changes: Any) -> str:
+    """A copy of a run as another seed, its data set's description changed; a value of None is left out."""
+    shutil.copytree(run, name)
+    config = json.loads(Path(name, "config.json").read_text())
+    dataset = config["provenance"]["store"]["dataset"]
+    config["provenance"]["store"]["dataset"] = {
+        k: v for k, v in (dataset | changes).items() if k not in changes or v is not None
+    }
+    Path(name, "config.json").write_text(json.dumps(config | {"seed": seed}))
+    return name
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory) -> Path:
+    """A run of Phase II on a folder of images with a validation split. Not to be touched."""
+    folder = tmp_path_factory.mktemp("first")
+    write_images(folder / "images", splits=("train", "val", "test"))
+    make_run(str(folder / "first"), folder / "images", seed=0)
+    return folder / "first/run"
+
+
+def other_pixels_under_other_names(root: Path) -> None:
+    """What a fingerprint of names and one of content both see."""
+    for path in root.glob("*/*/*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path.with_name(f"other{path.name}"))
+        path.unlink()
+
+
+def no_validation_split(root: Path) -> None:
+    shutil.rmtree(root / "val")
+
+
+@pytest.mark.parametrize("change", [other_pixels_under_other_names, no_validation_split])
+def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
+    """The mean over two data sets is of neither."""
+    root = write_images(Path("images"), splits=("train", "val", "test"))
+    change(root)
+    make_run("second", root, seed=1)
+    run, data = Path("second/run").resolve(), root.resolve()
+    says = [f"{run}: is of the data set {data} (fingerprint ", f"{first_run} of the data set ", "apart"]
+    line = refuse("analyze", first_run, "second/run", says=says)
+    for path in (first_run, run):
+        made = json.loads((path / "config.json").read_text())["provenance"]["store"]["dataset"]
+        assert made["root"] in line
+        assert f"(fingerprint {made['fingerprint'][:12]}…)" in line
+    assert "mean" not in refuse("analyze", "second/run", first_run, says=["apart"])
+
+
+def test_data_sets_without_a_folder_are_named_by_what_they_are(digits_run):
+    copy_of(digits_run, "other", 1, fingerprint="0" * 64)
+    refuse("analyze", digits_run, "other", says=["the data set digits (fingerprint 000000000000…)"])
+
+
+def test_the_same_images_in_another_place_are_one_data_set(digits_run):
+    copy_of(digits_run, "moved", 1, root="/mnt/elsewhere")
+    result = succeed("analyze", digits_run, "moved")
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_runs_that_do_not_say_of_which_images_are_taken_with_a_note(digits_run, order):
+    """A run that does not say stands between no two that do."""
+    runs = [
+        copy_of(digits_run, "one", 0),
+        copy_of(digits_run, "silent", 1, fingerprint=None),
+        copy_of(digits_run, "two", 2, fingerprint="0" * 64),
+    ]
+    result = succeed("analyze", "one", "silent")
+    (line,) = result.stderr.splitlines()
+    assert f"note: {Path('silent').resolve()}: its store does not say which images it is of" in line
+    assert "fsa" in result.stdout
+    assert succeed("analyze", "silent").stderr == ""  # nothing to compare it with
+    shutil.rmtree("report")
+    refuse("analyze", *(runs[i] for i in order), says=["is of the data set digits", "analyze them apart"])
