@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from extract.config import DatasetConfig
 from store.atomic import whole_file
 from store.errors import UserError
 
 FORMAT = "tailcache-checkpoint"
 FORMAT_VERSION = 1
+BEFORE_IT_WAS_SAID = {DatasetConfig: {"subfolders": False}}  # in descriptions that do not say it yet
 
 
 class CheckpointError(UserError):
@@ -135,7 +137,7 @@ def described(kind: type, content: Any, path: Path) -> Any:
         CheckpointError: it is not.
     """
     try:
-        return kind(**content)
+        return kind(**BEFORE_IT_WAS_SAID.get(kind, {}) | content)
     except TypeError as error:
         raise CheckpointError(f"{path}: its {kind.__name__} is damaged ({error}); train again") from error
 

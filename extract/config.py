@@ -24,7 +24,9 @@ NViews = Annotated[
 class DatasetConfig:
     """What the images are. It travels in every checkpoint and store.
 
-    `skipped` is no option: it lists the images, relative to root, that `skip_bad_images` left out.
+    `skipped` is no option: it lists the images, relative to root, that `skip_bad_images` left out. Nor is
+    `subfolders`: whether images in subfolders of a class count, and files whose content alone tells that they
+    are images; they did not in version 0.1.
     """
 
     dataset: Annotated[Literal["digits", "cifar10", "cifar100", "imagefolder"], "where images come from"] = (
@@ -38,6 +40,7 @@ class DatasetConfig:
     skip_bad_images: Annotated[bool, "go on without images that cannot be decoded, and list them"] = False
     skipped: tuple[str, ...] = ()
     download: Annotated[bool, "let torchvision fetch CIFAR into --root"] = False
+    subfolders: bool = True
 
 
 @dataclass(frozen=True)

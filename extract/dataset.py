@@ -78,7 +78,7 @@ def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
     # An absolute root, so that the description still holds in another working folder.
     root = Path(config.root).resolve() if config.root is not None else Path()
     config = replace(config, root=str(root) if config.root is not None else None)
-    source = SOURCES[config.dataset](root, config.download)
+    source = SOURCES[config.dataset](root, config)
     refuse_undecodable_names(source, root)
     source, config = _without_bad_images(source, config, root, progress)
     if config.val_per_class and "val" in source.splits:

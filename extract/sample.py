@@ -80,7 +80,7 @@ class Sample:
     def source(self) -> Source:
         """The listing of images, whose names those that live decoded no longer have."""
         config = self.restored.dataset.config
-        return SOURCES[config.dataset](Path(config.root or ""), False)
+        return SOURCES[config.dataset](Path(config.root or ""), replace(config, download=False))
 
     def name(self, split: str, sample_index: int) -> str:
         """An image's file, relative to the root; its number where it lies in no file of its own."""

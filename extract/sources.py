@@ -1,6 +1,6 @@
 """Where images come from: scikit-learn's digits, CIFAR through torchvision, and class folders.
 
-A source lists its images by split; nothing is subsampled here, and files are not opened.
+A source lists its images by split; nothing is subsampled here, and files of a known extension are not opened.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from extract.config import DatasetConfig
+from extract.folders import list_folder
 from extract.images import ImageSet
 from store.errors import UserError, refuse_undecodable
 
 DIGITS_TEST_PER_CLASS = 30
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,18 @@ def cifar(name: str, root: Path, download: bool) -> Source:
     return Source(list(parts["train"].classes), splits)
 
 
-def image_folder(root: Path) -> Source:
-    """`ROOT/train/<class>/*`, an optional `val`, and `test`; classes are the folders of `train`, sorted.
+def image_folder(root: Path, subfolders: bool = True) -> Source:
+    """`ROOT/train/<class>/…`, an optional `val`, and `test`; classes are the folders of `train`, sorted.
+
+    Args:
+        root: the folder.
+        subfolders: whether images in subfolders of a class count; see `list_folder`.
 
     Raises:
-        UserError: a missing or empty root or split, fewer than two classes, a class folder without
-            images, or a val or test class that train does not have.
+        UserError: a folder that is not so, or holds too little.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
-            raise UserError(
-                f"{root}: has no {split}/ folder (found {found}); expected {split}/<class>/<image>"
-            )
-    class_names = _class_folders(root / "train")
-    if len(class_names) < 2:
-        found = ", ".join(class_names) or "none"
-        raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
-    present = [split for split in SPLITS if (root / split).is_dir()]
-    return Source(class_names, {split: _list_split(root / split, class_names) for split in present})
+    class_names, splits = list_folder(root, subfolders)
+    return Source(class_names, {name: _image_set(*listed) for name, listed in splits.items()})
 
 
 def refuse_undecodable_names(source: Source, root: Path) -> None:
@@ -98,41 +89,9 @@ def refuse_undecodable_names(source: Source, root: Path) -> None:
     refuse_undecodable(str(root), *map(str, files))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _list_split(folder: Path, class_names: list[str]) -> ImageSet:
-    present = _class_folders(folder)
-    unknown = sorted(set(present) - set(class_names))
-    if unknown:
-        raise UserError(
-            f"{folder / unknown[0]}: class {unknown[0]!r} is not among the {len(class_names)} classes "
-            f"of train; rename or remove the folder"
-        )
-    if not present:
-        raise UserError(f"{folder}: holds no class folders; expected {folder.name}/<class>/<image>")
-    paths, label = [], []
-    for class_id, name in enumerate(class_names):
-        if name not in present:
-            continue
-        files = sorted(p for p in (folder / name).iterdir() if _is_image(p))
-        if not files:
-            raise UserError(
-                f"{folder / name}: holds no images ({', '.join(IMG_EXTENSIONS)}); add some or remove it"
-            )
-        paths += files
-        label += [class_id] * len(files)
-    return _image_set(paths, label)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-
-
-SOURCES: dict[str, Callable[[Path, bool], Source]] = {
-    "digits": lambda root, download: digits(),
-    "cifar10": lambda root, download: cifar("cifar10", root, download),
-    "cifar100": lambda root, download: cifar("cifar100", root, download),
-    "imagefolder": lambda root, download: image_folder(root),
+SOURCES: dict[str, Callable[[Path, DatasetConfig], Source]] = {
+    "digits": lambda root, config: digits(),
+    "cifar10": lambda root, config: cifar("cifar10", root, config.download),
+    "cifar100": lambda root, config: cifar("cifar100", root, config.download),
+    "imagefolder": lambda root, config: image_folder(root, config.subfolders),
 }
