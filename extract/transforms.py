@@ -18,6 +18,7 @@ from extract.images import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_image, res
 from extract.views import draw_below
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGES_AT_ONCE = 512  # whose pixels are float64 at a time
 CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
 
 
@@ -41,9 +42,16 @@ def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float,
     """Mean and standard deviation of each channel of a split; ImageNet's where it is not in memory."""
     if not train.in_memory:
         return IMAGENET_MEAN, IMAGENET_STD
-    pixels = train.images.permute(1, 0, 2, 3).flatten(1).double() / 255
-    std = pixels.std(dim=1).clamp_min(1e-3)  # a channel of one value would divide by zero
-    return tuple(pixels.mean(dim=1).tolist()), tuple(std.tolist())
+    total, squares = torch.zeros(2, 3, dtype=torch.float64)
+    for images in train.images.split(IMAGES_AT_ONCE):  # sums of whole numbers below 2^53 are exact
+        pixels = images.permute(1, 0, 2, 3).flatten(1).double()
+        total += pixels.sum(dim=1)
+        squares += pixels.square_().sum(dim=1)
+    n_pixels = train.images[:, 0].numel()
+    mean = total / n_pixels
+    std = ((squares - total * mean).clamp_min(0) / (n_pixels - 1)).sqrt() / 255
+    # a channel of one value would divide by zero
+    return tuple((mean / 255).tolist()), tuple(std.clamp_min(1e-3).tolist())
 
 
 def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:

@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 
 from analysis.accuracy import per_class_frame
-from finetune.head import padded
 from finetune.threads import Threads
 from store.reader import FeatureStore
 
@@ -19,7 +18,7 @@ class Features:
     """The train split, but for its maps.
 
     Attributes:
-        pooled: (N, Cp) float32, padded as heads want them.
+        pooled: (N, C) float32.
         label: (N,) int64.
     """
 
@@ -69,7 +68,7 @@ def load_features(store: FeatureStore, device: torch.device) -> Features:
     """Read the train split's pooled features and labels."""
     train = store.read("train")
     label = torch.from_numpy(train.label.astype(np.int64))
-    return Features(padded(torch.from_numpy(train.pooled)).to(device), label.to(device))
+    return Features(torch.from_numpy(train.pooled).to(device), label.to(device))
 
 
 def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> dict[str, HeldOut]:

@@ -49,7 +49,7 @@ class Bench:
     def open(cls, store: FeatureStore, shot_rule: str, device: torch.device, threads: Threads) -> "Bench":
         """Read all of a store but its maps."""
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
-        return cls(store, Common(store), features, held_out, device, threads)
+        return cls(store, Common(store, threads), features, held_out, device, threads)
 
     def hold_maps(self, config: FinetuneConfig) -> int:
         """Put the maps where they are to live, once for all heads; iterations that have room at once.

@@ -9,7 +9,7 @@ import torch
 
 from finetune.config import FinetuneConfig
 from finetune.features import Features
-from finetune.head import HeadOptions, padded
+from finetune.head import HeadOptions
 from finetune.losses import Loss
 from finetune.plan import Plan
 from finetune.residency import HeldMaps
@@ -53,7 +53,7 @@ def measure_pace(
     n_positions = lengths["H"] * lengths["W"]
     n_rows = max(1, min(lengths["N"], TABLE_BYTES // (n_positions * channels * dtype.itemsize)))
     features = Features(
-        padded(torch.ones(n_rows, channels, device=device)),
+        torch.ones(n_rows, channels, device=device),
         torch.zeros(n_rows, dtype=torch.int64, device=device),
     )
     maps = HeldMaps(torch.ones(n_rows * n_positions, channels, dtype=dtype, device=device))

@@ -49,7 +49,7 @@ class Drawing:
     Attributes:
         label: (N,) int, ascending: a class is one run of rows.
         head_tail: head and tail classes.
-        confusing: (K, N_f) confusing classes of each class.
+        confusing: (K, N_f) confusing classes of each tail class; −1 for head classes, which borrow nothing.
         specific, generic: position sets of the N maps. These and `confusing` are None for methods that use
             no maps.
         batch_size: B.

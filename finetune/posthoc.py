@@ -1,6 +1,7 @@
 """Heads that are computed, not trained: one pass over the cached features. All of them are FC layers."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,9 +49,10 @@ def nearest_class_mean(trained: Trained) -> ComputedLayer:
 
     ‖x − m‖² is least where 2 m·x − ‖m‖² is greatest; the cosine to m where m·x / ‖m‖ is.
     """
-    sums = np.zeros(trained.weight.shape)
-    np.add.at(sums, trained.label, trained.pooled)
-    mean = sums / np.bincount(trained.label, minlength=len(sums))[:, None]
+    bounds = np.searchsorted(trained.label, np.arange(len(trained.weight) + 1))
+    rows = [trained.pooled[start:stop] for start, stop in pairwise(bounds)]
+    with np.errstate(invalid="ignore"):  # a class without samples has no mean
+        mean = np.stack([of_class.sum(axis=0, dtype=np.float64) / len(of_class) for of_class in rows])
     square = (mean**2).sum(axis=1)
     if trained.distance == "cosine":
         return _float32(mean / np.sqrt(square)[:, None]), np.zeros_like(trained.bias)

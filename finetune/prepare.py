@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from finetune.config import FinetuneConfig
-from finetune.confusion import confusing_classes, mean_scores
+from finetune.confusion import Scores, confusing_classes
 from finetune.draws import Draws
 from finetune.head import HeadOptions
 from finetune.losses import Loss, balanced_softmax, class_balanced, focal
@@ -14,6 +14,7 @@ from finetune.methods import METHODS
 from finetune.plan import Drawing
 from finetune.posthoc import ComputedLayer, Trained
 from finetune.split import HeadTail, split_head_tail
+from finetune.threads import Threads
 from store.errors import UserError
 from store.reader import FeatureStore
 
@@ -27,16 +28,35 @@ class Common:
         class_counts: (K,) training images.
     """
 
-    def __init__(self, store: FeatureStore):
-        self.store = store
+    def __init__(self, store: FeatureStore, threads: Threads | None = None):
+        """Read labels; scores and CAMs when a plan asks for them.
+
+        Args:
+            store: the features.
+            threads: that compute scores; the calling one alone without them.
+        """
+        self.store, self._threads = store, threads
+        self._confusing: dict[tuple, np.ndarray] = {}
         train = store.read("train")
         self.label = train.label
         self.class_counts = train.class_counts(len(store.class_names))
 
     @cached_property
-    def scores(self) -> np.ndarray:
-        """(K, K) mean scores of Phase I."""
-        return mean_scores(self.store.read("train").pooled, *self.store.classifier, self.label)
+    def scores(self) -> Scores:
+        """Mean scores of Phase I."""
+        return Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
+
+    def confusing(self, classes: np.ndarray, n_confusing: int, among: np.ndarray) -> np.ndarray:
+        """Confusing classes of some classes, (K, N_f) with −1 for the others: see `confusing_classes`.
+
+        Plans that ask alike share them.
+        """
+        key = (classes.tobytes(), n_confusing, among.tobytes())
+        if key not in self._confusing:
+            found = np.full((len(self.class_counts), n_confusing), -1)
+            found[classes] = confusing_classes(self.scores, classes, n_confusing, among, self._threads)
+            self._confusing[key] = found
+        return self._confusing[key]
 
     @cached_property
     def cam(self) -> np.ndarray:
@@ -68,7 +88,8 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
         specific = specific_positions(common.cam, config.tau_s)
         generic = generic_positions(common.cam, config.tau_g)
         lenders = _donor_classes(config, head_tail)
-        confusing = confusing_classes(common.scores, config.confusing_classes, lenders)
+        # Only tail samples are augmented: their classes are a small part of the samples.
+        confusing = common.confusing(head_tail.tail, config.confusing_classes, lenders)
     return Drawing(
         label=common.label,
         head_tail=head_tail,
@@ -96,6 +117,13 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
         raise UserError(
             f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
             "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+        )
+    empty = head_tail.tail[class_counts[head_tail.tail] == 0]
+    if method.in_halves and len(empty):
+        raise UserError(
+            f"--method {config.method}: {len(empty)} classes have no training rows in the store (class "
+            f"{empty[0]} is the first), so no tail sample can be drawn of them; extract again, or use "
+            "--method plain"
         )
     if method.sampling is not None and method.sampling.uses_maps:
         _donor_classes(config, head_tail)

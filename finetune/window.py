@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from finetune.features import Features
+from finetune.head import padded_channels
 from finetune.plan import Drawing, Plan
 from finetune.residency import Maps
 
@@ -69,11 +70,15 @@ def assemble(plan: Plan, features: Features, maps: Maps | None, start: int, n_em
     device = features.pooled.device
     row = torch.from_numpy(plan.row).to(device)
     label = features.label[row]
-    pooled = torch.empty(*row.shape, features.pooled.shape[1], dtype=features.pooled.dtype, device=device)
-    torch.index_select(features.pooled, 0, row.flatten(), out=pooled.view(-1, pooled.shape[-1]))
+    n_channels = features.pooled.shape[1]
+    # Padded here, row by row: a padded copy of all features would take as much memory again.
+    pooled = torch.empty(*row.shape, padded_channels(n_channels), dtype=torch.float32, device=device)
+    torch.index_select(features.pooled, 0, row.flatten(), out=pooled.flatten(0, 1)[:, :n_channels])
+    pooled[..., n_channels] = 1
+    pooled[..., n_channels + 1 :] = 0
     if plan.n_augmented:
         fused = maps.fused(plan)
-        pooled[:, -plan.n_augmented :, : fused.shape[-1]].copy_(fused, non_blocking=True)
+        pooled[:, -plan.n_augmented :, :n_channels].copy_(fused, non_blocking=True)
     return Window(start, pooled, label, plan, n_empty)
 
 

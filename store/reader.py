@@ -77,6 +77,7 @@ class FeatureStore:
 
     def __init__(self, path: Path | Bucket, cache: Cache | None = None):
         self.path = path
+        self._splits: dict[str, SplitArrays] = {}
         attributes, self.arrays = open_container(path, self._refuse_foreign, cache)
         self.attributes = attributes
         self.class_names: list[str] = attributes.get("class_names")
@@ -172,10 +173,17 @@ class FeatureStore:
     def read(self, split: str) -> SplitArrays:
         """Labels, source indices, views and pooled features of a split.
 
+        They are read once, and kept: whoever asks again gets the same arrays, which nobody may change.
+
         Raises:
             StoreError: a label that is none of the K classes or out of order, or pooled features that are
                 not finite.
         """
+        if split not in self._splits:
+            self._splits[split] = self._read_split(split)
+        return self._splits[split]
+
+    def _read_split(self, split: str) -> SplitArrays:
         arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in SPLIT_ARRAYS))
         label = arrays.label
         if (np.diff(label) < 0).any():

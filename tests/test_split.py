@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from extract.longtail import long_tail_counts
+from finetune.config import FinetuneConfig
+from finetune.prepare import split_classes
 from finetune.split import split_head_tail
+from store.errors import UserError
 
 CIFAR10 = {10: (7, 9), 20: (7, 8), 50: (6, 7), 100: (5, 6), 200: (4, 5)}
 CIFAR100 = {10: 72, 20: 64, 50: 54, 100: 48, 200: 42}
@@ -37,3 +42,11 @@ def test_a_ratio_met_exactly_is_enough():
 def test_classes_alike_in_size_leave_no_tail():
     split = split_head_tail(np.array([50, 50]), 0.9)
     assert (split.head.tolist(), split.tail.tolist()) == ([0, 1], [])
+
+
+def test_a_tail_class_without_rows_is_refused():
+    """Drawing a row of it would take another class's in silence."""
+    config = FinetuneConfig("s.zarr").resolved(4)
+    with pytest.raises(UserError, match="1 classes have no training rows"):
+        split_classes(config, np.array([90, 5, 0, 5]))
+    split_classes(replace(config, method="plain"), np.array([90, 5, 0, 5]))
