@@ -17,7 +17,9 @@ from store.errors import UserError
 
 FORMAT = "tailcache-checkpoint"
 FORMAT_VERSION = 1
-BEFORE_IT_WAS_SAID = {DatasetConfig: {"subfolders": False}}  # in descriptions that do not say it yet
+BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
+    DatasetConfig: {"subfolders": False, "tail_order": "class index"}
+}
 
 
 class CheckpointError(UserError):

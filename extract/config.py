@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.recipe import RECIPES
+from extract.source_kinds import KINDS, REFUSALS
 from store.errors import UserError, check_at_least
 
 MapDtype = Annotated[
@@ -24,14 +25,17 @@ NViews = Annotated[
 class DatasetConfig:
     """What the images are. It travels in every checkpoint and store.
 
-    `skipped` is no option: it lists the images, relative to root, that `skip_bad_images` left out. Nor is
-    `subfolders`: whether images in subfolders of a class count, and files whose content alone tells that they
-    are images; they did not in version 0.1.
+    Three fields are no options. Found out when the images are first listed: `skipped`, the images, relative
+    to root, that `skip_bad_images` left out; and `tail_order`, by which a long-tailed subset gives most
+    images to the first class ("class index") or to the largest ("frequency"). And `subfolders`: whether
+    images in subfolders of a class count, and files whose content alone tells that they are images; they did
+    not in version 0.1.
     """
 
-    dataset: Annotated[Literal["digits", "cifar10", "cifar100", "imagefolder"], "where images come from"] = (
-        "digits"
-    )
+    dataset: Annotated[
+        Literal["digits", "cifar10", "cifar100", "imagefolder"] | None,
+        "where images come from; imagefolder where --root is named, digits where it is not",
+    ] = None
     root: Annotated[str | None, "folder of the images (none for digits)"] = None
     imbalance_factor: Annotated[
         float | None, "largest over smallest class of the long-tailed subset; all images without it"
@@ -41,6 +45,30 @@ class DatasetConfig:
     skipped: tuple[str, ...] = ()
     download: Annotated[bool, "let torchvision fetch CIFAR into --root"] = False
     subfolders: bool = True
+    tail_order: Literal["class index", "frequency"] | None = None
+
+    @property
+    def source(self) -> str:
+        """Where images come from: a root holds class folders, unless a data set is named."""
+        return self.dataset or ("digits" if self.root is None else "imagefolder")
+
+    def idle(self) -> list[str]:
+        """Options that are set, and that the source does not take."""
+        return [
+            name
+            for name in REFUSALS
+            if getattr(self, name) not in (None, False) and name not in KINDS[self.source].options
+        ]
+
+    def resolved(self) -> "DatasetConfig":
+        """The same with the source named.
+
+        Raises:
+            UserError: an option that the source does not take.
+        """
+        for name in self.idle():
+            raise UserError(REFUSALS[name].format(value=getattr(self, name), source=self.source))
+        return replace(self, dataset=self.source)
 
 
 @dataclass(frozen=True)
@@ -93,7 +121,7 @@ class TrainConfig:
         recipe = RECIPES[self.recipe]
         names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
         values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
-        config = replace(self, **values)
+        config = replace(self, dataset=self.dataset.resolved(), **values)
         check_at_least(config, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
         check_at_least(config, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
         return config

@@ -12,9 +12,11 @@ from rich.progress import Progress
 
 from extract.config import DatasetConfig
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
-from extract.longtail import split_source
+from extract.longtail import split_source, tail_order
+from extract.source_kinds import KINDS
 from extract.sources import SOURCES, Source, refuse_undecodable_names
 from store.errors import UserError
+from store.notes import note
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Dataset:
     """The splits that a description stands for.
 
     Attributes:
-        config: the description, with `skipped` filled in.
+        config: the description, with its source, `skipped` and `tail_order` filled in.
         class_names: K names.
         train, val, test: the splits; val may be None.
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
@@ -73,28 +75,47 @@ def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
     """
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
-    if config.dataset != "digits" and config.root is None:
-        raise UserError(f"--dataset {config.dataset} needs --root, the folder that holds the images")
+    kind = KINDS[config.source]
+    if "root" in kind.options and config.root is None:
+        raise UserError(f"--dataset {config.source} needs --root, the folder that holds the images")
     # An absolute root, so that the description still holds in another working folder.
     root = Path(config.root).resolve() if config.root is not None else Path()
-    config = replace(config, root=str(root) if config.root is not None else None)
-    source = SOURCES[config.dataset](root, config)
+    config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
+    source = SOURCES[config.source](root, config)
     refuse_undecodable_names(source, root)
     source, config = _without_bad_images(source, config, root, progress)
     if config.val_per_class and "val" in source.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
 
-    everything = source.splits["train"]
-    train_index, val_index = split_source(
-        everything.label, len(source.class_names), config.imbalance_factor, config.val_per_class
-    )
-    splits = dict(source.splits, train=everything.take(train_index))
-    if config.val_per_class:
-        splits["val"] = everything.take(val_index)
+    splits, config = _split(source, config)
     fingerprint = _fingerprint(source.class_names, splits, root)
     return Dataset(
         config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
     )
+
+
+def _split(source: Source, config: DatasetConfig) -> tuple[dict[str, ImageSet], DatasetConfig]:
+    """The source's splits with the long tail and the validation images taken, and the order of that tail."""
+    everything = source.splits["train"]
+    per_class = np.bincount(everything.label, minlength=len(source.class_names))
+    asked, factor = config, config.imbalance_factor
+    if factor is not None and config.tail_order is None:
+        config = replace(config, tail_order=tail_order(per_class))
+    train_index, val_index = split_source(
+        everything.label, len(per_class), factor, config.val_per_class, config.tail_order
+    )
+    if config != asked and config.tail_order == "frequency":  # news: nobody chose it
+        val = f", and {len(val_index):,} for validation" if len(val_index) else ""
+        note(
+            f"--imbalance-factor {factor:g} keeps {len(train_index):,} of {len(everything):,} training images"
+            f"{val}: the data are long-tailed already, so the subset goes by the order of frequency, from "
+            f"the smallest class's {per_class.min():,} images down (the largest has {per_class.max():,}); "
+            "leave the option out to train on all"
+        )
+    splits = dict(source.splits, train=everything.take(train_index))
+    if config.val_per_class:
+        splits["val"] = everything.take(val_index)
+    return splits, config
 
 
 def refuse_unreadable(dataset: Dataset, progress: Progress) -> None:
@@ -115,7 +136,7 @@ def refuse_unreadable(dataset: Dataset, progress: Progress) -> None:
 def _without_bad_images(
     source: Source, config: DatasetConfig, root: Path, progress: Progress
 ) -> tuple[Source, DatasetConfig]:
-    if not config.skip_bad_images or config.dataset != "imagefolder":
+    if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
         return source, config
     if config.skipped:  # found by an earlier phase: the same images stay out, whatever they are now
         bad = {root / name for name in config.skipped}

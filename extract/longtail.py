@@ -1,13 +1,18 @@
-"""Long-tailed subsets of a balanced source, by the protocol of class-balanced loss and LDAM-DRW.
+"""Long-tailed subsets of a source, by the protocol of class-balanced loss and LDAM-DRW.
 
-Class index order is frequency order: class 0 keeps the most images, the last class the fewest.
+In a balanced source class index order is frequency order: class 0 keeps the most images, the last class the
+fewest. Where the source is long-tailed itself, its largest class keeps the most.
 """
+
+from typing import Literal
 
 import numpy as np
 
 from store.errors import UserError
 
 SUBSET_SEED = 0  # LDAM-DRW's choice, so that everybody's "CIFAR-10-LT" holds the same images
+BALANCED = 2  # largest over smallest class of a source, up to which its classes count as equal
+TailOrder = Literal["class index", "frequency"]
 
 
 def long_tail_counts(n_max: int, n_classes: int, imbalance_factor: float) -> list[int]:
@@ -28,13 +33,27 @@ def long_tail_counts(n_max: int, n_classes: int, imbalance_factor: float) -> lis
     if counts[-1] < 1:
         raise UserError(
             f"--imbalance-factor {imbalance_factor:g}: leaves class {counts.index(0)} of {n_classes} "
-            f"without an image; with {n_max} in the smallest class it must be below {n_max}"
+            f"(in order of size) without an image; with {n_max} in the smallest class it must be below "
+            f"{n_max}"
         )
     return counts
 
 
+def tail_order(per_class: np.ndarray) -> TailOrder:
+    """By what the classes of a source, (K,) images each, are ordered from most images to fewest.
+
+    The published protocol goes by class index, for its sources are balanced. Frequency decides where the
+    largest class has more than twice the images of the smallest: the largest must not become the rarest.
+    """
+    return "frequency" if per_class.max() > BALANCED * per_class.min() else "class index"
+
+
 def split_source(
-    label: np.ndarray, n_classes: int, imbalance_factor: float | None, val_per_class: int
+    label: np.ndarray,
+    n_classes: int,
+    imbalance_factor: float | None,
+    val_per_class: int,
+    order: TailOrder | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the training images and a balanced validation split among a source's training images.
 
@@ -46,6 +65,8 @@ def split_source(
         n_classes: K.
         imbalance_factor: None keeps every image.
         val_per_class: validation images of each class, 0 for none.
+        order: of the classes of a long-tailed subset; None is what `tail_order` says. Of classes of one
+            size, the first comes first.
 
     Returns:
         (train_index, val_index), int64 indices into `label`, in order of class.
@@ -57,10 +78,14 @@ def split_source(
     if imbalance_factor is None:
         counts = per_class.tolist()
     else:
-        counts = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
+        by_frequency = (order or tail_order(per_class)) == "frequency"
+        largest_first = np.argsort(-per_class, kind="stable") if by_frequency else np.arange(n_classes)
+        # From the smallest class's count on, so that no class has to give more than it has.
+        counts = np.empty(n_classes, np.int64)
+        counts[largest_first] = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
     rng = np.random.RandomState(SUBSET_SEED)
     train, val = [], []
-    for class_id, count in enumerate(counts):
+    for class_id, count in enumerate(map(int, counts)):
         index = np.flatnonzero(label == class_id)
         rng.shuffle(index)
         # The subset is the first `count`; its leftovers serve validation before it does.

@@ -10,7 +10,9 @@ from extract.checkpoint import Checkpoint, CheckpointError, described, load_chec
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
 from extract.networks import Network, build_network
+from extract.source_kinds import KINDS
 from extract.transforms import Transform
+from store.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
     network = restore_network(checkpoint, ckpt)
     source = described(DatasetConfig, checkpoint.dataset, ckpt)
     if root is not None:
+        if "root" not in KINDS[source.source].options:
+            raise UserError(
+                f"--root {root}: {ckpt} was trained on {source.source}, which is embedded and has no folder; "
+                "leave it out"
+            )
         source = replace(source, root=root)
     transform = described(Transform, checkpoint.transform, ckpt)
     dataset = list_dataset(source, progress)

@@ -11,7 +11,7 @@ from store.atomic import foreign_names, refuse_existing
 from store.errors import UserError
 
 # What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
-MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped"}
+MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped", "tail_order"}
 
 
 def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
@@ -42,6 +42,8 @@ def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
     content = dict(checkpoint.config)
     network = described(NetworkConfig, content.pop("network", None), path)
     dataset = described(DatasetConfig, content.pop("dataset", None), path)
+    # Version 0.1 took options that the source has no use for, and kept them.
+    dataset = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
     return described(TrainConfig, content | {"network": network, "dataset": dataset}, path)
 
 
@@ -94,6 +96,11 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
                 "leave the option out, or start anew with --overwrite"
             )
     return previous
+
+
+def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
+    """A description with what an earlier run found out when it listed the images, besides what it skipped."""
+    return replace(dataset, tail_order=previous.dataset.get("tail_order", "class index"))
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def find_subject(config: PlanConfig, progress: Progress) -> Subject:
         return Subject(arch, weights, True, restored.network, restored.dataset, restored.transform)
     check_network(config.network)
     size = config.image_size or default_image_size(config.network.arch)
-    training = TrainConfig(network=config.network, dataset=config.dataset, image_size=size)
-    dataset = list_dataset(config.dataset, progress)
+    training = TrainConfig(network=config.network, dataset=config.dataset.resolved(), image_size=size)
+    dataset = list_dataset(training.dataset, progress)
     transform = transform_for(training, dataset)
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)

@@ -15,12 +15,13 @@ from torch.nn.functional import cross_entropy
 from extract.batches import Batch, training_batches
 from extract.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from extract.config import TrainConfig
+from extract.data_notes import note_empty_classes
 from extract.dataset import Dataset, load_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
-from extract.resume import earlier_run
+from extract.resume import earlier_run, with_found
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
 from store.errors import Interrupted, UserError
@@ -53,7 +54,8 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     previous = earlier_run(config)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
-    dataset = load_dataset(config.dataset, config.image_size, progress)
+    described = config.dataset if previous is None else with_found(config.dataset, previous)
+    dataset = load_dataset(described, config.image_size, progress)
     if previous and previous.fingerprint != dataset.fingerprint:
         raise CheckpointError(f"{config.out}: the images or labels changed since this run began; start anew")
     config = replace(config, dataset=dataset.config)
@@ -62,6 +64,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
         refuse_unreadable(dataset, progress)
+        note_empty_classes(dataset)
     _keep(training, config, dataset, transform)
     try:
         return _train_epochs(training, config, dataset, transform, compute, progress)

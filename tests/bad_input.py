@@ -32,10 +32,10 @@ def succeed(*arguments: object) -> Result:
 
 
 def refuse(*arguments: object, says: list[object]) -> str:
-    """Run a command that must be refused in one line holding each of `says`, and change no file."""
+    """Run a command that must be refused in one line (notes aside) with each of `says`; no file changes."""
     before = snapshot(Path())
     result = run(*arguments)
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    lines = [line for line in result.stderr.splitlines() if line.strip() and ": note: " not in line]
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert (result.exit_code, result.stdout, len(lines)) == (2, "", 1), result.output
     assert "Traceback" not in lines[0]

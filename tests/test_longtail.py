@@ -83,9 +83,35 @@ def test_leftovers_are_used_up_before_training_images():
 
 
 def test_the_profile_starts_from_the_smallest_class_of_an_uneven_source():
-    label = shuffled_labels(90, 40, 77)
+    label = shuffled_labels(80, 40, 77)  # up to twice the smallest is balanced
     train, _ = split_source(label, 3, 4, val_per_class=0)
     assert np.bincount(label[train]).tolist() == [40, 20, 10]
+
+
+@pytest.mark.parametrize(
+    ("per_class", "kept"),
+    [
+        ((81, 40, 77), [40, 10, 20]),
+        ((40, 77, 81, 300), [5, 10, 20, 40]),
+        ((90, 300, 300, 90, 90), [22, 90, 45, 11, 5]),  # of equal classes, the first comes first
+    ],
+)
+def test_the_largest_class_of_a_long_tail_stays_the_largest(per_class, kept):
+    label, factor = shuffled_labels(*per_class), {3: 4, 4: 8, 5: 16}[len(per_class)]
+    train, val = split_source(label, len(per_class), factor, val_per_class=0)
+    assert np.bincount(label[train]).tolist() == kept
+    train, val = split_source(label, len(per_class), factor, val_per_class=3)
+    spared = [max(0, 3 - (n - k)) for n, k in zip(per_class, kept, strict=True)]  # where no leftovers are
+    assert np.bincount(label[train]).tolist() == [k - s for k, s in zip(kept, spared, strict=True)]
+    assert np.bincount(label[val]).tolist() == [3] * len(per_class)
+    assert not set(train) & set(val)
+
+
+def test_an_order_that_was_written_down_holds_whatever_the_sizes_are():
+    label = shuffled_labels(90, 300, 200)
+    for order, kept in (("class index", [90, 45, 22]), ("frequency", [22, 90, 45])):
+        train, _ = split_source(label, 3, 4, val_per_class=0, order=order)
+        assert np.bincount(label[train]).tolist() == kept
 
 
 def test_without_a_factor_every_image_stays():

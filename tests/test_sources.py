@@ -183,7 +183,8 @@ def test_a_description_stands_for_the_same_splits_every_time(root, quiet):
     for name, split in first.splits.items():
         assert torch.equal(split.images, second.splits[name].images)
         np.testing.assert_array_equal(split.sample_index, second.splits[name].sample_index)
-    assert dataclasses.replace(described, root=str(root.resolve())) == first.config
+    found = {"root": str(root.resolve()), "tail_order": "class index"}
+    assert dataclasses.replace(described, **found) == first.config
 
 
 def test_small_images_are_decoded_and_large_ones_stay_files(root, quiet):
