@@ -48,6 +48,7 @@ def main() -> None:
 @click.pass_context
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
+    from analysis.accuracy import in_words
     from extract.resume import resumed_config
     from extract.train import train as run
 
@@ -60,7 +61,9 @@ def train(context: click.Context, **values: Any) -> None:
             progress.stop()
             fail(f"interrupted; go on with: train --out {shlex.quote(config.out)} --resume", INTERRUPTED)
     last = checkpoint.history[-1]
-    accuracy = ", ".join(f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if "accuracy" in k)
+    told = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
+    told |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in told if "balanced" in k}
+    accuracy = ", ".join(told.values())
     counts = checkpoint.class_counts
     click.echo(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
     click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
@@ -113,9 +116,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     if as_json:
         print_json(result.summary)
         return
-    after, before = result.summary, result.summary["phase1"]
-    names = ("overall", "many", "medium", "few")
-    cells = [f"{n} {before[n]:.1f} → {after[n]:.1f}" for n in names if after[n] is not None]
+    cells = accuracy_cells(result.summary, result.summary["phase1"])
     facts = result.config["facts"]
     looked = ", choices looked at the test set" if values["select_on"] == "test" else ""
     where = f", maps: {facts['residency']['kind']}" if facts.get("residency") else ""
@@ -123,19 +124,33 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     click.echo(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
 
 
+def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
+    """Accuracies of a summary, in words that say what each is over, after those of Phase I where given."""
+    from analysis.accuracy import in_words, shown_measures
+
+    over = {"overall": " (images)", "balanced_accuracy": " (class mean)"}
+    cells = []
+    for name in shown_measures(after):
+        value = f"{after[name]:.2f}" if before is None else f"{before[name]:.1f} → {after[name]:.1f}"
+        cells.append(f"{in_words(name)}{over.get(name, '')} {value}")
+    return cells
+
+
 @main.command()
 @options(SweepConfig, out="runs/sweep")
 @json_option
 def sweep(as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
-    from analysis.sweeps import rank_configurations, ranking_rows
+    from analysis.accuracy import LEGEND
+    from analysis.shots import rule_in_words
+    from analysis.sweeps import ranking_rows
     from finetune.sweep import sweep as run
 
-    select_on, best = values["select_on"], 10
+    best = 10
     with live_table() as (progress, show):
 
-        def show_best(rows: Any) -> None:
-            show(table(*ranking_rows(rank_configurations(rows, select_on), select_on, best)))
+        def show_best(ranking: Any) -> None:
+            show(table(*ranking_rows(ranking, best)))
 
         try:
             result = run(build(SweepConfig, values), progress, show_best if show else None)
@@ -147,9 +162,12 @@ def sweep(as_json: bool, **values: Any) -> None:
     if as_json:
         print_json(result.ranking.to_dict("records"))
         return
-    print_table(table(*ranking_rows(result.ranking, select_on, best)))
-    ranked = "the validation split" if select_on == "val" else "THE TEST SET, which flatters"
-    click.echo(f"accuracy in %, mean ± std over seeds; ranked on {ranked}")
+    print_table(table(*ranking_rows(result.ranking, best)))
+    ranked = "the validation split" if result.select_on == "val" else "THE TEST SET, which flatters"
+    click.echo(
+        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {result.rank_by} accuracy\n"
+        f"{LEGEND}\n{rule_in_words(values['shot_rule'])}; head and tail are the paper's"
+    )
     click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
 
 
@@ -158,20 +176,27 @@ def sweep(as_json: bool, **values: Any) -> None:
 @json_option
 def evaluate(as_json: bool, **values: Any) -> None:
     """Run a checkpoint's network on images, end to end."""
-    from analysis.accuracy import summarise
+    from analysis.accuracy import LEGEND, summarise
+    from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
+    from finetune.split import split_head_tail
 
     with progress_bar() as progress:
         frame = run(EvaluateConfig(**values), progress)
-    summary = summarise(frame, values["shot_rule"])
+    head_ratio = FinetuneConfig.head_ratio
+    parts = split_head_tail(frame["n_train"].to_numpy(), head_ratio).parts()
+    summary = summarise(frame, values["shot_rule"], parts) | {"head_ratio": head_ratio}
     if as_json:
         print_json(summary | {"per_class": frame.to_dict("records")})
         return
     if len(frame) <= 100:
         click.echo(frame.to_string(index=False, float_format="%.1f"))
-    groups = [f"{n} {summary[n]:.2f}" for n in ("overall", "many", "medium", "few") if summary[n] is not None]
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
-    click.echo(f"{counts}: {'  '.join(groups)}  (shot rule {values['shot_rule']})")
+    click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")
+    click.echo(LEGEND)
+    click.echo(
+        f"{rule_in_words(values['shot_rule'])}; head: the largest classes with {head_ratio:.0%} of them"
+    )
 
 
 @main.command()
@@ -193,12 +218,13 @@ def analyze(as_json: bool, **values: Any) -> None:
 
 def print_analysis(analysis: Any, shot_rule: str) -> None:
     """The comparison as a table, differences from Phase I under each configuration, and the files."""
+    from analysis.accuracy import LEGEND
+    from analysis.shots import rule_in_words
     from analysis.tables import comparison_table
 
     click.echo(comparison_table(analysis.comparison, analysis.n_classes))
-    click.echo(
-        f"(number of classes), mean ± std over runs, shot rule {shot_rule}; head and tail are the paper's"
-    )
+    click.echo(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
+    click.echo(LEGEND)
     for path in analysis.files:
         click.echo(f"  {path}")
 

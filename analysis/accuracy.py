@@ -1,11 +1,17 @@
-"""The per-class frame, and what it comes to overall and per shot group. Accuracies are percentages."""
+"""The per-class frame, and what it comes to over images, over classes and per group. Accuracies are in %."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.shots import GROUPS, shot_groups
+
+PARTS = ("head", "tail")  # of the class list, whatever the shot groups (paper, sec. 5.4)
+MEASURES = ("overall", "balanced_accuracy", *GROUPS, *PARTS)
+SCORES = {"balanced": "balanced_accuracy", "overall": "overall"}  # what choices may go by
+LEGEND = "overall: share of the images; balanced, the groups, head and tail: means over classes with images"
 
 
 def per_class_frame(
@@ -45,19 +51,65 @@ def per_class_frame(
     )
 
 
-def group_accuracies(frame: pd.DataFrame) -> dict[str, float]:
-    """Overall (over images) and many, medium, few (unweighted means over classes); NaN for an empty group."""
+def balanced_accuracy(label: np.ndarray, prediction: np.ndarray) -> float:
+    """The unweighted mean over the classes that have images of the share of a class's images that are right.
+
+    Args:
+        label: (N,) int true classes, N ≥ 1.
+        prediction: (N,) int predicted classes.
+    """
+    n_images = np.bincount(label)
+    n_correct = np.bincount(label[label == prediction], minlength=len(n_images))
+    present = n_images > 0
+    return float(np.mean(100 * n_correct[present] / n_images[present]))
+
+
+def group_accuracies(
+    frame: pd.DataFrame, parts: Mapping[str, Sequence[int] | np.ndarray] | None = None
+) -> dict[str, float]:
+    """Overall (over images); balanced and the groups (unweighted means over their classes with images).
+
+    Args:
+        frame: a per-class frame.
+        parts: class indices of head and tail, where they are asked for too.
+
+    Returns:
+        overall, balanced_accuracy, many, medium, few, and a value for each of `parts`; NaN for one without
+        images.
+    """
+    accuracy = frame["accuracy"]
     overall = 100 * frame["n_correct"].sum() / frame["n_test"].sum()
-    of_group = frame.groupby("shot_group")["accuracy"].mean()
-    return {"overall": float(overall)} | {group: float(of_group.get(group, np.nan)) for group in GROUPS}
+    found = {"overall": float(overall), "balanced_accuracy": float(accuracy.mean())}
+    of_group = accuracy.groupby(frame["shot_group"]).mean()
+    found |= {group: float(of_group.get(group, np.nan)) for group in GROUPS}
+    return found | {
+        part: float(accuracy.iloc[np.asarray(ids, int)].mean()) for part, ids in (parts or {}).items()
+    }
 
 
-def summarise(frame: pd.DataFrame, rule: str) -> dict[str, Any]:
+def summarise(
+    frame: pd.DataFrame, rule: str, parts: Mapping[str, Sequence[int] | np.ndarray] | None = None
+) -> dict[str, Any]:
     """`group_accuracies` for a JSON file: null for an empty group, with the rule and the counts beside."""
-    accuracies = {k: None if np.isnan(v) else v for k, v in group_accuracies(frame).items()}
+    found = group_accuracies(frame, parts)
+    accuracies = {k: None if np.isnan(v) else v for k, v in found.items()}
     n_classes = {group: int((frame["shot_group"] == group).sum()) for group in GROUPS}
+    n_classes |= {part: len(ids) for part, ids in (parts or {}).items()}
     counts = {"n_correct": int(frame["n_correct"].sum()), "n_test": int(frame["n_test"].sum())}
     return accuracies | {"n_classes": n_classes, "shot_rule": rule} | counts
+
+
+def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
+    """The accuracies that a line shows: head and tail stand in where a shot group has none."""
+    groups = [group for group in GROUPS if pd.notna(accuracies.get(group))]
+    parts = [part for part in PARTS if len(groups) < len(GROUPS) and pd.notna(accuracies.get(part))]
+    both = [name for name in ("overall", "balanced_accuracy") if pd.notna(accuracies.get(name))]
+    return [*both, *groups, *parts]
+
+
+def in_words(column: str) -> str:
+    """How a column of accuracies is called on the screen: "val balanced" for val_balanced_accuracy."""
+    return column.removesuffix("_accuracy").replace("_", " ")
 
 
 def confusion_matrix(label: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:

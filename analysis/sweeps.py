@@ -2,50 +2,54 @@
 
 import pandas as pd
 
+from analysis.accuracy import MEASURES, SCORES, in_words, shown_measures
 from analysis.tables import format_cell
 
-GROUPS = ("overall", "many", "medium", "few")
-COLUMNS = (*GROUPS, "head", "tail")
+SPLITS = ("val", "test")
 
 
-def rank_configurations(results: pd.DataFrame, select_on: str) -> pd.DataFrame:
-    """Means over seeds, best first by the overall accuracy on a split.
+def rank_configurations(results: pd.DataFrame, select_on: str, rank_by: str) -> pd.DataFrame:
+    """Means over seeds, best first by an accuracy on a split.
 
     Args:
         results: a row a head: configuration, seed, and accuracies such as val_overall; NaN where it diverged.
         select_on: the split to rank by.
+        rank_by: the accuracy to rank by, of SCORES.
 
     Returns:
-        A row a configuration: rank, select_on, configuration, n (heads), diverged (of them), and for every
-        accuracy its mean and standard deviation (NaN for one head). A configuration any head of which
-        diverged comes last.
+        A row a configuration: rank, select_on, rank_by, configuration, n (heads), diverged (of them), and
+        for every accuracy its mean and standard deviation (NaN for one head). A configuration any head of
+        which diverged comes last.
     """
-    columns = [c for c in results if c.split("_")[0] in ("val", "test") and c.split("_")[-1] in COLUMNS]
+    columns = [f"{split}_{measure}" for split in SPLITS for measure in MEASURES]
     by_name = results.groupby("configuration", sort=False)
     ranking = pd.DataFrame({"n": by_name.size(), "diverged": by_name["diverged_at"].count()})
     for column in columns:
-        ranking[f"{column}_mean"] = by_name[column].mean()
-        ranking[f"{column}_std"] = by_name[column].std(ddof=1)
+        if column in results:
+            ranking[f"{column}_mean"] = by_name[column].mean()
+            ranking[f"{column}_std"] = by_name[column].std(ddof=1)
     ranking["seconds"] = by_name["seconds"].mean()
-    score = f"{select_on}_overall_mean"
+    score = f"{select_on}_{SCORES[rank_by]}_mean"
     if score not in ranking:  # every head diverged
         ranking[score] = float("nan")
     order = ranking.assign(whole=ranking["diverged"] == 0).sort_values(
         ["whole", score], ascending=False, kind="stable"
     )
     ranking = ranking.loc[order.index].reset_index()
-    ranking.insert(0, "rank", range(1, len(ranking) + 1))
-    ranking.insert(1, "select_on", select_on)
+    for place, (name, values) in enumerate(
+        {"rank": range(1, len(ranking) + 1), "select_on": select_on, "rank_by": rank_by}.items()
+    ):
+        ranking.insert(place, name, values)
     return ranking
 
 
-def ranking_rows(ranking: pd.DataFrame, select_on: str, n: int) -> tuple[list[str], list[list[str]]]:
-    """The header and the best n configurations as cells for the screen."""
-    other = "test" if select_on == "val" else "val"
-    shown = [f"{select_on}_overall", *(f"{other}_{g}" for g in GROUPS if f"{other}_{g}_mean" in ranking)]
-    if select_on == "test":
-        shown = [f"test_{group}" for group in GROUPS]
-    header = ["", "configuration", "heads", *(column.replace("_", " ") for column in shown)]
+def ranking_rows(ranking: pd.DataFrame, n: int) -> tuple[list[str], list[list[str]]]:
+    """The header and the best n configurations as cells for the screen.
+
+    The accuracy that ranks comes first, then those of the split that does not choose.
+    """
+    shown = _shown_columns(ranking)
+    header = ["", "configuration", "heads", *map(in_words, shown)]
     rows = []
     for row in ranking.head(n).to_dict("records"):
         cells = [
@@ -54,3 +58,9 @@ def ranking_rows(ranking: pd.DataFrame, select_on: str, n: int) -> tuple[list[st
         heads = f"{row['n']}" if not row["diverged"] else f"{row['n']}, {row['diverged']} diverged"
         rows.append([str(row["rank"]), row["configuration"], heads, *cells])
     return header, rows
+
+
+def _shown_columns(ranking: pd.DataFrame) -> list[str]:
+    score = f"{ranking['select_on'][0]}_{SCORES[ranking['rank_by'][0]]}"
+    best = {measure: ranking[c].max() for measure in MEASURES if (c := f"test_{measure}_mean") in ranking}
+    return list(dict.fromkeys([score, *(f"test_{measure}" for measure in shown_measures(best))]))

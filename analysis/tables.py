@@ -9,9 +9,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.accuracy import MEASURES, in_words
 from analysis.options import NOT_CONFIGURATION
 
-COLUMNS = ("overall", "many", "medium", "few", "head", "tail")
+COLUMNS = MEASURES
+OF_ALL_CLASSES = ("overall", "balanced_accuracy")
 PHASE_1 = "Phase I"
 WIDEST = 10_000  # characters: a table is never cut
 
@@ -32,11 +34,6 @@ def name_configurations(options: list[dict[str, Any]]) -> list[str]:
         ", ".join([run["method"], *(f"{n}={run[n]}" for n in differing if run.get(n) is not None)])
         for run in options
     ]
-
-
-def class_mean(frame: pd.DataFrame, class_ids: list[int]) -> float:
-    """Unweighted mean accuracy of some classes of a per-class frame."""
-    return float(frame["accuracy"].iloc[class_ids].mean())
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -98,13 +95,14 @@ def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str
 
     Args:
         comparison: from `compare`.
-        n_classes: number of classes in each of COLUMNS.
+        n_classes: number of classes in each shot group, head and tail.
     """
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("test accuracy, %", no_wrap=True)
     table.add_column("runs", justify="right")
     for column in COLUMNS:
-        table.add_column(f"{column.capitalize()} ({n_classes[column]})", no_wrap=True, justify="right")
+        of = "" if column in OF_ALL_CLASSES else f" ({n_classes[column]})"
+        table.add_column(in_words(column).capitalize() + of, no_wrap=True, justify="right")
     for row in comparison.to_dict("records"):
         cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
         table.add_row(row["configuration"], str(row["n"]), *cells)

@@ -16,9 +16,22 @@ MapDtype = Annotated[
     "of the stored feature maps; int8 and float8_e4m3 are lossy",
 ]
 Codec = Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"]
+ShotRule = Annotated[
+    str, "what Many, Medium and Few mean: decoupling, oltr, or thresholds: 200,50 is Many > 200, Few < 50"
+]
 NViews = Annotated[
     int, "of each training image: the first as in evaluation, the others cropped and flipped as in training"
 ]
+
+
+def check_shot_rule(rule: str) -> None:
+    """Raise UserError for a shot rule that is no name and no thresholds."""
+    from analysis.shots import bounds  # numpy, which --help does without
+
+    try:
+        bounds(rule)
+    except ValueError as error:
+        raise UserError(f"--shot-rule {rule}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -179,7 +192,7 @@ class EvaluateConfig:
     ckpt: Annotated[str, "checkpoint that `train` or `finetune` wrote"]
     root: Annotated[str | None, "where the images lie, if they moved since training"] = None
     split: Annotated[Literal["train", "val", "test"], "images to evaluate on"] = "test"
-    shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
+    shot_rule: ShotRule = "decoupling"
     precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"

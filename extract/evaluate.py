@@ -7,7 +7,7 @@ import pandas as pd
 from rich.progress import Progress
 
 from analysis.accuracy import per_class_frame
-from extract.config import EvaluateConfig
+from extract.config import EvaluateConfig, check_shot_rule
 from extract.device import Compute, make_deterministic, resolve_device
 from extract.inference import by_class, predict
 from extract.restore import restore
@@ -26,6 +26,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
         UserError: the checkpoint, its images or the split cannot be used.
     """
     check_at_least(config, batch_size=1, workers=0)
+    check_shot_rule(config.shot_rule)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     restored = restore(Path(config.ckpt), config.root, progress)

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.nn.functional import cross_entropy
 
+from analysis.accuracy import balanced_accuracy
 from extract.batches import Batch, training_batches
 from extract.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from extract.config import TrainConfig
@@ -95,6 +96,7 @@ def _train_epochs(
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
             predicted = predict(training.network, held_out, transform, compute, progress)
             row[f"{name}_accuracy"] = 100 * float((predicted == held_out.label).mean())
+            row[f"{name}_balanced_accuracy"] = balanced_accuracy(held_out.label, predicted)
         training.history.append(row | {"seconds": time.perf_counter() - started})
         checkpoint = _keep(training, config, dataset, transform)
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from analysis.accuracy import confusion_matrix, group_accuracies, per_class_frame
 from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
 from analysis.shots import GROUPS
-from analysis.tables import COLUMNS, PHASE_1, class_mean, compare, name_configurations, without_nan
+from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations, without_nan
+from extract.config import check_shot_rule
 from finetune.comparable import refuse_same, refuse_unlike
 from finetune.config import AnalyzeConfig
 from finetune.options import named_options
 from finetune.run import Run, RunError, read_run
+from finetune.split import parts_of
 from store.atomic import whole_file, write_json
 from store.errors import refuse_undecodable
 
@@ -37,7 +39,7 @@ class Analysis:
         runs: a row a run.
         per_class: a row a class: class_id, class_name, n_train, shot_group, and the mean accuracy of
             each configuration of Phase I and of Phase II.
-        n_classes: number of classes in each column of COLUMNS.
+        n_classes: number of classes in all, in each shot group, head and tail.
         files: what was written.
     """
 
@@ -58,6 +60,7 @@ def analyze(config: AnalyzeConfig) -> Analysis:
             folder holds files of the same names that are not ours.
     """
     out = Path(config.out)
+    check_shot_rule(config.shot_rule)
     refuse_undecodable(config.out, *config.runs)
     _refuse_foreign_files(out)
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
@@ -76,7 +79,7 @@ def analyze(config: AnalyzeConfig) -> Analysis:
     per_class = _per_class(runs, table, config.shot_rule)
     n_classes = {group: int((per_class["shot_group"] == group).sum()) for group in GROUPS}
     n_classes |= {"overall": len(per_class)}
-    n_classes |= {part: len(runs[0].config["facts"][f"{part}_classes"]) for part in ("head", "tail")}
+    n_classes |= {part: len(ids) for part, ids in parts_of(runs[0].config["facts"]).items()}
     comparison = compare(table)
     content = {"format": FORMAT, "comparison": comparison.to_dict("records"), "n_classes": n_classes}
     frames = dict(zip(TABLES, (comparison, table, per_class), strict=True))
@@ -156,8 +159,7 @@ def _run_row(run: Run, rule: str, facts: dict[str, Any]) -> dict[str, Any]:
     row = {"run": str(run.path), "seed": run.config["seed"], "phase1": run.phase1_digest}
     for prefix, column in (("", "prediction"), ("phase1_", "phase1")):
         frame = _frame(run, column, rule)
-        values = group_accuracies(frame)
-        values |= {part: class_mean(frame, facts[f"{part}_classes"]) for part in ("head", "tail")}
+        values = group_accuracies(frame, parts_of(facts))
         row |= {prefix + column: values[column] for column in COLUMNS}
     return row
 

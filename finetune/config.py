@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from extract.config import ShotRule, check_shot_rule
 from store.errors import MOST, UserError, check_at_least
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
@@ -81,8 +82,12 @@ class FinetuneConfig:
     select_on: Annotated[
         Literal["val", "test"], "split that choices may look at; test is printed with every number"
     ] = "val"
+    rank_by: Annotated[
+        Literal["balanced", "overall"],
+        "what --keep best and a sweep choose by: mean accuracy over classes, or share of images",
+    ] = "balanced"
     eval_every: Annotated[int, "iterations between accuracies on that split"] = 100
-    shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
+    shot_rule: ShotRule = "decoupling"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     residency: Annotated[
         Literal["auto", "device", "host", "stream"], "where the feature maps live; changes no result"
@@ -126,6 +131,7 @@ class FinetuneConfig:
         check_at_least(self, iterations=1, batch_size=2, augmented_per_sample=1, confusing_classes=1)
         check_at_least(self, eval_every=1, seed=0, momentum=0, tail_samples=1, window=1, prefetch=0)
         check_at_least(self, weight_decay=0, focal_gamma=0)
+        check_shot_rule(self.shot_rule)
         for name in ("tau_s", "tau_g"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{option(name)} {getattr(self, name):g}: must lie between 0 and 1")
@@ -185,4 +191,4 @@ class AnalyzeConfig:
 
     runs: tuple[str, ...]
     out: Annotated[str, "folder of the tables and figures"] = "report"
-    shot_rule: Annotated[Literal["decoupling", "oltr"], "what Many, Medium and Few mean"] = "decoupling"
+    shot_rule: ShotRule = "decoupling"

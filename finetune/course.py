@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis.accuracy import SCORES
 from finetune.loop import Divergence, Leg
 from finetune.selection import Best, Layer
 
@@ -21,6 +22,7 @@ class Course:
         n_augmented: augmented samples so far.
         best: the best head so far.
         diverged: where its loss stopped being a number.
+        rank_by: what the best head is best by, of SCORES.
     """
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -28,6 +30,7 @@ class Course:
     n_augmented: int = 0
     best: Best = field(default_factory=Best)
     diverged: Divergence | None = None
+    rank_by: str = "balanced"
 
     @property
     def iteration(self) -> int:
@@ -46,13 +49,16 @@ class Course:
 
     def _note(self, iteration: int, loss: float, accuracies: dict[str, float], layer: Layer) -> None:
         self.metrics.append({"iteration": iteration, "loss": loss} | accuracies)
-        overall = [value for name, value in accuracies.items() if name.endswith("_overall")]
-        if overall and self.diverged is None:
-            self.best.offer(iteration, overall[0], layer)
+        score = [value for name, value in accuracies.items() if name.endswith(f"_{SCORES[self.rank_by]}")]
+        if score and self.diverged is None:
+            self.best.offer(iteration, score[0], layer)
 
     def frame(self) -> pd.DataFrame:
-        """metrics.csv."""
-        return pd.DataFrame(self.metrics)
+        """metrics.csv.
+
+        A run that an earlier program began has no balanced accuracies in its first rows: then in none.
+        """
+        return pd.DataFrame(self.metrics, columns=list(self.metrics[0]))
 
     def state(self) -> dict[str, Any]:
         """What `from_state` makes it from; numbers, lists and tensors only."""
@@ -67,11 +73,10 @@ class Course:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Course":
+    def from_state(cls, state: dict[str, Any], device: torch.device, rank_by: str) -> "Course":
         """What `state` was made from, its best head on a device."""
         best = state["best"]
         layer = None if best["layer"] is None else tuple(part.to(device) for part in best["layer"])
         empty = np.array(state["n_empty"], np.int64)
-        return cls(
-            state["metrics"], empty, state["n_augmented"], Best(best["iteration"], best["accuracy"], layer)
-        )
+        best = Best(best["iteration"], best["accuracy"], layer)
+        return cls(state["metrics"], empty, state["n_augmented"], best, rank_by=rank_by)

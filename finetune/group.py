@@ -89,7 +89,7 @@ class Group:
         heads = [head_options(config, bench.store, self.drawing, bench.common) for config in configs]
         self._stacks = Stacks(heads, bench.device, bench.threads)
         self._split = selection_split(bench.held_out, first.select_on) if looks else None
-        self.courses = [Course() for _ in configs]
+        self.courses = [Course(rank_by=config.rank_by) for config in configs]
         self._iteration, self._tally = 0, Tally.none(len(configs))
 
     def begin(self) -> None:
@@ -153,7 +153,10 @@ class Group:
         self._tally = Tally(
             tally["n_steps"], np.array(tally["loss"]), np.array(tally["n_empty"]), tally["n_augmented"]
         )
-        self.courses = [Course.from_state(course, self._bench.device) for course in state["courses"]]
+        self.courses = [
+            Course.from_state(course, self._bench.device, config.rank_by)
+            for course, config in zip(state["courses"], self.configs, strict=True)
+        ]
 
     def facts(self, head: int) -> dict[str, Any]:
         """What a user asks of a head's draws: its classes, and how often an empty set fell back."""

@@ -1,8 +1,10 @@
 """Which options a run depends on, so that two runs alike in them have one name, and one head."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from finetune.config import FinetuneConfig
 from finetune.methods import METHODS, OF_ALL, OF_FUSION
 
 OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
@@ -14,13 +16,16 @@ OF_LOSS = {
 }
 OF_COMPUTED = {"tau-norm": ("tau",), "logit-adjustment": ("tau",), "ncm": ("distance",)}
 
+EARLIER = {"rank_by": "overall"}  # what a run or sweep that does not say was made with, being older
+
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     """The options that the head of a resolved configuration depends on, besides its seed.
 
     Args:
-        config: resolved options by name, as config.json has them.
+        config: resolved options by name, as config.json has them; where they lack some, those of EARLIER.
     """
+    config = EARLIER | config
     method = METHODS[config["method"]]
     names = ["method"]
     if method.sampling is None:
@@ -30,7 +35,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
         if method.trainable == "fc":
             names.append("max_norm")
         if config["keep"] == "best":
-            names += ["eval_every", "select_on"]
+            names += ["eval_every", "select_on", "rank_by"]
     return {name: config[name] for name in names}
 
 
@@ -40,6 +45,14 @@ def named_options(config: dict[str, Any]) -> dict[str, Any]:
     own = OF_ALL | {"loss": method.loss} | method.defaults
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
+
+
+def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
+    """A configuration that goes on with what was begun with `options`, by an earlier program perhaps.
+
+    Of what that program did not know, it keeps to what was done then.
+    """
+    return replace(config, **{name: value for name, value in EARLIER.items() if name not in options})
 
 
 def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:

@@ -13,8 +13,10 @@ import torch
 
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
+from finetune.options import EARLIER, as_begun
 from store.atomic import whole_file
 from store.errors import Interrupted, UserError
+from store.notes import note
 from store.reader import FeatureStore
 
 FORMAT = "tailcache-unfinished-run"
@@ -51,7 +53,7 @@ class UnfinishedRun:
         One that is to be replaced stays until there is something in its place.
         """
         if self.path.exists() and overwrite:
-            self._content()  # that it is ours
+            _content(self.path)  # that it is ours
         elif self.path.exists() and not resume:
             raise UserError(
                 f"{self.path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin "
@@ -72,8 +74,9 @@ class UnfinishedRun:
         """
         if not self.path.exists():
             return None
-        content = self._content()
-        options, store, state = json.loads(content["options"]), content["store"], content["state"]
+        content = _content(self.path)
+        store, state = content["store"], content["state"]
+        options = EARLIER | json.loads(content["options"])
         if store != self._store:
             raise UserError(f"{self.path}: is of another store; name that one, or begin with --overwrite")
         for name, asked in self._options.items():
@@ -83,23 +86,6 @@ class UnfinishedRun:
                     "repeat the interrupted command, or begin anew with --overwrite"
                 )
         return state
-
-    def _content(self) -> dict[str, Any]:
-        try:
-            with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
-                content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
-                raise ValueError("another format")
-            if not {"options", "store", "state"} <= content.keys():
-                raise ValueError("incomplete")
-            json.loads(content["options"])
-        except PermissionError:
-            raise
-        except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
-            raise UserError(
-                f"{self.path}: not the state of an interrupted run, or damaged; remove it and begin anew"
-            ) from error
-        return content
 
     @contextmanager
     def kept_when_interrupted(self) -> Iterator["Latest"]:
@@ -116,6 +102,39 @@ class UnfinishedRun:
     def remove(self) -> None:
         """Forget it."""
         self.path.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise ValueError("another format")
+        if not {"options", "store", "state"} <= content.keys():
+            raise ValueError("incomplete")
+        json.loads(content["options"])
+    except PermissionError:
+        raise
+    except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
+        raise UserError(
+            f"{path}: not the state of an interrupted run, or damaged; remove it and begin anew"
+        ) from error
+    return content
+
+
+def as_interrupted(config: FinetuneConfig) -> FinetuneConfig:
+    """The same, choosing as the run does that an earlier program began, where that is to be gone on with.
+
+    Raises:
+        UserError: the state of the run cannot be read.
+    """
+    path = unfinished_path(config.out)
+    if not (config.resume and path.exists()):
+        return config
+    begun = as_begun(config, json.loads(_content(path)["options"]))
+    if begun.rank_by != config.rank_by and begun.keep == "best":
+        note(f"{path}: an earlier program began this run, and chose by overall accuracy; it goes on so")
+    return begun
 
 
 def store_digest(store: FeatureStore) -> str:

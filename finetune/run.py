@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from analysis.accuracy import SCORES, per_class_frame, summarise
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.origin import load_origin
 from finetune.config import FinetuneConfig
+from finetune.options import EARLIER
+from finetune.split import parts_of
 from store.atomic import foreign_names, whole_folder, write_json
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
@@ -134,8 +137,9 @@ def read_run(path: Path) -> Run:
     try:
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
         frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]
-        run = Run(path, config, *frames, summary)
+        run = Run(path, EARLIER | config, *frames, summary)
         _check(run)
+        run = _completed(run)
     except FileNotFoundError as error:
         raise RunError(
             f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
@@ -168,12 +172,28 @@ def _check(run: Run) -> None:
         raise ValueError("config.json: head and tail classes are not all classes")
     if type(run.config["seed"]) is not int:
         raise ValueError("config.json: seed is no whole number")
-    for name in ("iteration", *(name for name in run.metrics if name.endswith("_overall"))):
+    scores = tuple(f"_{score}" for score in SCORES.values())
+    for name in ("iteration", *(name for name in run.metrics if name.endswith(scores))):
         column = run.metrics[name]
         if not (len(column) and column.dtype.kind in "if" and column.notna().all()):
             raise ValueError(f"metrics.csv: {name} is not a number in every row")
     if not run.metrics["iteration"].is_monotonic_increasing or not run.metrics["iteration"].is_unique:
         raise ValueError("metrics.csv: iterations do not ascend")
+
+
+def _completed(run: Run) -> Run:
+    """The same with what the summary of an earlier program's run lacks, from its predictions."""
+    if "balanced_accuracy" in run.summary:
+        return run
+    label, class_names = run.predictions["label"].to_numpy(), run.per_class["class_name"].tolist()
+    rule, n_train = run.summary["shot_rule"], run.per_class["n_train"].to_numpy()
+
+    def measured(column: str) -> dict[str, Any]:
+        prediction = run.predictions[column].to_numpy()
+        frame = per_class_frame(label, prediction, class_names, n_train, rule)
+        return summarise(frame, rule, parts_of(run.config["facts"]))
+
+    return replace(run, summary=run.summary | measured("prediction") | {"phase1": measured("phase1")})
 
 
 def _check_made(provenance: dict[str, Any], where: str) -> None:

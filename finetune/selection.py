@@ -31,7 +31,7 @@ def require_selection(split: HeldOut | None, what: str) -> None:
 
 
 def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[str, float]:
-    """Accuracies of a head in %, named after the split: val_overall, val_many and so on."""
+    """Accuracies of a head in %, by split: val_overall, val_balanced_accuracy, val_many and so on."""
     if split is None:
         return {}
     of_split = group_accuracies(split.frame(split.predict(*layer, threads)))
@@ -40,7 +40,7 @@ def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[st
 
 @dataclass
 class Best:
-    """The head with the best overall accuracy so far; the earliest of equals."""
+    """The head with the best accuracy so far; the earliest of equals."""
 
     iteration: int = -1
     accuracy: float = -np.inf

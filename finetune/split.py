@@ -1,9 +1,11 @@
 """Head and tail classes (paper, sec. 5.4): two parts of the class list, apart from the shot groups."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from analysis.accuracy import PARTS
 from store.errors import UserError
 
 
@@ -13,6 +15,10 @@ class HeadTail:
 
     head: np.ndarray
     tail: np.ndarray
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Both by name."""
+        return {"head": self.head, "tail": self.tail}
 
 
 def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
@@ -34,3 +40,8 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
     needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)
     n_head = int(np.searchsorted(np.cumsum(class_counts[order]), needed)) + 1
     return HeadTail(order[:n_head], order[n_head:])
+
+
+def parts_of(facts: dict[str, Any]) -> dict[str, list[int]]:
+    """Head and tail classes as config.json has them, under `facts`."""
+    return {part: facts[f"{part}_classes"] for part in PARTS}

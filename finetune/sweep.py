@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress
 
 from analysis.accuracy import group_accuracies
-from analysis.tables import class_mean
+from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, resolve_device, use_device
 from finetune.config import FinetuneConfig, option
 from finetune.group import Bench, Group
@@ -25,7 +25,7 @@ from finetune.prepare import split_classes
 from finetune.selection import Layer, require_selection
 from finetune.split import split_head_tail
 from finetune.sweep_config import SweepConfig
-from finetune.sweep_folder import Sweep, SweepFolder, head_id
+from finetune.sweep_folder import Sweep, SweepFolder, as_interrupted, head_id
 from finetune.threads import single_threaded
 from finetune.train import computed
 from store.cache import open_cache
@@ -48,7 +48,7 @@ def sweep(
     Args:
         config: the options.
         progress: a bar of heads done.
-        show: given the rows of results.csv so far, after every group of heads; None where nobody looks.
+        show: given the ranking so far, after every group of heads; None where nobody looks.
 
     Returns:
         The results; None in all processes but the first.
@@ -58,6 +58,7 @@ def sweep(
         Interrupted: by the user; the same options and `resume` go on.
     """
     keep_freed_memory()
+    config = as_interrupted(config)
     base = config.base
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     resolved = [one.resolved(len(store.class_names)) for one in config.configurations()]
@@ -82,7 +83,7 @@ def sweep(
                     rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
                     progress.update(task, completed=len(rows))
                     if show is not None:
-                        show(folder.results(rows))
+                        show(rank_configurations(folder.results(rows), base.select_on, base.rank_by))
         except KeyboardInterrupt as error:
             raise Interrupted from error
         finally:
@@ -232,10 +233,8 @@ def _train(
 def _accuracies(layer: Layer, bench: Bench, head_ratio: float) -> dict[str, float]:
     """val_overall, …, test_tail: the test split is looked at once, for a head that is done."""
     found = {}
-    parts = split_head_tail(bench.common.class_counts, head_ratio)
+    parts = split_head_tail(bench.common.class_counts, head_ratio).parts()
     for name, split in bench.held_out.items():
-        frame = split.frame(split.predict(*layer, bench.threads))
-        of_split = group_accuracies(frame)
-        of_split |= {part: class_mean(frame, getattr(parts, part)) for part in ("head", "tail")}
+        of_split = group_accuracies(split.frame(split.predict(*layer, bench.threads)), parts)
         found |= {f"{name}_{group}": value for group, value in of_split.items()}
     return found

@@ -8,7 +8,7 @@ from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig, option
 from store.errors import UserError, check_at_least
 
-FIXED = PLACES | WAYS | {"seed", "select_on", "shot_rule"}  # of all heads of a sweep
+FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # of all heads of a sweep
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +15,13 @@ from analysis.options import PLACES, WAYS
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
-from finetune.options import effective_options
+from finetune.options import EARLIER, as_begun, effective_options
 from finetune.resume import store_digest
 from finetune.selection import Layer
 from finetune.sweep_config import SweepConfig
 from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
+from store.notes import note
 from store.reader import FeatureStore
 
 FORMAT = "tailcache-sweep"
@@ -39,17 +40,24 @@ class Sweep:
         results: a row a head: its options, seed, accuracies in %, seconds.
         ranking: a row a configuration, best first: mean and standard deviation over its seeds.
         select_on: the split that it is ranked by.
+        rank_by: the accuracy that it is ranked by.
     """
 
     path: Path
     results: pd.DataFrame
     ranking: pd.DataFrame
     select_on: str
+    rank_by: str
 
 
 def head_id(config: FinetuneConfig) -> str:
-    """What tells the heads of a sweep apart: a digest of the options that they depend on, and the seed."""
-    options = effective_options(asdict(config)) | {"seed": config.seed}
+    """What tells the heads of a sweep apart: a digest of the options that they depend on, and the seed.
+
+    What earlier programs did, not knowing the option, is left out: their heads keep their names.
+    """
+    found = effective_options(asdict(config))
+    options = {k: v for k, v in found.items() if k not in EARLIER or EARLIER[k] != v}
+    options |= {"seed": config.seed}
     return sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -92,10 +100,11 @@ class SweepFolder:
             raise UserError(f"{self.path / MARKER}: damaged; begin anew with --overwrite")
         if found["store"] != self._content["store"]:
             raise UserError(f"{self.path}: is a sweep of another store; name that one, or another --out")
+        options = EARLIER | found["options"]
         for name, asked in self._content["options"].items():
-            if found["options"].get(name) != asked:
+            if options.get(name) != asked:
                 raise UserError(
-                    f"{self.path}: cannot resume: {name} was {found['options'].get(name)}, this command asks "
+                    f"{self.path}: cannot resume: {name} was {options.get(name)}, this command asks "
                     f"{asked}; repeat the interrupted command, or begin anew with --overwrite"
                 )
 
@@ -135,8 +144,13 @@ class SweepFolder:
         return list(zip(ids, names, own, strict=True))
 
     def results(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        """Rows of heads with their options before them, in the order of the configurations."""
-        of_head = {row["head"]: row for row in rows}
+        """Rows of heads with their options before them, in the order of the configurations.
+
+        An accuracy that an earlier program did not tell of its heads is left out for all.
+        """
+        whole = [row.keys() for row in rows if row["diverged_at"] is None]
+        told = set.intersection(*map(set, whole)) if whole else OF_ROW
+        of_head = {row["head"]: {k: v for k, v in row.items() if k in told} for row in rows}
         frame = pd.DataFrame(
             [
                 {"configuration": name} | own | of_head[head]
@@ -156,15 +170,28 @@ class SweepFolder:
         missing = len(self._configs) - len(results)
         if missing:
             raise UserError(f"{self.path / DONE}: {missing} heads are missing; go on with --resume")
-        select_on = self._config.base.select_on
-        ranking = rank_configurations(results, select_on)
+        select_on, rank_by = self._config.base.select_on, self._config.base.rank_by
+        ranking = rank_configurations(results, select_on, rank_by)
         with whole_file(self.path / RESULTS[0]) as unfinished:
             results.to_csv(unfinished, index=False)
         with whole_file(self.path / RESULTS[1]) as unfinished:
             results.to_parquet(unfinished, index=False)
         with whole_file(self.path / RESULTS[2]) as unfinished:
             ranking.to_csv(unfinished, index=False)
-        return Sweep(self.path, results, ranking, select_on)
+        return Sweep(self.path, results, ranking, select_on, rank_by)
+
+
+def as_interrupted(config: SweepConfig) -> SweepConfig:
+    """The same, ranking as the sweep does that an earlier program began, where that is to be gone on with."""
+    path = Path(config.base.out)
+    found = _read_marker(path) if config.base.resume else None
+    base = as_begun(config.base, found["options"]) if found else config.base
+    if base.rank_by != config.base.rank_by:
+        note(
+            f"{path}: an earlier program began this sweep; it goes on ranking by overall accuracy, as that "
+            "did, and tells no balanced accuracy where heads finished then have none"
+        )
+    return replace(config, base=base)
 
 
 def _read_marker(path: Path) -> dict[str, Any] | None:

@@ -10,17 +10,17 @@ import pandas as pd
 import torch
 from rich.progress import Progress
 
-from analysis.accuracy import summarise
+from analysis.accuracy import SCORES, in_words, summarise
 from extract.device import keep_freed_memory, resolve_device, use_device
 from finetune.config import FinetuneConfig
 from finetune.course import Course
 from finetune.group import Bench, Group, class_facts
 from finetune.methods import METHODS
 from finetune.prepare import computed_layer
-from finetune.resume import Latest, UnfinishedRun
+from finetune.resume import Latest, UnfinishedRun, as_interrupted
 from finetune.run import Run, find_phase1, foreign_to_run, write_run
 from finetune.selection import Layer, accuracies, require_selection, selection_split
-from finetune.split import split_head_tail
+from finetune.split import parts_of, split_head_tail
 from finetune.threads import single_threaded
 from store.atomic import refuse_existing
 from store.cache import open_cache
@@ -48,6 +48,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
     _refuse_options(config)
+    config = as_interrupted(config)
     unfinished = UnfinishedRun(config, store)
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
     refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
@@ -119,7 +120,8 @@ def _train(
 
 
 def _status(row: dict[str, float]) -> str:
-    shown = "".join(f"  {k.removesuffix('_overall')} {v:.1f}" for k, v in row.items() if "_overall" in k)
+    both = tuple(f"_{score}" for score in SCORES.values())
+    shown = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if name.endswith(both))
     return f"loss {row['loss']:.3f}{shown}"
 
 
@@ -138,7 +140,7 @@ def _refuse_divergence(config: FinetuneConfig, course: Course, bench: Bench) -> 
 def _compute(config: FinetuneConfig, bench: Bench) -> tuple[Layer, Course, dict[str, Any]]:
     """The head of a method that trains nothing, as `_train` gives it."""
     layer = computed(config, bench)
-    course = Course()
+    course = Course(rank_by=config.rank_by)
     split = selection_split(bench.held_out, config.select_on)
     course.begin(accuracies(split, layer, bench.threads), layer)
     return layer, course, class_facts(split_head_tail(bench.common.class_counts, config.head_ratio))
@@ -160,8 +162,8 @@ def _describe(
     for name, split in bench.held_out.items():
         before, after = (split.predict(*of, bench.threads) for of in (phase1, layer))
         predicted[name] = (before, after)
-        of_split = summarise(split.frame(after), config.shot_rule)
-        of_split["phase1"] = summarise(split.frame(before), config.shot_rule)
+        of_split = summarise(split.frame(after), config.shot_rule, parts_of(facts))
+        of_split["phase1"] = summarise(split.frame(before), config.shot_rule, parts_of(facts))
         summary |= of_split if name == "test" else {name: of_split}
     kept = course.best.iteration if config.keep == "best" else course.iteration
     summary |= {"select_on": config.select_on, "kept_iteration": kept}

@@ -217,7 +217,10 @@ def test_extraction_that_fails_before_the_first_rows_leaves_nothing(
     [
         ("--split val", ["--split val: this data set has train, test", "train with --val-per-class"]),
         ("--split all", ["--split", "'all' is not one of", "'test'"]),
-        ("--shot-rule mine", ["--shot-rule", "'mine' is not one of", "'decoupling'"]),
+        (
+            "--shot-rule mine",
+            ["--shot-rule mine: expected decoupling, oltr, or two whole numbers such as 200,50"],
+        ),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
         ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),

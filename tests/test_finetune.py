@@ -11,6 +11,7 @@ from bad_input import write_images
 from click.testing import CliRunner
 from rich.progress import Progress
 
+from analysis.shots import GROUPS
 from cli import main
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig, EvaluateConfig, ExtractConfig, NetworkConfig, TrainConfig
@@ -125,10 +126,9 @@ def test_run_folder_holds_what_it_should(config, quiet, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # nothing unfinished beside it
     metrics = pd.read_csv(out / "metrics.csv")
     assert metrics["iteration"].tolist() == [0, 100, 150]
+    measures = ("overall", "balanced_accuracy", *GROUPS)
     assert metrics["loss"][1:].notna().all()
-    assert {f"val_{name}" for name in ("overall", "many", "medium", "few")} | {"iteration", "loss"} == set(
-        metrics.columns
-    )
+    assert {f"val_{name}" for name in measures} | {"iteration", "loss"} == set(metrics.columns)
     per_class = pd.read_csv(out / "per_class.csv")
     columns = ["class_id", "class_name", "n_train", "n_test", "n_correct", "accuracy", "shot_group"]
     assert per_class.columns.tolist() == columns
@@ -137,7 +137,9 @@ def test_run_folder_holds_what_it_should(config, quiet, tmp_path):
     assert summary["overall"] == pytest.approx(100 * per_class["n_correct"].sum() / 300)
     assert summary["val"]["overall"] == pytest.approx(metrics["val_overall"].iloc[-1])
     assert summary["val"]["phase1"]["overall"] == pytest.approx(metrics["val_overall"].iloc[0])
-    assert sum(summary["n_classes"].values()) == 10
+    assert sum(summary["n_classes"][group] for group in GROUPS) == 10
+    assert summary["n_classes"]["head"] + summary["n_classes"]["tail"] == 10
+    assert summary["balanced_accuracy"] == pytest.approx(per_class["accuracy"].mean())
     assert json.loads((out / "config.json").read_text())["tau_g"] == config.tau_g
 
 

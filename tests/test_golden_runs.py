@@ -114,7 +114,7 @@ def test_its_sweep_goes_on(made):
         (made / "sweep/done" / name).unlink()
     for name in ("results.csv", "results.parquet", "ranking.csv"):
         (made / "sweep" / name).unlink()
-    succeed(
+    result = succeed(
         *(
             "sweep",
             "--store",
@@ -132,3 +132,8 @@ def test_its_sweep_goes_on(made):
     old, new = (pd.read_csv(path / "sweep/results.csv") for path in (MADE, made))
     assert old["test_overall"].tolist() == new["test_overall"].tolist()
     assert old["configuration"].tolist() == new["configuration"].tolist()
+    assert not [name for name in new if "balanced" in name]  # known of some heads: no column with holes
+    assert result.stderr.count("goes on ranking by overall accuracy") == 1
+    ranking = pd.read_csv(made / "sweep/ranking.csv")
+    assert ranking["rank_by"].tolist() == ["overall"] * 2
+    assert ranking["val_overall_mean"].is_monotonic_decreasing

@@ -14,7 +14,7 @@ from finetune.features import HeldOut
 from finetune.stacks import Stacks
 from finetune.train import finetune
 
-GROUPS = ("overall", "many", "medium", "few")
+GROUPS = ("overall", "balanced_accuracy", "many", "medium", "few")
 LOOKED = "choices looked at the test set"
 
 
@@ -97,12 +97,17 @@ def test_keep_best_without_val_names_both_ways_out(without_val, in_tmp_path, met
     refuse(*command, says=says)
 
 
-def test_keep_best_on_the_test_set(without_val, quiet):
-    made = finetune(replace(without_val, keep="best", select_on="test", eval_every=1), quiet)
-    best = made.metrics["test_overall"].idxmax()  # the first of equals
+@pytest.mark.parametrize(("rank_by", "score"), [("overall", "overall"), ("balanced", "balanced_accuracy")])
+def test_keep_best_on_the_test_set(without_val, quiet, rank_by, score):
+    """The test set is unbalanced: what is best over images is not what is best over classes."""
+    options = {"keep": "best", "select_on": "test", "eval_every": 1, "rank_by": rank_by}
+    made = finetune(replace(without_val, **options), quiet)
+    bests = {name: made.metrics[f"test_{name}"].idxmax() for name in ("overall", "balanced_accuracy")}
+    assert len(set(bests.values())) == 2
+    best = bests[score]  # the first of equals
     assert list(made.metrics) == columns("test")
     assert made.summary["kept_iteration"] == made.metrics["iteration"][best]
-    assert made.summary["overall"] == pytest.approx(made.metrics["test_overall"][best])
+    assert made.summary[score] == pytest.approx(made.metrics[f"test_{score}"][best])
     assert made.summary["select_on"] == made.config["select_on"] == "test"
     assert made.metrics["test_overall"].nunique() > 1
 

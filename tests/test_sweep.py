@@ -154,10 +154,10 @@ def test_results_are_one_tidy_frame_in_two_formats(base, quiet, tmp_path):
     pd.testing.assert_frame_equal(written, parquet, check_dtype=False)
     assert len(results) == len(written) == 6  # logit adjustment does without a learning rate
     assert set(written["configuration"]) == {"fsa, lr=0.001", "fsa, lr=0.01", "logit-adjustment"}
-    groups = ("overall", "many", "medium", "few")
+    groups = ("overall", "balanced_accuracy", "many", "medium", "few")
     assert {f"{split}_{group}" for split in ("val", "test") for group in groups} <= set(written)
     ranking = pd.read_csv(tmp_path / "sweep" / "ranking.csv")
-    assert ranking["val_overall_mean"].is_monotonic_decreasing
+    assert ranking["val_balanced_accuracy_mean"].is_monotonic_decreasing
     of_best = written[written["configuration"] == ranking["configuration"][0]]
     assert ranking["test_overall_mean"][0] == pytest.approx(of_best["test_overall"].mean())
     assert ranking["test_overall_std"][0] == pytest.approx(of_best["test_overall"].std(ddof=1))
@@ -173,9 +173,9 @@ def test_ranking_is_by_the_split_named_and_diverged_heads_come_last():
             "seconds": 1.0,
         }
     )
-    assert rank_configurations(frame, "val")["configuration"].tolist() == ["a", "b", "c"]
-    assert rank_configurations(frame, "test")["configuration"].tolist() == ["b", "a", "c"]
-    assert rank_configurations(frame, "val")["diverged"].tolist() == [0, 0, 1]
+    assert rank_configurations(frame, "val", "overall")["configuration"].tolist() == ["a", "b", "c"]
+    assert rank_configurations(frame, "test", "overall")["configuration"].tolist() == ["b", "a", "c"]
+    assert rank_configurations(frame, "val", "overall")["diverged"].tolist() == [0, 0, 1]
 
 
 def test_a_head_that_diverges_takes_no_other_with_it(base, quiet):
@@ -275,6 +275,7 @@ def test_batches_are_shared_out_whatever_is_done():
         ("--grid method=best", ["method=best: expected one of fsa, no-aug"]),
         ("--grid speed=1", ["--grid speed=1: no option speed; there are augmented_per_sample"]),
         ("--grid seed=1,2", ["seed does not make another configuration; use --seeds"]),
+        ("--grid rank_by=overall", ["rank_by does not make another configuration; give --rank-by"]),
         ("--grid device=cpu", ["device does not make another configuration"]),
         ("--grid lr=0.1 --grid lr=0.2", ["an option is named twice"]),
         ("--range lr=0.1:0.2", ["say how many with --random"]),
@@ -308,7 +309,7 @@ def test_nothing_is_ranked_by_the_test_set_unasked(small_store: Path) -> None:
 def test_the_command_prints_the_ranking(feature_store) -> None:
     command = ["sweep", "--store", feature_store, *SHORT, "--grid", "lr=0.001,0.1", "--seeds", 2]
     lines = succeed(*command).stdout.splitlines()
-    assert lines[0].split()[:4] == ["configuration", "heads", "val", "overall"]
+    assert lines[0].split()[:4] == ["configuration", "heads", "val", "balanced"]
     assert lines[1].split()[:4] == ["1", "fsa,", "lr=0.1", "2"]
     assert "ranked on the validation split" in lines[3]
     content = json.loads(succeed(*command, "--json", "--overwrite").stdout)

@@ -1,0 +1,125 @@
+"""Runs and sweeps of version 0.1, which told overall accuracy alone: read, and gone on with as begun."""
+
+import json
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analysis.sweeps import rank_configurations, ranking_rows
+from finetune.config import FinetuneConfig
+from finetune.options import effective_options
+from finetune.resume import unfinished_path
+from finetune.run import read_run
+from finetune.stacks import Stacks
+from finetune.sweep_folder import head_id
+from finetune.train import finetune
+from store.errors import Interrupted
+
+MADE = Path(__file__).parent / "data" / "program_0_1"
+
+
+def test_what_a_summary_lacks_is_counted_from_the_predictions():
+    run = read_run(MADE / "run_fsa")
+    assert "balanced_accuracy" not in json.loads((MADE / "run_fsa/summary.json").read_text())
+    table = run.predictions
+    for summary, column in ((run.summary, "prediction"), (run.summary["phase1"], "phase1")):
+        of_class = (table[column] == table["label"]).groupby(table["label"]).mean() * 100
+        assert summary["balanced_accuracy"] == pytest.approx(of_class.mean())
+        for part in ("head", "tail"):
+            classes = run.config["facts"][f"{part}_classes"]
+            assert summary[part] == pytest.approx(of_class[classes].mean())
+            assert summary["n_classes"][part] == len(classes)
+    assert run.summary["kept_iteration"] == 40  # what it had stays
+    assert run.config["rank_by"] == "overall"
+
+
+@pytest.fixture
+def config(small_store, tmp_path) -> FinetuneConfig:
+    """Three classes, of which the test set has unlike numbers of images."""
+    options = {"keep": "best", "select_on": "test", "eval_every": 1, "lr": 0.3, "head_ratio": 0.4}
+    config = FinetuneConfig(str(small_store), str(tmp_path / "run"), iterations=30, confusing_classes=2)
+    return replace(config, window=8, device="cpu", **options)
+
+
+def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
+    """A run stopped in its course whose state has nothing of balanced accuracy."""
+    take = Stacks.take
+
+    def take_until(self, window):
+        if window.start >= 16:
+            raise KeyboardInterrupt
+        return take(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacks, "take", take_until)
+        with pytest.raises(Interrupted):
+            finetune(replace(config, rank_by="overall"), quiet)
+    path = unfinished_path(config.out)
+    content = torch.load(path, weights_only=True)
+    options = json.loads(content["options"])
+    del options["rank_by"]
+    for row in content["state"]["courses"][0]["metrics"]:
+        del row["test_balanced_accuracy"]
+    torch.save(content | {"options": json.dumps(options)}, path)
+
+
+def test_an_interrupted_run_chooses_as_it_was_begun(config, quiet, monkeypatch, caplog, tmp_path):
+    whole = {
+        by: finetune(replace(config, rank_by=by, out=str(tmp_path / by)), quiet)
+        for by in ("overall", "balanced")
+    }
+    kept = {by: run.summary["kept_iteration"] for by, run in whole.items()}
+    assert kept["overall"] != kept["balanced"]
+    interrupt_as_of_old(config, quiet, monkeypatch)
+    resumed = finetune(replace(config, resume=True), quiet)
+    assert "chose by overall accuracy; it goes on so" in caplog.text
+    assert resumed.summary["kept_iteration"] == kept["overall"]
+    assert (resumed.path / "head.pt").read_bytes() == (whole["overall"].path / "head.pt").read_bytes()
+    metrics = read_run(resumed.path).metrics
+    assert "test_balanced_accuracy" not in metrics  # rather than a column with holes
+    assert metrics["test_overall"].notna().all()
+
+
+def test_heads_keep_their_names_where_they_are_chosen_as_of_old():
+    """A head of version 0.1 is not trained again; one chosen otherwise is another head."""
+    old = FinetuneConfig("s", keep="best", rank_by="overall").resolved(10)
+    options = {k: v for k, v in effective_options(asdict(old)).items() if k != "rank_by"} | {"seed": 0}
+    assert head_id(old) == sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+    assert head_id(replace(old, rank_by="balanced")) != head_id(old)
+    last = replace(old, keep="last")
+    assert head_id(replace(last, rank_by="balanced")) == head_id(last)
+
+
+def test_sweeps_are_ranked_by_the_accuracy_that_is_named():
+    frame = pd.DataFrame(
+        {
+            "configuration": ["a", "b"],
+            "diverged_at": None,
+            "val_overall": [60.0, 50.0],
+            "val_balanced_accuracy": [40.0, 50.0],
+            "test_overall": [61.0, 51.0],
+            "test_balanced_accuracy": [41.0, 51.0],
+            "test_many": np.nan,
+            "test_medium": [10.0, 20.0],
+            "test_few": [10.0, 20.0],
+            "test_head": [70.0, 60.0],
+            "test_tail": [30.0, 40.0],
+            "seconds": 1.0,
+        }
+    )
+    found = {by: rank_configurations(frame, "val", by) for by in ("balanced", "overall")}
+    assert {by: ranking["configuration"][0] for by, ranking in found.items()} == {
+        "balanced": "b",
+        "overall": "a",
+    }
+    header, rows = ranking_rows(found["balanced"], 1)
+    shown = ["val balanced", *(f"test {name}" for name in ("overall", "balanced", "medium", "few"))]
+    assert header == ["", "configuration", "heads", *shown, "test head", "test tail"]
+    assert rows == [["1", "b", "1", "50.0", "51.0", "51.0", "20.0", "20.0", "60.0", "40.0"]]
+    of_test, _ = ranking_rows(rank_configurations(frame, "test", "balanced"), 1)
+    assert of_test[3:5] == ["test balanced", "test overall"]
