@@ -61,7 +61,7 @@ class _Files(TorchDataset):
     """Image files for worker processes; a bad one comes back as its message, to be raised at home."""
 
     def __init__(self, split: ImageSet, transform: Transform, order: Sequence[int], seeds: np.ndarray):
-        self.paths, self.transform, self.order, self.seeds = split.images, transform, order, seeds
+        self.split, self.transform, self.order, self.seeds = split, transform, order, seeds
 
     def __len__(self) -> int:
         return len(self.order)
@@ -69,7 +69,8 @@ class _Files(TorchDataset):
     def __getitem__(self, position: int) -> tuple[torch.Tensor | str, int]:
         index = self.order[position]
         try:
-            return image_views(self.paths[index], self.transform, self.seeds[index].tolist()), index
+            path, seeds = self.split.images[index], self.seeds[index].tolist()
+            return image_views(path, self.transform, seeds, self.split.expected(index)), index
         except UserError as error:
             return str(error), index
 

@@ -36,13 +36,14 @@ class Checkpoint:
         transform: fields of Transform.
         class_names: K names.
         class_counts: K training images of each class.
-        fingerprint: of the data set, to notice that it changed.
+        fingerprint: of the data set as it is listed, to notice that it changed.
         state: state dict of the Network.
         epoch: finished epochs of Phase I.
         config: fields of the command's config, as resolved.
         optimizer: state dict of the optimiser while training can go on, else None.
         history: a row of metrics for each finished epoch.
         finetuned: whether Phase II replaced the FC layer.
+        images: names and digests of the images (`extract.record`); None where a file does not hold them.
     """
 
     network: dict[str, Any]
@@ -57,6 +58,10 @@ class Checkpoint:
     optimizer: dict[str, Any] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     finetuned: bool = False
+    images: dict[str, dict[str, torch.Tensor]] | None = None
+
+
+LATER_FIELDS = {"images"}  # files of version 0.1 are without them
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -88,7 +93,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "it); expected a checkpoint.pt written by `train` or `finetune`"
         ) from error
     _refuse_foreign(content, path)
-    checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint)})
+    checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint) if f.name in content})
     _refuse_damaged(checkpoint, path)
     for name, tensor in checkpoint.state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -109,7 +114,7 @@ def _refuse_foreign(content: Any, path: Path) -> None:
         raise CheckpointError(
             f"{path}: checkpoint version {content.get('format_version')}, this program reads {FORMAT_VERSION}"
         )
-    missing = [f.name for f in fields(Checkpoint) if f.name not in content]
+    missing = [f.name for f in fields(Checkpoint) if f.name not in content.keys() | LATER_FIELDS]
     if missing:
         raise CheckpointError(f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again")
 

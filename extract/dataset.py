@@ -4,19 +4,24 @@ The description travels in every checkpoint and store; from it the very same spl
 """
 
 import hashlib
+import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
 from extract.config import DatasetConfig
+from extract.digest import digests_of
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
 from extract.longtail import split_source, tail_order
 from extract.source_kinds import KINDS
 from extract.sources import SOURCES, Source, refuse_undecodable_names
 from store.errors import UserError
 from store.notes import note
+from store.schema import SPLITS
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Dataset:
         class_names: K names.
         train, val, test: the splits; val may be None.
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
+        record: what a checkpoint keeps of the images, once it is known (`extract.record`).
     """
 
     config: DatasetConfig
@@ -36,6 +42,7 @@ class Dataset:
     val: ImageSet | None
     test: ImageSet
     fingerprint: str
+    record: dict[str, dict[str, torch.Tensor]] | None = None
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -59,11 +66,15 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     return decoded(list_dataset(config, progress), image_size, progress)
 
 
-def decoded(dataset: Dataset, image_size: int, progress: Progress) -> Dataset:
-    """The same with images of up to 64 pixels a side decoded."""
-    files = {name: split for name, split in dataset.splits.items() if not split.in_memory}
+def decoded(dataset: Dataset, image_size: int, progress: Progress, only: Collection[str] = SPLITS) -> Dataset:
+    """The same with images of up to 64 pixels a side decoded, of some splits only.
+
+    Raises:
+        UserError: an image cannot be decoded, or is not the one that its digest tells of.
+    """
     if image_size > IN_MEMORY_SIZE:
         return dataset
+    files = {name: split for name, split in dataset.splits.items() if name in only and not split.in_memory}
     return replace(dataset, **{name: decode(s, image_size, progress, name) for name, s in files.items()})
 
 
@@ -83,6 +94,7 @@ def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
     source = SOURCES[config.source](root, config)
     refuse_undecodable_names(source, root)
+    source = replace(source, splits={name: _named(split, root) for name, split in source.splits.items()})
     source, config = _without_bad_images(source, config, root, progress)
     if config.val_per_class and "val" in source.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
@@ -118,19 +130,34 @@ def _split(source: Source, config: DatasetConfig) -> tuple[dict[str, ImageSet], 
     return splits, config
 
 
-def refuse_unreadable(dataset: Dataset, progress: Progress) -> None:
+def _named(split: ImageSet, root: Path) -> ImageSet:
+    """The same, each image with its name where it is a file, and with its digest where it is in memory."""
+    if split.in_memory:
+        return replace(split, digest=digests_of(split.images))
+    below = len(str(root / "x")) - 1
+    names = [str(path)[below:].replace(os.sep, "/").encode() for path in split.images]
+    return replace(split, name=np.array(names, dtype=bytes))
+
+
+def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
     """Decode every image that stays a file, so that no bad one is met hours later.
+
+    Returns:
+        The same with the digest of every image.
 
     Raises:
         UserError: naming the first that cannot be read, and how many there are.
     """
-    files = [path for split in dataset.splits.values() if not split.in_memory for path in split.images]
-    if dataset.config.skip_bad_images:  # then they were looked for, and left out
-        return
-    bad = find_unreadable(files, progress)
+    splits, bad = dict(dataset.splits), {}
+    for name, split in splits.items():
+        if split.digest is None:
+            of_split, digest = find_unreadable(split.images, progress)
+            bad |= of_split
+            splits[name] = replace(split, digest=digest)
     if bad:
         others = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""
         raise UserError(bad[min(bad)] + others)
+    return replace(dataset, **splits)
 
 
 def _without_bad_images(
@@ -138,13 +165,16 @@ def _without_bad_images(
 ) -> tuple[Source, DatasetConfig]:
     if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
         return source, config
+    splits = dict(source.splits)
     if config.skipped:  # found by an earlier phase: the same images stay out, whatever they are now
         bad = {root / name for name in config.skipped}
     else:
-        paths = [path for split in source.splits.values() for path in split.images]
-        bad = set(find_unreadable(paths, progress))
-    splits = {}
-    for name, split in source.splits.items():
+        bad = set()
+        for name, split in splits.items():
+            of_split, digest = find_unreadable(split.images, progress)
+            bad |= of_split.keys()
+            splits[name] = replace(split, digest=digest)
+    for name, split in splits.items():
         keep = np.array([path not in bad for path in split.images])
         splits[name] = split.take(np.flatnonzero(keep))
     emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())

@@ -29,7 +29,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     check_shot_rule(config.shot_rule)
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
-    restored = restore(Path(config.ckpt), config.root, progress)
+    restored = restore(Path(config.ckpt), config.root, progress, only=(config.split,))
     if config.split not in restored.dataset.splits:
         present = ", ".join(restored.dataset.splits)
         raise UserError(

@@ -1,5 +1,6 @@
 """Images of one split: files not yet opened, or RGB uint8 arrays in memory; reading and checking files."""
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import Progress
 from torchvision.transforms.v2 import functional as TF
 
+from extract.digest import DIGEST_BYTES, as_rows, digest_of, refuse_other_content
 from store.errors import UserError
 
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
@@ -28,12 +30,18 @@ class ImageSet:
         sample_index: (N,) int64 position in the source's listing, by which a row is found again.
         seeds: (N, V) int64, what each view of an image is drawn from, or EVALUATION; None for one view of
             each under the evaluation transform.
+        name: (N,) bytes, the path of each relative to the data set's root, in UTF-8; None where images are
+            no files.
+        digest: (N, 16) uint8, of what each file held when it was first read, or of each image in memory;
+            None where they have not been read yet.
     """
 
     images: Sequence[Path] | torch.Tensor
     label: np.ndarray
     sample_index: np.ndarray
     seeds: np.ndarray | None = None
+    name: np.ndarray | None = None
+    digest: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -50,31 +58,53 @@ class ImageSet:
     def take(self, index: np.ndarray) -> "ImageSet":
         """The images at `index`, in that order."""
         images = self.images[index] if self.in_memory else [self.images[i] for i in index]
-        seeds = None if self.seeds is None else self.seeds[index]
-        return ImageSet(images, self.label[index], self.sample_index[index], seeds)
+        rows = (self.label, self.sample_index, self.seeds, self.name, self.digest)
+        return ImageSet(images, *(None if values is None else values[index] for values in rows))
+
+    def expected(self, row: int) -> bytes | None:
+        """The digest of one image, where it is known."""
+        return None if self.digest is None else self.digest[row].tobytes()
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, expected: bytes | None = None) -> Image.Image:
     """Open one file as an RGB image: grey is repeated, palettes are looked up, alpha is dropped.
 
+    Args:
+        path: the file.
+        expected: the digest of what it should hold, where that is known.
+
     Raises:
-        UserError: the file cannot be decoded to its end.
+        UserError: the file cannot be decoded to its end, or holds another image.
     """
+    return read_digested(path, expected)[0]
+
+
+def read_digested(path: Path, expected: bytes | None = None) -> tuple[Image.Image, bytes]:
+    """As `read_image`, with the file's digest; its bytes are read once for both."""
     try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
-                raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to white
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            return image.convert("RGB")
+        content = path.read_bytes()
+        image, digest = _as_rgb(io.BytesIO(content)), digest_of(content)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        # Pillow would name the buffer, not the file.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else " ".join(str(error).split())
         raise UserError(
             f"{path}: not a readable image ({reason}); "
             "mend or remove it, or train with --skip-bad-images to go on without it"
         ) from error
+    refuse_other_content(path, digest, expected)
+    return image, digest
+
+
+def _as_rgb(file: io.BytesIO) -> Image.Image:
+    with Image.open(file) as image:
+        if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+            raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to white
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        return image.convert("RGB")
 
 
 def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
@@ -86,33 +116,43 @@ def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
 
 
 def decode(image_set: ImageSet, size: int, progress: Progress, what: str) -> ImageSet:
-    """Read every file of a set into memory as uint8 (N, 3, size, size)."""
-    images = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8)
-    decoded = _parallel(lambda path: resize_and_crop(read_image(path), size, size), image_set.images)
+    """Read every file of a set into memory as uint8 (N, 3, size, size), with its digest."""
+
+    def read(row: int) -> tuple[torch.Tensor, bytes]:
+        image, digest = read_digested(image_set.images[row], image_set.expected(row))
+        return resize_and_crop(image, size, size), digest
+
+    images, digests = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8), []
     task = progress.add_task(f"reading {what} images", total=len(image_set), status="")
-    for row, image in enumerate(decoded):
+    for row, (image, digest) in enumerate(_parallel(read, range(len(image_set)))):
         images[row] = image
+        digests.append(digest)
         progress.advance(task)
-    return replace(image_set, images=images)
+    return replace(image_set, images=images, digest=as_rows(digests))
 
 
-def find_unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
-    """Decode every file; return those that cannot be, each with what is wrong."""
+def find_unreadable(paths: Sequence[Path], progress: Progress) -> tuple[dict[Path, str], np.ndarray]:
+    """Decode every file.
 
-    def complaint(path: Path) -> str | None:
+    Returns:
+        Those that cannot be decoded, each with what is wrong, and (N, 16) uint8 digests of all, zeros of
+        those.
+    """
+
+    def look(path: Path) -> tuple[str | None, bytes]:
         try:
-            read_image(path)
+            return None, read_digested(path)[1]
         except UserError as error:
-            return str(error)
-        return None
+            return str(error), bytes(DIGEST_BYTES)
 
     task = progress.add_task("checking images", total=len(paths), status="")
-    bad = {}
-    for path, wrong in zip(paths, _parallel(complaint, paths), strict=True):
+    bad, digests = {}, []
+    for path, (wrong, digest) in zip(paths, _parallel(look, paths), strict=True):
         if wrong is not None:
             bad[path] = wrong
+        digests.append(digest)
         progress.advance(task)
-    return bad
+    return bad, as_rows(digests)
 
 
 def _parallel(function, items: Iterable) -> Iterator:

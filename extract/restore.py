@@ -1,5 +1,6 @@
 """A checkpoint's network and images, as they were in training."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from rich.progress import Progress
 from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
+from extract.identity import bound_to
 from extract.networks import Network, build_network
 from extract.source_kinds import KINDS
 from extract.transforms import Transform
 from store.errors import UserError
+from store.schema import SPLITS
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,20 @@ class Restored:
     transform: Transform
 
 
-def restore(ckpt: Path, root: str | None, progress: Progress) -> Restored:
+def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[str] = SPLITS) -> Restored:
     """Make network and data anew from a checkpoint's description.
 
     Args:
         ckpt: the checkpoint file.
         root: where the images lie now, if not where they lay.
         progress: shows the reading of images.
+        only: splits of which images may be read.
 
     Raises:
         UserError: the checkpoint, the images, or the pair of them cannot be used.
     """
     listed = restore_listed(ckpt, root, progress)
-    return replace(listed, dataset=decoded(listed.dataset, listed.transform.image_size, progress))
+    return replace(listed, dataset=decoded(listed.dataset, listed.transform.image_size, progress, only))
 
 
 def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored:
@@ -53,13 +57,9 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
             )
         source = replace(source, root=root)
     transform = described(Transform, checkpoint.transform, ckpt)
-    dataset = list_dataset(source, progress)
-    if dataset.fingerprint != checkpoint.fingerprint:
-        raise CheckpointError(
-            f"{ckpt}: was trained on other images than {source.root or source.dataset} holds now "
-            f"({len(dataset.train)} for training, {sum(checkpoint.class_counts)} then, or other names); "
-            "point --root at the data set it was trained on"
-        )
+    if checkpoint.images is not None and not source.skipped:  # none was bad, and all are known by name
+        source = replace(source, skip_bad_images=False)
+    dataset = bound_to(list_dataset(source, progress), checkpoint, ckpt)
     return Restored(checkpoint, network, dataset, transform)
 
 

@@ -14,14 +14,16 @@ from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
 from extract.batches import Batch, training_batches
-from extract.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.data_notes import note_empty_classes
-from extract.dataset import Dataset, load_dataset, refuse_unreadable
+from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device
+from extract.identity import bound_to
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
+from extract.record import record_images
 from extract.resume import earlier_run, with_found
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
@@ -56,16 +58,18 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
     make_deterministic()
     described = config.dataset if previous is None else with_found(config.dataset, previous)
-    dataset = load_dataset(described, config.image_size, progress)
-    if previous and previous.fingerprint != dataset.fingerprint:
-        raise CheckpointError(f"{config.out}: the images or labels changed since this run began; start anew")
+    dataset = list_dataset(described, progress)
+    if previous:
+        dataset = bound_to(dataset, previous, config.out)
+    dataset = decoded(dataset, config.image_size, progress)
     config = replace(config, dataset=dataset.config)
     transform = Transform(**previous.transform) if previous else transform_for(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
-        refuse_unreadable(dataset, progress)
+        dataset = refuse_unreadable(dataset, progress)
         note_empty_classes(dataset)
+    dataset = replace(dataset, record=record_images(dataset.splits))
     _keep(training, config, dataset, transform)
     try:
         return _train_epochs(training, config, dataset, transform, compute, progress)
@@ -217,6 +221,7 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         config=asdict(config),
         optimizer=training.optimizer.state_dict() if going_on else None,
         history=training.history,
+        images=dataset.record,
     )
     if training.history:
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))

@@ -118,13 +118,15 @@ def _cropped(
     return cropped.permute(0, 3, 1, 2)
 
 
-def image_views(path: Path, transform: Transform, seeds: Sequence[int]) -> torch.Tensor:
+def image_views(
+    path: Path, transform: Transform, seeds: Sequence[int], expected: bytes | None = None
+) -> torch.Tensor:
     """Views of one file, decoded once, from a seed each (or EVALUATION); uint8 (V, 3, H, W).
 
     Raises:
-        UserError: the file cannot be decoded.
+        UserError: the file cannot be decoded, or its digest is not the one expected.
     """
-    image = read_image(path)
+    image = read_image(path, expected)
     views = [
         evaluation_image(image, transform) if seed == EVALUATION else training_image(image, transform, seed)
         for seed in seeds

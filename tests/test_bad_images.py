@@ -221,7 +221,7 @@ def test_skip_bad_images_leaves_something(images: Path, emptied: str, where: str
 @pytest.mark.parametrize("command", ["extract", "evaluate"])
 def test_images_that_changed_since_training_are_refused(small_ckpt: Path, images: Path, command: str) -> None:
     (images / "train" / "bee" / "5.png").unlink()
-    says = [small_ckpt, images, "17 for training, 18 then", "point --root at the data set it was trained on"]
+    says = [small_ckpt, images, "1 missing (the first is train/bee/5.png)", "point --root at the data set"]
     refuse(command, "--ckpt", small_ckpt, "--root", images, "--device", "cpu", says=says)
 
 

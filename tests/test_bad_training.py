@@ -211,7 +211,7 @@ def test_train_out_that_holds_an_interrupted_run(small_root: Path, monkeypatch: 
 def test_resume_after_the_images_changed(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(images, monkeypatch)
     (images / "train" / "bee" / "5.png").unlink()
-    says = ["phase1: the images or labels changed", "start anew"]
+    says = ["phase1: was trained on other images", "1 missing (the first is train/bee/5.png)", "train anew"]
     refuse("train", "--out", "phase1", "--resume", says=says)
 
 

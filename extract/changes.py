@@ -1,0 +1,61 @@
+"""What became of images that are not where they were, in words."""
+
+from pathlib import Path
+
+from extract.dataset import Dataset
+from extract.digest import digest_of
+from extract.record import Recorded
+
+MOST_READ = 1000  # new files that are looked into, for images that moved
+
+
+def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
+    """Which files are missing, have moved, or are new: the first of each, and how many."""
+    was = {
+        name: split.digest[i].tobytes() for split in recorded.values() for i, name in enumerate(split.names)
+    }
+    now = {
+        name: path
+        for split in dataset.splits.values()
+        if split.name is not None
+        for name, path in zip(split.name.tolist(), split.images, strict=True)
+    }
+    root = Path(dataset.config.root or "")
+    added = [name for name in now if name not in was]
+    missing = [name for name in was if name not in now and not (root / name.decode()).exists()]
+    moved = _moved({was[name]: name for name in missing}, {name: now[name] for name in added})
+    missing = [name for name in missing if name not in moved]
+    added = [name for name in added if name not in moved.values()]
+    parts = [f"{len(missing)} missing (the first is {shown(missing[0])})"] if missing else []
+    if moved:
+        name, to = next(iter(moved.items()))
+        parts.append(f"{len(moved)} moved (the first from {shown(name)} to {shown(to)})")
+    if added and dataset.config.imbalance_factor is not None:
+        parts.append(f"the long tail would take {len(added)} others (the first is {shown(added[0])})")
+    elif added:
+        parts.append(f"{len(added)} new (the first is {shown(added[0])})")
+    return ", ".join(parts) or "they are split or ordered in another way"
+
+
+def _moved(missing: dict[bytes, bytes], added: dict[bytes, Path]) -> dict[bytes, bytes]:
+    """Old and new names of images that are still there, known by what the new files hold.
+
+    Args:
+        missing: names by digest.
+        added: files by name.
+    """
+    moved = {}
+    for name, path in added.items() if missing and len(added) <= MOST_READ else ():
+        try:
+            found = missing.pop(digest_of(path.read_bytes()), None)
+        except OSError:
+            continue
+        if found is not None:
+            moved[found] = name
+    return moved
+
+
+def shown(name: bytes) -> str:
+    """A name as a message has it: on one line, with nothing that a screen would not show."""
+    text = name.decode(errors="replace")
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,190 @@
+"""An image that is not the one that the network was trained with is named, whatever it is called."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xxhash
+from bad_input import TINY, refuse, run, succeed
+from PIL import Image
+
+from extract.checkpoint import load_checkpoint
+from extract.record import recorded_images
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+SIZES = [16, 72]  # decoded when they are listed, and by workers as they are needed
+ROOT, PHASE1, HALF = Path("images"), Path("phase1/checkpoint.pt"), Path("half")
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def made(request, small_root, tmp_path_factory) -> Path:
+    """A finished training and one that stopped before its first epoch, beside their images."""
+    made = tmp_path_factory.mktemp("made")
+    shutil.copytree(small_root, made / ROOT)
+    command = [
+        "train",
+        "--image-size",
+        request.param,
+        "--dataset",
+        "imagefolder",
+        "--root",
+        made / ROOT,
+        *TINY,
+    ]
+    succeed(*command, "--workers", 0, "--out", made / PHASE1.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("extract.train._train_epochs", interrupt)
+        assert run(*command, "--workers", 0, "--out", made / HALF).exit_code == 130
+    return made
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def here(made, tmp_path) -> Path:
+    """A copy of it, in the working folder; its images lie elsewhere, with `--root` they are these."""
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
+
+
+def exchange(split: str) -> None:
+    """The images of two classes trade places, as far as they go, under the same names."""
+    for path in sorted((ROOT / split / "bee").iterdir()):
+        other = ROOT / split / "ape" / path.name
+        mine, theirs = path.read_bytes(), other.read_bytes()
+        path.write_bytes(theirs)
+        other.write_bytes(mine)
+
+
+def later(command: str, *more: object) -> list[object]:
+    return [command, "--ckpt", PHASE1, "--root", ROOT, "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_exchanged_images_are_named(here, workers):
+    exchange("test")
+    says = [
+        "images/test/ape/0.png: holds another image than when the network was trained",
+        "put that one back",
+    ]
+    refuse(*later("evaluate", "--workers", workers), says=says)
+    result = run(*later("extract", "--workers", workers, "--store", "feats.zarr"))
+    assert result.exit_code == 2
+    assert "test/ape/0.png: holds another image" in result.stderr
+    assert not Path("feats.zarr").exists()
+
+
+def test_a_resumed_training_reads_no_other_images(here):
+    exchange("train")
+    resume = ["train", "--resume", "--out", HALF, "--root", ROOT, "--workers", 0]
+    result = run(*resume)
+    assert result.exit_code == 2
+    assert "images/train/" in result.stderr
+    assert "holds another image" in result.stderr
+    exchange("train")
+    succeed(*resume)
+
+
+def test_another_data_set_of_the_same_names_is_none(here):
+    rng = np.random.default_rng(1)
+    for path in ROOT.rglob("*.png"):
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).save(path)
+    refuse(*later("evaluate", "--workers", 0), says=["images/test/ape/0.png: holds another image", "--root"])
+
+
+def test_only_the_split_that_is_evaluated_is_read(here):
+    for path in ROOT.glob("train/*/*.png"):
+        path.write_bytes(b"")
+    succeed(*later("evaluate", "--workers", 0))
+    refuse(*later("evaluate", "--workers", 0, "--split", "train"), says=["images/train/", "not a readable"])
+
+
+def missing() -> None:
+    (ROOT / "test/bee/3.png").unlink()
+
+
+def new() -> None:
+    shutil.copy(ROOT / "test/bee/3.png", ROOT / "test/bee/33.png")
+
+
+def renamed() -> None:
+    (ROOT / "test/bee/3.png").rename(ROOT / "test/bee/33.png")
+
+
+def moved() -> None:
+    (ROOT / "train/bee/3.png").rename(ROOT / "train/ape/33.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (missing, "1 missing (the first is test/bee/3.png);"),
+        (new, "1 new (the first is test/bee/33.png);"),
+        (renamed, ": 1 moved (the first from test/bee/3.png to test/bee/33.png);"),
+        (moved, ": 1 moved (the first from train/bee/3.png to train/ape/33.png);"),
+    ],
+)
+def test_a_missing_new_or_moved_image_is_named(here, change: Callable[[], None], says: str):
+    change()
+    says = [says, "was trained on other images", "put them back", "--root", "train anew"]
+    refuse(*later("evaluate"), says=[PHASE1, *says])
+    refuse(*later("extract"), says=[PHASE1, *says])
+    refuse("train", "--resume", "--out", HALF, "--root", ROOT, says=[HALF, *says])
+
+
+def test_an_image_added_to_a_long_tail_is_noticed(images):
+    train = [
+        "train",
+        "--dataset",
+        "imagefolder",
+        "--image-size",
+        16,
+        "--root",
+        images,
+        *TINY,
+        "--out",
+        "phase1",
+    ]
+    succeed(*train, "--imbalance-factor", 2)
+    shutil.copy(images / "train/ape/0.png", images / "train/ape/00.png")
+    says = ["was trained on other images", "the long tail would take", "train/ape/"]
+    refuse("evaluate", "--ckpt", PHASE1, "--device", "cpu", says=says)
+
+
+def test_a_checkpoint_keeps_names_and_digests_as_tensors(made):
+    checkpoint = load_checkpoint(made / PHASE1)
+    for split, recorded in recorded_images(checkpoint, "").items():
+        names = [str(path.relative_to(made / ROOT)).encode() for path in (made / ROOT / split).rglob("*.png")]
+        assert sorted(recorded.names) == sorted(names)
+        for name, digest in zip(recorded.names, recorded.digest, strict=True):
+            content = (made / ROOT / name.decode()).read_bytes()
+            assert digest.tobytes().hex() == xxhash.xxh3_128_hexdigest(content)
+        assert all(isinstance(kept, torch.Tensor) for kept in checkpoint.images[split].values())
+
+
+def damage_digest(images: dict) -> None:
+    images["test"]["digest"] = images["test"]["digest"][:, :8]
+
+
+def damage_name(images: dict) -> None:
+    images["test"]["name"][5:] = 0
+
+
+def drop_digest(images: dict) -> None:
+    del images["test"]["digest"]
+
+
+def other_length(images: dict) -> None:
+    images["test"]["digest"] = images["test"]["digest"][1:]
+
+
+@pytest.mark.parametrize("damage", [damage_digest, damage_name, drop_digest, other_length])
+def test_damaged_digests_are_refused(here, damage):
+    content = torch.load(PHASE1, weights_only=True)
+    damage(content["images"])
+    torch.save(content, PHASE1)
+    refuse(*later("evaluate"), says=[PHASE1, "what it keeps of its images is damaged", "train again"])
