@@ -42,13 +42,16 @@ class Compute:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` (the first CUDA device if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+    """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+
+    A GPU without a number is the process's current one, the first unless it chose another; it is returned
+    with its number, without which it cannot be made the current one.
 
     Raises:
         UserError: no such device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -58,11 +61,17 @@ def resolve_device(name: str) -> torch.device:
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise UserError(f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
 def use_device(device: torch.device) -> torch.device:
-    """Make a GPU the current one, which recorded graphs and their streams go to; the device itself."""
+    """Make a GPU the calling thread's current one, where libraries put what they are not told a place for.
+
+    Returns:
+        The device itself.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -86,6 +95,12 @@ def keep_freed_memory() -> None:
 
 
 def make_deterministic() -> None:
-    """Ask cuDNN for the same result every time; the CPU needs no asking."""
+    """Ask a GPU for the same result every time, in whole float32; the CPU needs no asking.
+
+    TensorFloat-32 would round the factors of products and convolutions to 11 bits. PyTorch takes it for
+    convolutions unless told not to, and some containers set it for products too.
+    """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
-from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.images import ImageSet
 from extract.inference import by_class, numbered_maps
 from extract.networks import Network, pool
@@ -70,7 +70,8 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     check_writable(where, config.resume, config.overwrite)
     check_at_least(config, batch_size=1, workers=0)
     check_views(config)
-    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
     restored = restore(Path(config.ckpt), config.root, progress)

@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import per_class_frame
 from extract.config import EvaluateConfig, check_shot_rule
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.inference import by_class, predict
 from extract.restore import restore
 from store.errors import UserError, check_at_least
@@ -27,7 +27,8 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     """
     check_at_least(config, batch_size=1, workers=0)
     check_shot_rule(config.shot_rule)
-    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     restored = restore(Path(config.ckpt), config.root, progress, only=(config.split,))
     if config.split not in restored.dataset.splits:

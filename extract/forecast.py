@@ -12,7 +12,7 @@ from itertools import product
 from rich.progress import Progress
 
 from extract.config import PlanConfig
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import axis_lengths
 from extract.speed import images_per_second, sample_maps, settle_batch_norms
 from extract.subject import Subject, find_subject
@@ -96,7 +96,8 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
     check_writable(path, resume=False, overwrite=True)
     check_at_least(config, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01)
     check_views(config)
-    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     subject = find_subject(config, progress)
     subject.network.to(compute.device, memory_format=compute.memory_format)

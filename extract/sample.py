@@ -18,7 +18,7 @@ import torch
 from rich.progress import Progress
 
 from extract.config import SampleConfig
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import row_names, store_splits
 from extract.images import ImageSet
 from extract.inference import feature_maps
@@ -111,7 +111,8 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
         raise StoreError(
             f"{store.path}: provenance does not say precision, batch size and views; extract again"
         ) from error
-    compute = Compute(resolve_device(config.device), precision, batch_size, config.workers)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, precision, batch_size, config.workers)
     make_deterministic()
     restored = restore(ckpt, config.root, progress)
     restored.network.to(compute.device, memory_format=compute.memory_format)

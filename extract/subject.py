@@ -53,7 +53,7 @@ def find_subject(config: PlanConfig, progress: Progress) -> Subject:
     training = TrainConfig(network=config.network, dataset=config.dataset.resolved(), image_size=size)
     dataset = list_dataset(training.dataset, progress)
     transform = transform_for(training, dataset)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the network is made on the CPU
         torch.manual_seed(training.seed)
         network = build_network(config.network, len(dataset.class_names))
     weights = config.network.weights

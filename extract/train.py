@@ -18,7 +18,7 @@ from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.data_notes import note_empty_classes
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
-from extract.device import Compute, make_deterministic, resolve_device
+from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.identity import bound_to
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
@@ -55,7 +55,8 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     if config.image_size is None:
         config = replace(config, image_size=default_image_size(config.network.arch))
     previous = earlier_run(config)
-    compute = Compute(resolve_device(config.device), config.precision, config.batch_size, config.workers)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     described = config.dataset if previous is None else with_found(config.dataset, previous)
     dataset = list_dataset(described, progress)
@@ -172,7 +173,7 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
 
 
 def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the network is made on the CPU
         torch.manual_seed(config.seed)
         network = build_network(config.network, n_classes)
     if previous:

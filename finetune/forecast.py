@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from extract.config import PlanConfig
-from extract.device import resolve_device
+from extract.device import resolve_device, use_device
 from extract.forecast import Choice, Extraction, forecast_extraction
 from finetune.config import FinetuneConfig
 from finetune.pace import Pace, measure_pace
-from finetune.residency import SHARE, memory_for_maps
+from finetune.residency import memory_for_maps, share_for_maps
 from store.disk import DiskSpeed
 from store.map_dtypes import computing_dtype
 
@@ -70,7 +70,7 @@ def forecast(config: PlanConfig, progress: Progress) -> Forecast:
         UserError: what `extract` would raise of checkpoint, network, images, options and path.
     """
     extraction = forecast_extraction(config, progress)
-    device = resolve_device(config.device)
+    device = use_device(resolve_device(config.device))
     memory, lengths = memory_for_maps(device), extraction.sizes["train"]
     task = progress.add_task("measuring", total=3, status="fine-tuning")
     paces: dict[str, Pace] = {}
@@ -84,7 +84,7 @@ def forecast(config: PlanConfig, progress: Progress) -> Forecast:
     for choice in extraction.choices:
         dtype = computing_dtype(choice.dtype)
         map_bytes = math.prod(choice.maps.shape) * dtype.itemsize
-        in_memory = memory is None or map_bytes <= SHARE * memory
+        in_memory = memory is None or map_bytes <= share_for_maps(device) * memory
         seconds = None
         if extraction.disk is not None:
             reading = _reading_seconds(choice, extraction.disk, config.iterations, in_memory)

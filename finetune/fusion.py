@@ -25,4 +25,6 @@ def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     scale = 2.0 ** -math.ceil(math.log2(n_vectors))
     weights = torch.full(bags.shape, scale, dtype=table.dtype, device=table.device)
     sums = torch.nn.functional.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
-    return (sums.float() / (n_vectors * scale)).reshape(*vectors.shape[:-1], table.shape[1])
+    # A number of Python would be turned into a factor of its reciprocal on a GPU, and rounded otherwise.
+    divisor = torch.full((), n_vectors * scale, dtype=torch.float32, device=table.device)
+    return (sums.float() / divisor).reshape(*vectors.shape[:-1], table.shape[1])

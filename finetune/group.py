@@ -121,11 +121,14 @@ class Group:
             count,
             self._tally,
         )
-        for leg in legs:
-            for head, layer in enumerate(self._stacks.layers()):
-                found = accuracies(self._split, layer, self._bench.threads)
-                self.courses[head].go_on(leg, head, found, layer)
-            look()
+        try:
+            for leg in legs:
+                for head, layer in enumerate(self._stacks.layers()):
+                    found = accuracies(self._split, layer, self._bench.threads)
+                    self.courses[head].go_on(leg, head, found, layer)
+                look()
+        finally:
+            self._stacks.forget_recordings()
 
     def layers(self) -> list[Layer]:
         """The head that each configuration keeps: the last, or the best."""

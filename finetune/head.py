@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.graph import RecordedSteps, record_on_gpu
+from finetune.graph import RecordedSteps
 from finetune.losses import Loss
 from finetune.threads import Threads
 
@@ -95,7 +95,13 @@ class Heads:
         velocity: the same shape.
     """
 
-    def __init__(self, options: list[HeadOptions], device: torch.device, threads: Threads | None = None):
+    def __init__(
+        self,
+        options: list[HeadOptions],
+        device: torch.device,
+        threads: Threads | None = None,
+        recorded: RecordedSteps | None = None,
+    ):
         self.options = options
         first = options[0]
         self._n_channels = first.weight.shape[1]
@@ -108,9 +114,7 @@ class Heads:
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
-        self._recorded: RecordedSteps | None = None
-        if device.type == "cuda" and first.schedule == "constant":
-            self._recorded = RecordedSteps(self._steps, [self.weight, self.velocity], record_on_gpu)
+        self._recorded = recorded if first.schedule == "constant" else None
 
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
@@ -148,7 +152,7 @@ class Heads:
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rate = self._terms.rates(label, start)
         if self._recorded is not None:
-            self._recorded(pooled, label, rate, log_p)
+            self._recorded(self._steps, [self.weight, self.velocity], [pooled, label, rate, log_p])
         else:
             self._steps(pooled, label, rate, log_p, start)
         return self._terms.losses(log_p, label)

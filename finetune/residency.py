@@ -23,6 +23,8 @@ from store.schema import SCALED
 MAPS = "train/feature_map"
 GIB = 2**30
 SHARE = 0.5  # of the memory that is free, for maps, unless the user says
+KEPT_FREE = 2 * GIB  # of a GPU's memory: windows, recorded steps, and what libraries work in
+UPLOAD_BYTES = 64 * 1024**2  # of maps that are in the host's memory on their way to a GPU
 Kind = Literal["device", "host", "stream"]
 
 
@@ -77,8 +79,15 @@ def available_memory() -> int | None:
 
 
 def memory_for_maps(device: torch.device) -> int | None:
-    """Bytes that feature maps may take on a device; None where the system does not tell."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    """Bytes free on a device, but for what a GPU needs besides maps; None where the system does not tell."""
+    if device.type == "cuda":
+        return max(0, torch.cuda.mem_get_info(device)[0] - KEPT_FREE)
+    return available_memory()
+
+
+def share_for_maps(device: torch.device) -> float:
+    """How much of `memory_for_maps` maps may take: nothing else asks for a GPU's."""
+    return 1 if device.type == "cuda" else SHARE
 
 
 def choose_residency(
@@ -99,7 +108,7 @@ def choose_residency(
     free = available_memory()
     budget = int(memory_gib * GIB) if memory_gib is not None else None if free is None else int(free * SHARE)
     has_room = {
-        "device": on_device is None or needed <= on_device * (1 if device.type == "cuda" else SHARE),
+        "device": on_device is None or needed <= on_device * share_for_maps(device),
         "host": budget is None or needed <= budget,
     }
     if device.type != "cuda":
@@ -107,7 +116,7 @@ def choose_residency(
     kind = next((k for k in ("device", "host") if has_room[k]), "stream") if wanted == "auto" else wanted
     size = f"{needed / GIB:.2f} GiB of feature maps"
     if not has_room.get(kind, True):
-        where = f"{on_device / GIB:.1f} GiB free on {device}"
+        where = f"{on_device / GIB:.1f} GiB for them on {device}"
         if kind == "host" or device.type != "cuda":
             where = f"{budget / GIB:.1f} GiB for them (--memory)"
         raise UserError(f"--residency {kind}: {size}, {where}; use --residency stream, or auto")
@@ -216,5 +225,27 @@ def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -
     """
     if residency.kind == "stream":
         return StreamedMaps(store, store.map_shape[0] if residency.rows is None else residency.rows)
+    if residency.kind == "device" and device.type != "cpu":
+        return HeldMaps(uploaded(store, device))
     maps = _as_tensor(store.read_feature_map())
-    return HeldMaps(maps.reshape(-1, maps.shape[-1]).to(device if residency.kind == "device" else "cpu"))
+    return HeldMaps(maps.reshape(-1, maps.shape[-1]))
+
+
+def uploaded(store: FeatureStore, device: torch.device) -> torch.Tensor:
+    """The maps of a store as a table (N · L, C) on a device, of which the host never holds more than a part.
+
+    Raises:
+        StoreError: a value that is not finite.
+    """
+    n_rows, *of_map = store.map_shape
+    block = store.block_rows(MAPS)  # whole ones, for a compressed one is decoded whole
+    at_once = min(n_rows, block * max(1, int(UPLOAD_BYTES / (block * store.map_bytes / n_rows))))
+    dtype = getattr(torch, computing_dtype(store.map_dtype).name)
+    table = torch.empty(n_rows, *of_map, dtype=dtype, device=device)
+    # Copies from memory that the system may move go through such a buffer anyway, a small one.
+    buffer = torch.empty(at_once, *of_map, dtype=dtype, pin_memory=device.type == "cuda")
+    for start in range(0, n_rows, at_once):
+        maps = _as_tensor(store.read_feature_map(start, start + at_once))
+        part = buffer[: len(maps)].copy_(maps)
+        table[start : start + len(maps)].copy_(part)
+    return table.reshape(-1, of_map[-1])

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from finetune.graph import RecordedSteps, recorded_on
 from finetune.head import LEAST_SHARED, HeadOptions, Heads
 from finetune.scales import ScaledHead
 from finetune.threads import Threads
@@ -34,8 +35,9 @@ class Stacks:
             part for members in alike.values() for part in _parts(members, options, device, threads.n)
         ]
         alone = len(self._members) == 1 and device.type == "cpu"
+        self._recorded = recorded_on(device)
         self._heads = [
-            _stack([options[i] for i in members], device, threads if alone else None)
+            _stack([options[i] for i in members], device, threads if alone else None, self._recorded)
             for members in self._members
         ]
 
@@ -58,6 +60,11 @@ class Stacks:
             self._threads.each(take, range(len(self._heads)))
         return losses
 
+    def forget_recordings(self) -> None:
+        """Free what recorded steps hold on a GPU; further ones are recorded anew."""
+        if self._recorded is not None:
+            self._recorded.clear()
+
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Weight (K, C) and bias (K,) of every head."""
         return self._in_order([heads.layers() for heads in self._heads])
@@ -79,11 +86,13 @@ class Stacks:
         return found
 
 
-def _stack(heads: list[HeadOptions], device: torch.device, threads: Threads | None) -> Heads | ScaledHead:
+def _stack(
+    heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
+) -> Heads | ScaledHead:
     if heads[0].trainable == "scales":
         return ScaledHead(heads[0], device)
     large = heads[0].weight.size >= LEAST_SHARED
-    return Heads(heads, device, threads if large else None)
+    return Heads(heads, device, threads if large else None, recorded)
 
 
 def _parts(

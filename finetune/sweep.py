@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import group_accuracies
 from analysis.sweeps import rank_configurations
-from extract.device import keep_freed_memory, resolve_device, use_device
+from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from finetune.config import FinetuneConfig, option
 from finetune.group import Bench, Group
 from finetune.methods import METHODS
@@ -58,6 +58,7 @@ def sweep(
         Interrupted: by the user; the same options and `resume` go on.
     """
     keep_freed_memory()
+    make_deterministic()
     config = as_interrupted(config)
     base = config.base
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
@@ -135,11 +136,11 @@ def wait_for_all(world: int) -> None:
 
 
 def _device(name: str) -> torch.device:
-    """The device of this process: under `torchrun` on one machine, a GPU each."""
-    if name == "auto" and torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        return torch.device("cuda", local % torch.cuda.device_count())
-    return resolve_device(name)
+    """The device of this process: under `torchrun` on one machine a GPU each, unless one is named."""
+    device = resolve_device(name)
+    if name in ("auto", "cuda") and device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return device
 
 
 def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:

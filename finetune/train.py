@@ -11,7 +11,7 @@ import torch
 from rich.progress import Progress
 
 from analysis.accuracy import SCORES, in_words, summarise
-from extract.device import keep_freed_memory, resolve_device, use_device
+from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from finetune.config import FinetuneConfig
 from finetune.course import Course
 from finetune.group import Bench, Group, class_facts
@@ -45,6 +45,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     """
     started = time.perf_counter()
     keep_freed_memory()
+    make_deterministic()
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
     _refuse_options(config)

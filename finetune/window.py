@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from finetune.features import Features
+from finetune.graph import RECORDING
 from finetune.head import padded_channels
 from finetune.plan import Drawing, Plan
 from finetune.residency import Maps
@@ -56,7 +57,8 @@ class WindowMaker:
             StoreError: feature maps cannot be read.
         """
         plan = self._draw(self.drawing, *bounds)
-        return assemble(plan, self._features, self._maps, bounds[0], self._count_empty(plan))
+        with RECORDING:
+            return assemble(plan, self._features, self._maps, bounds[0], self._count_empty(plan))
 
     def _count_empty(self, plan: Plan) -> np.ndarray:
         if not plan.n_augmented:

@@ -234,24 +234,28 @@ class FeatureStore:
         """Bytes that the train split's feature maps take in memory, decoded."""
         return math.prod(self.map_shape) * computing_dtype(self.map_dtype).itemsize
 
-    def read_feature_map(self) -> np.ndarray:
-        """All feature maps of the train split, (N, H, W, C), in `computing_dtype`; bfloat16 is ml_dtypes'.
+    def read_feature_map(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Feature maps of the train split, all or a range of rows.
+
+        Returns:
+            (B, H, W, C) in `computing_dtype`; bfloat16 is ml_dtypes'.
 
         Raises:
             StoreError: a value that is not finite.
         """
-        maps = self._all_maps()
-        self._refuse_not_finite("train/feature_map", maps)
+        maps = self._maps(start, min(stop or self.map_shape[0], self.map_shape[0]))
+        bad = first_not_finite(maps)
+        self.refuse_not_finite_row("train/feature_map", None if bad is None else start + bad)
         return maps
 
-    def _all_maps(self) -> np.ndarray:
+    def _maps(self, start: int, stop: int) -> np.ndarray:
         if self.map_dtype not in SCALED:
-            return self.decoded(self._read("train/feature_map"), 0)
-        maps = np.empty(self.map_shape, computing_dtype(self.map_dtype))
+            return self.decoded(self._read("train/feature_map", start, stop), start)
+        maps = np.empty((stop - start, *self.map_shape[1:]), computing_dtype(self.map_dtype))
         rows = self.block_rows("train/feature_map")
-        for start in range(0, len(maps), rows):
-            codes = self._read("train/feature_map", start, min(start + rows, len(maps)))
-            maps[start : start + rows] = self.decoded(codes, start)
+        for begin in range(start, stop, rows):
+            codes = self._read("train/feature_map", begin, min(begin + rows, stop))
+            maps[begin - start : begin - start + len(codes)] = self.decoded(codes, begin)
         return maps
 
     def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:

@@ -43,3 +43,36 @@ def test_a_mean_is_rounded_once():
     vectors = torch.randint(100, (64, 49), generator=generator)
     expected = table[vectors].double().mean(dim=1)
     torch.testing.assert_close(fuse(table, vectors).double(), expected, rtol=1.01 * 2**-11, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_vectors", [2, 16, 25, 49, 196])
+def test_the_divisor_is_the_number_of_vectors_to_the_bit(dtype, n_vectors):
+    """numpy's quotient, whatever holds the divisor: at 49 a factor of 1/49 would be an ulp off here and there."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(500, 64, generator=generator).to(dtype)
+    vectors = torch.randint(len(table), (32, n_vectors), generator=generator)
+    weights = torch.full(vectors.shape, 2.0 ** -(n_vectors - 1).bit_length(), dtype=dtype)
+    sums = torch.nn.functional.embedding_bag(vectors, table, mode="sum", per_sample_weights=weights)
+    divisor = np.float32(n_vectors * weights[0, 0].item())
+    expected = sums.float().numpy() / divisor
+    assert fuse(table, vectors).numpy().tobytes() == expected.tobytes()
+    if n_vectors == 49:
+        assert (sums.float().numpy() * (1 / divisor) != expected).any()
+
+
+def test_nothing_is_divided_by_a_number_of_python():
+    """Which a GPU would take for a factor."""
+    divisors = []
+
+    class Noting(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function in (torch.Tensor.div, torch.Tensor.__truediv__, torch.true_divide):
+                divisors.append(args[1])
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    fuse(torch.ones(10, 4).as_subclass(Noting), torch.zeros(2, 3, dtype=torch.int64))
+    assert len(divisors) == 1
+    assert isinstance(divisors[0], torch.Tensor)
+    assert divisors[0].shape == ()

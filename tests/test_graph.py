@@ -1,63 +1,83 @@
 """Recorded steps, with a recorder that only notes what it would record: the rest needs a GPU."""
 
+import gc
+import weakref
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from finetune.graph import RecordedSteps, record_on_gpu
+from finetune import graph
+from finetune.features import Features
+from finetune.graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
 from finetune.head import HeadOptions, Heads, padded
-from finetune.losses import focal
+from finetune.losses import Loss, focal
+from finetune.plan import Plan
+from finetune.stacks import Stacks
+from finetune.threads import Threads
+from finetune.window import Window, WindowMaker
 
 CPU = torch.device("cpu")
+COSINE = {"schedule": "cosine", "n_iterations": 15}
 
 
-def heads(device: torch.device = CPU) -> Heads:
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(3, 5, 7)).astype(np.float32)
-    bias = np.zeros(5, np.float32)
-    return Heads(
-        [HeadOptions(one, bias, focal(1.0), 0.1 / (i + 1), 0.9, 0.01) for i, one in enumerate(weight)], device
-    )
+class Recorder:
+    """Stands in for a GPU: repeats the work itself; counts recordings and replays."""
 
+    def __init__(self):
+        self.recorded = self.replayed = 0
 
-def windows(device: torch.device = CPU) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Of 4, 4, 3 and 4 iterations."""
-    generator = torch.Generator().manual_seed(0)
-    pooled = padded(torch.rand(15, 16, 7, generator=generator)).to(device)
-    label = torch.randint(5, (15, 16), generator=generator).to(device)
-    return [(pooled[a:b], label[a:b], a) for a, b in ((0, 4), (4, 8), (8, 11), (11, 15))]
+    def __call__(self, work):
+        self.recorded += 1
+        work()
 
-
-def recording(made: Heads) -> list[int]:
-    """Let heads be recorded; the number of recordings so far, and of replays, is kept in the list."""
-    counts = [0, 0]
-
-    def record(work):
-        counts[0] += 1
-
-        def replay():
-            counts[1] += 1
+        def replay() -> None:
+            self.replayed += 1
             work()
 
         return replay
 
-    made._recorded = RecordedSteps(made._steps, [made.weight, made.velocity], record)
-    return counts
+
+def options(n: int = 3, **changed) -> list[HeadOptions]:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(n, 5, 7)).astype(np.float32)
+    bias = np.zeros(5, np.float32)
+    return [
+        HeadOptions(one, bias, focal(1.0), 0.1 / (i + 1), 0.9, 0.01, **changed) for i, one in enumerate(weight)
+    ]
+
+
+def windows() -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Of 4, 4, 3 and 4 iterations."""
+    generator = torch.Generator().manual_seed(0)
+    pooled = padded(torch.rand(15, 16, 7, generator=generator))
+    label = torch.randint(5, (15, 16), generator=generator)
+    return [(pooled[a:b], label[a:b], a) for a, b in ((0, 4), (4, 8), (8, 11), (11, 15))]
+
+
+def as_window(pooled: torch.Tensor, label: torch.Tensor, start: int) -> Window:
+    return Window(start, pooled, label, None, np.zeros(2))
+
+
+def assert_same(one: Heads, other: Heads) -> None:
+    assert torch.equal(one.weight, other.weight)
+    assert torch.equal(one.velocity, other.velocity)
 
 
 def test_replayed_steps_are_the_steps():
-    plain, recorded = heads(), heads()
-    counts = recording(recorded)
+    record = Recorder()
+    plain_heads, recorded = Heads(options(), CPU), Heads(options(), CPU, recorded=RecordedSteps(record))
     for window in windows():
-        torch.testing.assert_close(plain.take(*window), recorded.take(*window), rtol=0, atol=0)
-    assert torch.equal(plain.weight, recorded.weight)
-    assert torch.equal(plain.velocity, recorded.velocity)
-    assert counts == [2, 4]  # two lengths, four windows
+        torch.testing.assert_close(plain_heads.take(*window), recorded.take(*window), rtol=0, atol=0)
+    assert_same(plain_heads, recorded)
+    assert (record.recorded, record.replayed) == (2, 4)  # two lengths, four windows
 
 
 def test_the_windows_given_are_left_alone():
-    recorded = heads()
-    recording(recorded)
+    recorded = Heads(options(), CPU, recorded=RecordedSteps(Recorder()))
     pooled, label, start = windows()[0]
     before = pooled.clone(), label.clone()
     recorded.take(pooled, label, start)
@@ -65,12 +85,149 @@ def test_the_windows_given_are_left_alone():
     assert torch.equal(before[1], label)
 
 
+def test_a_schedule_that_changes_is_not_recorded():
+    record = Recorder()
+    Heads(options(**COSINE), CPU, recorded=RecordedSteps(record)).take(*windows()[0])
+    assert record.recorded == 0
+
+
+def mixed_stacks(record=None) -> Stacks:
+    """Two stacks that are recorded, of focal and of plain loss, and one that is not."""
+    rest = HeadOptions(np.ones((5, 7), np.float32), np.zeros(5, np.float32), Loss(), 0.1, 0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        if record is not None:
+            patch.setattr("finetune.stacks.recorded_on", lambda device: RecordedSteps(record))
+        return Stacks([*options(2), rest, *options(1, **COSINE)], CPU, Threads(1))
+
+
+def test_stacks_share_the_memory_of_a_window_and_mix_nothing_up():
+    record = Recorder()
+    expected, recorded = mixed_stacks(), mixed_stacks(record)
+    for window in windows():
+        assert torch.equal(expected.take(as_window(*window)), recorded.take(as_window(*window)))
+    for one, other in zip(expected.layers(), recorded.layers(), strict=True):
+        assert torch.equal(one[0], other[0])
+    assert record.recorded == 4  # two stacks, two lengths
+    pooled = {id(own[0]) for own, _ in recorded._recorded._recorded.values()}
+    assert len(pooled) == 2
+    recorded.forget_recordings()
+    assert not recorded._recorded._recorded
+    assert not recorded._recorded._pooled
+
+
+def test_nothing_keeps_heads_alive():
+    """A cycle would keep graphs and their memory until Python happens to look for cycles."""
+    gc.disable()
+    try:
+        # As a graph's replay, this keeps nothing of what it recorded.
+        stacks = mixed_stacks(lambda work: (work(), lambda: None)[1])
+        stacks.take(as_window(*windows()[0]))
+        ends = [weakref.ref(heads) for heads in stacks._heads] + [weakref.ref(stacks._recorded)]
+        del stacks
+        assert [end() for end in ends] == [None] * len(ends)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("on_trial", [True, False])
+def test_what_cannot_be_recorded_is_taken_step_by_step_with_a_note(on_trial, caplog):
+    def fail(work) -> None:
+        if on_trial:
+            work()
+        raise RuntimeError("CUDA error: operation not permitted\nlonger advice")
+
+    expected, heads = Heads(options(), CPU), Heads(options(), CPU, recorded=RecordedSteps(fail))
+    for window in windows():
+        assert torch.equal(expected.take(*window), heads.take(*window))
+    assert_same(expected, heads)
+    (line,) = caplog.messages
+    assert line.endswith("taken one by one, slowly: CUDA error: operation not permitted")
+
+
+def test_a_bug_in_the_steps_is_not_hidden():
+    def steps(*_: torch.Tensor) -> None:
+        raise ValueError("of the steps")
+
+    with pytest.raises(ValueError, match="of the steps"):
+        RecordedSteps(Recorder())(steps, [torch.zeros(1)], [torch.zeros(1)] * 4)
+
+
+class Stream:
+    """A made-up stream, of which only the device is of interest."""
+
+    def __init__(self, device: torch.device | None = None):
+        self.device = device
+
+    def wait_stream(self, other: "Stream") -> None:
+        """Nothing runs anyway."""
+
+
+@pytest.fixture
+def made_up_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What torch.cuda is asked for while graphs are recorded."""
+    seen = SimpleNamespace(current=[], recorded=[])
+
+    def record_in(_, stream: Stream, capture_error_mode: str) -> nullcontext:
+        seen.recorded.append((seen.current[-1], stream))
+        assert capture_error_mode == "thread_local"
+        return nullcontext()
+
+    def current_device(device: torch.device) -> nullcontext:
+        seen.current.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(graph, "_streams", {})
+    monkeypatch.setattr("torch.cuda.device", current_device)
+    monkeypatch.setattr("torch.cuda.Stream", Stream)
+    monkeypatch.setattr("torch.cuda.current_stream", Stream)
+    monkeypatch.setattr("torch.cuda.stream", nullcontext)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr("torch.cuda.graph", record_in)
+    return seen
+
+
+def test_graphs_are_recorded_on_their_device_by_its_own_stream(made_up_cuda):
+    devices = [torch.device("cuda", i) for i in (1, 0, 1)]
+    ran = []
+    for device in devices:
+        recorded_on(device)._record(lambda: ran.append(RECORDING.locked()))
+    assert [device for device, _ in made_up_cuda.recorded] == devices
+    first, other, again = (stream for _, stream in made_up_cuda.recorded)
+    assert [stream.device for stream in (first, other, again)] == devices
+    assert first is again
+    assert ran == [True] * 6  # on trial and recorded, while nobody makes a window
+    assert not RECORDING.locked()
+    assert recorded_on(CPU) is None
+
+
+def test_no_window_is_made_while_steps_are_recorded():
+    """Its plan, which the CPU draws, may be."""
+    locked = {}
+
+    def draw(*_: object) -> Plan:
+        locked["drawing"] = RECORDING.locked()
+        return Plan(np.zeros((2, 3), int), np.zeros((2, 1), int), np.zeros((2, 1), int), None)
+
+    def fused(plan: Plan) -> torch.Tensor:
+        locked["fusing"] = RECORDING.locked()
+        return torch.ones(2, 1, 15)
+
+    sets = SimpleNamespace(was_empty=np.zeros(1, bool))
+    features = Features(torch.ones(1, 16), torch.zeros(1, dtype=torch.int64))
+    drawing, maps = SimpleNamespace(specific=sets, generic=sets), SimpleNamespace(fused=fused)
+    WindowMaker(draw, drawing, features, maps).make((0, 2))
+    assert locked == {"drawing": False, "fusing": True}
+    assert not RECORDING.locked()
+
+
 @pytest.mark.cuda
 def test_a_cuda_graph_takes_the_same_steps():
-    device = torch.device("cuda")
-    recorded, plain = heads(device), heads(device)
-    plain._recorded = None
-    assert recorded._recorded._record is record_on_gpu
-    for window in windows(device):
-        torch.testing.assert_close(plain.take(*window), recorded.take(*window), rtol=0, atol=0)
-    assert torch.equal(plain.weight, recorded.weight)
+    device = torch.device("cuda", 0)
+    recorded = Heads(options(), device, recorded=RecordedSteps(partial(record_on_gpu, device=device)))
+    eager = Heads(options(), device)
+    for pooled, label, start in windows():
+        window = pooled.to(device), label.to(device), start
+        torch.testing.assert_close(eager.take(*window), recorded.take(*window), rtol=0, atol=0)
+    assert_same(eager, recorded)
+    assert len(recorded._recorded._recorded) == 2
