@@ -107,7 +107,11 @@ PLANS = [
         "test_plan",
     ),
     Mutant(
-        "fused by sum, not mean", "finetune/fusion.py", "n_vectors * scale, dtype", "scale, dtype", "test_fusion"
+        "fused by sum, not mean",
+        "finetune/fusion.py",
+        "n_vectors * scale, dtype",
+        "scale, dtype",
+        "test_fusion",
     ),
     Mutant(
         "a float16 sum that overflows",

@@ -102,8 +102,8 @@ def record_on_gpu(work: Callable[[], None], device: torch.device) -> Callable[[]
             work()
         current.wait_stream(stream)
         torch.cuda.synchronize()
-        with torch.cuda.stream(current):  # a recording that fails does not go back to it by itself
-            # Other threads, whatever they are, may go on allocating.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                work()
+        # Other threads, whatever they are, may go on allocating.
+        recording = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.stream(current), recording:  # one that fails does not go back to it by itself
+            work()
     return graph.replay

@@ -46,7 +46,8 @@ def options(n: int = 3, **changed) -> list[HeadOptions]:
     weight = rng.normal(size=(n, 5, 7)).astype(np.float32)
     bias = np.zeros(5, np.float32)
     return [
-        HeadOptions(one, bias, focal(1.0), 0.1 / (i + 1), 0.9, 0.01, **changed) for i, one in enumerate(weight)
+        HeadOptions(one, bias, focal(1.0), 0.1 / (i + 1), 0.9, 0.01, **changed)
+        for i, one in enumerate(weight)
     ]
 
 
@@ -214,7 +215,7 @@ def test_no_window_is_made_while_steps_are_recorded():
         return torch.ones(2, 1, 15)
 
     sets = SimpleNamespace(was_empty=np.zeros(1, bool))
-    features = Features(torch.ones(1, 16), torch.zeros(1, dtype=torch.int64))
+    features = Features(torch.ones(1, 15), torch.zeros(1, dtype=torch.int64))
     drawing, maps = SimpleNamespace(specific=sets, generic=sets), SimpleNamespace(fused=fused)
     WindowMaker(draw, drawing, features, maps).make((0, 2))
     assert locked == {"drawing": False, "fusing": True}

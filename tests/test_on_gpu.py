@@ -1,0 +1,184 @@
+"""What must hold on a GPU, tried on the CPU as far as it goes; the rest of it where there is one."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+import torch
+
+from extract.checkpoint import load_checkpoint
+from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.device import make_deterministic
+from extract.train import train
+from finetune.config import FinetuneConfig
+from finetune.fusion import fuse
+from finetune.graph import RECORDING, RecordedSteps, recorded_on
+from finetune.head import HeadOptions, Heads, padded
+from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.train import finetune
+
+CHANNELS, BATCH = 64, 32
+LOSSES: dict[str, Callable[[np.ndarray], Loss]] = {
+    "cross-entropy": lambda prior: Loss(),
+    "balanced-softmax": lambda prior: balanced_softmax(prior, 1.5),
+    "class-balanced": lambda prior: class_balanced(prior, 5000, 0.999, False),
+    "class-balanced, divided by weights": lambda prior: class_balanced(prior, 5000, 0.999, True),
+    "focal": lambda prior: focal(2.0),
+}
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])
+def device(request) -> torch.device:
+    make_deterministic()
+    return torch.device(request.param)
+
+
+def recorder(device: torch.device) -> RecordedSteps:
+    """Of a GPU, or one that repeats the work itself."""
+    return recorded_on(device) or RecordedSteps(lambda work: (work(), work)[1])
+
+
+def made_heads(
+    device: torch.device, n_classes: int, loss: str, recorded: RecordedSteps | None = None, **changed
+) -> Heads:
+    """Two heads that differ in learning rate."""
+    rng = np.random.default_rng(0)
+    prior = rng.dirichlet(np.ones(n_classes)).clip(1e-5)
+    weight = (rng.normal(size=(n_classes, CHANNELS)) / 8).astype(np.float32)
+    bias = rng.normal(size=n_classes).astype(np.float32)
+    made = LOSSES[loss](prior / prior.sum())
+    options = [HeadOptions(weight, bias, made, lr, 0.9, **changed) for lr in (0.1, 0.01)]
+    return Heads(options, device, recorded=recorded)
+
+
+def windows(device: torch.device, n_classes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Of 8, 8 and 4 iterations."""
+    generator = torch.Generator().manual_seed(0)
+    pooled = padded(torch.rand(20, BATCH, CHANNELS, generator=generator)).to(device)
+    label = torch.randint(n_classes, (20, BATCH), generator=generator).to(device)
+    return iter([(pooled[a:b], label[a:b], a) for a, b in ((0, 8), (8, 16), (16, 20))])
+
+
+@pytest.mark.parametrize("n_classes", [10, 1000])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("changed", [{}, {"weight_decay": 0.01, "max_norm": 1.0}], ids=["plain", "bounded"])
+def test_recorded_steps_are_the_steps(device, n_classes, loss, changed, caplog):
+    recorded = made_heads(device, n_classes, loss, recorder(device), **changed)
+    eager = made_heads(device, n_classes, loss, **changed)
+    for window in windows(device, n_classes):
+        assert torch.equal(eager.take(*window), recorded.take(*window))
+    assert torch.equal(eager.weight, recorded.weight)
+    assert torch.equal(eager.velocity, recorded.velocity)
+    assert caplog.messages == []  # it was recorded, and not given up
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("n_classes", [10, 1000])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_gpu_takes_the_steps_of_a_cpu_but_for_rounding(n_classes, loss):
+    make_deterministic()
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    here, there = made_heads(cpu, n_classes, loss), made_heads(gpu, n_classes, loss, recorded_on(gpu))
+    for of_cpu, of_gpu in zip(windows(cpu, n_classes), windows(gpu, n_classes), strict=True):
+        torch.testing.assert_close(here.take(*of_cpu), there.take(*of_gpu).cpu(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(here.weight, there.weight.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def test_steps_are_recorded_while_a_thread_makes_windows(device):
+    """It copies to the device and gathers there, as the maker of windows does."""
+    source, rows = torch.rand(4096, 256, generator=torch.Generator().manual_seed(0)), torch.arange(4096)
+    on_device, going, enough, wrong = source.to(device), Event(), Event(), []
+
+    def make() -> None:
+        while not enough.is_set():
+            with RECORDING:
+                made = on_device[rows.to(device)] + source.to(device, non_blocking=True)
+                if not torch.equal(made.cpu(), 2 * source):
+                    wrong.append(made)
+            going.set()
+
+    maker = Thread(target=make)
+    maker.start()
+    try:
+        assert going.wait(60)
+        for n_classes in (10, 100):
+            recorded = made_heads(device, n_classes, "focal", recorder(device))
+            eager = made_heads(device, n_classes, "focal")
+            for window in windows(device, n_classes):
+                assert torch.equal(eager.take(*window), recorded.take(*window))
+    finally:
+        enough.set()
+        maker.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_vectors", [16, 49])
+def test_fusion_is_that_of_the_host_and_near_the_exact_mean(device, dtype, index, n_vectors):
+    generator = torch.Generator().manual_seed(0)
+    table = (4 * torch.rand(1000, 96, generator=generator)).to(dtype)
+    vectors = torch.randint(len(table), (8, 48, n_vectors), generator=generator).to(index)
+    fused = fuse(table.to(device), vectors.to(device)).cpu()
+    exact = table.double()[vectors.long()].mean(dim=-2)
+    rtol = {torch.float32: 1e-6, torch.float16: 1.01 * 2**-11, torch.bfloat16: 1.01 * 2**-8}[dtype]
+    torch.testing.assert_close(fused.double(), exact, rtol=rtol, atol=0)
+    assert torch.equal(fused, fuse(table, vectors))  # both add in order in float32 and round once
+
+
+@pytest.fixture
+def config(feature_store, tmp_path, device) -> FinetuneConfig:
+    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=70, device=str(device))
+
+
+def head_of(config: FinetuneConfig, quiet, **changed) -> bytes:
+    run = finetune(replace(config, overwrite=True, **changed), quiet)
+    return (run.path / "head.pt").read_bytes()
+
+
+def test_one_seed_gives_one_head_wherever_the_maps_live(config, quiet, caplog):
+    host = head_of(config, quiet, residency="host")
+    assert head_of(config, quiet, residency="host") == host
+    assert head_of(config, quiet, residency="stream") == host
+    assert head_of(config, quiet, residency="stream", memory=1e-3, window=7, prefetch=3) == host
+    assert caplog.messages == []  # steps were recorded, where they are
+
+
+def test_maps_on_the_device_give_the_same_head_but_for_rounding(config, quiet):
+    """To the bit on a CPU, which is host and device in one."""
+    heads = []
+    for residency in ("device", "device", "host"):
+        run = finetune(replace(config, overwrite=True, residency=residency), quiet)
+        heads.append(torch.load(run.path / "head.pt", weights_only=True))
+    for name, values in heads[0].items():
+        if torch.is_tensor(values):
+            assert torch.equal(values, heads[1][name])
+            torch.testing.assert_close(values, heads[2][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["crt", "lws", "weight-balancing"])
+def test_one_seed_gives_one_head_by_every_kind_of_steps(config, quiet, method):
+    """Recorded, of a schedule that falls, of scales alone."""
+    assert head_of(config, quiet, method=method) == head_of(config, quiet, method=method)
+
+
+def trained(out: Path, root: Path, device: torch.device, quiet) -> dict[str, torch.Tensor]:
+    config = TrainConfig(
+        out=str(out),
+        network=NetworkConfig("resnet18"),  # with a max-pooling layer, whose windows overlap
+        dataset=DatasetConfig("imagefolder", root=str(root)),
+        image_size=32,
+        epochs=1,
+        batch_size=9,
+        device=str(device),
+    )
+    train(config, quiet)
+    return load_checkpoint(out / "checkpoint.pt").state
+
+
+def test_phase_1_of_a_network_with_max_pooling_repeats(device, small_root, tmp_path, quiet):
+    one, again = (trained(tmp_path / name, small_root, device, quiet) for name in "ab")
+    assert all(torch.equal(one[name], again[name]) for name in one)
