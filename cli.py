@@ -225,8 +225,20 @@ def print_analysis(analysis: Any, shot_rule: str) -> None:
     click.echo(comparison_table(analysis.comparison, analysis.n_classes))
     click.echo(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
     click.echo(LEGEND)
+    print_pairs(analysis)
     for path in analysis.files:
         click.echo(f"  {path}")
+
+
+def print_pairs(analysis: Any, n: int = 5) -> None:
+    """The most confused pairs of classes, before and after, of the first configuration."""
+    from analysis.confusion import pair_lines
+
+    lines = pair_lines(analysis.pairs, n)
+    if lines:
+        name = analysis.pairs["configuration"].iloc[0]
+        click.echo(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
+        click.echo("\n".join(f"  {line}" for line in lines))
 
 
 @main.command()

@@ -110,8 +110,3 @@ def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
 def in_words(column: str) -> str:
     """How a column of accuracies is called on the screen: "val balanced" for val_balanced_accuracy."""
     return column.removesuffix("_accuracy").replace("_", " ")
-
-
-def confusion_matrix(label: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:
-    """(K, K) int64 counts: row = true class, column = predicted."""
-    return np.bincount(label * n_classes + prediction, minlength=n_classes**2).reshape(n_classes, n_classes)

@@ -1,11 +1,8 @@
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.accuracy import confusion_matrix, group_accuracies, per_class_frame, summarise
-from analysis.figures import class_accuracy_figure, confusion_figure, learning_curve_figure
+from analysis.accuracy import group_accuracies, per_class_frame, summarise
 from analysis.shots import shot_groups
 from analysis.tables import (
     COLUMNS,
@@ -67,11 +64,6 @@ def test_empty_group_is_null_with_no_classes_never_zero(frame):
     assert (summary["n_correct"], summary["n_test"]) == (5, 8)
 
 
-def test_confusion_matrix_rows_are_true_classes():
-    matrix = confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 0]), 3)
-    assert matrix.tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
-
-
 def test_configurations_are_told_apart_by_what_differs():
     runs = [
         {"method": "fsa", "seed": 0, "out": "a", "store": "x", "tau_s": 0.7, "lr": 0.001},
@@ -128,55 +120,3 @@ def test_cells():
     assert format_cell(70.44, np.nan) == "70.4"
     assert format_cell(np.nan, np.nan) == "–"
     assert (format_change(4.51), format_change(-0.26), format_change(np.nan)) == ("+4.5", "-0.3", "")
-
-
-def test_class_accuracy_figure_shows_sizes_and_every_configuration():
-    per_class = pd.DataFrame(
-        {"class_name": ["small", "large"], "n_train": [5, 500], PHASE_1: [10.0, 90.0], "fsa": [60.0, 85.0]}
-    )
-    sizes, accuracy = class_accuracy_figure(per_class, [PHASE_1], ["fsa"]).axes
-    assert [bar.get_height() for bar in sizes.patches] == [500, 5]
-    lines = {line.get_label(): line.get_ydata().tolist() for line in accuracy.lines}
-    assert lines == {PHASE_1: [90, 10], "fsa": [85, 60]}
-
-
-def test_confusion_figure_shows_before_and_change():
-    before, after = np.array([[90.0, 10.0], [60.0, 40.0]]), np.array([[80.0, 20.0], [10.0, 90.0]])
-    left, right, *_ = confusion_figure(before, after, ["a", "b"], "fsa").axes
-    np.testing.assert_array_equal(left.images[0].get_array(), before)
-    np.testing.assert_array_equal(right.images[0].get_array(), after - before)
-
-
-def test_learning_curve_is_the_mean_over_seeds():
-    runs = [pd.DataFrame({"iteration": [0, 100], "val_overall": values}) for values in ([50, 60], [50, 70])]
-    (axes,) = learning_curve_figure({"fsa": runs}).axes
-    assert axes.lines[0].get_ydata().tolist() == [50, 65]
-    assert axes.get_ylabel() == "validation accuracy, %"
-
-
-def test_learning_curves_evaluated_at_other_iterations_are_one_line():
-    often = pd.DataFrame({"iteration": [0, 50, 100], "test_overall": [50, 55, 60]})
-    seldom = pd.DataFrame({"iteration": [0, 100], "test_overall": [50, 70]})
-    for runs in ([often, seldom], [seldom, often]):
-        (axes,) = learning_curve_figure({"fsa": runs}).axes
-        assert axes.lines[0].get_xdata().tolist() == [0, 50, 100]
-        assert axes.lines[0].get_ydata().tolist() == [50, 57.5, 65]
-        assert axes.get_ylabel() == "test accuracy, %"
-
-
-def test_learning_curves_of_unlike_splits_are_of_the_loss():
-    val = pd.DataFrame({"iteration": [0, 100], "loss": [np.nan, 0.5], "val_overall": [50, 60]})
-    none = pd.DataFrame({"iteration": [0, 100], "loss": [np.nan, 0.7]})
-    (axes,) = learning_curve_figure({"fsa": [val], "plain": [none]}).axes
-    assert [line.get_ydata()[-1] for line in axes.lines] == [0.5, 0.7]
-    assert axes.get_ylabel().startswith("training loss")
-
-
-def test_names_with_dollars_are_no_formulas():
-    per_class = pd.DataFrame(
-        {"class_name": ["$_$", "$a"], "n_train": [5, 500], PHASE_1: [10.0, 90.0], "$_$": [60.0, 85.0]}
-    )
-    figure = class_accuracy_figure(per_class, [PHASE_1], ["$_$"])
-    figure.savefig(io.BytesIO())
-    matrix = np.eye(2)
-    confusion_figure(matrix, matrix, ["$_$", "$a"], "$_$").savefig(io.BytesIO())

@@ -1,0 +1,99 @@
+"""Which classes are taken for which.
+
+Most pairs of many classes never occur, so pairs are counted as they are met: memory grows with the images,
+not with the square of the classes. A square matrix is made of groups of classes only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from rich.cells import cell_len, set_cell_size
+
+MOST_PAIRS = 1_000  # of a configuration, in a file
+
+
+def confused_pairs(
+    label: np.ndarray, before: Sequence[np.ndarray], after: Sequence[np.ndarray], n_classes: int
+) -> pd.DataFrame:
+    """Wrong predictions before and after, by true and predicted class.
+
+    Args:
+        label: (N,) int true class of each test image.
+        before, after: (N,) int predicted classes, of each run.
+        n_classes: K.
+
+    Returns:
+        A row for each pair that occurs, most images first (before or after, whichever is more): true_id,
+        predicted_id, n_test (test images of the true class), count_before and count_after (mean number of
+        them over the runs), percent_before and percent_after (of n_test).
+    """
+    label = np.asarray(label, np.int64)
+    found = [_wrong(label, predictions, n_classes) for predictions in (before, after)]
+    pairs = np.union1d(found[0][0], found[1][0])
+    counts = np.zeros((2, len(pairs)))
+    for mean, (codes, count) in zip(counts, found, strict=True):
+        mean[np.searchsorted(pairs, codes)] = count
+    true, predicted = np.divmod(pairs, n_classes)
+    n_test = np.bincount(label, minlength=n_classes)[true]
+    most = counts.max(axis=0)
+    order = np.lexsort((predicted, true, -most / n_test, -most))
+    content = {"true_id": true, "predicted_id": predicted, "n_test": n_test}
+    content |= {"count_before": counts[0], "count_after": counts[1]}
+    content |= {"percent_before": 100 * counts[0] / n_test, "percent_after": 100 * counts[1] / n_test}
+    return pd.DataFrame(content).iloc[order].reset_index(drop=True)
+
+
+def _wrong(
+    label: np.ndarray, predictions: Sequence[np.ndarray], n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes true · K + predicted of wrong predictions, ascending, and the mean count of each over runs."""
+    codes = [(label * n_classes + predicted)[predicted != label] for predicted in predictions]
+    pairs, counts = np.unique(np.concatenate(codes), return_counts=True)
+    return pairs, counts / len(predictions)
+
+
+def with_names(pairs: pd.DataFrame, class_names: Sequence[str], configuration: str) -> pd.DataFrame:
+    """The most confused of `confused_pairs` for a file: with the configuration and the names of classes."""
+    names = np.asarray(class_names, dtype=object)
+    shown = pairs.head(MOST_PAIRS)
+    named = {"true_class": names[shown["true_id"]], "predicted_class": names[shown["predicted_id"]]}
+    columns = ["configuration", "true_class", "predicted_class", *(c for c in shown if "_id" not in c)]
+    return shown.assign(configuration=configuration, **named)[[*columns, "true_id", "predicted_id"]]
+
+
+def pair_lines(pairs: pd.DataFrame, n: int) -> list[str]:
+    """The n most confused pairs of `with_names` for the screen, names as they are but for line breaks."""
+    shown = pairs.head(n)
+    of_each = zip(shown["true_class"], shown["predicted_class"], strict=True)
+    names = [" → ".join(" ".join(str(part).split()) for part in pair) for pair in of_each]
+    widest = max(map(cell_len, names), default=0)
+    return [
+        f"{set_cell_size(name, widest)}  {row.count_before:6.1f} → {row.count_after:.1f}  of {row.n_test:,}"
+        for name, row in zip(names, shown.itertuples(), strict=True)
+    ]
+
+
+def group_confusion(
+    label: np.ndarray, predictions: Sequence[np.ndarray], group: np.ndarray, errors_only: bool
+) -> np.ndarray:
+    """How groups of classes are taken for each other.
+
+    Args:
+        label: (N,) int true class of each test image.
+        predictions: (N,) int predicted classes, of each run.
+        group: (K,) int group of each class, from 0 to G − 1.
+        errors_only: leave out the images that are recognised.
+
+    Returns:
+        (G, G): row = true group, in per cent of its test images, mean over runs; 0 for a group without any.
+    """
+    n_groups = int(group.max()) + 1
+    row = group[label].astype(np.int64)
+    counts = np.zeros(n_groups * n_groups)
+    for predicted in predictions:
+        taken = predicted != label if errors_only else slice(None)
+        codes = (row * n_groups + group[predicted])[taken]
+        counts += np.bincount(codes, minlength=n_groups * n_groups)
+    totals = np.bincount(row, minlength=n_groups)[:, None] * len(predictions)
+    return 100 * counts.reshape(n_groups, n_groups) / np.maximum(totals, 1)
