@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune methods soak soak-s3 clean
+.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -38,6 +38,9 @@ bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about f
 
 bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about ten minutes, 2 GB of disk
 	$(RUN)/python benchmarks/bench_finetune.py
+
+bench-scale: $(INSTALLED)  ## how time and memory grow, up to 437,000 rows of 8,142 classes: half an hour, 12 GB of disk
+	$(RUN)/python benchmarks/bench_scale.py
 
 methods: $(INSTALLED)  ## the contest of docs/methods.md: DATA=folder with train/ and test/, an hour and a half
 	benchmarks/methods.sh "$(DATA)"
