@@ -1,4 +1,4 @@
-"""How seconds and memory grow with rows and classes, up to iNaturalist 2018's 437,513 images of 8,142 classes.
+"""How seconds and memory grow with rows and classes, up to iNaturalist 2018's 437,513 images.
 
 Run through `make bench-scale`, on idle cores, with 12 GB of disk. Each size is a process of its own. The peak
 of memory is the process's resident set, pages of files that it has mapped among it. Preparing is held against

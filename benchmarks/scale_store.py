@@ -31,7 +31,7 @@ def make_store(folder: Path, n_rows: int, n_classes: int) -> Path:
     """Write `folder`/checkpoint.pt and `folder`/feats.zarr; the store's path."""
     random = np.random.default_rng(0)
     counts = long_tailed_counts(n_rows, n_classes)
-    weight = (random.standard_normal((n_classes, CHANNELS), np.float32) / np.sqrt(CHANNELS)).astype(np.float32)
+    weight = random.standard_normal((n_classes, CHANNELS), np.float32) / np.float32(CHANNELS**0.5)
     label = {
         "train": np.repeat(np.arange(n_classes), counts),
         "test": np.repeat(np.arange(n_classes), TEST_PER_CLASS),
