@@ -4,16 +4,15 @@ Nothing heavy is imported before a command runs. An error that the user can mend
 exit code 2; a progress bar is shown only on a terminal.
 """
 
-import shlex
+from pathlib import Path
 from typing import Any
 
 import click
 
+from advice import resumable
 from console import (
-    INTERRUPTED,
     Program,
     build,
-    fail,
     given,
     json_option,
     live_table,
@@ -26,11 +25,9 @@ from console import (
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.sweep_config import SweepConfig
-from store.errors import Interrupted
 from store.notes import note
 from store_commands import store_group
 
-GO_ON = "interrupted; go on with the same command, with --resume and without --overwrite ({})"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -54,12 +51,8 @@ def train(context: click.Context, **values: Any) -> None:
 
     named = given(context)
     config = resumed_config(values["out"], named) if values["resume"] else build(TrainConfig, values)
-    with progress_bar() as progress:
-        try:
-            checkpoint = run(config, progress)
-        except Interrupted:
-            progress.stop()
-            fail(f"interrupted; go on with: train --out {shlex.quote(config.out)} --resume", INTERRUPTED)
+    with resumable(context, "out"), progress_bar() as progress:
+        checkpoint = run(config, progress)
     last = checkpoint.history[-1]
     told = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
     told |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in told if "balanced" in k}
@@ -78,16 +71,13 @@ def report_skipped(skipped: tuple[str, ...]) -> None:
 
 @main.command()
 @options(ExtractConfig)
-def extract(**values: Any) -> None:
+@click.pass_context
+def extract(context: click.Context, **values: Any) -> None:
     """Bring every image through the network once and cache what Phase II needs."""
     from extract.dump import extract as run
 
-    with progress_bar() as progress:
-        try:
-            shapes = run(ExtractConfig(**values), progress)
-        except Interrupted:
-            progress.stop()
-            fail(f"interrupted; go on with the same command and --resume ({values['store']})", INTERRUPTED)
+    with resumable(context), progress_bar() as progress:
+        shapes = run(ExtractConfig(**values), progress)
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
         n_views = values["views"] if split == "train" else 1
@@ -104,12 +94,8 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     from finetune.options import idle_options
     from finetune.train import finetune as run
 
-    with progress_bar() as progress:
-        try:
-            result = run(FinetuneConfig(**values), progress)
-        except Interrupted:
-            progress.stop()
-            fail(GO_ON.format(values["out"]), INTERRUPTED)
+    with resumable(context), progress_bar() as progress:
+        result = run(FinetuneConfig(**values), progress)
     for name in idle_options(result.config, given(context)):
         what = f"{result.config['method']} with loss {result.config['loss']}"
         note(f"--{name.replace('_', '-')} changes nothing for {what}")
@@ -139,7 +125,8 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 @main.command()
 @options(SweepConfig, out="runs/sweep")
 @json_option
-def sweep(as_json: bool, **values: Any) -> None:
+@click.pass_context
+def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
@@ -147,16 +134,12 @@ def sweep(as_json: bool, **values: Any) -> None:
     from finetune.sweep import sweep as run
 
     best = 10
-    with live_table() as (progress, show):
+    with resumable(context), live_table() as (progress, show):
 
         def show_best(ranking: Any) -> None:
             show(table(*ranking_rows(ranking, best)))
 
-        try:
-            result = run(build(SweepConfig, values), progress, show_best if show else None)
-        except Interrupted:
-            progress.stop()
-            fail(GO_ON.format(values["out"]), INTERRUPTED)
+        result = run(build(SweepConfig, values), progress, show_best if show else None)
     if result is None:  # another process prints
         return
     if as_json:
@@ -251,9 +234,10 @@ def demo(out: str, device: str) -> None:
     from finetune.analyze import analyze as run_analyze
     from finetune.demo import SEEDS, plan_demo
     from finetune.train import finetune as run_finetune
+    from store.lock import sole_writer
 
     runs = []
-    with progress_bar() as progress:
+    with sole_writer(Path(out), "demo"), progress_bar() as progress:
         for seed in SEEDS:
             phases = plan_demo(out, seed, device)
             click.echo(f"seed {seed}: train, extract, {', '.join(run.method for run in phases.finetune)}")

@@ -32,7 +32,7 @@ class Program(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
+            fail("interrupted; the same command begins anew", INTERRUPTED)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -93,7 +93,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def fail(message: str, code: int = 2) -> None:
     """Print one line on stderr and leave."""
-    click.echo("tailcache: " + " ".join(message.split()), err=True)
+    click.echo("tailcache: " + " ".join(part.strip() for part in message.splitlines()).strip(), err=True)
     sys.exit(code)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from console import INTERRUPTED, build, fail, given, json_option, options, print_json, progress_bar
+from advice import resumable
+from console import build, given, json_option, options, print_json, progress_bar
 from extract.config import PlanConfig, SampleConfig
 from store.config import ConvertConfig
-from store.errors import Interrupted
 
 
 @click.group("store")
@@ -91,7 +91,8 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 @click.argument("target")
 @options(ConvertConfig)
 @json_option
-def convert(as_json: bool, **values: Any) -> None:
+@click.pass_context
+def convert(context: click.Context, as_json: bool, **values: Any) -> None:
     """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
     from store.convert import convert as run
     from store.info import describe
@@ -99,12 +100,8 @@ def convert(as_json: bool, **values: Any) -> None:
     from store.reader import FeatureStore
 
     target = values["target"]
-    with progress_bar() as progress:
-        try:
-            run(ConvertConfig(**values), progress)
-        except Interrupted:
-            progress.stop()
-            fail(f"interrupted; go on with the same command and --resume ({target})", INTERRUPTED)
+    with resumable(context), progress_bar() as progress:
+        run(ConvertConfig(**values), progress)
     content = describe(FeatureStore(locate(target)))
     if as_json:
         print_json(content)

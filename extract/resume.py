@@ -17,6 +17,8 @@ MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "downlo
 def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     """The options of the run in `out`, with those given anew for this call.
 
+    What was stored of `overwrite` was about the folder as it lay then.
+
     Args:
         out: folder of the run.
         given: options named by the user, flat: those of the network and the data set among them.
@@ -32,7 +34,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     own = {k: v for k, v in given.items() if k not in network and k not in dataset}
     return replace(
         stored,
-        **own | {"out": out, "resume": True},
+        **{"overwrite": False} | own | {"out": out, "resume": True},
         network=replace(stored.network, **network),
         dataset=replace(stored.dataset, **dataset),
     )
@@ -63,7 +65,7 @@ def _foreign_to_training(out: Path) -> str | None:
 
 
 def earlier_run(config: TrainConfig) -> Checkpoint | None:
-    """The checkpoint that a resolved config goes on from, None for a new run.
+    """The checkpoint that a resolved config goes on from, which may be a finished one; None for a new run.
 
     Raises:
         UserError: the folder holds a run that this one may neither replace nor continue.
@@ -86,8 +88,6 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
             f"{config.out}: already holds {state} (epoch {previous.epoch} of "
             f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
         )
-    if previous.optimizer is None:
-        raise UserError(f"{config.out}: is finished (epoch {previous.epoch}), so there is nothing to resume")
     stored, asked = _flat(_stored_config(previous, path)), _flat(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
         if stored[name] != asked[name]:

@@ -28,6 +28,8 @@ from extract.resume import earlier_run, with_found
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from store.atomic import write_json, write_text
 from store.errors import Interrupted, UserError
+from store.lock import sole_writer
+from store.notes import note
 
 
 @dataclass
@@ -54,7 +56,15 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     check_network(config.network)
     if config.image_size is None:
         config = replace(config, image_size=default_image_size(config.network.arch))
+    with sole_writer(Path(config.out), "training run"):
+        return _train(config, progress)
+
+
+def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     previous = earlier_run(config)
+    if previous and previous.optimizer is None:
+        note(f"{config.out}: was finished already (epoch {previous.epoch}), so nothing was left to do")
+        return previous
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
@@ -71,11 +81,20 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
         dataset = refuse_unreadable(dataset, progress)
         note_empty_classes(dataset)
     dataset = replace(dataset, record=record_images(dataset.splits))
-    _keep(training, config, dataset, transform)
+    path = Path(config.out) / "checkpoint.pt"
+    before = _identity(path)
     try:
+        _keep(training, config, dataset, transform)
+        # After it: a folder is known by its checkpoint.
+        write_json(path.with_name("config.json"), asdict(config))
         return _train_epochs(training, config, dataset, transform, compute, progress)
     except KeyboardInterrupt as error:
-        raise Interrupted from error
+        raise (Interrupted() if previous or _identity(path) != before else error) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Another one for every file that was written to a path."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _train_epochs(
@@ -229,5 +248,4 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
     else:
         (out / "metrics.csv").unlink(missing_ok=True)  # of the run that this one replaces
     save_checkpoint(checkpoint, out / "checkpoint.pt")  # after the metrics: a resumed run mends those
-    write_json(out / "config.json", asdict(config))  # after it: a folder is known by its checkpoint
     return checkpoint

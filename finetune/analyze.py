@@ -20,6 +20,7 @@ from finetune.report_files import refuse_foreign_files, write_report
 from finetune.run import Run, read_run
 from finetune.split import parts_of
 from store.errors import refuse_undecodable
+from store.lock import sole_writer
 
 TABLES = ("summary", "runs", "per_class", "confused_pairs")
 FILES = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
@@ -58,9 +59,14 @@ def analyze(config: AnalyzeConfig) -> Analysis:
         UserError: a folder is no run, the runs are not about the same images, two of them are one, or the
             folder holds files of the same names that are not ours.
     """
-    out = Path(config.out)
     check_shot_rule(config.shot_rule)
     refuse_undecodable(config.out, *config.runs)
+    with sole_writer(Path(config.out), "analysis"):
+        return _analyze(config)
+
+
+def _analyze(config: AnalyzeConfig) -> Analysis:
+    out = Path(config.out)
     refuse_foreign_files(out, FILES)
     runs = [read_run(path) for path in dict.fromkeys(Path(run).resolve() for run in config.runs)]
     refuse_unlike(runs)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import pairwise
@@ -31,6 +31,7 @@ from finetune.train import computed
 from store.cache import open_cache
 from store.errors import Interrupted, UserError
 from store.location import locate
+from store.lock import sole_writer
 from store.reader import FeatureStore
 
 LONGEST = timedelta(days=30)  # that processes wait for the slowest
@@ -66,31 +67,55 @@ def sweep(
     configs = list({head_id(one): one for one in reversed(resolved)}.values())[::-1]  # each head once
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
-    with processes() as (rank, world), single_threaded() as threads:
+    with processes() as (rank, world), single_threaded() as threads, ExitStack() as lock:
         bench = Bench.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         require_selection(bench.held_out.get(base.select_on), "sweep")
         for one in configs:
             split_classes(one, bench.common.class_counts)  # before the first head, not after hours
-        with together(world):
+        with together(world), _interruptible(folder):
             if rank == 0:
+                lock.enter_context(sole_writer(folder.path, "sweep"))
                 folder.begin()
-        rows = folder.rows()
-        task = progress.add_task("sweep", total=len(configs), completed=len(rows), status="")
-        done = {row["head"] for row in rows}
-        try:
-            for batch in shared_out(configs, world)[rank::world]:
-                left = [one for one in batch if head_id(one) not in done]
-                if left:
-                    rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
-                    progress.update(task, completed=len(rows))
-                    if show is not None:
-                        show(rank_configurations(folder.results(rows), base.select_on, base.rank_by))
-        except KeyboardInterrupt as error:
-            raise Interrupted from error
-        finally:
-            progress.remove_task(task)
-        wait_for_all(world)
-        return folder.finish() if rank == 0 else None
+
+        def tell(rows: list[dict[str, Any]]) -> None:
+            if show is not None:
+                show(rank_configurations(folder.results(rows), base.select_on, base.rank_by))
+
+        with _interruptible(folder):
+            _take_share(shared_out(configs, world)[rank::world], bench, folder, progress, tell)
+            wait_for_all(world)
+            return folder.finish() if rank == 0 else None
+
+
+@contextmanager
+def _interruptible(folder: SweepFolder) -> Iterator[None]:
+    """Raise Interrupted on Ctrl-C, once there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise (Interrupted() if folder.is_begun else error) from error
+
+
+def _take_share(
+    batches: list[Batch],
+    bench: Bench,
+    folder: SweepFolder,
+    progress: Progress,
+    tell: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Make the heads of some batches that are not done yet."""
+    rows = folder.rows()
+    task = progress.add_task("sweep", total=folder.n_heads, completed=len(rows), status="")
+    done = {row["head"] for row in rows}
+    try:
+        for batch in batches:
+            left = [one for one in batch if head_id(one) not in done]
+            if left:
+                rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
+                progress.update(task, completed=len(rows))
+                tell(rows)
+    finally:
+        progress.remove_task(task)
 
 
 @contextmanager

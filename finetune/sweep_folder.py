@@ -21,6 +21,7 @@ from finetune.selection import Layer
 from finetune.sweep_config import SweepConfig
 from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
+from store.lock import lock_of
 from store.notes import note
 from store.reader import FeatureStore
 
@@ -90,10 +91,36 @@ class SweepFolder:
         if resume and (self.path / MARKER).exists():
             self._refuse_other(_read_marker(self.path))
             return
-        refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite)
-        write_json(self.path / MARKER, self._content)  # first: what is left of an earlier sweep stays ours
+        refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite=True)
+        if not overwrite and (found := _read_marker(self.path)) is not None:
+            self._refuse_begun(found)
+        # Before the marker: heads of an earlier sweep are never taken for this one's.
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
-            file.unlink(missing_ok=True)
+            if file != lock_of(self.path):
+                file.unlink(missing_ok=True)
+        write_json(self.path / MARKER, self._content)
+
+    def _refuse_begun(self, found: dict[str, Any]) -> None:
+        n_done = sum(map(_n_rows, (self.path / DONE).glob("*.json")))
+        if found == self._content:
+            raise UserError(
+                f"{self.path}: this sweep was begun, and {n_done} of its {self.n_heads} heads are done; pass "
+                "--resume to go on, or --overwrite to throw them away and begin anew"
+            )
+        raise UserError(
+            f"{self.path}: holds another sweep, {n_done} heads of which are done; name another --out, or "
+            "pass --overwrite to throw them away"
+        )
+
+    @property
+    def n_heads(self) -> int:
+        """How many there are to be."""
+        return len(self._configs)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether this very sweep is what the folder holds."""
+        return _read_marker(self.path) == self._content
 
     def _refuse_other(self, found: dict[str, Any] | None) -> None:
         if found is None:
@@ -192,6 +219,14 @@ def as_interrupted(config: SweepConfig) -> SweepConfig:
             "did, and tells no balanced accuracy where heads finished then have none"
         )
     return replace(config, base=base)
+
+
+def _n_rows(file: Path) -> int:
+    """Heads that a file says are done; none where it is damaged."""
+    try:
+        return len(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return 0
 
 
 def _read_marker(path: Path) -> dict[str, Any] | None:

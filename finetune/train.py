@@ -26,6 +26,7 @@ from store.atomic import refuse_existing
 from store.cache import open_cache
 from store.errors import UserError
 from store.location import locate
+from store.lock import sole_writer
 from store.provenance import versions
 from store.reader import FeatureStore
 
@@ -49,11 +50,17 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
     _refuse_options(config)
+    with sole_writer(Path(config.out), "run"):
+        return _finetune(config, store, started, progress)
+
+
+def _finetune(config: FinetuneConfig, store: FeatureStore, started: float, progress: Progress) -> Run:
+    """As `finetune`, by the sole writer of the folder; `started` is the moment by the performance counter."""
     config = as_interrupted(config)
     unfinished = UnfinishedRun(config, store)
+    unfinished.refuse_existing(config.resume, config.overwrite)
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
     refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
-    unfinished.refuse_existing(config.resume, config.overwrite)
     phase1 = find_phase1(store, config.ckpt)
     with single_threaded() as threads, unfinished.kept_when_interrupted() as latest:
         latest.state = unfinished.load() if config.resume else None
@@ -69,7 +76,7 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
         facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
         run = _describe(config, bench, layer, course, facts)
         write_run(run, *layer, phase1, config.tensorboard)
-    unfinished.remove()
+        unfinished.remove()
     return run
 
 

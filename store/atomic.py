@@ -30,11 +30,12 @@ def is_leftover(name: str) -> bool:
 
 
 def _make_parent(path: Path) -> None:
-    _refuse_file_above(path)
+    refuse_file_above(path)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _refuse_file_above(path: Path) -> None:
+def refuse_file_above(path: Path) -> None:
+    """Raise UserError where something above a path is a file."""
     above = next((parent for parent in _real(path).parents if parent.exists()), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
@@ -130,10 +131,10 @@ def refuse_existing(path: Path, what: str, foreign: Callable[[Path], str | None]
             of it is. What is foreign is never replaced.
         overwrite: whether the user asked to replace it.
     """
-    _refuse_file_above(path)
+    refuse_file_above(path)
     if Path.cwd().is_relative_to(_real(path)):
         raise UserError(f"{path}: you work in this folder, or under it; name a folder for the {what}")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and all(is_leftover(entry.name) for entry in path.iterdir())):
         return
     if found := foreign(path):
         raise UserError(f"{path}: already exists and is no {what} alone (it {found}); name another path")

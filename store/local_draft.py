@@ -4,7 +4,6 @@
 `commits.jsonl` (what lies on the disk), `lock`, and at the end `replaced`, the store that was there before.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from store.commits import CommitLog
 from store.container import Container, container, foreign_to_store
 from store.errors import StoreError
 from store.layout import ArrayLayout
+from store.lock import acquire, release
 from store.plan import parse_begun
 
 
@@ -159,30 +159,14 @@ class LocalDraft:
 
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    finished = f"{lock.parent}: another process has just finished this store; run it again"
+    busy = f"{lock.parent}: another process is writing this store; wait for it, or stop it"
     try:
-        file = lock.open("a")
+        file = acquire(lock, busy, StoreError)
     except FileNotFoundError as error:
-        raise StoreError(finished) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{lock.parent}: another process is writing this store; wait for it, or stop it"
-            ) from error
-        except OSError as error:
-            raise StoreError(
-                f"{lock}: cannot be locked ({error.strerror}); write the store to a file system with locks"
-            ) from error
-        if not _is_at(lock, os.fstat(file.fileno())):
-            raise StoreError(finished)
-        yield
-
-
-def _is_at(path: Path, file: os.stat_result) -> bool:
-    """Whether an open file still has its name: whoever held the lock before may have removed it."""
+        raise StoreError(
+            f"{lock.parent}: another process has just finished this store; run it again"
+        ) from error
     try:
-        return os.path.samestat(path.stat(), file)
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        release(file)

@@ -32,13 +32,13 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
     refuse_hdf5(where) if isinstance(where, Bucket) else refuse_other_suffix(where)
     draft = draft_of(where)
     begun = begun_of(draft, overwrite)
-    may_stay = resume and (replaces_store(begun) or draft.is_published())
-    draft.refuse_occupied(overwrite or may_stay)
-    if begun is not None and not (resume or overwrite):
+    if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is
         draft.refuse_busy()
         raise StoreError(
             f"{draft}: this store was begun; pass --resume to go on, or --overwrite to begin anew"
         )
+    may_stay = resume and (replaces_store(begun) or draft.is_published())
+    draft.refuse_occupied(overwrite or may_stay)
 
 
 def begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:

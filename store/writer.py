@@ -49,15 +49,16 @@ def write_store(
     with draft.sole_writer():
         replaces = overwrite or replaces_store(begun_of(draft, overwrite))
         begun = take_over(where, draft, plan, resume, overwrite)
-        writer = StoreWriter(where, draft, plan, begun, replaces)
+        writer = None
         try:
+            writer = StoreWriter(where, draft, plan, begun, replaces)
             yield writer
         except KeyboardInterrupt as error:
-            writer.stop()
-            raise (Interrupted() if writer.has_rows else error) from error
+            kept = writer is not None and writer.stopped().has_rows
+            raise (Interrupted() if kept else error) from error
         finally:
-            writer.stop()
-            if not writer.has_rows:
+            kept = begun is not None if writer is None else writer.stopped().has_rows
+            if not kept:
                 draft.discard()
 
 
@@ -184,9 +185,10 @@ class StoreWriter:
         path, of_blocks = item
         self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
 
-    def stop(self) -> None:
-        """End the writing threads; what was handed to it is written first."""
+    def stopped(self) -> "StoreWriter":
+        """The same, once its writing threads have ended; what was handed to it is written first."""
         self._pool.shutdown(wait=True)
+        return self
 
     def _submit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
         self._in_flight.append(self._pool.submit(self._commit, group, block, arrays))

@@ -277,7 +277,8 @@ def test_terminated_in_mid_extraction(small_ckpt: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 130
-    assert "interrupted; go on with the same command and --resume" in done.stderr
+    assert done.stderr.startswith("tailcache: interrupted; go on with: tailcache extract --ckpt ")
+    assert done.stderr.endswith(" --store feats.zarr --device cpu --resume\n")
     assert [path.name for path in Path().iterdir()] == ["feats.zarr.unfinished"]
     succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--resume")
     assert [path.name for path in Path().iterdir()] == ["feats.zarr"]

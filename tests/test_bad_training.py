@@ -1,10 +1,11 @@
 """Options of Phase I that are refused, and folders that it may not write to."""
 
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
-from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, snapshot, succeed, write_images
 
 from extract.checkpoint import load_checkpoint
 
@@ -117,8 +118,14 @@ def test_train_out_that_holds_a_damaged_checkpoint(small_root: Path, small_ckpt:
 
 
 def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
-    says = [small_ckpt.parent, "is finished (epoch 1)", "nothing to resume"]
-    refuse("train", "--out", small_ckpt.parent, "--resume", says=says)
+    """As after Ctrl-C when the last epoch was written: nothing is left to do, and nothing changes."""
+    before = snapshot(small_ckpt.parent)
+    result = succeed("train", "--out", small_ckpt.parent, "--resume")
+    assert f"note: {small_ckpt.parent}: was finished already (epoch 1)" in result.stderr
+    assert "1 epochs, accuracy in %" in result.stdout
+    assert snapshot(small_ckpt.parent) == before
+    says = ["epochs was 1", "asks 3"]
+    refuse("train", "--out", small_ckpt.parent, "--resume", "--epochs", 3, says=says)
 
 
 def test_resume_of_nothing() -> None:
@@ -155,7 +162,7 @@ def test_train_out_that_holds_a_run_of_phase_2(
 
 
 def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to resume, so the line does not say so, and the folder can be used."""
+    """There is nothing to resume, so the line says how to begin again."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -164,7 +171,11 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("extract.train._begin", interrupt)
         result = run(*command)
-    assert (result.exit_code, result.stderr.lstrip()) == (130, "tailcache: interrupted\n")
+    assert result.exit_code == 130
+    said, _, advised = result.stderr.partition(": main train ")
+    assert said == "tailcache: interrupted before there was anything new to keep; begin again with"
+    options = sorted(zip(*[iter(shlex.split(advised))] * 2, strict=True))
+    assert options == sorted(zip(*[iter(map(str, command[1:]))] * 2, strict=True))
     succeed(*command)
 
 
@@ -198,7 +209,7 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr("extract.train._epoch", interrupt)
         result = run("train", *FOLDER, *TINY, "--root", root, "--out", "phase1")
     assert result.exit_code == 130
-    assert result.stderr == "tailcache: interrupted; go on with: train --out phase1 --resume\n"
+    assert result.stderr == "tailcache: interrupted; go on with: main train --out phase1 --resume\n"
 
 
 def test_train_out_that_holds_an_interrupted_run(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,13 @@ MAY_IMPORT = {
     "extract": {"store", "analysis"},
     "finetune": {"extract", "store", "analysis"},
     "console": {"store", "analysis"},
-    "store_commands": {"console", "finetune", "extract", "store", "analysis"},
-    "cli": {"console", "store_commands", "finetune", "extract", "store", "analysis"},
+    "advice": {"console", "store"},
+    "store_commands": {"advice", "console", "finetune", "extract", "store", "analysis"},
+    "cli": {"advice", "console", "store_commands", "finetune", "extract", "store", "analysis"},
 }
 SOURCES = [
     ROOT / "cli.py",
+    ROOT / "advice.py",
     ROOT / "console.py",
     ROOT / "store_commands.py",
     *(p for room in MAY_IMPORT for p in sorted((ROOT / room).glob("*.py"))),

@@ -214,7 +214,7 @@ def test_a_resumed_sweep_ends_in_the_same_results(base, quiet, after, monkeypatc
 def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
     config = SweepConfig(base, grid=("lr=0.001,0.01",), seeds=1)
     run(config, quiet)
-    with pytest.raises(UserError, match="already exists; pass --overwrite to replace this sweep"):
+    with pytest.raises(UserError, match="2 of its 2 heads are done; pass --resume to go on"):
         run(config, quiet)
     resumed = replace(config, base=replace(base, resume=True))
     with pytest.raises(UserError, match="cannot resume: seeds was 1, this command asks 2"):

@@ -1,0 +1,114 @@
+"""One writer at a time: locks on files, which end with the process that holds them, however it ends.
+
+A store's draft has its lock in its own folder; a folder that one command fills has it beside it.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from store.atomic import UNFINISHED, refuse_file_above
+from store.errors import UserError
+
+ATTEMPTS = 100  # at a lock whose holders finish, one after the other, while it is opened
+_held: set[BinaryIO] = set()
+
+
+@contextmanager
+def sole_writer(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a folder that is to be written; nothing of it stays at the end.
+
+    Args:
+        folder: the folder, there or not.
+        what: it will be, for the message.
+
+    Raises:
+        UserError: another process holds it, or nothing may be written there.
+    """
+    refuse_file_above(folder)
+    made: list[Path] = []
+    lock = lock_of(folder)
+    file = _acquired(lock, folder, what, made)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # before it is given back: whoever opened it meanwhile looks again
+        release(file)
+        for parent in made:
+            with suppress(OSError):  # it holds something by now
+                parent.rmdir()
+
+
+def lock_of(folder: Path) -> Path:
+    """Where a folder's lock lies: beside it, or in it where nothing may be written beside it."""
+    real = Path(os.path.realpath(folder))
+    inside = real.is_dir() and not os.access(real.parent, os.W_OK)  # a disk that is mounted there, say
+    return (real if inside else real.parent) / f".{real.name}{UNFINISHED}lock"
+
+
+def _acquired(lock: Path, folder: Path, what: str, made: list[Path]) -> BinaryIO:
+    busy = f"{folder}: another process is writing this {what}; wait for it, or stop it"
+    for attempt in range(ATTEMPTS):
+        try:
+            missing = [parent for parent in lock.parents if not parent.exists()]
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            made += [parent for parent in missing if parent not in made]
+            return acquire(lock, busy)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and attempt < ATTEMPTS - 1:
+                continue  # whoever held it has just removed it, or a folder above it
+            raise UserError(
+                f"{folder}: nothing can be written there ({error.strerror}); name another place"
+            ) from error
+    raise AssertionError
+
+
+def acquire(lock: Path, busy: str, kind: type[UserError] = UserError) -> BinaryIO:
+    """Take a lock; `release` gives it back.
+
+    Args:
+        lock: its file, which is made where it is absent; its folder must be there.
+        busy: the message where another process holds it.
+        kind: of the error.
+
+    Raises:
+        UserError: another process holds it, or the file system has no locks.
+        FileNotFoundError: its folder is gone, or the file was removed by whoever held it before.
+    """
+    file = lock.open("ab", buffering=0)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise kind(busy) from error
+        except OSError as error:
+            raise kind(
+                f"{lock}: cannot be locked ({error.strerror}); write to a file system with locks"
+            ) from error
+        if not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+            raise FileNotFoundError(errno.ENOENT, "its lock is gone", str(lock))
+    except BaseException:
+        file.close()
+        raise
+    _held.add(file)
+    return file
+
+
+def release(file: BinaryIO) -> None:
+    """Give a lock back."""
+    _held.discard(file)
+    file.close()
+
+
+def _forget() -> None:
+    """Close a parent's locks in its child, which would hold them for as long as it lives."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
