@@ -1,8 +1,11 @@
 """What a file is by its content, whatever its name says."""
 
 from functools import cache
+from pathlib import Path
 
 from PIL import Image
+
+from extract.decode import TURNS, orientation
 
 # Pillow knows these by their first bytes, but has no pixels of them without other programs.
 NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -22,6 +25,15 @@ def is_image(path: str) -> bool:
     except Exception as error:  # bytes that are no image can fail anywhere in Pillow's readers
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        return False
+
+
+def lies_turned(path: Path) -> bool:
+    """Whether EXIF has a photograph turned or mirrored to be seen; False of what cannot be opened."""
+    try:
+        with Image.open(path, formats=("JPEG", "WEBP")) as image:
+            return orientation(image) in TURNS
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 

@@ -14,8 +14,9 @@ import torch
 from rich.progress import Progress
 
 from extract.config import DatasetConfig
+from extract.decode import Reading
 from extract.digest import digests_of
-from extract.images import IN_MEMORY_SIZE, ImageSet, decode, find_unreadable
+from extract.images import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
 from extract.longtail import split_source, tail_order
 from extract.source_kinds import KINDS
 from extract.sources import SOURCES, Source, refuse_undecodable_names
@@ -66,8 +67,21 @@ def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> 
     return decoded(list_dataset(config, progress), image_size, progress)
 
 
-def decoded(dataset: Dataset, image_size: int, progress: Progress, only: Collection[str] = SPLITS) -> Dataset:
+def decoded(
+    dataset: Dataset,
+    image_size: int,
+    progress: Progress,
+    only: Collection[str] = SPLITS,
+    reading: Reading | None = None,
+) -> Dataset:
     """The same with images of up to 64 pixels a side decoded, of some splits only.
+
+    Args:
+        dataset: listed.
+        image_size: side of the images in pixels.
+        progress: shows the reading of images.
+        only: names of splits; train is among them without `reading`.
+        reading: how files become RGB of 8 bits; None finds it by the training images.
 
     Raises:
         UserError: an image cannot be decoded, or is not the one that its digest tells of.
@@ -75,7 +89,13 @@ def decoded(dataset: Dataset, image_size: int, progress: Progress, only: Collect
     if image_size > IN_MEMORY_SIZE:
         return dataset
     files = {name: split for name, split in dataset.splits.items() if name in only and not split.in_memory}
-    return replace(dataset, **{name: decode(s, image_size, progress, name) for name, s in files.items()})
+    if reading is None and "train" in files:
+        files["train"], reading = decode_training(files["train"], image_size, progress)
+    images = {
+        name: split if split.in_memory else decode(split, image_size, progress, name, reading)
+        for name, split in files.items()
+    }
+    return replace(dataset, **images)
 
 
 def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
@@ -143,7 +163,7 @@ def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
     """Decode every image that stays a file, so that no bad one is met hours later.
 
     Returns:
-        The same with the digest of every image.
+        The same with the digest and depth of every image.
 
     Raises:
         UserError: naming the first that cannot be read, and how many there are.
@@ -151,9 +171,9 @@ def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
     splits, bad = dict(dataset.splits), {}
     for name, split in splits.items():
         if split.digest is None:
-            of_split, digest = find_unreadable(split.images, progress)
+            of_split, found = find_unreadable(split.images, progress)
             bad |= of_split
-            splits[name] = replace(split, digest=digest)
+            splits[name] = replace(split, **found)
     if bad:
         others = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""
         raise UserError(bad[min(bad)] + others)
@@ -171,9 +191,9 @@ def _without_bad_images(
     else:
         bad = set()
         for name, split in splits.items():
-            of_split, digest = find_unreadable(split.images, progress)
+            of_split, found = find_unreadable(split.images, progress)
             bad |= of_split.keys()
-            splits[name] = replace(split, digest=digest)
+            splits[name] = replace(split, **found)
     for name, split in splits.items():
         keep = np.array([path not in bad for path in split.images])
         splits[name] = split.take(np.flatnonzero(keep))

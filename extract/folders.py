@@ -9,9 +9,9 @@ from pathlib import Path
 from extract.content import is_image
 from store.errors import UserError
 from store.notes import note
+from store.schema import SPLITS
 
 KNOWN = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
-SPLITS = ("train", "val", "test")
 UNUSED = ("val", "valid", "validation", "dev")  # other spellings of val, in any case
 
 NO_IMAGE = ("file that is no image", "files that are no images")

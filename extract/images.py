@@ -1,6 +1,5 @@
 """Images of one split: files not yet opened, or RGB uint8 arrays in memory; reading and checking files."""
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import Progress
 from torchvision.transforms.v2 import functional as TF
 
+from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
 from extract.digest import DIGEST_BYTES, as_rows, digest_of, refuse_other_content
 from store.errors import UserError
+from store.notes import note
 
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
 EVALUATION = -1  # in place of a view's seed: the evaluation transform, which draws nothing
@@ -34,6 +35,8 @@ class ImageSet:
             no files.
         digest: (N, 16) uint8, of what each file held when it was first read, or of each image in memory;
             None where they have not been read yet.
+        depth: (N, 2) int32, significant bits and largest value of each file's pixels if they are of 16 bits
+            (`Depth`), zeros if they are not; None where files have not been read yet, or are none.
     """
 
     images: Sequence[Path] | torch.Tensor
@@ -42,6 +45,7 @@ class ImageSet:
     seeds: np.ndarray | None = None
     name: np.ndarray | None = None
     digest: np.ndarray | None = None
+    depth: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -58,7 +62,7 @@ class ImageSet:
     def take(self, index: np.ndarray) -> "ImageSet":
         """The images at `index`, in that order."""
         images = self.images[index] if self.in_memory else [self.images[i] for i in index]
-        rows = (self.label, self.sample_index, self.seeds, self.name, self.digest)
+        rows = (self.label, self.sample_index, self.seeds, self.name, self.digest, self.depth)
         return ImageSet(images, *(None if values is None else values[index] for values in rows))
 
     def expected(self, row: int) -> bytes | None:
@@ -66,24 +70,27 @@ class ImageSet:
         return None if self.digest is None else self.digest[row].tobytes()
 
 
-def read_image(path: Path, expected: bytes | None = None) -> Image.Image:
-    """Open one file as an RGB image: grey is repeated, palettes are looked up, alpha is dropped.
+def read_image(path: Path, expected: bytes | None = None, reading: Reading = TODAY) -> Image.Image:
+    """Open one file as an RGB image: see `decode_image`.
 
     Args:
         path: the file.
         expected: the digest of what it should hold, where that is known.
+        reading: how its pixels become RGB of 8 bits.
 
     Raises:
         UserError: the file cannot be decoded to its end, or holds another image.
     """
-    return read_digested(path, expected)[0]
+    return read_digested(path, expected, reading)[0]
 
 
-def read_digested(path: Path, expected: bytes | None = None) -> tuple[Image.Image, bytes]:
-    """As `read_image`, with the file's digest; its bytes are read once for both."""
+def read_digested(
+    path: Path, expected: bytes | None = None, reading: Reading = TODAY
+) -> tuple[Image.Image, bytes, Depth]:
+    """As `read_image`, with the file's digest and depth; its bytes are read once for all."""
     try:
         content = path.read_bytes()
-        image, digest = _as_rgb(io.BytesIO(content)), digest_of(content)
+        (image, depth), digest = decode_image(content, reading), digest_of(content)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow would name the buffer, not the file.
         unknown = isinstance(error, UnidentifiedImageError)
@@ -93,18 +100,7 @@ def read_digested(path: Path, expected: bytes | None = None) -> tuple[Image.Imag
             "mend or remove it, or train with --skip-bad-images to go on without it"
         ) from error
     refuse_other_content(path, digest, expected)
-    return image, digest
-
-
-def _as_rgb(file: io.BytesIO) -> Image.Image:
-    with Image.open(file) as image:
-        if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
-            raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to white
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        return image.convert("RGB")
+    return image, digest, depth
 
 
 def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
@@ -115,44 +111,84 @@ def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
     return tensor
 
 
-def decode(image_set: ImageSet, size: int, progress: Progress, what: str) -> ImageSet:
-    """Read every file of a set into memory as uint8 (N, 3, size, size), with its digest."""
+def decode(image_set: ImageSet, size: int, progress: Progress, what: str, reading: Reading) -> ImageSet:
+    """Read every file of a set into memory as uint8 (N, 3, size, size), with its digest and depth."""
 
-    def read(row: int) -> tuple[torch.Tensor, bytes]:
-        image, digest = read_digested(image_set.images[row], image_set.expected(row))
-        return resize_and_crop(image, size, size), digest
+    def read(row: int) -> tuple[torch.Tensor, bytes, Depth]:
+        image, *known = read_digested(image_set.images[row], image_set.expected(row), reading)
+        return resize_and_crop(image, size, size), *known
 
-    images, digests = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8), []
+    images = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8)
+    digests, depth = [], np.zeros((len(image_set), 2), np.int32)
     task = progress.add_task(f"reading {what} images", total=len(image_set), status="")
-    for row, (image, digest) in enumerate(_parallel(read, range(len(image_set)))):
+    for row, (image, digest, of_image) in enumerate(_parallel(read, range(len(image_set)))):
         images[row] = image
         digests.append(digest)
+        depth[row] = of_image
         progress.advance(task)
-    return replace(image_set, images=images, digest=as_rows(digests))
+    return replace(image_set, images=images, digest=as_rows(digests), depth=depth)
 
 
-def find_unreadable(paths: Sequence[Path], progress: Progress) -> tuple[dict[Path, str], np.ndarray]:
+def decode_training(image_set: ImageSet, size: int, progress: Progress) -> tuple[ImageSet, Reading]:
+    """As `decode`, and how the images of all splits are read, which training images alone decide.
+
+    Those of 16 bits are read a second time where that turns out to be otherwise than at first.
+    """
+    decoded = decode(image_set, size, progress, "train", TODAY)
+    reading = replace(TODAY, white=find_white(decoded.depth))
+    deep = np.flatnonzero(decoded.depth[:, 1])
+    depths = [Depth(*of_image) for of_image in decoded.depth[deep].tolist()]
+    changed = [scaled_by(depth, reading) != scaled_by(depth, TODAY) for depth in depths]
+    again = deep[np.array(changed, bool)]
+    if len(again):
+        files = replace(image_set, digest=decoded.digest).take(again)
+        decoded.images[again] = decode(files, size, progress, "16-bit", reading).images
+    return decoded, reading
+
+
+def white_of(splits: dict[str, ImageSet]) -> dict[int, int]:
+    """What becomes white of 16-bit images, as of Reading: training images decide, and a note says so."""
+    depths = {name: split.depth for name, split in splits.items() if split.depth is not None}
+    white = find_white(depths["train"]) if "train" in depths else {}
+    said = [
+        f"those that tell {bits} significant bits by {value:,}"
+        if bits
+        else f"by {value:,}, the largest value in training"
+        for bits, value in sorted(white.items())
+    ]
+    if said:
+        note(f"16-bit images are scaled {'; '.join(said)}")
+    for name, depth in depths.items():
+        if 0 not in white and (depth[depth[:, 0] == 0, 1] > 0).any():
+            note(f"{name} has 16-bit images and train has none that show their range: scaled by {FULL:,}")
+    return white
+
+
+def find_unreadable(
+    paths: Sequence[Path], progress: Progress
+) -> tuple[dict[Path, str], dict[str, np.ndarray]]:
     """Decode every file.
 
     Returns:
-        Those that cannot be decoded, each with what is wrong, and (N, 16) uint8 digests of all, zeros of
-        those.
+        Those that cannot be decoded, each with what is wrong, and `digest` and `depth` of all, as an
+        ImageSet has them: zeros of those.
     """
 
-    def look(path: Path) -> tuple[str | None, bytes]:
+    def look(path: Path) -> tuple[str | None, bytes, Depth]:
         try:
-            return None, read_digested(path)[1]
+            return None, *read_digested(path)[1:]
         except UserError as error:
-            return str(error), bytes(DIGEST_BYTES)
+            return str(error), bytes(DIGEST_BYTES), Depth()
 
     task = progress.add_task("checking images", total=len(paths), status="")
-    bad, digests = {}, []
-    for path, (wrong, digest) in zip(paths, _parallel(look, paths), strict=True):
+    bad, digests, depth = {}, [], np.zeros((len(paths), 2), np.int32)
+    for row, (wrong, digest, of_image) in enumerate(_parallel(look, paths)):
         if wrong is not None:
-            bad[path] = wrong
+            bad[paths[row]] = wrong
         digests.append(digest)
+        depth[row] = of_image
         progress.advance(task)
-    return bad, as_rows(digests)
+    return bad, {"digest": as_rows(digests), "depth": depth}
 
 
 def _parallel(function, items: Iterable) -> Iterator:

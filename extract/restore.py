@@ -9,12 +9,14 @@ from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
+from extract.content import lies_turned
 from extract.dataset import Dataset, decoded, list_dataset
 from extract.identity import bound_to
 from extract.networks import Network, build_network
 from extract.source_kinds import KINDS
 from extract.transforms import Transform
 from store.errors import UserError
+from store.notes import note
 from store.schema import SPLITS
 
 
@@ -41,7 +43,8 @@ def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[s
         UserError: the checkpoint, the images, or the pair of them cannot be used.
     """
     listed = restore_listed(ckpt, root, progress)
-    return replace(listed, dataset=decoded(listed.dataset, listed.transform.image_size, progress, only))
+    size, reading = listed.transform.image_size, listed.transform.reading
+    return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))
 
 
 def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored:
@@ -60,7 +63,18 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
     if checkpoint.images is not None and not source.skipped:  # none was bad, and all are known by name
         source = replace(source, skip_bad_images=False)
     dataset = bound_to(list_dataset(source, progress), checkpoint, ckpt)
+    if not transform.upright and _any_turned(dataset):
+        note(
+            f"{ckpt}: was trained on photographs as they lie in their files, and sees them so; train anew to "
+            "have them turned as EXIF says"
+        )
     return Restored(checkpoint, network, dataset, transform)
+
+
+def _any_turned(dataset: Dataset) -> bool:
+    """Whether a photograph among a hundred or so, spread over the training images, is to be turned."""
+    files = [] if dataset.train.in_memory else dataset.train.images
+    return any(lies_turned(path) for path in files[:: max(1, len(files) // 100)])
 
 
 def restore_network(checkpoint: Checkpoint, path: Path) -> Network:

@@ -96,4 +96,4 @@ def _decoded(images: ImageSet, subject: Subject) -> ImageSet:
     size = subject.transform.image_size
     if images.in_memory or size > IN_MEMORY_SIZE:
         return images
-    return decode(images, size, Progress(disable=True), "sample")
+    return decode(images, size, Progress(disable=True), "sample", subject.transform.reading)

@@ -20,6 +20,7 @@ from extract.data_notes import note_empty_classes
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.identity import bound_to
+from extract.images import white_of
 from extract.inference import predict
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
@@ -72,14 +73,16 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     dataset = list_dataset(described, progress)
     if previous:
         dataset = bound_to(dataset, previous, config.out)
-    dataset = decoded(dataset, config.image_size, progress)
+    transform = Transform(**previous.transform) if previous else None
+    dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
     config = replace(config, dataset=dataset.config)
-    transform = Transform(**previous.transform) if previous else transform_for(config, dataset)
+    transform = transform or transform_for(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
         dataset = refuse_unreadable(dataset, progress)
         note_empty_classes(dataset)
+        transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits))
     path = Path(config.out) / "checkpoint.pt"
     before = _identity(path)
@@ -188,7 +191,7 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
         )
     pretrained = config.network.weights is not None
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else channel_statistics(dataset.train)
-    return Transform(size, mean, std, flip=config.dataset.dataset != "digits")
+    return Transform(size, mean, std, flip=config.dataset.dataset != "digits", upright=True, white={})
 
 
 def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:

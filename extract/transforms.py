@@ -5,7 +5,7 @@ large ones one by one in worker processes (random resized crop, flip: the ImageN
 choice comes from a generator or seed given by the caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from extract.decode import Reading
 from extract.images import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_image, resize_and_crop
 from extract.views import draw_below
 
@@ -30,12 +31,20 @@ class Transform:
         image_size: side of the square that the network sees, in pixels.
         mean, std: of each channel, in units of the [0, 1] range.
         flip: mirror half of the training images (never for digits).
+        upright, white: how files are read, as of Reading; unless they are given, as version 0.1 read them.
     """
 
     image_size: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     flip: bool = True
+    upright: bool = False
+    white: Mapping[int, int] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How files become RGB of 8 bits."""
+        return Reading(self.upright, self.white)
 
 
 def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -126,7 +135,7 @@ def image_views(
     Raises:
         UserError: the file cannot be decoded, or its digest is not the one expected.
     """
-    image = read_image(path, expected)
+    image = read_image(path, expected, transform.reading)
     views = [
         evaluation_image(image, transform) if seed == EVALUATION else training_image(image, transform, seed)
         for seed in seeds

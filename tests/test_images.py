@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from extract.decode import TODAY
 from extract.images import ImageSet, decode, read_image, resize_and_crop
 from store.errors import UserError
 
@@ -80,12 +81,12 @@ def test_alpha_is_dropped_and_not_blended(tmp_path, mode, pixel):
 def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, name):
     values = np.array([[0, 255, 256, 0x8040, 0xFFFF]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / name)
-    np.testing.assert_array_equal(read(tmp_path / name), grey_repeated(values // 256))
+    np.testing.assert_array_equal(read(tmp_path / name), grey_repeated((values + 128.0) // 257))
 
 
 def test_16_bit_pgm_is_scaled_too(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + bytes([0, 200, 0x80, 0x40, 0xFF, 0xFF]))
-    assert read(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 0x80, 0xFF]
+    assert read(tmp_path / "a.pgm")[0, :, 0].tolist() == [1, 0x80, 0xFF]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -143,7 +144,7 @@ def test_decoding_in_memory_equals_reading_one_by_one(tmp_path, quiet):
         paths.append(tmp_path / f"{row}.png")
         Image.fromarray(pixels).save(paths[-1])
     split = ImageSet(paths, np.arange(15) % 4, np.arange(15) + 100)
-    decoded = decode(split, 32, quiet, "train")
+    decoded = decode(split, 32, quiet, "train", TODAY)
     assert decoded.in_memory
     assert decoded.images.dtype == torch.uint8
     one_by_one = torch.stack([resize_and_crop(read_image(path), 32, 32) for path in paths])

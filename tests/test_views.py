@@ -189,9 +189,9 @@ def test_another_seed_of_phase_1_shows_other_views(restored):
 def test_a_file_is_opened_once_for_all_its_views(small_root, monkeypatch):
     opened = []
 
-    def noted(path: Path, expected: bytes | None = None) -> Image.Image:
+    def noted(path: Path, *known: object) -> Image.Image:
         opened.append(path)
-        return read_image(path, expected)
+        return read_image(path, *known)
 
     monkeypatch.setattr("extract.transforms.read_image", noted)
     paths = sorted(small_root.glob("train/*/*.png"))

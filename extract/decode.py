@@ -1,0 +1,178 @@
+"""The pixels of one file as RGB of 8 bits: turned upright, and pixels of 16 bits scaled to what they span.
+
+Files hardly ever tell what their 16 bits span: cameras, scanners and microscopes leave 10 or 12 of them in
+use. So the largest value of the training images becomes white, unless a file does tell. Pillow gives grey of
+16 bits whole, but of colours the upper bytes alone; the lower ones are had by opening the file a second time
+under the opposite order of bytes.
+"""
+
+import io
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL.Image import Transpose
+
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+FULL = 65535
+NATIVE, FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+COLOURS = ("RGB;16", "RGBA;16", "RGBX;16")
+OTHER_ORDER = {c + a: c + b for c in COLOURS for a, b in ("BL", "LB", f"N{FOREIGN}")} | {"LA;16B": "RGBA"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become RGB of 8 bits.
+
+    Attributes:
+        upright: turned as EXIF says that a person should see them.
+        white: by the significant bits that a file of 16 bits tells of itself (0: none), the value that
+            becomes white; None for the upper 8 bits, whatever they hold, as version 0.1 took them.
+    """
+
+    upright: bool = True
+    white: Mapping[int, int] | None = field(default_factory=dict)
+
+
+TODAY = Reading()
+
+
+class Depth(NamedTuple):
+    """What pixels of 16 bits span: bits that the file tells to be significant, or 0; the largest value."""
+
+    bits: int = 0
+    largest: int = 0
+
+
+def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
+    """An RGB image: grey is repeated, palettes are looked up, alpha is dropped; of several frames the first.
+
+    Returns:
+        The image, and the depth of its pixels if they are of 16 bits.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded to its end.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+            raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
+        rawmodes, bits = [_rawmode(tile) for tile in image.tile], _told_bits(image, content)
+        image.load()
+        depth = Depth()
+        if image.mode.startswith("I"):
+            values = np.asarray(image).astype(np.uint16)
+            rgb, depth = _scaled(values, bits, reading)
+        elif reading.white is not None and rawmodes and all(raw in OTHER_ORDER for raw in rawmodes):
+            rgb, depth = _scaled(_colours(image, rawmodes[0], content), bits, reading)
+        elif image.mode == "P" and "transparency" in image.info:
+            rgb = image.convert("RGBA").convert("RGB")
+        else:
+            rgb = image.convert("RGB")
+        turn = TURNS.get(orientation(image)) if reading.upright else None
+    return rgb if turn is None else rgb.transpose(turn), depth
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's number of how an opened image lies, 1 to 8; 1 where it does not say."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # what no program wrote well is no reason not to see the pixels
+        return 1
+
+
+def find_white(depths: np.ndarray) -> dict[int, int]:
+    """The value that becomes white, by significant bits told: the largest that there is, or could be.
+
+    PNG's significant bits are counted from above, as its specification has it, if values are that large.
+
+    Args:
+        depths: (N, 2) integers, bits and largest value of each training image; (0, 0) of 8 bits.
+    """
+    white = {}
+    for bits, largest in depths.tolist():
+        if largest:
+            white[bits] = max(white.get(bits, 0), largest if not bits else _span(bits, largest))
+    return white
+
+
+def scaled_by(depth: Depth, reading: Reading) -> int:
+    """The value of an image that becomes white."""
+    unknown = _span(depth.bits, depth.largest) if depth.bits else FULL
+    return reading.white.get(depth.bits, unknown)
+
+
+def _span(bits: int, largest: int) -> int:
+    return FULL if largest >= 1 << bits else (1 << bits) - 1
+
+
+def _scaled(values: np.ndarray, bits: int, reading: Reading) -> tuple[Image.Image, Depth]:
+    """uint16 (H, W) or (H, W, 3) as RGB, values above white clipped."""
+    depth = Depth(bits, int(values.max()))
+    if reading.white is None:
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB"), depth
+    white = scaled_by(depth, reading)
+    scaled = (np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB"), depth
+
+
+def _colours(upper: Image.Image, rawmode: str, content: bytes) -> np.ndarray:
+    """uint16 (H, W, 3) of a file whose upper bytes Pillow has read."""
+    with Image.open(io.BytesIO(content)) as lower:
+        lower.tile = [_as_rawmode(tile, OTHER_ORDER[_rawmode(tile)]) for tile in lower.tile]
+        lower.load()
+        low, high = (np.asarray(image).astype(np.uint16) for image in (lower, upper))
+    if rawmode == "LA;16B":  # its four bytes were read as if they were four channels
+        return np.repeat(low[..., :1] << 8 | low[..., 1:2], 3, axis=2)
+    return high[..., :3] << 8 | low[..., :3]
+
+
+def _rawmode(tile: tuple) -> str:
+    args = tile[3]
+    return args if isinstance(args, str) else args[0] if args else ""
+
+
+def _as_rawmode(tile: tuple, rawmode: str) -> tuple:
+    args = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
+    return type(tile)._make((*tile[:3], args)) if hasattr(tile, "_make") else (*tile[:3], args)
+
+
+def _told_bits(image: Image.Image, content: bytes) -> int:
+    """Significant bits of an opened image's pixels, as far as the file tells; 0 where it does not.
+
+    TIFF's MaxSampleValue is of one image, not of a kind, and not meant for how it is shown.
+    """
+    if image.format == "PNG" and content[24] == 16:
+        return _png_significant_bits(content)
+    if image.format == "TIFF":
+        bits = max(image.tag_v2.get(BITS_PER_SAMPLE, (16,)))
+        return bits if bits < 16 else 0
+    if image.format == "PPM" and image.tile:  # Pillow scales by the file's maximum, if that is a smaller one
+        args = image.tile[0][3]
+        return 16 if not isinstance(args, str) and args[-1] != FULL else 0
+    return 0
+
+
+def _png_significant_bits(content: bytes) -> int:
+    at = 8
+    while at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if kind == b"sBIT":
+            colour_type, told = content[25], content[at + 8 : at + 8 + length]
+            bits = max(told[: 1 if colour_type in (0, 4) else 3], default=0)
+            return bits if bits < 16 else 0
+        if kind == b"IDAT":
+            break
+        at += 12 + length
+    return 0
