@@ -5,7 +5,7 @@ would write a shard without syncing it, and decodes whole chunks where single ro
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -111,8 +111,8 @@ def _codec(array: zarr.Array) -> str | None:
             return "none"
         case (ZstdCodec(),):
             return "zstd"
-        case (BloscCodec() as blosc,) if blosc.cname.value == "lz4":
-            return "lz4"
+        case (BloscCodec() as blosc,) if blosc.to_dict()["configuration"]["cname"] == "lz4":
+            return "lz4"  # asked by what is stored: as an attribute it is a string or an enum
     return None
 
 
@@ -141,6 +141,8 @@ def open_zarr(
     check(dict(root.attrs))
     found = (name for name, content in metadata.items() if name != ROOT and not _is_group(content))
     names = sorted(name.removesuffix(f"/{ROOT}") for name in found)
+    for name in names:
+        _refuse_empty_chunks(metadata[f"{name}/{ROOT}"], place, name)
     return dict(root.attrs), {name: _open_array(root, place, name, files) for name in names}
 
 
@@ -154,6 +156,27 @@ def _is_group(metadata: bytes) -> bool:
         return json.loads(metadata).get("node_type") == "group"
     except (ValueError, AttributeError):
         return False  # to be named when it is opened
+
+
+def _refuse_empty_chunks(metadata: bytes, place: Place, name: str) -> None:
+    """Before zarr-python reads them: from 3.4 on it takes 0 for another length, and warns at length."""
+    try:
+        described = json.loads(metadata)
+    except ValueError:
+        return  # to be named when it is opened
+    if any(length == 0 for shape in _chunk_shapes(described) for length in shape):
+        raise StoreError(
+            f"{place}: metadata of {name} are damaged (chunks of no rows); extract again with --overwrite"
+        )
+
+
+def _chunk_shapes(part: Any) -> Iterator[list]:
+    """Every chunk shape in an array's metadata: of its shards, and of the chunks in them."""
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    for value in inner:
+        yield from _chunk_shapes(value)
+    if isinstance(part, dict) and isinstance(part.get("chunk_shape"), list):
+        yield part["chunk_shape"]
 
 
 def _open_array(root: zarr.Group, place: Place, name: str, files: Files) -> StoredArray:

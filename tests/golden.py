@@ -1,8 +1,10 @@
 """Golden stores: what they hold, as formulas, and how they were written.
 
-Usage: python tests/golden.py   writes tests/data anew. See tests/data/README.md for when.
+Usage: python tests/golden.py   writes what tests/data lacks, and leaves what is there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ DATA = Path(__file__).parent / "data"
 MADE = {  # dtype and codec of the maps, and splits
     "golden_v1": ("float16", "none", ("train", "val", "test")),
     "golden_v1_int8": ("int8", "zstd", ("train", "test")),
+    "golden_v1_lz4": ("float16", "lz4", ("train", "test")),
 }
 CLASS_NAMES = ["ape", "bête", "cat with spaces"]
 PROVENANCE = {"checkpoint": {"sha256": "5e"}, "note": "made of formulas"}
@@ -54,7 +57,7 @@ def rows() -> dict[str, np.ndarray]:
 
 
 def write(path: Path, dtype: str, codec: str, splits: tuple[str, ...]) -> None:
-    """Write one golden store, replacing the one that is there."""
+    """Write one golden store."""
     made = {name: value for name, value in rows().items() if name.startswith(("classifier/", *splits))}
     sizes = {split: SIZES[split] for split in splits}
     plan = StorePlan(
@@ -62,7 +65,7 @@ def write(path: Path, dtype: str, codec: str, splits: tuple[str, ...]) -> None:
     )
     streamed = dict.fromkeys(splits, ("pooled",)) | {"train": ("pooled", "feature_map", "cam")}
     known = made.keys() - {f"{split}/{name}" for split, names in streamed.items() for name in names}
-    with write_store(path, plan, resume=False, overwrite=True) as writer:
+    with write_store(path, plan, resume=False, overwrite=False) as writer:
         writer.write_known({name: made[name] for name in known})
         for split, names in streamed.items():
             for start, stop in writer.missing(split):
@@ -70,10 +73,17 @@ def write(path: Path, dtype: str, codec: str, splits: tuple[str, ...]) -> None:
         writer.finish()
 
 
-if __name__ == "__main__":
-    DATA.mkdir(exist_ok=True)
+@contextmanager
+def blocks_of_a_batch() -> Iterator[None]:
+    """Cut stores as the golden ones are, and stop the clock as it stood."""
     with stopped_clock(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("store.layout.BLOCK_BYTES", 1)
+        yield
+
+
+if __name__ == "__main__":
+    with blocks_of_a_batch():
         for name, made_as in MADE.items():
             for suffix in (".zarr", ".h5"):
-                write(DATA / f"{name}{suffix}", *made_as)
+                if not (DATA / f"{name}{suffix}").exists():
+                    write(DATA / f"{name}{suffix}", *made_as)

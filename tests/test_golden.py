@@ -1,6 +1,7 @@
 """Stores that were written once and are kept: what the program reads of them must not change."""
 
 import json
+import warnings
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,19 @@ import hdf5plugin  # noqa: F401 finds its filters by it
 import numpy as np
 import pytest
 import zarr
-from golden import CLASS_NAMES, DATA, IDENTITY, MADE, PROVENANCE, SCALE, codes, rows
-from made_store import SECONDS
+from golden import (
+    CLASS_NAMES,
+    DATA,
+    IDENTITY,
+    MADE,
+    PROVENANCE,
+    SCALE,
+    blocks_of_a_batch,
+    codes,
+    rows,
+    write,
+)
+from made_store import SECONDS, contents
 from rich.progress import Progress
 
 from store.gather import gather
@@ -59,6 +71,29 @@ def test_the_containers_own_library_reads_the_same(path):
     names = root.attrs["class_names"]
     assert (names if path.suffix == ".zarr" else json.loads(names)) == CLASS_NAMES
     assert (root.attrs["schema_version"], bool(root.attrs["complete"])) == (1, True)
+
+
+def trimmed(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without an editor's newline at the end of metadata."""
+    return {k: v.removesuffix(b"\n") if k.endswith("zarr.json") else v for k, v in files.items()}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in STORES if path.suffix == ".zarr"], ids=lambda path: path.name
+)
+def test_any_zarr_writes_the_same_files(path, tmp_path):
+    """Metadata and raw shards to the byte, whichever release is here; packed rows as they decode."""
+    dtype, codec, splits = MADE[path.stem]
+    with blocks_of_a_batch(), warnings.catch_warnings(action="error"):
+        write(tmp_path / path.name, dtype, codec, splits)
+        kept, written = FeatureStore(path), FeatureStore(tmp_path / path.name)
+    old, new = (trimmed(contents(store.path)) for store in (kept, written))
+    assert old.keys() == new.keys()
+    packed = {name for name in old if codec != "none" and name.startswith("train/feature_map/c/")}
+    assert len(packed) == (0 if codec == "none" else 3)
+    assert [name for name in old if old[name] != new[name] and name not in packed] == []
+    maps = [store.arrays["train/feature_map"].read() for store in (kept, written)]
+    np.testing.assert_array_equal(*maps, strict=True)
 
 
 def test_formulas_by_hand():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import h5py
@@ -192,15 +193,22 @@ def test_swapped_blocks_of_an_hdf5_file_are_found_and_named(path, monkeypatch):
         assert all(fault.startswith("train/feature_map: rows ") for fault in found)
 
 
-def test_shards_of_no_rows_are_refused(tmp_path, monkeypatch):
-    """One bit of a digit in zarr's metadata away from what was written."""
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("length", [0, False])
+@pytest.mark.parametrize("of", ["shard", "chunk"])
+def test_shards_of_no_rows_are_refused(tmp_path, monkeypatch, axis, length, of):
+    """One bit of a digit in zarr's metadata away from what was written; a line says so, and zarr nothing."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
     make_store(tmp_path / "s.zarr")
     metadata = tmp_path / "s.zarr" / "train" / "pooled" / "zarr.json"
     described = json.loads(metadata.read_text())
-    described["chunk_grid"]["configuration"]["chunk_shape"][0] = 0
+    part = described["chunk_grid"] if of == "shard" else described["codecs"][0]
+    part["configuration"]["chunk_shape"][axis] = length
     metadata.write_text(json.dumps(described))
-    with pytest.raises(StoreError, match="train/pooled"):
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(StoreError, match="of train/pooled are damag"),
+    ):
         faults(tmp_path / "s.zarr")
 
 
