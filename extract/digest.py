@@ -11,8 +11,7 @@ import torch
 import xxhash
 
 from store.errors import UserError
-
-DIGEST_BYTES = 16
+from store.images import DIGEST_BYTES
 
 
 def digest_of(content: bytes | np.ndarray) -> bytes:

@@ -18,11 +18,13 @@ from extract.device import Compute, keep_freed_memory, make_deterministic, resol
 from extract.images import ImageSet
 from extract.inference import by_class, numbered_maps
 from extract.networks import Network, pool
+from extract.record import content_fingerprint
 from extract.restore import Restored, restore
 from extract.transforms import Transform
 from extract.views import check_views, with_views
 from store.bucket import Bucket
 from store.errors import UserError, check_at_least
+from store.images import DIGEST, NAME, names_as_bytes
 from store.layout import store_layout
 from store.location import locate
 from store.map_dtypes import NUMPY, largest
@@ -143,14 +145,19 @@ def axis_lengths(
 ) -> dict[str, dict[str, int]]:
     """Lengths of the axes N, H, W, C of each split, found by one blank image through the network.
 
-    A row is a view: N is the number of images times that of views.
+    A row is a view: N is the number of images times that of views. Where images are known, D is the length of
+    a digest, and T of the longest name.
     """
     blank = torch.zeros(1, 3, transform.image_size, transform.image_size, device=compute.device)
     channels, height, width = network.features(blank).shape[1:]
-    return {
-        split: {"N": len(images) * images.n_views, "H": height, "W": width, "C": channels}
-        for split, images in splits.items()
-    }
+    sizes = {}
+    for split, images in splits.items():
+        sizes[split] = {"N": len(images) * images.n_views, "H": height, "W": width, "C": channels}
+        if images.digest is not None:
+            sizes[split]["D"] = images.digest.shape[1]
+        if images.name is not None:
+            sizes[split]["T"] = images.name.dtype.itemsize
+    return sizes
 
 
 def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
@@ -161,6 +168,7 @@ def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarra
     }
     for split, images in splits.items():
         known |= {f"{split}/{name}": values for name, values in row_names(images).items()}
+        known |= {f"{split}/{name}": values for name, values in row_images(images).items()}
     return known
 
 
@@ -203,6 +211,14 @@ def _dump(
         _refuse_infinite(rows["pooled"], split)
         writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)
         progress.advance(task, len(maps))
+
+
+def row_images(images: ImageSet) -> dict[str, np.ndarray]:
+    """Digest (N, 16) and name (N, T) of the image of each row, uint8 by array name, where they are known."""
+    known = {} if images.digest is None else {DIGEST: images.digest}
+    if images.name is not None:
+        known[NAME] = names_as_bytes(images.name)
+    return {name: np.repeat(values, images.n_views, axis=0) for name, values in known.items()}
 
 
 def batch_rows(
@@ -263,7 +279,8 @@ def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> 
         },
         "training": {name: checkpoint.config[name] for name in TRAINING_OPTIONS},
         "network": checkpoint.network,
-        "dataset": checkpoint.dataset | {"fingerprint": checkpoint.fingerprint},
+        "dataset": checkpoint.dataset
+        | {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)},
         "transform": checkpoint.transform,
         "versions": versions(),
         "commit": commit(),

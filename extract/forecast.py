@@ -21,6 +21,7 @@ from store.bucket import Bucket
 from store.codecs import CODECS
 from store.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
 from store.errors import UserError, check_at_least
+from store.images import DIGEST_BYTES
 from store.layout import ArrayLayout, store_layout
 from store.location import locate
 from store.packing import Packing, measure_packing
@@ -106,6 +107,8 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
         settle_batch_norms(subject, compute)
     subject = _in_views(subject, config.views)
     sizes = axis_lengths(subject.network, subject.dataset.splits, subject.transform, compute)
+    if config.ckpt is None:  # training will read every image, and keep its digest
+        sizes = {split: lengths | {"D": DIGEST_BYTES} for split, lengths in sizes.items()}
     maps = sample_maps(subject, compute, config.seconds)
     pace = images_per_second(subject, compute, config.seconds)
     progress.update(task, completed=1, status="the disk")

@@ -13,8 +13,9 @@ from rich.progress import Progress
 from torchvision.transforms.v2 import functional as TF
 
 from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
-from extract.digest import DIGEST_BYTES, as_rows, digest_of, refuse_other_content
+from extract.digest import as_rows, digest_of, refuse_other_content
 from store.errors import UserError
+from store.images import DIGEST_BYTES
 from store.notes import note
 
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from extract.checkpoint import Checkpoint, CheckpointError
-from extract.digest import DIGEST_BYTES
 from extract.images import ImageSet
+from store.images import DIGEST_BYTES
 
 Record = dict[str, dict[str, torch.Tensor]]
 

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from extract.config import SampleConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
-from extract.dump import row_names, store_splits
+from extract.dump import row_images, row_names, store_splits
 from extract.images import ImageSet
 from extract.inference import feature_maps
 from extract.networks import pool
@@ -170,7 +170,7 @@ def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | N
     n = min(len(found), len(expected))
     unlike = np.flatnonzero((found[:n] != expected[:n]).any(axis=1))
     if not len(unlike) and len(found) == len(expected):
-        return None
+        return _other_content(sample, split, images)
     row = int(unlike[0]) if len(unlike) else n
     if row == len(found):
         _, index, view = expected[row].tolist()
@@ -178,6 +178,21 @@ def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | N
     what = f"expected {_numbered(*expected[row].tolist())}" if row < n else "one row too many"
     label, index, view = found[row].tolist()
     return Difference(split, row, f"image {index} of class {label}", view, what)
+
+
+def _other_content(sample: Sample, split: str, images: ImageSet) -> Difference | None:
+    """The first row whose image is called or digested otherwise than the checkpoint's, where both say."""
+    for name, expected in row_images(images).items():
+        array = sample.store.arrays.get(f"{split}/{name}")
+        if array is None:
+            continue
+        found = array.read()
+        unlike = [0] if found.shape != expected.shape else np.flatnonzero((found != expected).any(axis=1))
+        if len(unlike):
+            row = int(unlike[0])
+            index, view = int(images.sample_index[row // images.n_views]), row % images.n_views
+            return Difference(split, row, sample.name(split, index), view, f"another {name} in the store")
+    return None
 
 
 def _numbered(label: int, index: int, view: int) -> str:

@@ -23,11 +23,23 @@ def refuse_unlike(runs: list[Run]) -> None:
                 f"{run.path}: is of {_data_set(run)}, and {known[0].path} of {_data_set(known[0])}; other "
                 "images, or the same split otherwise, make no seeds of one configuration: analyze them apart"
             )
+    _refuse_other_contents(runs)
     for run in silent if len(runs) > 1 else ():
         note(
             f"{run.path}: its store does not say which images it is of; classes, training counts and test "
             "labels are those of the other runs, so the images are taken for the same"
         )
+
+
+def _refuse_other_contents(runs: list[Run]) -> None:
+    """Files of the same names may hold other images; stores of version 0.1 do not say what theirs held."""
+    known = [run for run in runs if _made_from(run).get("content")]
+    for run in known[1:]:
+        if _made_from(run)["content"] != _made_from(known[0])["content"]:
+            raise RunError(
+                f"{run.path}: is of {_place(run)}, and {known[0].path} of {_place(known[0])}, where files of "
+                "the same names hold other images; no seeds of one configuration: analyze them apart"
+            )
 
 
 def _refuse_other_classes(run: Run, first: Run) -> None:
@@ -54,9 +66,12 @@ def _fingerprint(run: Run) -> str | None:
 
 def _data_set(run: Run) -> str:
     """The data set as the user knows it, and the first digits of its fingerprint."""
+    return f"{_place(run)} (fingerprint {_fingerprint(run)[:SHOWN_DIGITS]}…)"
+
+
+def _place(run: Run) -> str:
     made = _made_from(run)
-    where = made.get("root") or made["dataset"]
-    return f"the data set {where} (fingerprint {_fingerprint(run)[:SHOWN_DIGITS]}…)"
+    return f"the data set {made.get('root') or made['dataset']}"
 
 
 def refuse_same(runs: list[Run], names: list[str]) -> None:

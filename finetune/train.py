@@ -25,6 +25,7 @@ from finetune.threads import single_threaded
 from store.atomic import refuse_existing
 from store.cache import open_cache
 from store.errors import UserError
+from store.images import image_names
 from store.location import locate
 from store.lock import sole_writer
 from store.provenance import versions
@@ -179,6 +180,9 @@ def _describe(
     predictions = pd.DataFrame(
         {"sample_index": test.sample_index, "label": test.label, "phase1": before, "prediction": after}
     )
+    names = image_names(bench.store, "test")
+    if names is not None:
+        predictions["image"] = names
     provenance = {"store": bench.store.provenance, "versions": versions()}
     content = asdict(config) | {"facts": facts, "provenance": provenance}
     return Run(Path(config.out), content, course.frame(), test.frame(after), predictions, summary)

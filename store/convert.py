@@ -27,7 +27,7 @@ from store.packed import PackedArray
 from store.plan import StorePlan
 from store.provenance import versions
 from store.reader import FeatureStore
-from store.schema import CLASSIFIER, EVERY_SPLIT, SCALE, SCALED, STREAMED
+from store.schema import CLASSIFIER, EVERY_SPLIT, OF_IMAGES, SCALE, SCALED, STREAMED
 from store.unfinished import check_writable, draft_of, is_finished
 from store.writer import StoreWriter, write_store
 
@@ -125,10 +125,16 @@ def _cut(config: ConvertConfig, store: FeatureStore) -> Cut:
 
 
 def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
-    """Lengths of the axes N, H, W, C of each split."""
+    """Lengths of the axes of each split: N, H, W, C, and D and T where it has digests and names of images."""
     _, height, width, channels = store.map_shape
-    counts = {split: store.arrays[f"{split}/label"].shape[0] for split in store.splits}
-    return {split: {"N": n, "H": height, "W": width, "C": channels} for split, n in counts.items()}
+    sizes = {}
+    for split in store.splits:
+        n_rows = store.arrays[f"{split}/label"].shape[0]
+        sizes[split] = {"N": n_rows, "H": height, "W": width, "C": channels}
+        for name, spec in OF_IMAGES.items():
+            if f"{split}/{name}" in store.arrays:
+                sizes[split][spec.axes[1]] = store.arrays[f"{split}/{name}"].shape[1]
+    return sizes
 
 
 def _made(store: FeatureStore, option: str) -> int:
@@ -167,7 +173,9 @@ def _moved(checkpoint: dict[str, Any], path: Path | Bucket, target: Path | Bucke
 
 def _known(store: FeatureStore) -> list[str]:
     """Arrays that are one block."""
-    of_splits = [f"{split}/{name}" for split in store.splits for name in EVERY_SPLIT if name not in STREAMED]
+    names = [name for name in (*EVERY_SPLIT, *OF_IMAGES) if name not in STREAMED]
+    of_splits = [f"{split}/{name}" for split in store.splits for name in names]
+    of_splits = [name for name in of_splits if name in store.arrays]
     return [*(f"classifier/{name}" for name in CLASSIFIER), *of_splits]
 
 

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.schema import CHECKSUM, CLASSIFIER, OF_ROOT, SCALE, SCALED, STREAMED, ArraySpec, split_arrays
+from store.schema import (
+    CHECKSUM,
+    CLASSIFIER,
+    OF_IMAGES,
+    OF_ROOT,
+    SCALE,
+    SCALED,
+    STREAMED,
+    ArraySpec,
+    split_arrays,
+)
 
 CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
 PACKED_CHUNK_BYTES = 16 * 1024  # the same before compression, for a chunk is decoded whole
@@ -82,7 +92,8 @@ def store_layout(
     """The layout of every array of a store, by its path in the tree.
 
     Args:
-        sizes: lengths of the axes N, H, W, C of each split.
+        sizes: lengths of the axes N, H, W, C of each split, and of D and T where it is to hold digests and
+            names of its images.
         n_classes: K.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         batch_size: images that go through the network at a time.
@@ -96,6 +107,7 @@ def store_layout(
         layouts[f"classifier/{name}"] = _whole(tuple(of_classifier[a] for a in spec.axes), spec.dtype)
     for split, lengths in sizes.items():
         specs = split_arrays(split, map_dtype)
+        specs |= {name: spec for name, spec in OF_IMAGES.items() if spec.axes[1] in lengths}
         batch_rows = batch_size * n_views if split == "train" else batch_size
         block_rows = _block_rows(specs, lengths, map_dtype, batch_rows, cut)
         lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}

@@ -1,12 +1,12 @@
 """A store before its first row: what it will hold, and what decides its rows."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from store.errors import StoreError
 from store.layout import ArrayLayout
-from store.schema import FORMAT, SCHEMA_VERSION, SPLITS
+from store.schema import CHECKSUM, FORMAT, OF_IMAGES, SCHEMA_VERSION, SPLITS
 
 BEFORE_IT_WAS_SAID = {"number of views": 1}  # in identities that do not say it yet
 BEGUN = {"identity": dict, "layouts": dict, "attributes": dict, "replaces": bool, "state": dict}
@@ -71,6 +71,17 @@ class StorePlan:
             "block_rows": {split: self.layouts[f"{split}/pooled"].block_rows for split in splits},
             "provenance": self.provenance | {"identity": self.identity},
         }
+
+    def as_begun(self, begun: dict[str, Any]) -> "StorePlan":
+        """The same without arrays that stores may be without, where what was begun is without them."""
+        absent = {
+            path
+            for path in self.layouts
+            if path.rpartition("/")[2] in OF_IMAGES
+            and path.removeprefix(f"{CHECKSUM}/") not in begun["layouts"]
+        }
+        kept = {path: layout for path, layout in self.layouts.items() if path not in absent}
+        return replace(self, layouts=kept)
 
     @property
     def layouts_as_json(self) -> dict[str, Any]:

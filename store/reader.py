@@ -14,12 +14,14 @@ from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
 from store.finite import first_not_finite
+from store.images import DIGEST_BYTES
 from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,
     FINISHED,
     FORMAT,
     MAP_DTYPES,
+    OF_IMAGES,
     OF_ROOT,
     SCALE,
     SCALED,
@@ -121,14 +123,16 @@ class FeatureStore:
 
     def _check_shapes(self) -> None:
         """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
-        lengths = {"K": len(self.class_names), "1": 1}
+        lengths = {"K": len(self.class_names), "1": 1, "D": DIGEST_BYTES}
         if FINISHED in self.arrays:
             self._fit("", OF_ROOT, lengths)
         self._fit("classifier", CLASSIFIER, lengths)
         for split in self.splits:
-            lengths.pop("N", None)
-            lengths.pop("n", None)
+            for axis in ("N", "n", "T"):
+                lengths.pop(axis, None)
             self._fit(split, split_arrays(split, self.map_dtype), lengths)
+            of_images = {name: s for name, s in OF_IMAGES.items() if f"{split}/{name}" in self.arrays}
+            self._fit(split, of_images, lengths)
 
     def _check_blocks(self) -> None:
         """Raise StoreError unless block_rows says how many rows of every split were written together."""

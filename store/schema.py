@@ -33,6 +33,10 @@ TRAIN_ONLY = {
     "feature_map": ArraySpec("NHWC", "float16"),  # channels last: a drawn vector is contiguous
     "cam": ArraySpec("NHW", "float16"),
 }
+OF_IMAGES = {  # stores may be without either; D = 16 bytes, T = bytes of the longest name of a split
+    "image_digest": ArraySpec("ND", "uint8"),  # XXH3-128 of the file, or of the pixels of one in memory
+    "image_name": ArraySpec("NT", "uint8"),  # path relative to the root, UTF-8, then NUL
+}
 SCALE = "feature_map_scale"  # (n, C): a row for each of the n blocks of feature maps
 
 FINISHED = "finished"  # at the root: when all else was on the disk, in seconds since 1970 UTC
@@ -45,7 +49,7 @@ STREAMED = ("pooled", "feature_map", "cam")  # what the network fills, block by 
 def split_arrays(split: str, map_dtype: str) -> dict[str, ArraySpec]:
     """The arrays of one split, by name; `map_dtype` is a member of MAP_DTYPES."""
     if split != "train":
-        return EVERY_SPLIT
+        return dict(EVERY_SPLIT)
     arrays = (
         EVERY_SPLIT | TRAIN_ONLY | {"feature_map": ArraySpec("NHWC", STORED_AS.get(map_dtype, map_dtype))}
     )

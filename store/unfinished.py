@@ -109,6 +109,7 @@ def refuse_other(draft: Draft, begun: dict[str, Any], plan: StorePlan) -> None:
     found = differing(plan.identity, begun["identity"])
     if found is None:
         layouts = {f"layout of {path}": layout for path, layout in begun["layouts"].items()}
+        plan = plan.as_begun(begun)
         asked = {f"layout of {path}": layout for path, layout in plan.layouts_as_json.items()}
         found = differing(asked, layouts)
     if found is not None:

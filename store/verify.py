@@ -12,6 +12,7 @@ from rich.progress import Progress
 from store.checksum import crc32c, metadata_checksum
 from store.errors import StoreError
 from store.extents import StoredArray
+from store.images import DIGEST, NAME, names_from_bytes
 from store.layout import ArrayLayout
 from store.map_dtypes import OF_SCALE, RELATIVE
 from store.reader import FeatureStore
@@ -112,6 +113,7 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
     elif not _in_even_views(index, view, split):
         of_split = "views 0 to the last of all" if split == "train" else "view 0 alone"
         yield Fault(f"{split}/view", f"not every image has {of_split}")
+    yield from _image_faults(arrays, split, index)
     if not (label.min() >= 0 and label.max() < len(store.class_names)):
         yield Fault(f"{split}/label", f"is not within the {len(store.class_names)} classes")
         return
@@ -122,6 +124,25 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
             yield Fault(f"{split}/pooled", f"{rows} hold NaN or infinite features")
         elif split == "train":
             yield from _map_faults(store, arrays, label[start:stop], pooled, (start, stop))
+
+
+def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray) -> Iterator[Fault]:
+    """What is wrong with names and digests of images, in stores that have them."""
+    if NAME in arrays:
+        names = names_from_bytes(arrays[NAME].read())
+        try:
+            b"\n".join(names.tolist()).decode()
+        except UnicodeDecodeError:
+            yield Fault(f"{split}/{NAME}", "holds a name that is not UTF-8")
+        pairs = np.unique(np.stack([np.unique(names, return_inverse=True)[1], index]), axis=1).shape[1]
+        if not (names != b"").all() or not len(np.unique(names)) == len(np.unique(index)) == pairs:
+            yield Fault(f"{split}/{NAME}", "is not one name for each image")
+    if DIGEST in arrays:
+        digest = arrays[DIGEST].read()
+        order = np.argsort(index, kind="stable")
+        alike = index[order][1:] == index[order][:-1]
+        if (digest[order][1:] != digest[order][:-1])[alike].any():
+            yield Fault(f"{split}/{DIGEST}", "differs between views of one image")
 
 
 def _in_even_views(index: np.ndarray, view: np.ndarray, split: str) -> bool:

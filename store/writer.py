@@ -51,7 +51,8 @@ def write_store(
         begun = take_over(where, draft, plan, resume, overwrite)
         writer = None
         try:
-            writer = StoreWriter(where, draft, plan, begun, replaces)
+            of_plan = plan.as_begun(begun) if begun else plan
+            writer = StoreWriter(where, draft, of_plan, begun, replaces)
             yield writer
         except KeyboardInterrupt as error:
             kept = writer is not None and writer.stopped().has_rows
@@ -119,9 +120,13 @@ class StoreWriter:
         return any(commit.group != KNOWN for commit in self._log.commits)
 
     def write_known(self, arrays: dict[str, np.ndarray]) -> None:
-        """Write the arrays known beforehand, by path; those of an earlier attempt stay."""
+        """Write the arrays known beforehand, by path, those that the store is to hold.
+
+        Those of an earlier attempt stay.
+        """
         if (KNOWN, 0) not in self._committed:
-            cast = {path: np.asarray(value, self._plan.layouts[path].dtype) for path, value in arrays.items()}
+            layouts = self._plan.layouts
+            cast = {p: np.asarray(value, layouts[p].dtype) for p, value in arrays.items() if p in layouts}
             self._submit(KNOWN, 0, cast)
 
     def missing(self, split: str) -> list[tuple[int, int]]:

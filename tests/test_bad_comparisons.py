@@ -70,6 +70,20 @@ def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
     assert "mean" not in refuse("analyze", "second/run", first_run, says=["apart"])
 
 
+def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(first_run):
+    root = write_images(Path("images"), splits=("train", "val", "test"))
+    path = root / "train/ape/3.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    make_run("second", root, seed=1)
+    run, data = Path("second/run").resolve(), root.resolve()
+    says = [
+        f"{run}: is of the data set {data}, and {first_run} of the data set ",
+        "hold other images",
+        "apart",
+    ]
+    refuse("analyze", first_run, "second/run", says=says)
+
+
 def test_data_sets_without_a_folder_are_named_by_what_they_are(digits_run):
     copy_of(digits_run, "other", 1, fingerprint="0" * 64)
     refuse("analyze", digits_run, "other", says=["the data set digits (fingerprint 000000000000…)"])

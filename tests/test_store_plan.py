@@ -166,7 +166,8 @@ def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("finetune.forecast.memory_for_maps", lambda _: 2 * 18 * 1024 - 1)
     options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--iterations", 200]
     content = planned(*options, "--image-size", 16, "--store", "s.h5")
-    assert content["sizes"]["train"] == {"N": 18, "H": 4, "W": 4, "C": 16}  # 512 bytes a map in float16
+    sizes = {"N": 18, "H": 4, "W": 4, "C": 16, "D": 16, "T": len("train/ape/0.png")}
+    assert content["sizes"]["train"] == sizes  # 512 bytes a map in float16
     by_name = {(c["dtype"], c["codec"]): c for c in content["choices"]}
     plain, packed = by_name["float16", "none"], by_name["float16", "zstd"]
     n_images, writing = 18 + 18, plain["n_bytes"] / 1e3 + 18 * 2
@@ -197,6 +198,7 @@ def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.
     content = planned(*options, "--views", 3)
     assert (content["views"], content["sizes"]["train"]["N"], content["sizes"]["test"]["N"]) == (3, 54, 18)
     row_bytes = 4 * 4 * 16 * 2 + 4 * 4 * 2 + 16 * 4 + 4 + 8 + 2  # map, CAM, pooled, label, index and view
+    row_bytes += 16 + len("train/ape/0.png")  # digest and name
     assert three["n_bytes"] - one["n_bytes"] == 2 * 18 * row_bytes
     assert three["map_bytes"] == 3 * one["map_bytes"]
     assert one["extract_seconds"] == pytest.approx((18 + 18) / 0.1)
