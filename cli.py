@@ -143,7 +143,9 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     if result is None:  # another process prints
         return
     if as_json:
-        print_json(result.ranking.to_dict("records"))
+        rows = result.ranking.to_dict("records")
+        rows[0]["command"] = result.command
+        print_json(rows)
         return
     print_table(table(*ranking_rows(result.ranking, best)))
     ranked = "the validation split" if result.select_on == "val" else "THE TEST SET, which flatters"
@@ -152,6 +154,8 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
         f"{LEGEND}\n{rule_in_words(values['shot_rule'])}; head and tail are the paper's"
     )
     click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
+    if result.command is not None:
+        click.echo(f"the best again:\n  {result.command}")
 
 
 @main.command()

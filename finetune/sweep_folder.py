@@ -16,6 +16,7 @@ from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun, effective_options
+from finetune.repeat import finetune_command, free_folder
 from finetune.resume import store_digest
 from finetune.selection import Layer
 from finetune.sweep_config import SweepConfig
@@ -42,6 +43,8 @@ class Sweep:
         ranking: a row a configuration, best first: mean and standard deviation over its seeds.
         select_on: the split that it is ranked by.
         rank_by: the accuracy that it is ranked by.
+        command: the `finetune` command that repeats the best configuration with its first seed; None where
+            every configuration has a head that diverged.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class Sweep:
     ranking: pd.DataFrame
     select_on: str
     rank_by: str
+    command: str | None
 
 
 def head_id(config: FinetuneConfig) -> str:
@@ -72,6 +76,7 @@ class SweepFolder:
     def __init__(self, config: SweepConfig, configs: list[FinetuneConfig], store: FeatureStore):
         self.path = Path(config.base.out)
         self._config, self._configs = config, configs
+        self._n_classes = len(store.class_names)
         varied = {name: getattr(config, name) for name in ("grid", "range", "random", "seeds", "heads")}
         own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
         options = json.loads(json.dumps(own | varied))  # tuples as JSON has them
@@ -205,7 +210,14 @@ class SweepFolder:
             results.to_parquet(unfinished, index=False)
         with whole_file(self.path / RESULTS[2]) as unfinished:
             ranking.to_csv(unfinished, index=False)
-        return Sweep(self.path, results, ranking, select_on, rank_by)
+        return Sweep(self.path, results, ranking, select_on, rank_by, self._command(ranking))
+
+    def _command(self, ranking: pd.DataFrame) -> str | None:
+        best = ranking.iloc[0]
+        if best["diverged"]:
+            return None
+        place = next(i for i, (_, name, _) in enumerate(self._named) if name == best["configuration"])
+        return finetune_command(self._configs[place], free_folder(self.path, "best"), self._n_classes)
 
 
 def as_interrupted(config: SweepConfig) -> SweepConfig:
