@@ -16,6 +16,7 @@ from store.commits import CommitLog
 from store.container import Container, container, foreign_to_store
 from store.errors import StoreError
 from store.layout import ArrayLayout
+from store.location import unfinished_place
 from store.lock import acquire, release
 from store.plan import parse_begun
 
@@ -30,7 +31,7 @@ class LocalDraft:
 
     def __init__(self, path: Path):
         self.path = Path(os.path.realpath(path))
-        self.folder = self.path.with_name(f"{self.path.name}.unfinished")
+        self.folder = unfinished_place(self.path)
         self._asked = path
 
     def __str__(self) -> str:

@@ -7,7 +7,13 @@ from store.bucket import Bucket
 from store.errors import StoreError
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/", re.IGNORECASE)
+UNFINISHED = ".unfinished"  # after the store's name
 EXPECTED = "expected a path, or s3://bucket/name.zarr"
+
+
+def unfinished_place(where: Path | Bucket) -> Path | Bucket:
+    """Where the draft of a store lies until the store is complete: beside it."""
+    return where.beside(UNFINISHED) if isinstance(where, Bucket) else where.with_name(where.name + UNFINISHED)
 
 
 def locate(text: str) -> Path | Bucket:

@@ -10,7 +10,7 @@ import numpy as np
 
 from store.bucket import Bucket
 from store.cache import Cache
-from store.container import open_container
+from store.container import open_container, unfinished_advice
 from store.errors import StoreError
 from store.extents import StoredArray
 from store.finite import first_not_finite
@@ -114,7 +114,8 @@ class FeatureStore:
                 f"{advice}extract again"
             )
         if attributes.get("complete") is not True:
-            raise StoreError(f"{self.path}: was never finished; extract again with --overwrite")
+            found = unfinished_advice(self.path) or "was never finished; extract again with --overwrite"
+            raise StoreError(f"{self.path}: {found}")
 
     @property
     def splits(self) -> list[str]:

@@ -15,6 +15,7 @@ from store.commits import Commit, record, recorded
 from store.container import foreign_files
 from store.errors import StoreError, UserError
 from store.layout import ArrayLayout
+from store.location import unfinished_place
 from store.plan import parse_begun
 from store.s3_lock import S3Lock
 from store.schema import FORMAT
@@ -33,7 +34,7 @@ class S3Draft:
 
     def __init__(self, place: Bucket):
         self.place = place
-        self._side = place.beside(".unfinished")
+        self._side = unfinished_place(place)
         self._lock = S3Lock(self._side)
 
     def __str__(self) -> str:

@@ -170,6 +170,12 @@ def begin(bucket: Bucket, holder: dict) -> None:
     bucket.beside(".unfinished").write("lock.json", [json.dumps(holder).encode()])
 
 
+def test_a_reader_is_told_how_to_go_on_with_a_store_that_was_begun(bucket):
+    begin(bucket, {})
+    with pytest.raises(StoreError, match=r"was begun and is not finished .*s.zarr.unfinished.; go on with"):
+        FeatureStore(bucket)
+
+
 def test_the_lock_of_a_dead_host_is_taken_over(bucket, monkeypatch):
     monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
     begin(bucket, {"host": "elsewhere", "pid": 1, "token": "x"})

@@ -49,3 +49,29 @@ def test_what_is_no_store(command: str, tmp_path: Path) -> None:
     refuse("store", command, "notes.h5", says=["notes.h5: not an HDF5 store"])
     (tmp_path / "empty.zarr").mkdir()
     refuse("store", command, "empty.zarr", says=["empty.zarr: not a zarr v3 store"])
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "convert", "finetune", "sweep"])
+@pytest.mark.parametrize("begun_by", ["extract", "store convert"])
+@pytest.mark.usefixtures("several_blocks")
+def test_a_store_that_was_begun_is_not_called_missing(
+    command: str, begun_by: str, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reader says that it is on its way, where, and which command goes on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    phase1 = small_store.parent / "phase1" / "checkpoint.pt"
+    begin = {
+        "extract": ["--ckpt", phase1, "--store", "f.zarr", "--device", "cpu"],
+        "store convert": [small_store, "f.zarr"],
+    }[begun_by]
+    with monkeypatch.context() as patch:
+        patch.setattr("store.writer.StoreWriter.finish", interrupt)
+        assert run(*begun_by.split(), *begin).exit_code == 130
+    reads = {"convert": ["f.zarr", "t.h5"], "finetune": ["--store", "f.zarr"], "sweep": ["--store", "f.zarr"]}
+    group = ["store"] * (command in ("info", "verify", "convert"))
+    says = ["f.zarr: was begun", "not finished", "f.zarr.unfinished", "go on with", "--resume"]
+    says += [] if command == "convert" else [f"the `{begun_by}` command that began it"]
+    refuse(*group, command, *reads.get(command, ["f.zarr"]), says=says)
