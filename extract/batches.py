@@ -21,18 +21,30 @@ def training_batches(
     transform: Transform,
     generator: torch.Generator,
     compute: Compute,
+    taken: tuple[int, torch.Tensor | None] = (0, None),
 ) -> Iterator[Batch]:
-    """One epoch in random order, augmented; wholly determined by `generator` (a CPU generator)."""
+    """One epoch in random order, augmented; wholly determined by `generator` (a CPU generator).
+
+    Args:
+        split: the images.
+        transform: how they are prepared.
+        generator: as the epoch begins with it.
+        compute: where to.
+        taken: batches at the beginning that are passed over unread, and the generator's state after them.
+    """
     order = torch.randperm(len(split), generator=generator)
     label = torch.from_numpy(split.label)
     if split.in_memory:
-        for index in order.split(compute.batch_size):
+        if taken[1] is not None:
+            generator.set_state(taken[1])
+        for index in order.split(compute.batch_size)[taken[0] :]:
             chosen = split.images[index].to(compute.device)
             images = augment_batch(chosen, transform, generator)
             yield normalise(images, transform), label[index].to(compute.device)
         return
     seeds = torch.randint(2**62, (len(split), 1), generator=generator)
-    files = _Files(split, transform, order.tolist(), seeds.numpy())
+    rest = order[taken[0] * compute.batch_size :]
+    files = _Files(split, transform, rest.tolist(), seeds.numpy())
     for views, index in _loader(files, compute):
         yield normalise(views[:, 0].to(compute.device), transform), label[index].to(compute.device)
 

@@ -2,18 +2,18 @@
 
 import math
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
-from extract.batches import Batch, training_batches
+from extract.batches import training_batches
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.data_notes import note_empty_classes
@@ -27,10 +27,14 @@ from extract.recipe import learning_rate
 from extract.record import record_images
 from extract.resume import earlier_run, with_found
 from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
+from extract.unfinished_epoch import SoFar, forget_epoch, load_epoch, save_epoch
+from extract.whole_steps import WholeSteps
 from store.atomic import write_json, write_text
 from store.errors import Interrupted, UserError
 from store.lock import sole_writer
 from store.notes import note
+
+SAVE_EVERY = 120.0  # seconds between states within an epoch that a killed run can be gone on with from
 
 
 @dataclass
@@ -41,13 +45,15 @@ class Training:
     optimizer: torch.optim.SGD
     epoch: int
     history: list[dict[str, Any]]
+    so_far: SoFar
 
 
 def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     """Train a network; keep `checkpoint.pt`, `metrics.csv` and `config.json` in `config.out`.
 
-    The checkpoint is written before the first epoch and after each one, so that an interrupted run goes
-    on, with `resume`, to the same weights as an uninterrupted one.
+    The checkpoint is written before the first epoch and after each one; what an epoch has come to is kept on
+    Ctrl-C, and every few minutes. So an interrupted run goes on, with `resume`, to the same weights as an
+    uninterrupted one.
 
     Raises:
         UserError: whatever is wrong with the data, the options or the folder.
@@ -64,6 +70,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
 def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     previous = earlier_run(config)
     if previous and previous.optimizer is None:
+        forget_epoch(Path(config.out))
         note(f"{config.out}: was finished already (epoch {previous.epoch}), so nothing was left to do")
         return previous
     device = use_device(resolve_device(config.device))
@@ -87,12 +94,19 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     path = Path(config.out) / "checkpoint.pt"
     before = _identity(path)
     try:
+        if previous is None:
+            forget_epoch(path.parent)  # of a run that this one replaces
         _keep(training, config, dataset, transform)
         # After it: a folder is known by its checkpoint.
         write_json(path.with_name("config.json"), asdict(config))
-        return _train_epochs(training, config, dataset, transform, compute, progress)
-    except KeyboardInterrupt as error:
-        raise (Interrupted() if previous or _identity(path) != before else error) from error
+        with WholeSteps() as whole_steps:
+            return _train_epochs(training, config, dataset, transform, compute, progress, whole_steps)
+    except (KeyboardInterrupt, UserError) as error:
+        begun = previous is not None or _identity(path) != before
+        if begun:
+            with suppress(KeyboardInterrupt):
+                _keep_epoch(training, config)
+        raise (Interrupted() if begun and isinstance(error, KeyboardInterrupt) else error) from error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -107,73 +121,83 @@ def _train_epochs(
     transform: Transform,
     compute: Compute,
     progress: Progress,
+    whole_steps: WholeSteps,
 ) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
-    task = progress.add_task(
-        "training", total=config.epochs * steps, completed=training.epoch * steps, status=""
-    )
+    n_taken = training.epoch * steps + training.so_far.step
+    task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
     while training.epoch < config.epochs:
-        started = time.perf_counter()
+        so_far = training.so_far
+        started = time.perf_counter() - so_far.seconds
         # Each epoch has a generator of its own, so a resumed run draws what an uninterrupted one does.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
-        batches = training_batches(dataset.train, transform, generator, compute)
-        batches = _counted(batches, progress, task)
-        row = _epoch(training, batches, config, len(dataset.train), compute)
-        if training.epoch % config.eval_every == 0 or training.epoch == config.epochs:
+        taken, saved = (so_far.step, so_far.generator), time.perf_counter()
+        training.network.train()
+        for images, labels in training_batches(dataset.train, transform, generator, compute, taken):
+            rate = learning_rate(config, training.epoch + so_far.step / steps)
+            with whole_steps.step():
+                _step(training, images, labels, rate, compute)
+                so_far.generator, so_far.seconds = generator.get_state(), time.perf_counter() - started
+            progress.advance(task)
+            if time.perf_counter() - saved > SAVE_EVERY:
+                _keep_epoch(training, config)
+                saved = time.perf_counter()
+        row = _row(training, config, len(dataset.train))
+        if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
             predicted = predict(training.network, held_out, transform, compute, progress)
             row[f"{name}_accuracy"] = 100 * float((predicted == held_out.label).mean())
             row[f"{name}_balanced_accuracy"] = balanced_accuracy(held_out.label, predicted)
-        training.history.append(row | {"seconds": time.perf_counter() - started})
-        checkpoint = _keep(training, config, dataset, transform)
+        with whole_steps.step():
+            training.history.append(row | {"seconds": time.perf_counter() - started})
+            training.epoch += 1
+            checkpoint = _keep(training, config, dataset, transform)
+            training.so_far = SoFar.none(training.epoch, compute.device)
+            forget_epoch(Path(config.out))
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
     return checkpoint
 
 
-def _counted(batches: Iterator[Batch], progress: Progress, task: TaskID) -> Iterator[Batch]:
-    for batch in batches:
-        yield batch
-        progress.advance(task)
+def _step(
+    training: Training, images: torch.Tensor, labels: torch.Tensor, rate: float, compute: Compute
+) -> None:
+    network, optimizer, so_far = training.network, training.optimizer, training.so_far
+    so_far.is_whole = False
+    optimizer.param_groups[0]["lr"] = rate
+    with compute.autocast():
+        logits = network(images.contiguous(memory_format=compute.memory_format))
+    loss = cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    so_far.loss += loss.detach() * len(labels)
+    so_far.n_correct += (logits.argmax(dim=1) == labels).sum()
+    so_far.step += 1
+    so_far.is_whole = True
 
 
-def _epoch(
-    training: Training,
-    batches: Iterator[Batch],
-    config: TrainConfig,
-    n_images: int,
-    compute: Compute,
-) -> dict[str, Any]:
-    network, optimizer = training.network.train(), training.optimizer
-    steps = math.ceil(n_images / config.batch_size)
-    total_loss = torch.zeros((), device=compute.device)
-    n_correct = torch.zeros((), device=compute.device)
-    for step, (images, labels) in enumerate(batches):
-        optimizer.param_groups[0]["lr"] = learning_rate(config, training.epoch + step / steps)
-        with compute.autocast():
-            logits = network(images.contiguous(memory_format=compute.memory_format))
-        loss = cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total_loss += loss.detach() * len(labels)
-        n_correct += (logits.argmax(dim=1) == labels).sum()
-    mean_loss = total_loss.item() / n_images
-    finite = all(parameter.isfinite().all() for parameter in network.parameters())
+def _row(training: Training, config: TrainConfig, n_images: int) -> dict[str, Any]:
+    """What an epoch came to, as a row of metrics.csv."""
+    mean_loss = training.so_far.loss.item() / n_images
+    rate, epoch = training.optimizer.param_groups[0]["lr"], training.epoch + 1
+    finite = all(parameter.isfinite().all() for parameter in training.network.parameters())
     if not (finite and math.isfinite(mean_loss)):  # the last step's damage shows in the weights alone
+        training.so_far.is_whole = False  # nothing to go on with
+        forget_epoch(Path(config.out))
         what = "weights became infinite or NaN" if math.isfinite(mean_loss) else f"loss became {mean_loss}"
         raise UserError(
-            f"{config.out}: the {what} in epoch {training.epoch + 1} at lr "
-            f"{optimizer.param_groups[0]['lr']:g}; start anew (--overwrite) with a lower --lr or more "
-            "--warmup-epochs"
+            f"{config.out}: the {what} in epoch {epoch} at lr {rate:g}; start anew (--overwrite) with a "
+            "lower --lr or more --warmup-epochs"
         )
-    training.epoch += 1
-    return {
-        "epoch": training.epoch,
-        "lr": optimizer.param_groups[0]["lr"],
-        "loss": mean_loss,
-        "train_accuracy": 100 * n_correct.item() / n_images,
-    }
+    train_accuracy = 100 * training.so_far.n_correct.item() / n_images
+    return {"epoch": epoch, "lr": rate, "loss": mean_loss, "train_accuracy": train_accuracy}
+
+
+def _keep_epoch(training: Training, config: TrainConfig) -> None:
+    """Keep what the epoch on its way has come to, if anything that can be gone on with."""
+    if training.so_far.is_whole and training.so_far.step:
+        save_epoch(Path(config.out), training.network, training.optimizer, training.so_far, training.history)
 
 
 def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
@@ -206,12 +230,10 @@ def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     )
     if previous:
         optimizer.load_state_dict(previous.optimizer)
-    return Training(
-        network,
-        optimizer,
-        previous.epoch if previous else 0,
-        list(previous.history) if previous else [],
-    )
+    if previous is None:
+        return Training(network, optimizer, 0, [], SoFar.none(0, compute.device))
+    so_far = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
+    return Training(network, optimizer, previous.epoch, list(previous.history), so_far)
 
 
 @torch.inference_mode()

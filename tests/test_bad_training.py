@@ -206,7 +206,7 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._epoch", interrupt)
+        patch.setattr("extract.train._step", interrupt)
         result = run("train", *FOLDER, *TINY, "--root", root, "--out", "phase1")
     assert result.exit_code == 130
     assert result.stderr == "tailcache: interrupted; go on with: main train --out phase1 --resume\n"

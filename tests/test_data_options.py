@@ -39,7 +39,7 @@ def interrupt(command: list[object], patch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with patch.context() as of_this:
-        of_this.setattr("extract.train._epoch", interrupted)
+        of_this.setattr("extract.train._step", interrupted)
         assert run(*command).exit_code == 130
 
 
