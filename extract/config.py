@@ -58,12 +58,21 @@ class DatasetConfig:
     skipped: tuple[str, ...] = ()
     download: Annotated[bool, "let torchvision fetch CIFAR into --root"] = False
     subfolders: bool = True
+    no_flip: Annotated[
+        bool,
+        "do not mirror training images: where a mirror image is of another class or of none (signs, text)",
+    ] = False
     tail_order: Literal["class index", "frequency"] | None = None
 
     @property
     def source(self) -> str:
         """Where images come from: a root holds class folders, unless a data set is named."""
         return self.dataset or ("digits" if self.root is None else "imagefolder")
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether training mirrors half of the images."""
+        return KINDS[self.source].mirrored is not False and not self.no_flip
 
     def idle(self) -> list[str]:
         """Options that are set, and that the source does not take."""

@@ -2,10 +2,21 @@
 
 import numpy as np
 
+from extract.config import DatasetConfig
 from extract.dataset import Dataset
+from extract.source_kinds import KINDS
 from store.notes import note
 
 SHOWN = 5  # class names in a note
+
+
+def note_mirroring(config: DatasetConfig) -> None:
+    """Say that training images are mirrored, where the user alone knows whether they may be."""
+    if config.mirrored and KINDS[config.source].mirrored is None:
+        note(
+            "half of the training images are mirrored; pass --no-flip where a mirror image is of another "
+            "class or of none (signs, text, left and right)"
+        )
 
 
 def note_empty_classes(dataset: Dataset) -> None:

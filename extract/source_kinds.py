@@ -22,9 +22,9 @@ class SourceKind:
 
 KINDS = {
     "digits": SourceKind((), mirrored=False),
-    "cifar10": SourceKind(("root", "download"), mirrored=True),
-    "cifar100": SourceKind(("root", "download"), mirrored=True),
-    "imagefolder": SourceKind(("root", "skip_bad_images"), mirrored=None),
+    "cifar10": SourceKind(("root", "download", "no_flip"), mirrored=True),
+    "cifar100": SourceKind(("root", "download", "no_flip"), mirrored=True),
+    "imagefolder": SourceKind(("root", "skip_bad_images", "no_flip"), mirrored=None),
 }
 REFUSALS = {  # by the option that a source does not take
     "root": "--root {value}: {source} is embedded and has no folder; leave out --root, or name another "
@@ -33,4 +33,5 @@ REFUSALS = {  # by the option that a source does not take
     "cifar10 or cifar100",
     "skip_bad_images": "--skip-bad-images: is for image files in class folders, and {source} has none; "
     "leave it out",
+    "no_flip": "--no-flip: {source} is never mirrored; leave it out",
 }

@@ -16,12 +16,13 @@ from analysis.accuracy import balanced_accuracy
 from extract.batches import training_batches
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
-from extract.data_notes import note_empty_classes
+from extract.data_notes import note_empty_classes, note_mirroring
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.identity import bound_to
 from extract.images import white_of
 from extract.inference import predict
+from extract.mirror import note_mirrored_pairs
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.recipe import learning_rate
 from extract.record import record_images
@@ -89,6 +90,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     if previous is None:
         dataset = refuse_unreadable(dataset, progress)
         note_empty_classes(dataset)
+        note_mirroring(config.dataset)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits))
     path = Path(config.out) / "checkpoint.pt"
@@ -156,6 +158,8 @@ def _train_epochs(
             forget_epoch(Path(config.out))
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
+    if transform.flip:
+        note_mirrored_pairs(dataset, predicted, transform, compute)
     return checkpoint
 
 
@@ -215,7 +219,7 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
         )
     pretrained = config.network.weights is not None
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else channel_statistics(dataset.train)
-    return Transform(size, mean, std, flip=config.dataset.dataset != "digits", upright=True, white={})
+    return Transform(size, mean, std, flip=config.dataset.mirrored, upright=True, white={})
 
 
 def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:

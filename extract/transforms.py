@@ -30,7 +30,7 @@ class Transform:
     Attributes:
         image_size: side of the square that the network sees, in pixels.
         mean, std: of each channel, in units of the [0, 1] range.
-        flip: mirror half of the training images (never for digits).
+        flip: mirror half of the training images.
         upright, white: how files are read, as of Reading; unless they are given, as version 0.1 read them.
     """
 

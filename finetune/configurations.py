@@ -13,6 +13,7 @@ def phase1_options(run: Run) -> dict[str, Any]:
     """The options that make the configuration of a run's Phase I: data, network, training."""
     made = run.config["provenance"]["store"]
     data = {name: made["dataset"][name] for name in OF_DATA}
+    data["no_flip"] = made["dataset"].get("no_flip", False)  # version 0.1 mirrored all but digits
     network = {name: made["network"][name] for name in OF_NETWORK}
     return data | network | {f"phase1_{name}": value for name, value in made["training"].items()}
 

@@ -196,7 +196,7 @@ def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_s
     size = ["--dataset", "imagefolder", "--image-size", image_size, "--workers", 0]
     result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
     names = sorted(path.relative_to(images).as_posix() for path in bad)
-    assert result.stderr == f"left out, being unreadable: {', '.join(names)}\n"
+    assert result.stderr.endswith(f"left out, being unreadable: {', '.join(names)}\n")
     checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
     assert checkpoint.class_counts == [8, 6, 4]
 

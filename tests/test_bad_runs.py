@@ -289,7 +289,7 @@ def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path:
     root = write_images(tmp_path / "images", {"猫": 8, "$b$": 6, "c": 2})
     Image.new("P", (12, 12)).save(root / "train" / "c" / "palette.png", transparency=b"\0" * 256)
     for command in (
-        ["train", *FOLDER, *TINY, "--root", root, "--out", "phase1"],
+        ["train", *FOLDER, *TINY, "--root", root, "--out", "phase1", "--no-flip"],
         ["extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"],
         ["finetune", "--store", "feats.zarr", "--out", "fsa", "--head-ratio", 0.4, *QUICK],
         ["analyze", "fsa"],
