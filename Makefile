@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale methods soak soak-s3 clean
+.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale gpu methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -41,6 +42,9 @@ bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about
 
 bench-scale: $(INSTALLED)  ## how time and memory grow, up to 437,000 rows of 8,142 classes: half an hour, 12 GB of disk
 	$(RUN)/python benchmarks/bench_scale.py
+gpu:  ## all of it on a GPU, at most eight minutes; WHEELS=folder of wheels where there is no network
+	@$(CHECK_PYTHON)
+	$(PYTHON) benchmarks/gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
 
 methods: $(INSTALLED)  ## the contest of docs/methods.md: DATA=folder with train/ and test/, an hour and a half
 	benchmarks/methods.sh "$(DATA)"
@@ -53,7 +57,7 @@ soak-s3: $(INSTALLED)  ## kill writers to a bucket before each of their changes,
 
 # The stamp is written last, so an interrupted installation is begun again.
 $(INSTALLED): setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install -e '.[dev]'
 	touch $@

@@ -6,11 +6,13 @@ and digesting the checkpoint, the plan) is left out. The bare pass is the featur
 batches that lie in memory as it wants them.
 """
 
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,7 +24,7 @@ from rich.progress import Progress
 from extract.checkpoint import Checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset
-from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.dump import fill
 from extract.images import ImageSet
 from extract.inference import by_class
@@ -40,13 +42,19 @@ QUIET = Progress(disable=True)
 
 @dataclass(frozen=True)
 class Case:
-    """A network with as many images as take a few seconds on two cores."""
+    """A network with as many images as take a few seconds, at most, on two cores or on a GPU."""
 
     arch: str
     width: int | None
     side: int
     batch: int
     n_images: int
+    on_gpu: tuple[int, int]  # batch and images there
+
+    def on(self, device: torch.device) -> "Case":
+        """With what suits a device."""
+        batch, n_images = self.on_gpu if device.type == "cuda" else (self.batch, self.n_images)
+        return replace(self, batch=batch, n_images=n_images)
 
     @property
     def name(self) -> str:
@@ -55,11 +63,12 @@ class Case:
 
 
 CASES = (
-    Case("resnet32", None, 32, 128, 4096),
-    Case("resnet18-cifar", 16, 32, 128, 4096),
-    Case("resnet18-cifar", None, 32, 128, 512),
-    Case("resnet50", None, 224, 16, 48),
+    Case("resnet32", None, 32, 128, 4096, (512, 32_768)),
+    Case("resnet18-cifar", 16, 32, 128, 4096, (512, 32_768)),
+    Case("resnet18-cifar", None, 32, 128, 512, (512, 16_384)),
+    Case("resnet50", None, 224, 16, 48, (128, 2048)),
 )
+TINY = Case("resnet20", 4, 32, 8, 40, (8, 40))
 
 
 def made_images(n: int, side: int) -> ImageSet:
@@ -68,7 +77,7 @@ def made_images(n: int, side: int) -> ImageSet:
     return ImageSet(images, np.arange(n) % N_CLASSES, np.arange(n))
 
 
-def made_restored(case: Case, device: torch.device) -> Restored:
+def made_restored(case: Case, compute: Compute) -> Restored:
     """A network with initial weights, and images: nine in ten for training, whose maps are stored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -79,7 +88,8 @@ def made_restored(case: Case, device: torch.device) -> Restored:
     names = [str(k) for k in range(N_CLASSES)]
     dataset = Dataset(DatasetConfig(), names, train, None, test, "")
     checkpoint = Checkpoint({}, {}, {}, names, [1] * N_CLASSES, "", {}, 0, {})
-    return Restored(checkpoint, network.to(device), dataset, Transform(case.side))
+    network.to(compute.device, memory_format=compute.memory_format)
+    return Restored(checkpoint, network, dataset, Transform(case.side))
 
 
 def bare_pass(restored: Restored, compute: Compute) -> Callable[[], None]:
@@ -95,8 +105,6 @@ def bare_pass(restored: Restored, compute: Compute) -> Callable[[], None]:
         for batch in batches:
             with compute.autocast():
                 restored.network.features(batch)
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize(compute.device)
 
     return run
 
@@ -119,10 +127,13 @@ def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[],
     return run
 
 
-def seconds(action: Callable[[], None]) -> float:
-    """How long one call takes."""
+def seconds(action: Callable[[], None], device: torch.device) -> float:
+    """How long one call takes, until a GPU has done it too."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
     started = time.perf_counter()
     action()
+    wait()
     return time.perf_counter() - started
 
 
@@ -133,8 +144,8 @@ def remove(path: Path) -> None:
 
 def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.DataFrame:
     """Images a second, a row for each repeat and a column for each contestant."""
-    restored = made_restored(case, device)
     compute = Compute(device, "fp32", case.batch, workers=0)
+    restored = made_restored(case, compute)
     paths = {"zarr": folder / "s.zarr", "HDF5": folder / "s.h5"}
     ways = {"bare pass": bare_pass(restored, compute)}
     ways |= {name: extraction(restored, compute, path) for name, path in paths.items()}
@@ -143,7 +154,7 @@ def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.
         names = list(ways)[repeat % len(ways) :] + list(ways)[: repeat % len(ways)]
         row = {}
         for name in names:
-            row[name] = case.n_images / seconds(ways[name])
+            row[name] = case.n_images / seconds(ways[name], device)
             remove(paths[name]) if name in paths else None
         taken.append(row)
     return pd.DataFrame(taken[1:])[list(ways)]  # the first warms up
@@ -165,19 +176,25 @@ def report(case: Case, taken: pd.DataFrame) -> dict[str, object]:
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="on the disk to write to; a temporary one else"
 )
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
 @click.option("--repeats", default=5, show_default=True, help="of every contestant, in turns")
 @click.option("--network", help="only networks whose name contains this")
-def main(folder: Path | None, device: str, repeats: int, network: str | None) -> None:
+@click.option("--tiny", is_flag=True, help="a few images through a small network, to see that it runs")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="file for the figures")
+def main(
+    folder: Path | None, device: str, repeats: int, network: str | None, tiny: bool, json_path: Path | None
+) -> None:
     """Time extraction and the bare forward pass; print one table."""
     make_deterministic()
     keep_freed_memory()  # as `extract` does; the bare pass profits as much
-    where = resolve_device(device)
-    rows = []
+    where = use_device(resolve_device(device))
+    cases, rows = [case.on(where) for case in ((TINY,) if tiny else CASES)], []
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        for case in CASES:
+        for case in cases:
             if network is None or network in case.name:
                 rows.append(report(case, measure(case, where, Path(name), repeats)))
+                if json_path is not None:
+                    json_path.write_text(json.dumps({"extraction": rows}))
     click.echo(f"fp32 on {where}, medians of {repeats}, in turns; start-up left out")
     click.echo(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
 

@@ -1,31 +1,35 @@
 """How fast Phase II is, beside the straightforward loop and beside what memory and arithmetic allow.
 
-Run through `make bench-finetune`, on idle cores. Two synthetic stores: one shaped like ResNet-18's on CIFAR
-(12,406 maps of 4×4×512, 10 classes), one like ResNet-50's on ImageNet-LT (8,192 maps of 7×7×2048, 1,000
-classes). All contestants of a shape take turns, lest a disturbance hit one of them alone; medians.
+Run through `make bench-finetune`, on idle cores, or with `--device cuda`. Two synthetic stores: one shaped
+like ResNet-18's on CIFAR (12,406 maps of 4×4×512, 10 classes), one like ResNet-50's on ImageNet-LT (8,192
+maps of 7×7×2048, 1,000 classes). All contestants of a shape take turns, lest a disturbance hit one of them
+alone; medians.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy, linear
+from straightforward import StraightforwardLoop
 
 from extract.cam import class_activation_maps
 from extract.config import NetworkConfig
-from extract.device import keep_freed_memory
+from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.networks import build_network
 from finetune.config import FinetuneConfig
 from finetune.fusion import fuse
 from finetune.group import Bench, Group
 from finetune.methods import METHODS
 from finetune.prepare import head_options, prepare_drawing
+from finetune.residency import uploaded
 from finetune.stacks import Stacks
 from finetune.threads import single_threaded
 from finetune.window import WindowMaker
@@ -41,19 +45,21 @@ HEADS = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """A synthetic store, and how many iterations are timed at once."""
+    """A synthetic store, and how many iterations are timed at once, on a CPU and on a GPU."""
 
     name: str
     n_rows: int
     side: int
     channels: int
     n_classes: int
-    iterations: int
+    iterations: tuple[int, int]
 
 
+CIFAR, IMAGENET = "ResNet-18 on CIFAR-10-LT, 12,406 × 4×4×512", "ResNet-50 on ImageNet-LT, 8,192 × 7×7×2048"
 SHAPES = {
-    "resnet18": Shape("ResNet-18 on CIFAR-10-LT, 12,406 × 4×4×512, 10 classes", 12_406, 4, 512, 10, 2560),
-    "resnet50": Shape("ResNet-50 on ImageNet-LT, 8,192 × 7×7×2048, 1,000 classes", 8192, 7, 2048, 1000, 128),
+    "resnet18": Shape(f"{CIFAR}, 10 classes", 12_406, 4, 512, 10, (2560, 6400)),
+    "resnet50": Shape(f"{IMAGENET}, 1,000 classes", 8192, 7, 2048, 1000, (128, 1280)),
+    "tiny": Shape("no network, 300 × 3×3×8, 4 classes", 300, 3, 8, 4, (128, 128)),
 }
 
 
@@ -88,68 +94,20 @@ def make_store(path: Path, shape: Shape) -> FeatureStore:
     return FeatureStore(path)
 
 
-class StraightforwardLoop:
-    """Algorithm 1 as one would write it first: an iteration at a time, whole maps, autograd."""
-
-    def __init__(self, store: FeatureStore, config: FinetuneConfig):
-        drawing = prepare_drawing(config, store)
-        self.maps = torch.from_numpy(store.read_feature_map()).flatten(1, 2)  # (N, L, C)
-        cam = torch.from_numpy(store.read_cam()).flatten(1).float()
-        self.specific, self.generic = (cam > config.tau_s).float(), (cam < config.tau_g).float()
-        for mask in (self.specific, self.generic):
-            mask[mask.sum(1) == 0] = 1
-        train = store.read("train")
-        self.pooled, self.label = torch.from_numpy(train.pooled), torch.from_numpy(train.label).long()
-        self.tail_rows, self.head_rows = (
-            torch.from_numpy(np.flatnonzero(np.isin(train.label, classes)))
-            for classes in (drawing.head_tail.tail, drawing.head_tail.head)
-        )
-        bounds = np.searchsorted(train.label, np.arange(len(store.class_names) + 1))
-        self.bounds, self.confusing = torch.from_numpy(bounds), torch.from_numpy(drawing.confusing)
-        weight, bias = (torch.from_numpy(part.copy()).requires_grad_() for part in store.classifier)
-        self.head, self.config = (weight, bias), config
-        self.optimizer = torch.optim.SGD(self.head, lr=config.lr, momentum=config.momentum)
-        self.random = torch.Generator().manual_seed(0)
-
-    def iteration(self) -> None:
-        """One step."""
-        n_tail, n_augmented = self.config.n_tail, self.config.augmented_per_sample
-        n_positions, g = self.maps.shape[1], self.random
-        tail = self.tail_rows[torch.randint(len(self.tail_rows), (n_tail,), generator=g)]
-        head = self.head_rows[torch.randint(len(self.head_rows), (n_tail * (1 + n_augmented),), generator=g)]
-        order = torch.rand(n_tail, self.confusing.shape[1], generator=g).argsort(1)[:, :n_augmented]
-        classes = self.confusing[self.label[tail]].gather(1, order).flatten()
-        low, high = self.bounds[classes], self.bounds[classes + 1]
-        donor = low + (torch.rand(len(low), generator=g) * (high - low)).long()
-        row = tail.repeat_interleave(n_augmented)
-        n_specific = (torch.rand(len(row), generator=g) * n_positions).round().clamp(1, n_positions - 1)
-        specific = torch.multinomial(self.specific[row], n_positions, replacement=True, generator=g)
-        generic = torch.multinomial(self.generic[donor], n_positions, replacement=True, generator=g)
-        of_tail = torch.arange(n_positions) < n_specific[:, None]
-        count = torch.zeros(2, len(row), n_positions)
-        count[0].scatter_add_(1, specific, of_tail.float())
-        count[1].scatter_add_(1, generic, (~of_tail).float())
-        augmented = torch.einsum("bl,blc->bc", count[0], self.maps.index_select(0, row).float())
-        augmented += torch.einsum("bl,blc->bc", count[1], self.maps.index_select(0, donor).float())
-        pooled = torch.cat([self.pooled[torch.cat([tail, head])], augmented / n_positions])
-        loss = cross_entropy(linear(pooled, *self.head), self.label[torch.cat([tail, head, row])])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-
-def contestants(store: FeatureStore, shape: Shape) -> dict[str, tuple[Callable[[], object], int]]:
+def contestants(
+    store: FeatureStore, shape: Shape, device: torch.device
+) -> dict[str, tuple[Callable[[], object], int]]:
     """What is timed, and the iterations that one call of it makes."""
-    cpu, n_classes = torch.device("cpu"), shape.n_classes
-    config = FinetuneConfig("", iterations=shape.iterations, eval_every=shape.iterations)
-    config = config.resolved(n_classes)
-    straightforward = StraightforwardLoop(store, config)
+    on_gpu, n_classes = device.type == "cuda", shape.n_classes
+    iterations = shape.iterations[on_gpu]
+    config = FinetuneConfig("", iterations=iterations, eval_every=iterations).resolved(n_classes)
+    straightforward = StraightforwardLoop(store, config, device)
 
     def run(residency: str, n_heads: int, memory: float | None = None) -> Callable[[], object]:
         one = replace(config, residency=residency, memory=memory)
         configs = [replace(one, lr=0.001 / (i + 1)) for i in range(n_heads)]
         with single_threaded() as threads:
-            bench = Bench.open(store, config.shot_rule, cpu, threads)
+            bench = Bench.open(store, config.shot_rule, device, threads)
             bench.hold_maps(configs[0])
 
         def steps() -> None:
@@ -157,40 +115,44 @@ def contestants(store: FeatureStore, shape: Shape) -> dict[str, tuple[Callable[[
                 bench.threads = threads
                 group = Group(configs, bench)
                 group.begin()
-                started = time.perf_counter()
-                group.run(config.iterations, lambda _: None, lambda: None)
-                steps.seconds = time.perf_counter() - started
+                times = [(0, time.perf_counter())]
+                group.run(iterations, lambda i: times.append((i, time.perf_counter())), lambda: None)
+                # On a GPU the first window is recorded, once in a run.
+                (first, started), (last, ended) = times[1 if on_gpu else 0], times[-1]
+                steps.seconds = (ended - started) * iterations / (last - first)
 
         return steps
 
-    parts = window_parts(store, config)
-    quarter = store.map_bytes / 4 / 2**30
-    many = {f"{HEADS} heads, host": (run("host", HEADS), shape.iterations)} if n_classes < 100 else {}
+    held = ("device", "host") if on_gpu else ("host",)  # on a CPU they are one
+    parts, quarter = window_parts(store, config, device), store.map_bytes / 4 / 2**30
+    many = {f"{HEADS} heads, {held[0]}": (run(held[0], HEADS), iterations)} if n_classes < 100 else {}
     return {
         "straightforward loop": (straightforward.iteration, 1),
-        "host": (run("host", 1), shape.iterations),
-        "stream": (run("stream", 1), shape.iterations),
-        "stream, memory for 1/4": (run("stream", 1, quarter), shape.iterations),
+        **{residency: (run(residency, 1), iterations) for residency in held},
+        "stream": (run("stream", 1), iterations),
+        "stream, memory for 1/4": (run("stream", 1, quarter), iterations),
         **many,
         **{name: (call, WINDOW) for name, call in parts.items()},
     }
 
 
-def window_parts(store: FeatureStore, config: FinetuneConfig) -> dict[str, Callable[[], object]]:
+def window_parts(
+    store: FeatureStore, config: FinetuneConfig, device: torch.device
+) -> dict[str, Callable[[], object]]:
     """The parts of a window, and beside them what memory and arithmetic allow at the least."""
     with single_threaded() as threads:
-        bench = Bench.open(store, config.shot_rule, torch.device("cpu"), threads)
-        bench.hold_maps(config)
+        bench = Bench.open(store, config.shot_rule, device, threads)
+        bench.hold_maps(replace(config, residency="device"))
         drawing = prepare_drawing(config, store, bench.common)
         draw = METHODS["fsa"].sampling.draw
         window = WindowMaker(draw, drawing, bench.features, bench.maps).make((0, WINDOW))
         options = head_options(config, store, drawing)
-    maps = torch.from_numpy(store.read_feature_map())
-    table = maps.reshape(-1, maps.shape[-1])
-    vectors = torch.from_numpy(window.plan.vectors)
-    copied = torch.empty(vectors.numel() // WINDOW, table.shape[1], dtype=table.dtype)
-    weight = torch.from_numpy(options.weight)
-    velocity, logits = torch.zeros_like(weight), torch.empty(WINDOW, window.label.shape[1], len(weight))
+    table = uploaded(store, device)
+    vectors = torch.from_numpy(window.plan.vectors).to(device)
+    copied = torch.empty(vectors.numel() // WINDOW, table.shape[1], dtype=table.dtype, device=device)
+    weight = torch.from_numpy(options.weight).to(device)
+    velocity = torch.zeros_like(weight)
+    logits = torch.empty(WINDOW, window.label.shape[1], len(weight), device=device)
     pooled = window.pooled[:, :, : weight.shape[1]].contiguous()
 
     def copy() -> None:
@@ -199,7 +161,9 @@ def window_parts(store: FeatureStore, config: FinetuneConfig) -> dict[str, Calla
 
     def step() -> None:
         with single_threaded() as threads:
-            stacks = Stacks([options], torch.device("cpu"), threads)
+            stacks = Stacks([options], device, threads)
+            if device.type == "cuda":
+                stacks.take(window)  # which records it
             started = time.perf_counter()
             stacks.take(window)
             step.seconds = time.perf_counter() - started
@@ -219,10 +183,12 @@ def window_parts(store: FeatureStore, config: FinetuneConfig) -> dict[str, Calla
     }
 
 
-def end_to_end_step() -> Callable[[], object]:
+def end_to_end_step(compute: Compute) -> Callable[[], object]:
     """Forward of 128 images through ResNet-18, and their class activation maps."""
-    network = build_network(NetworkConfig("resnet18-cifar"), 10).eval()
-    images, label = torch.rand(128, 3, 32, 32), torch.zeros(128, dtype=torch.int64)
+    network, form = build_network(NetworkConfig("resnet18-cifar"), 10).eval(), compute.memory_format
+    network.to(compute.device, memory_format=form)
+    images = torch.rand(128, 3, 32, 32).to(compute.device, memory_format=form)
+    label = torch.zeros(128, dtype=torch.int64, device=compute.device)
 
     def step() -> None:
         with torch.inference_mode():
@@ -232,14 +198,19 @@ def end_to_end_step() -> Callable[[], object]:
     return step
 
 
-def measure(timed: dict[str, tuple[Callable[[], object], int]], repeats: int) -> pd.Series:
+def measure(
+    timed: dict[str, tuple[Callable[[], object], int]], repeats: int, device: torch.device
+) -> pd.Series:
     """Median milliseconds an iteration of each, all in turns; the first round warms up and does not count."""
     taken = []
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     for repeat in range(-1, repeats):
         for name, (call, iterations) in timed.items():
+            wait()
             started = time.perf_counter()
             for _ in range(5 if iterations == 1 else 1):
                 call()
+            wait()
             spent = (time.perf_counter() - started) / (5 if iterations == 1 else 1)
             spent = getattr(call, "seconds", spent)
             if repeat >= 0:
@@ -248,9 +219,10 @@ def measure(timed: dict[str, tuple[Callable[[], object], int]], repeats: int) ->
     return frame.groupby("name", sort=False)["ms"].median()
 
 
-def report(shape: Shape, ms: pd.Series) -> None:
+def report(shape: Shape, ms: pd.Series, device: torch.device) -> None:
     """Figures and the ratios that were aimed at."""
-    print(f"\n{shape.name}; {WINDOW} iterations a window, {torch.get_num_threads()} threads, medians")
+    where = f"on {torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    print(f"\n{shape.name}; {WINDOW} iterations a window, {where}{torch.get_num_threads()} threads, medians")
     table = pd.DataFrame({"ms an iteration": ms.round(3), "iterations/s": (1000 / ms).round(0)})
     print(table.to_string())
     pairs = [
@@ -259,7 +231,9 @@ def report(shape: Shape, ms: pd.Series) -> None:
         ("step / its two matrix products", "step", "its two matrix products", 1, "at most 1.2 (second)"),
         ("stream / host", "stream", "host", 1, "at most 1.3"),
         ("stream, memory for 1/4 / host", "stream, memory for 1/4", "host", 1, "none"),
+        ("device / host", "device", "host", 1, "none"),
         (f"{HEADS} heads / {HEADS} runs", f"{HEADS} heads, host", "host", HEADS, "at most 0.25 (first)"),
+        (f"{HEADS} heads / {HEADS} runs", f"{HEADS} heads, device", "device", HEADS, "none"),
     ]
     for what, above, below, times, goal in pairs:
         if above in ms:
@@ -270,18 +244,26 @@ def report(shape: Shape, ms: pd.Series) -> None:
 
 @click.command()
 @click.option("--repeats", default=7, show_default=True)
-@click.option("--shape", "names", multiple=True, type=click.Choice(SHAPES), default=list(SHAPES))
-def main(repeats: int, names: tuple[str, ...]) -> None:
+@click.option("--shape", "names", multiple=True, type=click.Choice(SHAPES), default=["resnet18", "resnet50"])
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="file for the figures")
+def main(repeats: int, names: tuple[str, ...], device: str, json_path: Path | None) -> None:
     """Make the stores, time everything, print the tables."""
     keep_freed_memory()
+    make_deterministic()
+    where, figures = use_device(resolve_device(device)), {}
     for name in names:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
             store = make_store(Path(folder) / "s.zarr", shape)
-            timed = contestants(store, shape)
+            timed = contestants(store, shape, where)
             if name == "resnet18":
-                timed["end to end"] = (end_to_end_step(), 1)
-            report(shape, measure(timed, repeats))
+                timed["end to end"] = (end_to_end_step(Compute(where, "fp32", 128, workers=0)), 1)
+            ms = measure(timed, repeats, where)
+        report(shape, ms, where)
+        figures[shape.name] = ms.to_dict()
+        if json_path is not None:
+            json_path.write_text(json.dumps({"ms an iteration": figures}))
 
 
 if __name__ == "__main__":

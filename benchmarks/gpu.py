@@ -1,0 +1,190 @@
+"""Whether all of this works on a machine with a GPU, and how fast: the first thing to run on one.
+
+Run through `make gpu`, from a checkout and nothing else; `make gpu WHEELS=folder` where there is no network.
+Stages follow each other, most telling first, each in a process of its own that is ended, with all that it
+started, when its time is up. Everything found so far lies in one JSON file after every stage. At the end
+lines for docs/performance.md are printed; exit code 1 if a stage failed.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_python import ROOT, complete_python
+
+HERE, TESTS = ROOT / "benchmarks", ROOT / "tests"
+SECONDS = 480  # of the whole
+LAST_LINES = 40  # of a stage that did not end well, which are kept
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A process.
+
+    Attributes:
+        name: of it.
+        command: its arguments; {json} is the file that it may put its figures in.
+        cap: seconds that it may take.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    cap: float
+
+
+def stages(python: str, device: str, tiny: bool) -> list[Stage]:
+    """What is run, in order."""
+
+    def script(name: str, *options: str, small: tuple[str, ...] = ("--tiny",)) -> tuple[str, ...]:
+        always = ("--device", device, "--json", "{json}")
+        return (python, str(HERE / name), *options, *always, *(small if tiny else ()))
+
+    def phase_2(shape: str) -> tuple[str, ...]:
+        return script("bench_finetune.py", "--repeats", "2", "--shape", shape, small=())
+
+    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    marked = sorted(str(path) for path in TESTS.glob("test_*.py") if "mark.cuda" in path.read_text())
+    tests = ("--collect-only", marked[0]) if tiny else ("-m", "cuda", "-rf", "--durations=5", *marked)
+    shapes = [("tiny", 60)] if tiny else [("resnet18", 45), ("resnet50", 80)]
+    return [
+        Stage("machine", script("gpu_rates.py", "machine", small=()), 30),
+        Stage("tests", (*pytest, *tests), 110),
+        Stage("walk", script("gpu_walk.py"), 110),
+        *(Stage(f"fine-tuning, {shape}", phase_2(shape), cap) for shape, cap in shapes),
+        Stage("extraction", script("bench_extract.py", "--repeats", "2"), 55),
+        Stage("training", script("gpu_rates.py", "training"), 40),
+    ]
+
+
+def run_stage(stage: Stage, folder: Path, seconds_left: float) -> dict[str, Any]:
+    """Run a stage to its end or to its cap; what came of it."""
+    log, figures = folder / "log.txt", folder / "figures.json"
+    figures.unlink(missing_ok=True)
+    command = [part.replace("{json}", str(figures)) for part in stage.command]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    started, cap = time.perf_counter(), min(stage.cap, seconds_left)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            outcome = "failed" if process.wait(cap) else "ok"
+        except subprocess.TimeoutExpired:
+            outcome = "capped"
+        finally:  # its workers too, also when this program is interrupted
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    lines = log.read_text(errors="replace").splitlines()
+    found: dict[str, Any] = {
+        "outcome": outcome,
+        "seconds": round(time.perf_counter() - started, 1),
+        "cap": round(cap, 1),
+    }
+    found["figures"] = json.loads(figures.read_text()) if figures.exists() else {}
+    found["last line"] = lines[-1] if lines else ""
+    return found if outcome == "ok" else found | {"output": lines[-LAST_LINES:]}
+
+
+def run_stages(planned: list[Stage], report: Path, found: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Run all stages, whatever comes of one, and write what is found after each."""
+    until = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in planned:
+            print(f"{stage.name}: at most {stage.cap:.0f} s …", end=" ", flush=True)
+            try:
+                outcome = run_stage(stage, Path(folder), max(0.1, until - time.monotonic()))
+            except (OSError, ValueError) as error:  # no such program, or figures cut short
+                outcome = {"outcome": "failed", "seconds": 0.0, "figures": {}, "output": [repr(error)]}
+            found["stages"][stage.name] = outcome
+            write(report, found)
+            print(f"{outcome['outcome']} in {outcome['seconds']:.1f} s", flush=True)
+            if outcome["outcome"] != "ok":
+                print("\n".join(f"    {line}" for line in outcome["output"][-12:]), flush=True)
+    return found
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """The report, whole: a reader never sees half of it."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(found, indent=1))
+    unfinished.replace(path)
+
+
+def performance_lines(found: dict[str, Any]) -> list[str]:
+    """What was found, as a section of docs/performance.md."""
+    figures = {name: outcome["figures"] for name, outcome in found["stages"].items()}
+    about, walk = figures.get("machine", {}), figures.get("walk", {})
+    versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "CUDA", "cuDNN") if about.get(name))
+    lines = [f"## On {about.get('GPU', 'a machine without a GPU')}", "", f"`make gpu`, {versions}.", ""]
+    rates = {name: about[name] for name in about if name.endswith("/s")}
+    if rates:
+        lines += [", ".join(f"{name}: {value}" for name, value in rates.items()) + ".", ""]
+    lines += ["| stage | outcome | seconds | |", "|---|---|---|---|"]
+    for name, outcome in found["stages"].items():
+        tests = re.search(r"\d+ (passed|failed).*(?= in )", outcome.get("last line", ""))
+        said = tests[0] if tests else ""
+        if name == "walk" and walk:
+            held = sum(check["holds"] for check in walk["checks"])
+            said = f"{len(walk['seconds'])} commands, {held} of {len(walk['checks'])} comparisons hold"
+        lines.append(f"| {name} | {outcome['outcome']} | {outcome['seconds']} | {said} |")
+    for of_stage in figures.values():
+        for shape, ms in of_stage.get("ms an iteration", {}).items():
+            lines += ["", "| " + shape + " | ms an iteration | iterations/s |", "|---|---|---|"]
+            lines += [f"| {what} | {value:.3f} | {1000 / value:,.0f} |" for what, value in ms.items()]
+        for kind in ("extraction", "training"):
+            rows = of_stage.get(kind, [])
+            columns = list(rows[0]) if rows else []
+            lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"] if rows else []
+            lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def main() -> int:
+    """Run what the options say; the exit code."""
+    parser = argparse.ArgumentParser(description="Try everything on a GPU, in at most eight minutes.")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the script itself")
+    parser.add_argument("--tiny", action="store_true", help="less of everything, to see that it runs")
+    parser.add_argument("--wheels", help="folder of wheels, where there is no network")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file for what is found")
+    options = parser.parse_args()
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    python, lacking = complete_python(options.wheels, ROOT / ".venv-gpu")
+    if lacking:
+        print(f"gpu: {lacking}", file=sys.stderr)
+    found = {"python": sys.version, "device": options.device, "lacking": lacking, "stages": {}}
+    left = SECONDS - (time.monotonic() - started)
+    run_stages(stages(python, options.device, options.tiny), options.out, found, left)
+    print("\n".join(["", *performance_lines(found), "", f"all of it: {options.out}"]))
+    outcomes = [outcome["outcome"] for outcome in found["stages"].values()]
+    return 1 if lacking or set(outcomes) != {"ok"} else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

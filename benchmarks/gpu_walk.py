@@ -1,0 +1,183 @@
+"""Every command on the embedded digits, on a device beside the same on the CPU; a stage of gpu.py.
+
+Usage: python benchmarks/gpu_walk.py --device cuda --json FILE. Two devices round differently, so Phase I ends
+in another network on each: those are compared by their accuracy, and everything else is compared on the
+CPU's network and store. FILE holds what was found so far, also when the walk is cut short.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import torch
+from click.testing import CliRunner
+
+from cli import main as tailcache
+
+METHODS = ("fsa", "crt", "lws", "weight-balancing", "tau-norm")
+POINTS = {"Phase I": 8, "evaluate": 1, "finetune": 2, "sweep": 2}  # of accuracy, at most between devices
+OF_HEAD = 2e-3  # of the largest weight, at most between the heads of two devices
+FACTS = (
+    "head_classes",
+    "tail_classes",
+    "confusing_classes",
+    "empty_specific_percent",
+    "empty_generic_percent",
+)
+
+
+class Walk:
+    """Commands that were run, and what was compared.
+
+    Attributes:
+        seconds: of each command.
+        checks: what was compared, what was found, and whether it holds.
+    """
+
+    def __init__(self, device: str, folder: Path, tiny: bool, report: Path | None):
+        self.device, self.folder, self.tiny, self._report = device, folder, tiny, report
+        self.seconds: dict[str, float] = {}
+        self.checks: list[dict[str, Any]] = []
+
+    def command(self, name: str, *arguments: object) -> str:
+        """Run the program; its output. A failure is noted, and the walk goes on."""
+        started = time.perf_counter()
+        result = CliRunner().invoke(tailcache, [str(a) for a in arguments])
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+        print(f"{self.seconds[name]:7.2f} s  {name}", flush=True)
+        self._keep()
+        if result.exit_code != 0:
+            said = (result.stderr.strip() or repr(result.exception)).splitlines()[-1]
+            self.check(name, False, f"exit code {result.exit_code}: {said}")
+        return result.stdout
+
+    def check(self, what: str, holds: bool, found: object) -> None:
+        """Note a comparison, and whether it holds."""
+        self.checks.append({"what": what, "holds": bool(holds), "found": str(found)})
+        if not holds:
+            print(f"DIFFERS: {what}: {found}", flush=True)
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._report is not None:
+            self._report.write_text(json.dumps({"seconds": self.seconds, "checks": self.checks}))
+
+    def close(self, kind: str, what: str, one: float, other: float) -> None:
+        """Note two accuracies in per cent."""
+        self.check(what, abs(one - other) <= POINTS[kind], f"{one:.2f} and {other:.2f}")
+
+    def attempt(self, part: Any) -> None:
+        """A part of the walk; where it breaks the others go on."""
+        try:
+            part(self)
+        except Exception as error:  # whatever it is, it is what this is for
+            self.check(part.__name__, False, repr(error))
+
+    def devices(self) -> dict[str, str]:
+        """Folders, and the device of each."""
+        return {"here": "cpu", "there": self.device}
+
+
+def phase_1(walk: Walk) -> None:
+    """Train on both; extract the CPU's network on both, and prove the stores."""
+    overall, epochs = {}, 1 if walk.tiny else 12
+    network = (
+        ["--arch", "resnet20", "--width", 4] if walk.tiny else ["--arch", "resnet18-cifar", "--width", 16]
+    )
+    ckpt = walk.folder / "here" / "phase1" / "checkpoint.pt"
+    for name, device in walk.devices().items():
+        out, on = walk.folder / name, ["--device", device]
+        options = ["--imbalance-factor", 20, "--val-per-class", 5, "--epochs", epochs, "--batch-size", 64]
+        walk.command(f"train, {name}", "train", *network, *options, *on, "--out", out / "phase1")
+        walk.command(f"extract, {name}", "extract", "--ckpt", ckpt, "--store", out / "feats.zarr", *on)
+        told = walk.command(f"evaluate, {name}", "evaluate", "--ckpt", ckpt, *on, "--json")
+        overall[name] = json.loads(told)["overall"]
+    walk.close("evaluate", "one network on two devices, test accuracy", *overall.values())
+    for name, device in zip(("here", "there"), (walk.device, "cpu"), strict=True):
+        sample = ["--sample", 20, "--ckpt", ckpt, "--device", device]
+        walk.command(
+            f"verify {name} on {device}", "store", "verify", walk.folder / name / "feats.zarr", *sample
+        )
+    planned = ["--ckpt", ckpt, "--store", walk.folder / "planned.zarr", "--seconds", 0.1]
+    walk.command(f"store plan on {walk.device}", "store", "plan", *planned, "--device", walk.device)
+    last = [pd.read_csv(walk.folder / name / "phase1" / "metrics.csv").iloc[-1] for name in overall]
+    walk.close("Phase I", "Phase I, accuracy on val", *(row["val_accuracy"] for row in last))
+
+
+def finetune(walk: Walk, name: str, run: str, *options: object) -> None:
+    """Fine-tune on the CPU's store, into a run of a folder."""
+    iterations, device = 40 if walk.tiny else 640, walk.devices()[name]
+    store = ["--store", walk.folder / "here" / "feats.zarr", "--iterations", iterations, "--device", device]
+    out = walk.folder / name / run
+    walk.command(f"finetune {run}, {name}", "finetune", *store, "--out", out, *options)
+
+
+def phase_2(walk: Walk) -> None:
+    """Every kind of steps, on both devices from one store."""
+    for method in METHODS[:1] if walk.tiny else METHODS:
+        for name in walk.devices():
+            finetune(walk, name, method, "--method", method)
+        here, there = (walk.folder / name / method for name in walk.devices())
+        heads = [torch.load(run / "head.pt", weights_only=True) for run in (here, there)]
+        largest = heads[0]["weight"].abs().max()
+        apart = max(float((heads[0][key] - heads[1][key]).abs().max() / largest) for key in heads[0])
+        walk.check(f"{method}: heads of two devices, of the largest weight", apart <= OF_HEAD, f"{apart:.1e}")
+        facts = [json.loads((run / "config.json").read_text())["facts"] for run in (here, there)]
+        plans = [{key: of_run.get(key) for key in FACTS} for of_run in facts]
+        walk.check(f"{method}: plans", plans[0] == plans[1], "equal" if plans[0] == plans[1] else plans)
+        overall = [json.loads((run / "summary.json").read_text())["overall"] for run in (here, there)]
+        walk.close("finetune", f"{method}: test accuracy", *overall)
+
+
+def residencies(walk: Walk) -> None:
+    """Where the maps live, and the same seed again."""
+    heads = {}
+    for residency in ("host", "stream", "device", "host"):
+        run = f"fsa-{residency}{'-again' * (residency in heads)}"
+        finetune(walk, "there", run, "--residency", residency)
+        heads[run.removeprefix("fsa-")] = (walk.folder / "there" / run / "head.pt").read_bytes()
+    for other in ("stream", "host-again"):
+        walk.check(f"head.pt of host and {other}", heads["host"] == heads[other], "compared byte by byte")
+    same = heads["host"] == heads["device"]
+    walk.check("head.pt of host and device", True, "the same bytes" if same else "other bytes")
+
+
+def many(walk: Walk) -> None:
+    """A sweep on both devices, and what a user looks at in the end."""
+    of_device, seeds = {}, 1 if walk.tiny else 3
+    store = ["--store", walk.folder / "here" / "feats.zarr", "--iterations", 20 if walk.tiny else 320]
+    for name, device in walk.devices().items():
+        out = walk.folder / name / "sweep"
+        options = ["--grid", "lr=0.001,0.01", "--seeds", seeds, "--device", device, "--out", out]
+        walk.command(f"sweep, {name}", "sweep", *store, *options)
+        of_device[name] = pd.read_csv(out / "results.csv")["test_overall"]
+    apart = (of_device["here"] - of_device["there"]).abs().max()
+    walk.check("sweep: test accuracies", apart <= POINTS["sweep"], f"at most {apart:.2f} points apart")
+    runs = [walk.folder / name / "fsa" for name in walk.devices()]
+    for run in runs:
+        walk.command(f"evaluate {run.parent.name}/fsa", "evaluate", "--ckpt", run / "checkpoint.pt")
+    walk.command("analyze", "analyze", runs[1], "--out", walk.folder / "report")
+
+
+@click.command()
+@click.option("--device", default="cuda", show_default=True)
+@click.option("--tiny", is_flag=True, help="less of everything, to see that it runs")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="file for what is found")
+def main(device: str, tiny: bool, report: Path | None) -> None:
+    """Walk, and end with exit code 1 if anything failed or differs."""
+    with tempfile.TemporaryDirectory() as folder:
+        walk = Walk(device, Path(folder), tiny, report)
+        for part in (phase_1, phase_2, residencies, many):
+            walk.attempt(part)
+    wrong = [check for check in walk.checks if not check["holds"]]
+    print(f"{len(walk.seconds)} commands, {len(walk.checks)} comparisons, {len(wrong)} wrong")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
