@@ -42,6 +42,7 @@ bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about
 
 bench-scale: $(INSTALLED)  ## how time and memory grow, up to 437,000 rows of 8,142 classes: half an hour, 12 GB of disk
 	$(RUN)/python benchmarks/bench_scale.py
+
 gpu:  ## all of it on a GPU, at most eight minutes; WHEELS=folder of wheels where there is no network
 	@$(CHECK_PYTHON)
 	$(PYTHON) benchmarks/gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
