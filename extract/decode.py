@@ -68,18 +68,14 @@ def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
             raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
-        rawmodes, bits = [_rawmode(tile) for tile in image.tile], _told_bits(image, content)
+        tiles, bits = list(image.tile), _told_bits(image, content)
         image.load()
-        depth = Depth()
-        if image.mode.startswith("I"):
-            values = np.asarray(image).astype(np.uint16)
+        values = _deep_values(image, tiles, content, colours=reading.white is not None)
+        if values is not None:
             rgb, depth = _scaled(values, bits, reading)
-        elif reading.white is not None and rawmodes and all(raw in OTHER_ORDER for raw in rawmodes):
-            rgb, depth = _scaled(_colours(image, rawmodes[0], content), bits, reading)
-        elif image.mode == "P" and "transparency" in image.info:
-            rgb = image.convert("RGBA").convert("RGB")
         else:
-            rgb = image.convert("RGB")
+            looked_up = image.mode == "P" and "transparency" in image.info
+            rgb, depth = (image.convert("RGBA") if looked_up else image).convert("RGB"), Depth()
         turn = TURNS.get(orientation(image)) if reading.upright else None
     return rgb if turn is None else rgb.transpose(turn), depth
 
@@ -127,7 +123,30 @@ def _scaled(values: np.ndarray, bits: int, reading: Reading) -> tuple[Image.Imag
     return Image.fromarray(scaled.astype(np.uint8)).convert("RGB"), depth
 
 
-def _colours(upper: Image.Image, rawmode: str, content: bytes) -> np.ndarray:
+def _deep_values(image: Image.Image, tiles: list, content: bytes, colours: bool) -> np.ndarray | None:
+    """uint16 (H, W) or, if colours count, (H, W, 3) of a loaded image of 16 bits; None of others.
+
+    Raises:
+        ValueError: colours in a layout of which Pillow does not give both bytes.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.uint16)
+    if not colours or not tiles:
+        return None
+    rawmodes = {_rawmode(tile) for tile in tiles}
+    if rawmodes <= OTHER_ORDER.keys():
+        return _both_bytes(image, rawmodes.pop(), content)
+    if image.format == "TIFF" and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) == 16:
+        raise ValueError(
+            "16-bit colours in an unusual layout (CMYK, planes, blended alpha): convert it to PNG"
+        )
+    if image.format == "PPM" and tiles[0][0] == "ppm" and tiles[0][3] == ("RGB", FULL):
+        shape = (image.height, image.width, 3)
+        return np.frombuffer(content, ">u2", np.prod(shape), tiles[0][2]).reshape(shape).astype(np.uint16)
+    return None
+
+
+def _both_bytes(upper: Image.Image, rawmode: str, content: bytes) -> np.ndarray:
     """uint16 (H, W, 3) of a file whose upper bytes Pillow has read."""
     with Image.open(io.BytesIO(content)) as lower:
         lower.tile = [_as_rawmode(tile, OTHER_ORDER[_rawmode(tile)]) for tile in lower.tile]

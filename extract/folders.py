@@ -14,7 +14,7 @@ from store.schema import SPLITS
 KNOWN = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 UNUSED = ("val", "valid", "validation", "dev")  # other spellings of val, in any case
 
-NO_IMAGE = ("file that is no image", "files that are no images")
+NO_IMAGE = ("file of no image format", "files of no image format")
 EMPTY = ("empty file", "empty files")
 BROKEN = ("broken link", "broken links")
 LOOP = ("link to a folder that holds it", "links to folders that hold them")
@@ -35,6 +35,13 @@ class PassedOver:
         name = path[len(str(self.root)) :].lstrip("/")
         self._counts[reason] = self._counts.get(reason, 0) + 1
         self._first[reason] = min(name, self._first.get(reason, name))
+
+    def add_all(self, other: "PassedOver") -> None:
+        """Count what another has counted."""
+        for reason, n in other._counts.items():
+            first = other._first[reason]
+            self._counts[reason] = self._counts.get(reason, 0) + n
+            self._first[reason] = min(first, self._first.get(reason, first))
 
     def __str__(self) -> str:
         told = []
@@ -101,9 +108,16 @@ def _list_split(
     for class_id, name in enumerate(class_names):
         if name not in there:
             continue
-        files = _images_in(folder / name) if passed is None else _images_below(folder / name, passed)
+        if passed is None:
+            files, here = _images_in(folder / name), ""
+        else:
+            here = PassedOver(passed.root)
+            files = _images_below(folder / name, here)
+            passed.add_all(here)
         if not files:
-            raise UserError(f"{folder / name}: holds no images ({', '.join(KNOWN)}); add some or remove it")
+            found = f", but {here}" if str(here) else ""
+            kinds = ", ".join(KNOWN)
+            raise UserError(f"{folder / name}: holds no images ({kinds}){found}; add some or remove it")
         paths += [folder / name / file for file in sorted(files)]
         label += [class_id] * len(files)
     return paths, label

@@ -14,11 +14,12 @@ COLOUR_TYPES = {
 
 
 def png16(values: np.ndarray, significant_bits: int | None = None) -> bytes:
-    """A PNG of (H, W, C) 16-bit values; significant bits of every channel are told if given."""
+    """A PNG of (H, W, C) 16-bit values; significant bits are told if given, 16 of alpha."""
     height, width, channels = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    told = [] if significant_bits is None else [(b"sBIT", bytes([significant_bits] * channels))]
+    bits = [significant_bits] * (channels - 1 + channels % 2) + [16] * (1 - channels % 2)
+    told = [] if significant_bits is None else [(b"sBIT", bytes(bits))]
     chunks = [(b"IHDR", header), *told, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,6 +1,7 @@
 """16-bit images through the whole way: trained on, extracted and evaluated as their 8-bit twins are."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from extract.restore import restore
 from extract.transforms import image_views
 from store.reader import FeatureStore
 
+PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"
 MOST = 250  # of the training images; a test image is brighter
 
 
@@ -124,6 +126,19 @@ def test_interrupted_training_goes_on_under_the_same_scale(tmp_path, monkeypatch
     assert load_checkpoint(out / "checkpoint.pt").transform["white"] == {0: MOST}
     for key, tensor in whole.items():
         assert torch.equal(resumed[key], tensor), key
+
+
+def test_training_that_version_0_1_began_goes_on_with_photographs_as_they_lie(tmp_path):
+    made = Path(shutil.copytree(PROGRAM_0_1, tmp_path / "made"))
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    for path in (made / "images").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    succeed("train", "--resume", "--out", made / "half_phase1", "--root", made / "images", "--device", "cpu")
+    whole, resumed = (weights(made / name / "checkpoint.pt") for name in ("phase1", "half_phase1"))
+    for key, tensor in whole.items():  # other processors round otherwise
+        torch.testing.assert_close(resumed[key], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_16_bits_in_test_alone_are_said_to_be_scaled_by_all_of_them(tmp_path):

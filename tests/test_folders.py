@@ -14,7 +14,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from extract.checkpoint import load_checkpoint
 from extract.folders import KNOWN, list_folder
+from extract.images import read_image
 from extract.sources import image_folder
+from store.errors import UserError
 
 PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"
 
@@ -79,6 +81,7 @@ def test_the_content_decides_where_the_name_does_not(root, caplog):
     frames = [Image.new("P", (8, 8), color) for color in (1, 2)]
     frames[0].save(folder / "moving.GIF", save_all=True, append_images=frames[1:])
     assert listed(root)[:6] == [f"ape/{n}" for n in sorted(os.listdir(folder))]
+    assert np.array_equal(read_image(folder / "moving.GIF"), frames[0].convert("RGB"))
     assert notes(caplog) == []
 
 
@@ -100,11 +103,20 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     os.mkfifo(ape / "pipe")  # to open it would wait for ever
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
-        f"passed over under {root}/: 5 files that are no images (test/README, …), 1 empty file "
+        f"passed over under {root}/: 5 files of no image format (test/README, …), 1 empty file "
         "(train/ape/nothing), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds it "
         "(train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
         "(train/__MACOSX, …)"
     ]
+
+
+def test_a_class_without_images_names_what_it_holds(root):
+    for path in (root / "train/bee").iterdir():
+        path.rename(path.with_name(f".{path.name}"))
+    (root / "train/bee/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    says = r"bee: holds no images \(.jpg, .*\), but 1 file of no image format \(train/bee/1.heic\), 2 hidden"
+    with pytest.raises(UserError, match=says):
+        image_folder(root)
 
 
 def test_links_that_go_round_end(root, caplog):
