@@ -98,6 +98,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
         result = run(FinetuneConfig(**values), progress)
     for name in idle_options(result.config, given(context)):
         what = f"{result.config['method']} with loss {result.config['loss']}"
+        what += f" and --keep {result.config['keep']}" if name == "rank_by" else ""
         note(f"--{name.replace('_', '-')} changes nothing for {what}")
     if as_json:
         print_json(result.summary)
@@ -151,7 +152,7 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     ranked = "the validation split" if result.select_on == "val" else "THE TEST SET, which flatters"
     click.echo(
         f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {result.rank_by} accuracy\n"
-        f"{LEGEND}\n{rule_in_words(values['shot_rule'])}; head and tail are the paper's"
+        f"{LEGEND}\n{rule_in_words(values['shot_rule'])}"
     )
     click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
@@ -182,7 +183,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
     click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")
     click.echo(LEGEND)
     click.echo(
-        f"{rule_in_words(values['shot_rule'])}; head: the largest classes with {head_ratio:.0%} of them"
+        f"{rule_in_words(values['shot_rule'])}; head: the largest classes with {100 * head_ratio:g} % of them"
     )
 
 

@@ -11,7 +11,9 @@ from analysis.shots import GROUPS, shot_groups
 PARTS = ("head", "tail")  # of the class list, whatever the shot groups (paper, sec. 5.4)
 MEASURES = ("overall", "balanced_accuracy", *GROUPS, *PARTS)
 SCORES = {"balanced": "balanced_accuracy", "overall": "overall"}  # what choices may go by
-LEGEND = "overall: share of the images; balanced, the groups, head and tail: means over classes with images"
+LEGEND = (  # at most as wide as a table
+    "overall: share of images; balanced, groups, head and tail (the paper's): means over classes with images"
+)
 
 
 def per_class_frame(
@@ -102,9 +104,9 @@ def summarise(
 def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
     """The accuracies that a line shows: head and tail stand in where a shot group has none."""
     groups = [group for group in GROUPS if pd.notna(accuracies.get(group))]
-    parts = [part for part in PARTS if len(groups) < len(GROUPS) and pd.notna(accuracies.get(part))]
     both = [name for name in ("overall", "balanced_accuracy") if pd.notna(accuracies.get(name))]
-    return [*both, *groups, *parts]
+    instead = len(groups) < len(GROUPS) and all(pd.notna(accuracies.get(part)) for part in PARTS)
+    return [*both, *groups, *(PARTS if instead else ())]
 
 
 def in_words(column: str) -> str:

@@ -10,7 +10,11 @@ import pandas as pd
 
 from analysis.tables import format_cell
 
-COLUMNS = ("val_overall", "test_overall", "test_many", "test_medium", "test_few", "test_head", "test_tail")
+# Means over classes, as sweeps choose.
+COLUMNS = (
+    *("val_balanced_accuracy", "test_balanced_accuracy"),
+    *("test_many", "test_medium", "test_few", "test_head", "test_tail"),
+)
 NAMES = ("val", "test", "Many", "Medium", "Few", "large", "small")
 
 
@@ -22,7 +26,7 @@ def best(folder: Path) -> dict[str, str]:
     cells = {"method": method, "chosen": options.replace(", ", " ")}
     for column, name in zip(COLUMNS, NAMES, strict=True):
         cells[name] = format_cell(row[f"{column}_mean"], row[f"{column}_std"])
-    return cells | {"order": row["test_overall_mean"], "seconds": f"{row['seconds']:.2f}"}
+    return cells | {"order": row["test_balanced_accuracy_mean"], "seconds": f"{row['seconds']:.2f}"}
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -41,8 +45,14 @@ def main() -> None:
         heads = sum(len(pd.read_csv(sweep / "results.csv")) for sweep in sweeps)
         print(f"\n{folder.name}: {heads:,} heads\n\n{markdown([best(sweep) for sweep in sweeps])}")
         defaults = pd.read_csv(folder / "defaults" / "ranking.csv")
-        columns = ["configuration", "val_overall_mean", "val_overall_std", "test_overall_mean"]
-        print(f"\n{defaults[columns].round(2).to_string(index=False)}")
+        score = "balanced_accuracy"
+        called = {
+            "configuration": "configuration",
+            f"val_{score}_mean": "val balanced",
+            f"val_{score}_std": "val std",
+            f"test_{score}_mean": "test balanced",
+        }
+        print(f"\n{defaults[list(called)].rename(columns=called).round(2).to_string(index=False)}")
 
 
 if __name__ == "__main__":

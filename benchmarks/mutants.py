@@ -100,9 +100,30 @@ MUTANTS = [
     Mutant(
         "group mean over images",
         "analysis/accuracy.py",
-        'frame.groupby("shot_group")["accuracy"].mean()',
+        'accuracy.groupby(frame["shot_group"]).mean()',
         '(lambda g: 100 * g["n_correct"].sum() / g["n_test"].sum())(frame.groupby("shot_group"))',
         "test_analysis",
+    ),
+    Mutant(
+        "balanced accuracy over images",
+        "analysis/accuracy.py",
+        "float(accuracy.mean())",
+        'float(100 * frame["n_correct"].sum() / frame["n_test"].sum())',
+        "test_accuracy",
+    ),
+    Mutant(
+        "classes without test images count as wrong",
+        "analysis/accuracy.py",
+        "float(accuracy.mean())",
+        "float(accuracy.fillna(0).mean())",
+        "test_accuracy",
+    ),
+    Mutant(
+        "the best head is best by the other accuracy",
+        "finetune/course.py",
+        'f"_{SCORES[self.rank_by]}"',
+        '"_overall"',
+        "test_selection",
     ),
     Mutant(
         "rows of a chunk off by one",

@@ -57,5 +57,7 @@ def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
 
 def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
     """Options that were given and that the head of a resolved configuration does not depend on."""
-    every = {"loss", "max_norm", *OF_SGD, *OF_FUSION}.union(*OF_LOSS.values(), *OF_COMPUTED.values())
+    every = {"loss", "max_norm", "rank_by", *OF_SGD, *OF_FUSION}.union(
+        *OF_LOSS.values(), *OF_COMPUTED.values()
+    )
     return sorted(every.intersection(given) - effective_options(config).keys())

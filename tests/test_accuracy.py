@@ -1,7 +1,12 @@
 """Accuracy over images and over classes: two numbers, two names, wherever they are told."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+from bad_input import refuse, succeed
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from analysis.accuracy import balanced_accuracy, group_accuracies, per_class_frame, shown_measures
@@ -38,7 +43,7 @@ def test_a_part_without_classes_has_no_accuracy(unbalanced):
     frame = per_class_frame(*unbalanced, list("abcdefghij"), np.full(10, 200), "decoupling")
     found = group_accuracies(frame, {"head": np.arange(10), "tail": np.arange(0)})
     assert np.isnan([found["tail"], found["medium"], found["few"]]).all()
-    assert shown_measures(found) == ["overall", "balanced_accuracy", "many", "head"]
+    assert shown_measures(found) == ["overall", "balanced_accuracy", "many"]  # a head of all is no head
 
 
 def test_head_and_tail_stand_in_where_a_group_is_empty():
@@ -69,3 +74,85 @@ def test_a_rule_that_is_neither_name_nor_thresholds_is_told_what_is(rule):
 def test_thresholds_that_cannot_be(rule):
     with pytest.raises(ValueError, match="the first no less than the second"):
         bounds(rule)
+
+
+FEW = ["--iterations", 5, "--device", "cpu", "--head-ratio", 0.4, "--confusing-classes", 2]
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_every_command_tells_both_and_says_which_is_which(small_ckpt, small_store):
+    """The test images are 8, 6 and 4 of the classes, and all classes are of one shot group by default."""
+    trained = pd.read_csv(small_ckpt.parent / "metrics.csv").iloc[-1]
+    assert {"test_accuracy", "test_balanced_accuracy"} <= set(trained.index)
+
+    line = succeed("finetune", "--store", small_store, "--out", "run", *FEW).stdout
+    predictions, summary = (
+        pd.read_csv("run/predictions.csv"),
+        json.loads(Path("run/summary.json").read_text()),
+    )
+    for found, column in ((summary, "prediction"), (summary["phase1"], "phase1")):
+        label, predicted = predictions["label"], predictions[column]
+        assert found["balanced_accuracy"] == pytest.approx(100 * balanced_accuracy_score(label, predicted))
+        assert found["overall"] == pytest.approx(100 * accuracy_score(label, predicted))
+    assert trained["test_balanced_accuracy"] == pytest.approx(summary["phase1"]["balanced_accuracy"])
+    for said, name in (("overall (images)", "overall"), ("balanced (class mean)", "balanced_accuracy")):
+        assert f"{said} {summary['phase1'][name]:.1f} → {summary[name]:.1f}" in line
+    assert line.index("few") < line.index("head") < line.index("tail")
+
+    evaluate = ["evaluate", "--ckpt", "run/checkpoint.pt", "--device", "cpu"]
+    assert "balanced (class mean)" in succeed(*evaluate).stdout
+    assert "head: the largest classes with 80 % of them" in succeed(*evaluate).stdout
+    content = json.loads(succeed(*evaluate, "--json").stdout)
+    assert content["balanced_accuracy"] == pytest.approx(summary["balanced_accuracy"])
+
+    sweep = ["sweep", "--store", small_store, *FEW, "--select-on", "test", "--seeds", 1]
+    told = succeed(*sweep).stdout
+    assert told.splitlines()[0].split("  ")[-1].strip() == "test tail"
+    assert "by balanced accuracy" in told
+    row = pd.read_csv("runs/sweep/results.csv").iloc[0]
+    assert row["test_balanced_accuracy"] == pytest.approx(summary["balanced_accuracy"])
+    assert "by overall accuracy" in succeed(*sweep, "--rank-by", "overall", "--overwrite").stdout
+    for table in (told, succeed("analyze", "run").stdout, succeed(*evaluate).stdout):
+        assert "overall: share of images; balanced, " in table
+    table = pd.read_csv("report/summary.csv").set_index("configuration")
+    assert table.loc["fsa", "balanced_accuracy_mean"] == pytest.approx(summary["balanced_accuracy"])
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_thresholds_are_kept_and_printed(small_ckpt, small_store):
+    """8, 6 and 4 training images of the classes."""
+    rule = ["--shot-rule", "7,5"]
+    succeed("finetune", "--store", small_store, "--out", "run", *FEW, *rule)
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["shot_rule"] == "7,5"
+    assert [summary["n_classes"][group] for group in ("many", "medium", "few")] == [1, 1, 1]
+    of_class = pd.read_csv("run/per_class.csv")
+    assert of_class["shot_group"].tolist() == ["many", "medium", "few"]
+    assert summary["few"] == of_class["accuracy"][2]
+    commands = (
+        ["analyze", "run", "--shot-rule", "7,5"],
+        ["evaluate", "--ckpt", small_ckpt, "--device", "cpu", *rule],
+        ["sweep", "--store", small_store, *FEW, "--select-on", "test", "--seeds", 1, *rule],
+    )
+    for command in commands:
+        assert "shot rule 7,5: Many > 7, Few < 5 training images" in succeed(*command).stdout
+    assert pd.read_csv("runs/sweep/results.csv")["test_many"].notna().all()
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_rule_is_refused_by_every_command_that_takes_one(small_ckpt, small_store):
+    for command in (
+        ["finetune", "--store", small_store],
+        ["sweep", "--store", small_store],
+        ["evaluate", "--ckpt", small_ckpt],
+        ["analyze", "run"],
+    ):
+        refuse(*command, "--shot-rule", "20,100", says=["--shot-rule 20,100: the first number is Many's"])
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_what_the_best_is_best_by_is_idle_where_the_last_is_kept(small_store):
+    command = ["finetune", "--store", small_store, *FEW, "--rank-by", "overall", "--overwrite"]
+    note = "--rank-by changes nothing for fsa with loss ce and --keep last"
+    assert note in succeed(*command).stderr
+    assert "note" not in succeed(*command, "--keep", "best", "--select-on", "test").stderr
