@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun
+from finetune.store_identity import other_part, store_digests
 from store.atomic import whole_file
 from store.errors import Interrupted, UserError
 from store.notes import note
@@ -45,7 +45,7 @@ class UnfinishedRun:
     def __init__(self, config: FinetuneConfig, store: FeatureStore):
         self.path = unfinished_path(config.out)
         self._options = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
-        self._store = store_digest(store)
+        self._store, self._digests = store, store_digests(store)
 
     def refuse_existing(self, resume: bool, overwrite: bool) -> None:
         """Raise UserError for a state that is neither to be gone on with nor to be replaced.
@@ -62,7 +62,7 @@ class UnfinishedRun:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all."""
-        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self._store}
+        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self._digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
@@ -75,10 +75,13 @@ class UnfinishedRun:
         if not self.path.exists():
             return None
         content = _content(self.path)
-        store, state = content["store"], content["state"]
+        begun, state = content["store"], content["state"]
         options = EARLIER | json.loads(content["options"])
-        if store != self._store:
-            raise UserError(f"{self.path}: is of another store; name that one, or begin with --overwrite")
+        if (other := other_part(begun, self._store, self._digests, self.path)) is not None:
+            raise UserError(
+                f"{self.path}: is of another store than {self._store.path} ({other} differs); name that one, "
+                "or begin with --overwrite"
+            )
         for name, asked in self._options.items():
             if options.get(name) != asked:
                 raise UserError(
@@ -135,13 +138,3 @@ def as_interrupted(config: FinetuneConfig) -> FinetuneConfig:
     if begun.rank_by != config.rank_by and begun.keep == "best":
         note(f"{path}: an earlier program began this run, and chose by overall accuracy; it goes on so")
     return begun
-
-
-def store_digest(store: FeatureStore) -> str:
-    """What tells two stores apart whatever they lie in: what made them, and their features."""
-    train = store.read("train")
-    digest = sha256(json.dumps(store.provenance.get("checkpoint"), sort_keys=True).encode())
-    for values in (train.label, train.sample_index, train.view, train.pooled, *store.classifier):
-        digest.update(values.tobytes())
-    digest.update(store.map_dtype.encode())
-    return digest.hexdigest()

@@ -17,8 +17,8 @@ from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun, effective_options
 from finetune.repeat import finetune_command, free_folder
-from finetune.resume import store_digest
 from finetune.selection import Layer
+from finetune.store_identity import other_part, store_digests
 from finetune.sweep_config import SweepConfig
 from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
@@ -80,7 +80,8 @@ class SweepFolder:
         varied = {name: getattr(config, name) for name in ("grid", "range", "random", "seeds", "heads")}
         own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
         options = json.loads(json.dumps(own | varied))  # tuples as JSON has them
-        self._content = {"format": FORMAT, "store": store_digest(store), "options": options}
+        self._store = store
+        self._content = {"format": FORMAT, "store": store_digests(store), "options": options}
 
     def begin(self) -> None:
         """Make the folder ready: empty, or as it was left.
@@ -94,7 +95,10 @@ class SweepFolder:
                 f"{self.path}: --resume goes on with a sweep and --overwrite replaces it; pass one of them"
             )
         if resume and (self.path / MARKER).exists():
-            self._refuse_other(_read_marker(self.path))
+            found = _read_marker(self.path)
+            self._refuse_other(found)
+            if found["store"] != self._content["store"]:  # of version 0.1: from now on it is all told
+                write_json(self.path / MARKER, found | {"store": self._content["store"]})
             return
         refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite=True)
         if not overwrite and (found := _read_marker(self.path)) is not None:
@@ -107,7 +111,7 @@ class SweepFolder:
 
     def _refuse_begun(self, found: dict[str, Any]) -> None:
         n_done = sum(map(_n_rows, (self.path / DONE).glob("*.json")))
-        if found == self._content:
+        if self._is_this(found):
             raise UserError(
                 f"{self.path}: this sweep was begun, and {n_done} of its {self.n_heads} heads are done; pass "
                 "--resume to go on, or --overwrite to throw them away and begin anew"
@@ -125,13 +129,24 @@ class SweepFolder:
     @property
     def is_begun(self) -> bool:
         """Whether this very sweep is what the folder holds."""
-        return _read_marker(self.path) == self._content
+        found = _read_marker(self.path)
+        return found is not None and self._is_this(found)
+
+    def _is_this(self, found: dict[str, Any]) -> bool:
+        same_options = EARLIER | found["options"] == EARLIER | self._content["options"]
+        return same_options and self._other_part(found) is None
+
+    def _other_part(self, found: dict[str, Any]) -> str | None:
+        return other_part(found["store"], self._store, self._content["store"], self.path)
 
     def _refuse_other(self, found: dict[str, Any] | None) -> None:
         if found is None:
             raise UserError(f"{self.path / MARKER}: damaged; begin anew with --overwrite")
-        if found["store"] != self._content["store"]:
-            raise UserError(f"{self.path}: is a sweep of another store; name that one, or another --out")
+        if (other := self._other_part(found)) is not None:
+            raise UserError(
+                f"{self.path}: is a sweep of another store than {self._store.path} ({other} differs); name "
+                "that one, or another --out"
+            )
         options = EARLIER | found["options"]
         for name, asked in self._content["options"].items():
             if options.get(name) != asked:
