@@ -25,6 +25,7 @@ from console import (
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.sweep_config import SweepConfig
+from store.names import shown
 from store.notes import note
 from store_commands import store_group
 
@@ -178,6 +179,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
         print_json(summary | {"per_class": frame.to_dict("records")})
         return
     if len(frame) <= 100:
+        frame["class_name"] = frame["class_name"].map(shown)
         click.echo(frame.to_string(index=False, float_format="%.1f"))
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
     click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")

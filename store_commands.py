@@ -9,6 +9,7 @@ from advice import resumable
 from console import build, given, json_option, options, print_json, progress_bar
 from extract.config import PlanConfig, SampleConfig
 from store.config import ConvertConfig
+from store.names import shown
 
 
 @click.group("store")
@@ -50,8 +51,8 @@ def info(path: str, as_json: bool) -> None:
 
 
 def _counts(classes: list[dict[str, Any]]) -> list[str]:
-    shown = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
-    return [f"{c['class_name']} {c['train']:,}" if c else "…" for c in shown]
+    told = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
+    return [f"{shown(c['class_name'])} {c['train']:,}" if c else "…" for c in told]
 
 
 @store_group.command()

@@ -5,6 +5,7 @@ from pathlib import Path
 from extract.dataset import Dataset
 from extract.digest import digest_of
 from extract.record import Recorded
+from store.names import shown
 
 MOST_READ = 1000  # new files that are looked into, for images that moved
 
@@ -26,14 +27,16 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
     moved = _moved({was[name]: name for name in missing}, {name: now[name] for name in added})
     missing = [name for name in missing if name not in moved]
     added = [name for name in added if name not in moved.values()]
-    parts = [f"{len(missing)} missing (the first is {shown(missing[0])})"] if missing else []
+    parts = [f"{len(missing)} missing (the first is {shown(missing[0].decode())})"] if missing else []
     if moved:
         name, to = next(iter(moved.items()))
-        parts.append(f"{len(moved)} moved (the first from {shown(name)} to {shown(to)})")
+        parts.append(f"{len(moved)} moved (the first from {shown(name.decode())} to {shown(to.decode())})")
     if added and dataset.config.imbalance_factor is not None:
-        parts.append(f"the long tail would take {len(added)} others (the first is {shown(added[0])})")
+        parts.append(
+            f"the long tail would take {len(added)} others (the first is {shown(added[0].decode())})"
+        )
     elif added:
-        parts.append(f"{len(added)} new (the first is {shown(added[0])})")
+        parts.append(f"{len(added)} new (the first is {shown(added[0].decode())})")
     return ", ".join(parts) or "they are split or ordered in another way"
 
 
@@ -53,9 +56,3 @@ def _moved(missing: dict[bytes, bytes], added: dict[bytes, Path]) -> dict[bytes,
         if found is not None:
             moved[found] = name
     return moved
-
-
-def shown(name: bytes) -> str:
-    """A name as a message has it: on one line, with nothing that a screen would not show."""
-    text = name.decode(errors="replace")
-    return text if text.isprintable() else repr(text)

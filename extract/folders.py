@@ -8,6 +8,7 @@ from pathlib import Path
 
 from extract.content import is_image
 from store.errors import UserError
+from store.names import composed, shown
 from store.notes import note
 from store.schema import SPLITS
 
@@ -48,8 +49,7 @@ class PassedOver:
         for reason in (NO_IMAGE, EMPTY, BROKEN, LOOP, OUTSIDE, HIDDEN):
             if n := self._counts.get(reason, 0):
                 first = self._first[reason]
-                shown = first if first.isprintable() else repr(first)
-                told.append(f"{n:,} {reason[n > 1]} ({shown}{', …' if n > 1 else ''})")
+                told.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
         return ", ".join(told)
 
 
@@ -96,31 +96,49 @@ def _tell(root: Path, passed: PassedOver) -> None:
 def _list_split(
     folder: Path, class_names: list[str], present: list[str], passed: PassedOver | None
 ) -> tuple[list[Path], list[int]]:
-    unknown = sorted(set(present) - set(class_names))
-    if unknown:
-        raise UserError(
-            f"{folder / unknown[0]}: class {unknown[0]!r} is not among the {len(class_names)} classes "
-            f"of train; rename or remove the folder"
-        )
+    folder_of = _folders_of(folder, class_names, present)
     if not present:
         raise UserError(f"{folder}: holds no class folders; expected {folder.name}/<class>/<image>")
-    there, paths, label = set(present), [], []
+    paths, label = [], []
     for class_id, name in enumerate(class_names):
-        if name not in there:
+        if name not in folder_of:
             continue
+        of_class = folder / folder_of[name]
         if passed is None:
-            files, here = _images_in(folder / name), ""
+            files, here = _images_in(of_class), ""
         else:
             here = PassedOver(passed.root)
-            files = _images_below(folder / name, here)
+            files = _images_below(of_class, here)
             passed.add_all(here)
         if not files:
             found = f", but {here}" if str(here) else ""
             kinds = ", ".join(KNOWN)
-            raise UserError(f"{folder / name}: holds no images ({kinds}){found}; add some or remove it")
-        paths += [folder / name / file for file in sorted(files)]
+            raise UserError(f"{of_class}: holds no images ({kinds}){found}; add some or remove it")
+        paths += [of_class / file for file in sorted(files)]
         label += [class_id] * len(files)
     return paths, label
+
+
+def _folders_of(folder: Path, class_names: list[str], present: list[str]) -> dict[str, str]:
+    """The folder of each class that has one; it may be spelt in another Unicode form than the class."""
+    classes, in_form = set(class_names), {composed(name): name for name in class_names}
+    class_of = {name: name if name in classes else in_form.get(composed(name)) for name in present}
+    folder_of: dict[str, str] = {}
+    for name, class_name in class_of.items():
+        if class_name is None:
+            raise UserError(
+                f"{folder / name}: class {name!r} is not among the {len(class_names)} classes of train; "
+                "rename or remove the folder"
+            )
+        other = folder_of.setdefault(class_name, name)
+        if other != name:
+            raise UserError(
+                f"{folder}: {other!a} and {name!a} are one class in two Unicode forms; put their "
+                "images into one folder"
+            )
+        if name != class_name:
+            note(f"{folder / name}: is spelt in another Unicode form than the class of train; taken for it")
+    return folder_of
 
 
 def _class_folders(split: Path, passed: PassedOver | None) -> list[str]:

@@ -1,17 +1,18 @@
 """Whether images are still those of a checkpoint: names at once, contents as they are read."""
 
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from extract.changes import describe_changes, shown
+from extract.changes import describe_changes
 from extract.checkpoint import Checkpoint, CheckpointError
 from extract.dataset import Dataset
 from extract.images import ImageSet
 from extract.record import Recorded, recorded_images, text_of
+from store.errors import UserError
+from store.names import composed, lookalikes, shown
 from store.notes import note
 
 
@@ -39,7 +40,7 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
         or name not in dataset.splits
         or recorded[name].text != text_of(dataset.splits[name])
     ]
-    if unlike and not _same_but_for_form(dataset, recorded):
+    if unlike and not _same_but_for_form(dataset, recorded, where):
         _refuse(dataset, where, describe_changes(dataset, recorded))
     if unlike:
         note(
@@ -54,6 +55,15 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
     return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
 
 
+def refuse_lookalikes(dataset: Dataset) -> None:
+    """Raise UserError for two classes whose names nobody could tell apart."""
+    if (alike := lookalikes(dataset.class_names)) is not None:
+        raise UserError(
+            f"{_place(dataset)}: the classes {alike[0]!a} and {alike[1]!a} are one name in two Unicode "
+            "forms; put their images into one folder, or rename one"
+        )
+
+
 def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:
     if dataset.fingerprint != checkpoint.fingerprint:
         _refuse(dataset, where, _counted(dataset, checkpoint))
@@ -65,15 +75,22 @@ def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) 
     return dataset
 
 
-def _same_but_for_form(dataset: Dataset, recorded: dict[str, Recorded]) -> bool:
-    return recorded.keys() == dataset.splits.keys() and all(
-        composed(recorded[name].text) == composed(text_of(split)) for name, split in dataset.splits.items()
-    )
+def _same_but_for_form(dataset: Dataset, recorded: dict[str, Recorded], where: Path | str) -> bool:
+    """Whether names differ in their Unicode form alone.
 
-
-def composed(text: bytes) -> str:
-    """UTF-8 in the Unicode form NFC, in which equal characters are equal code points."""
-    return unicodedata.normalize("NFC", text.decode(errors="replace"))
+    Raises:
+        CheckpointError: they do, and are sorted otherwise for it.
+    """
+    then = {name: composed(split.text.decode()) for name, split in recorded.items()}
+    now = {name: composed(text_of(split).decode()) for name, split in dataset.splits.items()}
+    names_then, names_now = (sorted("".join(names.values()).split("\0")) for names in (then, now))
+    if then != now and names_then == names_now:
+        raise CheckpointError(
+            f"{where}: {_place(dataset)} spells names in another Unicode form than it was trained with (as "
+            "copying between file systems may do), and so sorts them otherwise; rename them as they were, or "
+            "train anew"
+        )
+    return then == now
 
 
 def _bound_split(dataset: Dataset, split: ImageSet, recorded: Recorded, where: Path | str) -> ImageSet:
@@ -82,7 +99,11 @@ def _bound_split(dataset: Dataset, split: ImageSet, recorded: Recorded, where: P
         unlike = np.flatnonzero((split.digest != recorded.digest).any(axis=1))
         if len(unlike):
             first = int(unlike[0])
-            image = f"image {split.sample_index[first]}" if split.name is None else shown(split.name[first])
+            image = (
+                f"image {split.sample_index[first]}"
+                if split.name is None
+                else shown(split.name[first].decode())
+            )
             _refuse(dataset, where, f"{len(unlike)} changed (the first is {image})")
     return replace(split, digest=recorded.digest)
 

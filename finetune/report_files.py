@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.csv_files import csv_text
 from analysis.tables import without_nan
 from store.atomic import whole_file, write_json
 from store.errors import UserError
@@ -54,7 +55,7 @@ def write_report(
     Returns:
         What was written.
     """
-    files = {f"{name}.csv": frame.to_csv(index=False).encode() for name, frame in frames.items()}
+    files = {f"{name}.csv": csv_text(frame).encode() for name, frame in frames.items()}
     files |= {f"{name}.png": _png(figure) for name, figure in figures.items()}
     write_json(out / MARKER, without_nan({"format": FORMAT} | content))  # first: the rest is known for ours
     for name in set(stale) - files.keys():

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from analysis.accuracy import SCORES, per_class_frame, summarise
+from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.origin import load_origin
 from finetune.config import FinetuneConfig
@@ -105,9 +106,9 @@ def write_run(
     with whole_folder(run.path) as folder:
         write_json(folder / "config.json", run.config)
         write_json(folder / "summary.json", run.summary)
-        run.metrics.to_csv(folder / "metrics.csv", index=False)
-        run.per_class.to_csv(folder / "per_class.csv", index=False)
-        run.predictions.to_csv(folder / "predictions.csv", index=False)
+        write_csv(run.metrics, folder / "metrics.csv")
+        write_csv(run.per_class, folder / "per_class.csv")
+        write_csv(run.predictions, folder / "predictions.csv")
         buffer = io.BytesIO()  # torch writes a file's own name into it; a buffer has none
         torch.save(head, buffer)
         (folder / "head.pt").write_bytes(buffer.getvalue())
@@ -205,8 +206,7 @@ def _check_made(provenance: dict[str, Any], where: str) -> None:
 
 
 def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:
-    # A class may be called 007 or None: neither a number nor an absent value.
-    frame = pd.read_csv(path, dtype={"class_name": str}, keep_default_na=False, na_values=[""])
+    frame = read_csv(path)
     _refuse_missing(path.name, columns, frame)
     return frame
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from analysis.csv_files import write_csv
 from analysis.options import PLACES, WAYS
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
@@ -220,11 +221,11 @@ class SweepFolder:
         select_on, rank_by = self._config.base.select_on, self._config.base.rank_by
         ranking = rank_configurations(results, select_on, rank_by)
         with whole_file(self.path / RESULTS[0]) as unfinished:
-            results.to_csv(unfinished, index=False)
+            write_csv(results, unfinished)
         with whole_file(self.path / RESULTS[1]) as unfinished:
             results.to_parquet(unfinished, index=False)
         with whole_file(self.path / RESULTS[2]) as unfinished:
-            ranking.to_csv(unfinished, index=False)
+            write_csv(ranking, unfinished)
         return Sweep(self.path, results, ranking, select_on, rank_by, self._command(ranking))
 
     def _command(self, ranking: pd.DataFrame) -> str | None:

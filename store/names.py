@@ -1,0 +1,23 @@
+"""Names of classes and files: as a screen shows them, and in one Unicode form."""
+
+import unicodedata
+
+
+def shown(name: str) -> str:
+    """A name on one line with nothing invisible in it: as it is, or as Python would write it."""
+    return name if name.isprintable() else repr(name)
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode form NFC: characters that are the same are the same code points in it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def lookalikes(names: list[str]) -> tuple[str, str] | None:
+    """The first two of some names that differ in their Unicode form alone."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(composed(name), name)
+        if other != name:
+            return other, name
+    return None
