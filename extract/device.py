@@ -62,7 +62,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise UserError(f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu")
     if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
+        # Asking which is the current one would start the first, which takes a moment.
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return device
 
 

@@ -28,6 +28,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.current_device", lambda: used[-1].index)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: len(used) > 1)
     monkeypatch.setattr("torch.cuda.set_device", set_device)
     return used
 

@@ -93,7 +93,7 @@ def test_steps_are_recorded_while_a_thread_makes_windows(device):
     on_device, going, enough, wrong = source.to(device), Event(), Event(), []
 
     def make() -> None:
-        while not enough.is_set():
+        while not enough.wait(1e-3):  # as the queue of windows, it gives a recording its chance
             with RECORDING:
                 made = on_device[rows.to(device)] + source.to(device, non_blocking=True)
                 if not torch.equal(made.cpu(), 2 * source):
