@@ -130,8 +130,6 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
-    from analysis.accuracy import LEGEND
-    from analysis.shots import rule_in_words
     from analysis.sweeps import ranking_rows
     from finetune.sweep import sweep as run
 
@@ -149,15 +147,24 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
         rows[0]["command"] = result.command
         print_json(rows)
         return
-    print_table(table(*ranking_rows(result.ranking, best)))
-    ranked = "the validation split" if result.select_on == "val" else "THE TEST SET, which flatters"
-    click.echo(
-        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {result.rank_by} accuracy\n"
-        f"{LEGEND}\n{rule_in_words(values['shot_rule'])}"
-    )
+    print_ranking(result, values["shot_rule"], best)
     click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
         click.echo(f"the best again:\n  {result.command}")
+
+
+def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
+    """The best configurations of a sweep, or of an analysis of sweeps."""
+    from analysis.accuracy import LEGEND
+    from analysis.shots import rule_in_words
+    from analysis.sweeps import ranking_rows
+
+    print_table(table(*ranking_rows(found.ranking, best)))
+    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters"
+    click.echo(
+        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy\n"
+        f"{LEGEND}\n{rule_in_words(shot_rule)}"
+    )
 
 
 @main.command()
@@ -194,16 +201,36 @@ def evaluate(as_json: bool, **values: Any) -> None:
 @options(AnalyzeConfig)
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
-    """Lay runs side by side: tables, CSV files and figures."""
+    """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
     from finetune.analyze import analyze as run
+    from finetune.analyze_sweeps import SweepAnalysis
 
     analysis = run(AnalyzeConfig(**values))
+    files = [str(path) for path in analysis.files]
+    if isinstance(analysis, SweepAnalysis):
+        if as_json:
+            ranking = analysis.ranking.to_dict("records")
+            print_json({"ranking": ranking, "command": analysis.command, "files": files})
+            return
+        print_swept(analysis)
+        return
     if as_json:
         comparison = analysis.comparison.to_dict("records")
-        files = [str(path) for path in analysis.files]
         print_json({"comparison": comparison, "n_classes": analysis.n_classes, "files": files})
         return
     print_analysis(analysis, values["shot_rule"])
+
+
+def print_swept(analysis: Any) -> None:
+    """The ranking, the files, and how to come by what a sweep does not keep."""
+    print_ranking(analysis, analysis.shot_rule)
+    for path in analysis.files:
+        click.echo(f"  {path}")
+    if analysis.command is not None:
+        click.echo(
+            "a sweep keeps no predictions, so nothing is told by class; the best again, as a run:\n"
+            f"  {analysis.command}"
+        )
 
 
 def print_analysis(analysis: Any, shot_rule: str) -> None:

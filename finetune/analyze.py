@@ -12,15 +12,19 @@ from analysis.confusion import confused_pairs, with_names
 from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations
 from extract.config import check_shot_rule
+from finetune.analyze_sweeps import FILES as OF_SWEEPS
+from finetune.analyze_sweeps import SweepAnalysis, analyze_sweeps, repeating
 from finetune.comparable import refuse_same, refuse_unlike
 from finetune.config import AnalyzeConfig
 from finetune.configurations import all_options, phase1_options
+from finetune.finished_sweep import is_sweep
 from finetune.report_figures import FIGURES, report_figures
 from finetune.report_files import refuse_foreign_files, write_report
-from finetune.run import Run, read_run
+from finetune.run import Run, RunError, read_run
 from finetune.split import parts_of
 from store.errors import refuse_undecodable
 from store.lock import sole_writer
+from store.notes import note
 
 TABLES = ("summary", "runs", "per_class", "confused_pairs")
 FILES = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
@@ -49,26 +53,44 @@ class Analysis:
     files: list[Path]
 
 
-def analyze(config: AnalyzeConfig) -> Analysis:
-    """Compare runs; write four tables, three figures and analysis.json into `config.out`.
+def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
+    """Compare runs, or rank the configurations of sweeps; write tables, figures and analysis.json.
 
     Head and tail classes are the first run's, for all of them. Time and memory grow with the classes and the
     test images, not with the pairs of classes.
 
     Raises:
-        UserError: a folder is no run, the runs are not about the same images, two of them are one, or the
-            folder holds files of the same names that are not ours.
+        UserError: a folder is neither run nor sweep, the runs are not about the same images, two of them are
+            one, or the folder holds files of the same names that are not ours.
     """
     check_shot_rule(config.shot_rule)
     refuse_undecodable(config.out, *config.runs)
-    with sole_writer(Path(config.out), "analysis"):
-        return _analyze(config)
-
-
-def _analyze(config: AnalyzeConfig) -> Analysis:
+    paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
+    sweeps = [path for path in paths if is_sweep(path)]
+    if sweeps and len(sweeps) < len(paths):
+        _refuse_mixed(sweeps[0], next(path for path in paths if path not in sweeps))
     out = Path(config.out)
-    refuse_foreign_files(out, FILES)
-    runs = [read_run(path) for path in dict.fromkeys(Path(run).resolve() for run in config.runs)]
+    with sole_writer(out, "analysis"):
+        refuse_foreign_files(out, {*FILES, *OF_SWEEPS})
+        if not sweeps:
+            return _analyze_runs(config, paths)
+        found = analyze_sweeps(sweeps, out, FILES)
+    if config.shot_rule not in (AnalyzeConfig.shot_rule, found.shot_rule):
+        note(f"--shot-rule {config.shot_rule} changes nothing for a sweep, whose own is {found.shot_rule}")
+    return found
+
+
+def _refuse_mixed(sweep: Path, run: Path) -> None:
+    command = repeating(sweep)
+    made = f"; this makes a run of its best configuration: {command}" if command else ""
+    raise RunError(
+        f"{sweep}: is a sweep, which keeps no predictions and cannot stand beside {run}; analyze them apart"
+        f"{made}"
+    )
+
+
+def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
+    runs = [read_run(path) for path in paths]
     refuse_unlike(runs)
     names = name_configurations([all_options(run) for run in runs])
     refuse_same(runs, names)
@@ -91,7 +113,8 @@ def _analyze(config: AnalyzeConfig) -> Analysis:
     of_changes = changes.rename(columns=lambda name: f"change, {name}")
     tables = (comparison, table, per_class.join(of_changes), pd.concat(pairs))
     content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes}
-    files = write_report(out, content, dict(zip(TABLES, tables, strict=True)), drawn, FILES)
+    frames = dict(zip(TABLES, tables, strict=True))
+    files = write_report(Path(config.out), content, frames, drawn, {*FILES, *OF_SWEEPS})
     return Analysis(*tables, n_classes, files)
 
 

@@ -1,5 +1,6 @@
 """The `finetune` command that makes a head again: no more options than it takes."""
 
+import os
 import shlex
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
@@ -54,6 +55,13 @@ def _least(config: FinetuneConfig, n_classes: int) -> FinetuneConfig:
 def _depends_on(config: FinetuneConfig, n_classes: int) -> dict[str, Any]:
     options = asdict(config.resolved(n_classes))
     return effective_options(options) | {name: options[name] for name in OF_EVERY_RUN}
+
+
+def places_of(config: FinetuneConfig) -> dict[str, Any]:
+    """Where a head is made: the options that differ between machines and not between heads."""
+    places = {name: getattr(config, name) for name in PLACES | WAYS if name not in OF_FOLDER}
+    store = config.store if "://" in config.store else os.path.abspath(config.store)
+    return dict(sorted(places.items())) | {"store": store}
 
 
 def free_folder(path: Path, suffix: str) -> str:

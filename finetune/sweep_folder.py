@@ -17,7 +17,7 @@ from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun, effective_options
-from finetune.repeat import finetune_command, free_folder
+from finetune.repeat import finetune_command, free_folder, places_of
 from finetune.selection import Layer
 from finetune.store_identity import other_part, store_digests
 from finetune.sweep_config import SweepConfig
@@ -77,12 +77,12 @@ class SweepFolder:
     def __init__(self, config: SweepConfig, configs: list[FinetuneConfig], store: FeatureStore):
         self.path = Path(config.base.out)
         self._config, self._configs = config, configs
-        self._n_classes = len(store.class_names)
         varied = {name: getattr(config, name) for name in ("grid", "range", "random", "seeds", "heads")}
         own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
         options = json.loads(json.dumps(own | varied))  # tuples as JSON has them
         self._store = store
         self._content = {"format": FORMAT, "store": store_digests(store), "options": options}
+        self._made = {"n_classes": len(store.class_names)} | places_of(config.base)  # tells no sweeps apart
 
     def begin(self) -> None:
         """Make the folder ready: empty, or as it was left.
@@ -99,7 +99,7 @@ class SweepFolder:
             found = _read_marker(self.path)
             self._refuse_other(found)
             if found["store"] != self._content["store"]:  # of version 0.1: from now on it is all told
-                write_json(self.path / MARKER, found | {"store": self._content["store"]})
+                write_json(self.path / MARKER, found | {"store": self._content["store"], "made": self._made})
             return
         refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite=True)
         if not overwrite and (found := _read_marker(self.path)) is not None:
@@ -108,7 +108,7 @@ class SweepFolder:
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
             if file != lock_of(self.path):
                 file.unlink(missing_ok=True)
-        write_json(self.path / MARKER, self._content)
+        write_json(self.path / MARKER, self._content | {"made": self._made})
 
     def _refuse_begun(self, found: dict[str, Any]) -> None:
         n_done = sum(map(_n_rows, (self.path / DONE).glob("*.json")))
@@ -233,7 +233,7 @@ class SweepFolder:
         if best["diverged"]:
             return None
         place = next(i for i, (_, name, _) in enumerate(self._named) if name == best["configuration"])
-        return finetune_command(self._configs[place], free_folder(self.path, "best"), self._n_classes)
+        return finetune_command(self._configs[place], free_folder(self.path, "best"), self._made["n_classes"])
 
 
 def as_interrupted(config: SweepConfig) -> SweepConfig:
@@ -260,9 +260,10 @@ def _n_rows(file: Path) -> int:
 def _read_marker(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads((path / MARKER).read_text())
+        content.pop("made", None)
         ours = content["format"] == FORMAT and isinstance(content["options"], dict) and content["store"]
         return content if ours else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -1,0 +1,108 @@
+"""A sweep's folder read back: every head with its options and accuracies."""
+
+import json
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pandas as pd
+
+from analysis.accuracy import SCORES
+from finetune.config import CONFUSING_CLASSES, FinetuneConfig
+from finetune.options import EARLIER
+from finetune.sweep_folder import DONE, FORMAT, MARKER, OF_ROW, RESULTS
+from store.errors import UserError
+
+UNKNOWN_STORE = "STORE"  # in a command, where an earlier program's sweep does not say
+
+
+@dataclass(frozen=True)
+class FinishedSweep:
+    """A sweep whose heads are all done.
+
+    Attributes:
+        path: its folder.
+        store: tells the store that it is of: digests by split, or version 0.1's one.
+        select_on, rank_by, shot_rule: what it ranks by, and what its groups mean.
+        configs: the resolved options of each head, and where it was made.
+        results: a row a head, as results.csv has them: accuracies in %, NaN where it diverged.
+        n_classes: K, or as many as the options ask for where the sweep does not say.
+    """
+
+    path: Path
+    store: Any
+    select_on: str
+    rank_by: str
+    shot_rule: str
+    configs: list[FinetuneConfig]
+    results: pd.DataFrame
+    n_classes: int
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a path is the folder of a sweep, finished or not."""
+    return (path / MARKER).is_file()
+
+
+def read_sweep(path: Path) -> FinishedSweep:
+    """Read the folder of a finished sweep.
+
+    Raises:
+        UserError: it is not finished, or a file of it is damaged.
+    """
+    try:
+        marker = json.loads((path / MARKER).read_text())
+        options, made = EARLIER | marker["options"], marker.get("made", {})
+        if marker["format"] != FORMAT or options["rank_by"] not in SCORES:
+            raise ValueError("another format")
+        results = _results(path, options["select_on"], options["rank_by"])
+        n_classes = made.pop("n_classes", 1 + max(CONFUSING_CLASSES, int(results["confusing_classes"].max())))
+        configs = [_config({"store": UNKNOWN_STORE} | made | row) for row in results.to_dict("records")]
+        for config in configs:
+            config.resolved(n_classes)
+        called = (options[name] for name in ("select_on", "rank_by", "shot_rule"))
+        return FinishedSweep(path, marker["store"], *called, configs, results, n_classes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path}: a file of this sweep is damaged ({error}); run the same `sweep` with --resume, or with "
+            "--overwrite if that is refused"
+        ) from error
+
+
+def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:
+    """results.csv; Raises UserError where there is none yet."""
+    file = path / RESULTS[0]
+    if not file.is_file():
+        n_done = sum(len(json.loads(done.read_text())) for done in (path / DONE).glob("*.json"))
+        raise UserError(
+            f"{path}: an interrupted sweep, {n_done} heads of which are done; go on with the same `sweep` "
+            "and --resume, and analyze it then"
+        )
+    results = pd.read_csv(file)
+    needed = OF_ROW | {"method", "loss", "seed", "confusing_classes"}
+    if len(results) and results["diverged_at"].isna().any():
+        needed |= {f"{select_on}_{SCORES[rank_by]}"}
+    if missing := sorted(needed - set(results)):
+        raise ValueError(f"{file.name} lacks {', '.join(missing)}")
+    if not len(results):
+        raise ValueError(f"{file.name} has no row")
+    return results
+
+
+def _config(row: dict[str, Any]) -> FinetuneConfig:
+    """Options as a table has them, where whole numbers may have become others and None is NaN."""
+    hints = get_type_hints(FinetuneConfig)
+    values = {}
+    for field in fields(FinetuneConfig):
+        value = row.get(field.name, EARLIER.get(field.name, field.default))
+        if value is MISSING:
+            raise ValueError(f"{field.name} is missing")
+        values[field.name] = None if value != value else _typed(value, hints[field.name])
+    return FinetuneConfig(**values)
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    kinds = get_args(kind) if get_origin(kind) not in (None, Literal) else (kind,)
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return float(value) if float in kinds and isinstance(value, int) else value
