@@ -9,6 +9,7 @@ held-out features. Starting, drawing the plan and writing the run are left out.
 import math
 from dataclasses import dataclass
 
+import torch
 from rich.progress import Progress
 
 from extract.config import PlanConfig
@@ -84,13 +85,22 @@ def forecast(config: PlanConfig, progress: Progress) -> Forecast:
     for choice in extraction.choices:
         dtype = computing_dtype(choice.dtype)
         map_bytes = math.prod(choice.maps.shape) * dtype.itemsize
-        in_memory = memory is None or map_bytes <= share_for_maps(device) * memory
+        in_memory = _has_room(map_bytes, memory, device)
         seconds = None
         if extraction.disk is not None:
             reading = _reading_seconds(choice, extraction.disk, config.iterations, in_memory)
             seconds = reading + _computing_seconds(extraction.sizes, paces[dtype.name], config.iterations)
         runs.append(Finetuning(map_bytes, in_memory, seconds))
     return Forecast(config, extraction, memory, tuple(runs))
+
+
+def _has_room(map_bytes: int, memory: int | None, device: torch.device) -> bool:
+    """Whether a run would hold maps, on the device or else on the host, and not stream them."""
+    on_device = memory is None or map_bytes <= share_for_maps(device) * memory
+    if on_device or device.type == "cpu":
+        return on_device
+    cpu = torch.device("cpu")
+    return _has_room(map_bytes, memory_for_maps(cpu), cpu)
 
 
 def _reading_seconds(choice: Choice, disk: DiskSpeed, iterations: int, in_memory: bool) -> float:

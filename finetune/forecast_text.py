@@ -116,7 +116,8 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     )
     yield f"after reading all maps into {memory}; starting and drawing, a few seconds, come on top."
     if not all(run.in_memory for run in forecast.finetuning):
-        yield "streamed: half of the memory cannot hold the maps, and `finetune` streams them; the time is"
+        where = "the GPU and half of" if extraction.device.startswith("cuda") else "half of"
+        yield f"streamed: too large for {where} the memory; `finetune` streams the maps, and the time is"
         yield "that of reading the maps of every iteration from the disk, row by row."
 
 
