@@ -3,7 +3,7 @@
 Run through `make bench-extract`. Both are measured side by side, in turns, in one run. Extraction goes from
 images in memory to a finished, synced store, through `extract`'s own functions; start-up (imports, loading
 and digesting the checkpoint, the plan) is left out. The bare pass is the feature sub-network alone, on
-batches that lie in memory as it wants them.
+batches that lie in memory as it wants them. Beside it: what the digest of an image costs beside decoding it.
 """
 
 import json
@@ -19,6 +19,8 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from hashing import GOAL as HASHING_GOAL
+from hashing import measure_hashing
 from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint
@@ -195,8 +197,12 @@ def main(
                 rows.append(report(case, measure(case, where, Path(name), repeats)))
                 if json_path is not None:
                     json_path.write_text(json.dumps({"extraction": rows}))
+        hashing = measure_hashing(Path(name), repeats, tiny)
     click.echo(f"fp32 on {where}, medians of {repeats}, in turns; start-up left out")
     click.echo(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
+    click.echo(hashing.to_string(index=False, float_format="%.2f"))
+    for row in hashing[hashing["share %"] > 100 * HASHING_GOAL].to_dict("records"):
+        click.echo(f"MISSED: {row['images']}: digests take {row['share %']:.1f} % of decoding, goal 3 %")
 
 
 if __name__ == "__main__":

@@ -47,11 +47,13 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
             f"{_place(dataset)}: spells names in another Unicode form than {where} does "
             f"({unlike[0]}); they are taken for the same"
         )
-    elif dataset.fingerprint != checkpoint.fingerprint:
-        _refuse(dataset, where, _counted(dataset, checkpoint))
-    bound = {
-        name: _bound_split(dataset, split, recorded[name], where) for name, split in dataset.splits.items()
-    }
+    bound = {}
+    for name, split in dataset.splits.items():
+        if len(split) != len(recorded[name].digest):
+            _refuse(dataset, where, _counted(dataset, checkpoint))
+        bound[name] = _bound_split(dataset, split, recorded[name], where)
+    if not unlike and dataset.fingerprint != checkpoint.fingerprint:
+        _refuse(dataset, where, "their classes or labels differ")
     return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
 
 

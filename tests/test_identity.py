@@ -78,6 +78,25 @@ def test_exchanged_images_are_named(here, workers):
     assert not Path("feats.zarr").exists()
 
 
+def test_a_store_is_compared_with_its_own_images_only(here):
+    succeed(*later("extract", "--workers", 0, "--store", "feats.zarr"))
+    verify = ["store", "verify", "feats.zarr", "--sample", 99, *later("", "--workers", 0)[1:]]
+    succeed(*verify)
+    exchange("test")
+    refuse(*verify, says=["images/test/ape/0.png: holds another image"])
+
+
+def test_images_in_memory_are_named_by_their_place(phase1):
+    content = torch.load(phase1, weights_only=True)
+    content["images"]["test"]["digest"][7] += 1
+    torch.save(content, "changed.pt")
+    says = ["digits holds now: 1 changed (the first is image ", "train anew"]
+    refuse("evaluate", "--ckpt", "changed.pt", "--device", "cpu", says=says)
+    content["images"]["test"]["digest"] = content["images"]["test"]["digest"][1:]
+    torch.save(content, "changed.pt")
+    refuse("evaluate", "--ckpt", "changed.pt", "--device", "cpu", says=["digits holds now"])
+
+
 def test_a_resumed_training_reads_no_other_images(here):
     exchange("train")
     resume = ["train", "--resume", "--out", HALF, "--root", ROOT, "--workers", 0]

@@ -1,0 +1,50 @@
+"""How long the digest of an image takes beside decoding it: JPEG files of photographs' sizes, made here."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from extract.decode import TODAY, decode_image
+from extract.digest import digest_of
+
+GOAL = 0.03  # of decoding, at most
+KINDS = {"JPEG, 500×375": ((500, 375), 60), "JPEG, 32×32": ((32, 32), 400)}  # sizes, and how many
+QUALITY = 90
+
+
+def write_folder(folder: Path, size: tuple[int, int], n_images: int) -> list[Path]:
+    """Soft shapes and a little noise, which compress as photographs do."""
+    rng, paths = np.random.default_rng(0), []
+    folder.mkdir()
+    for i in range(n_images):
+        shapes = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        noisy = np.asarray(shapes) + rng.normal(0, 6, (size[1], size[0], 3))
+        paths.append(folder / f"{i}.jpg")
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=QUALITY)
+    return paths
+
+
+def measure_hashing(folder: Path, repeats: int, tiny: bool) -> pd.DataFrame:
+    """Microseconds an image of reading and decoding and of the digest, medians; a row for each kind."""
+    rows = []
+    for name, (size, n_images) in KINDS.items():
+        paths = write_folder(folder / name, size, 4 if tiny else n_images)
+        contents, taken = [path.read_bytes() for path in paths], []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            for path in paths:
+                decode_image(path.read_bytes(), TODAY)
+            decoded = time.perf_counter()
+            for content in contents:
+                digest_of(content)
+            taken.append((decoded - started, time.perf_counter() - decoded))
+        decoding, hashing = (1e6 * np.median(of) / len(paths) for of in zip(*taken, strict=True))
+        n_bytes = sum(map(len, contents)) / len(contents)
+        row = {"images": name, "bytes each": n_bytes, "decoding µs": decoding, "digest µs": hashing}
+        rows.append(row | {"share %": 100 * hashing / decoding})
+    return pd.DataFrame(rows)
