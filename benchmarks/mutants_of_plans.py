@@ -52,8 +52,15 @@ PLANS = [
     Mutant(
         "donors of the transposed score matrix",
         "finetune/confusion.py",
-        "others = scores.copy()",
-        "others = scores.T.copy()",
+        "of_part = scores.mean(classes[part])",
+        "of_part = scores.mean(np.arange(len(scores.n_rows))).T[classes[part]].copy()",
+        "test_confusion",
+    ),
+    Mutant(
+        "scores of a class that is cut in two, of its second part alone",
+        "finetune/confusion.py",
+        "sums.index_add_(0, place",
+        "sums.zero_().index_add_(0, place",
         "test_confusion",
     ),
     Mutant("a class confused with itself", "finetune/confusion.py", "-np.inf", "np.inf", "test_confusion"),

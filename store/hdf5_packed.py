@@ -7,6 +7,7 @@ should that be cut short, it is begun anew. For a moment the disk holds every ro
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class PackedHdf5Container:
     """A compressed HDF5 store that is being written; its attributes are its state."""
 
     def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
-        self.path, self.layouts, self.state = path, layouts, state
+        self.path, self.state = path, state
+        self.layouts = {name: _fitting(layout) for name, layout in layouts.items()}
         self._parts = path.with_name(f"{path.name}.parts")
 
     def create(self, attributes: dict[str, Any]) -> None:
@@ -80,6 +82,11 @@ class PackedHdf5Container:
         for i, (offset, size) in enumerate(parse_index(content[-index_bytes(layout) :]).tolist()):
             corner = (start + i * layout.chunk_rows, *(0 for _ in layout.shape[1:]))
             dataset.id.write_direct_chunk(corner, content[offset : offset + size])
+
+
+def _fitting(layout: ArrayLayout) -> ArrayLayout:
+    """The same with chunks no longer than the array, which HDF5 takes for an error and zarr does not."""
+    return replace(layout, chunk_rows=min(layout.chunk_rows, layout.shape[0]))
 
 
 def _part(name: str, index: int) -> str:
