@@ -92,15 +92,13 @@ def extract(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
-    from finetune.options import idle_options
+    from finetune.idle import idle_in_words, idle_options
     from finetune.train import finetune as run
 
     with resumable(context), progress_bar() as progress:
         result = run(FinetuneConfig(**values), progress)
     for name in idle_options(result.config, given(context)):
-        what = f"{result.config['method']} with loss {result.config['loss']}"
-        what += f" and --keep {result.config['keep']}" if name == "rank_by" else ""
-        note(f"--{name.replace('_', '-')} changes nothing for {what}")
+        note(idle_in_words(name, [result.config]))
     if as_json:
         print_json(result.summary)
         return
@@ -131,6 +129,8 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
     from analysis.sweeps import ranking_rows
+    from analysis.tables import without_nan
+    from finetune.idle import idle_in_sweep, idle_in_words
     from finetune.sweep import sweep as run
 
     best = 10
@@ -142,6 +142,9 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
         result = run(build(SweepConfig, values), progress, show_best if show else None)
     if result is None:  # another process prints
         return
+    heads = [values | head for head in without_nan(result.results.to_dict("records"))]
+    for name in idle_in_sweep(heads, given(context)):
+        note(idle_in_words(name, heads))
     if as_json:
         rows = result.ranking.to_dict("records")
         rows[0]["command"] = result.command

@@ -10,6 +10,7 @@ from console import build, given, json_option, options, print_json, progress_bar
 from extract.config import PlanConfig, SampleConfig
 from store.config import ConvertConfig
 from store.names import shown
+from store.notes import note
 
 
 @click.group("store")
@@ -67,6 +68,9 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
     from store.verify import verify as run
 
     config, store, sampled = SampleConfig(**values).checked(), FeatureStore(locate(path)), None
+    idle = {"seed", "device", "workers"} if config.sample is None else set()
+    for name in sorted(idle.intersection(given(context))):
+        note(f"--{name} changes nothing without --sample, the number of rows to extract anew")
     with progress_bar() as progress:
         if config.sample is not None:
             from extract.sample import compare, draw_sample

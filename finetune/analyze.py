@@ -14,7 +14,7 @@ from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations
 from extract.config import check_shot_rule
 from finetune.analyze_sweeps import FILES as OF_SWEEPS
 from finetune.analyze_sweeps import SweepAnalysis, analyze_sweeps, repeating
-from finetune.comparable import refuse_same, refuse_unlike
+from finetune.comparable import note_repeated, refuse_same, refuse_unlike
 from finetune.config import AnalyzeConfig
 from finetune.configurations import all_options, phase1_options
 from finetune.finished_sweep import is_sweep
@@ -94,6 +94,7 @@ def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
     refuse_unlike(runs)
     names = name_configurations([all_options(run) for run in runs])
     refuse_same(runs, names)
+    note_repeated(runs, names)
     phase1_names = name_configurations([{"method": PHASE_1} | phase1_options(run) for run in runs])
     measured = [_frames(run, config.shot_rule) for run in runs]
     facts = runs[0].config["facts"]

@@ -1,7 +1,9 @@
 """Which runs may stand in one table: those about the same images, each once."""
 
+from collections import Counter
 from typing import Any
 
+from finetune.idle import draws
 from finetune.run import Run, RunError
 from store.notes import note
 
@@ -90,3 +92,12 @@ def refuse_same(runs: list[Run], names: list[str]) -> None:
                 "one); name one of them"
             )
         seen[key] = run
+
+
+def note_repeated(runs: list[Run], names: list[str]) -> None:
+    """Say which runs of a method that draws nothing differ in their seed alone: they have the same head."""
+    alike = zip(names, runs, strict=True)
+    counted = Counter((name, run.phase1_digest) for name, run in alike if not draws(run.config))
+    for (name, _), n in counted.items():
+        if n > 1:
+            note(f"{name}: draws nothing, so its {n} runs on one Phase I have one head; ± tells nothing")

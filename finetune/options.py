@@ -1,11 +1,10 @@
 """Which options a run depends on, so that two runs alike in them have one name, and one head."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from finetune.config import FinetuneConfig
-from finetune.methods import METHODS, OF_ALL, OF_FUSION
+from finetune.methods import METHODS, OF_ALL
 
 OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
 OF_LOSS = {
@@ -53,11 +52,3 @@ def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
     Of what that program did not know, it keeps to what was done then.
     """
     return replace(config, **{name: value for name, value in EARLIER.items() if name not in options})
-
-
-def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
-    """Options that were given and that the head of a resolved configuration does not depend on."""
-    every = {"loss", "max_norm", "rank_by", *OF_SGD, *OF_FUSION}.union(
-        *OF_LOSS.values(), *OF_COMPUTED.values()
-    )
-    return sorted(every.intersection(given) - effective_options(config).keys())

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from finetune.config import FinetuneConfig, option
 from finetune.group import Bench, Group
+from finetune.idle import draws
 from finetune.methods import METHODS
 from finetune.options import effective_options
 from finetune.prepare import split_classes
@@ -32,6 +33,7 @@ from store.cache import open_cache
 from store.errors import Interrupted, UserError
 from store.location import locate
 from store.lock import sole_writer
+from store.notes import note
 from store.reader import FeatureStore
 
 LONGEST = timedelta(days=30)  # that processes wait for the slowest
@@ -63,8 +65,7 @@ def sweep(
     config = as_interrupted(config)
     base = config.base
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
-    resolved = [one.resolved(len(store.class_names)) for one in config.configurations()]
-    configs = list({head_id(one): one for one in reversed(resolved)}.values())[::-1]  # each head once
+    configs = _each_once(config, len(store.class_names))
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as (rank, world), single_threaded() as threads, ExitStack() as lock:
@@ -76,6 +77,7 @@ def sweep(
             if rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
                 folder.begin()
+                _note_undrawn(configs, config.seeds)
 
         def tell(rows: list[dict[str, Any]]) -> None:
             if show is not None:
@@ -85,6 +87,19 @@ def sweep(
             _take_share(shared_out(configs, world)[rank::world], bench, folder, progress, tell)
             wait_for_all(world)
             return folder.finish() if rank == 0 else None
+
+
+def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:
+    """Every head, resolved, once; with the first seed alone where nothing is drawn."""
+    every = [one.resolved(n_classes) for one in config.configurations()]
+    every = [one if draws(asdict(one)) else replace(one, seed=config.base.seed) for one in every]
+    return list({head_id(one): one for one in reversed(every)}.values())[::-1]
+
+
+def _note_undrawn(configs: list[FinetuneConfig], n_seeds: int) -> None:
+    for method in dict.fromkeys(one.method for one in configs if not draws(asdict(one))):
+        if n_seeds > 1:
+            note(f"{method} draws nothing, so each of its configurations has one head, not {n_seeds}")
 
 
 @contextmanager
