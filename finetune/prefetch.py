@@ -31,7 +31,7 @@ def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) ->
     maker.start()
     try:
         for _ in items:
-            window, error = ready.get()
+            window, error = _wait(ready, maker)
             if error is not None:
                 raise error
             yield window
@@ -56,6 +56,16 @@ def _make(make: Callable, items: list, ready: Queue, unwanted: Event) -> None:
                 continue
         if unwanted.is_set() or made[1] is not None:
             return
+
+
+def _wait(ready: Queue, maker: Thread) -> tuple:
+    while True:
+        lives = maker.is_alive()  # asked before the look, so that nothing is overlooked
+        try:
+            return ready.get(timeout=LOOK)
+        except Empty:
+            if not lives:
+                raise RuntimeError("the thread that makes windows ended before its last one") from None
 
 
 def _take_any(ready: Queue) -> None:

@@ -1,0 +1,152 @@
+"""Worker processes that read images: little shared memory, none, deaths, and silence, each with an end."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import extract.workers
+from extract.batches import evaluation_batches, training_batches
+from extract.device import Compute
+from extract.images import ImageSet
+from extract.transforms import Transform
+from extract.workers import SHARED
+from finetune.prefetch import prefetched
+from store.errors import UserError
+
+SIZE = 72  # pixels, so that images stay files
+N = 10
+COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(N)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (80, 90, 3), np.uint8)).save(path)
+    return ImageSet(paths, np.arange(N) % 3, np.arange(N))
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine has, and looked at often."""
+    monkeypatch.setattr(extract.workers, "available_cores", lambda: 2)
+    monkeypatch.setattr(extract.workers, "LOOK", 1)
+
+
+pytestmark = pytest.mark.usefixtures("two_workers")
+
+
+def with_shared_memory(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    sizes = SimpleNamespace(f_bavail=n_bytes, f_blocks=n_bytes, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: sizes)
+
+
+def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """One epoch, and the split in its order."""
+    generator, transform = torch.Generator().manual_seed(0), Transform(SIZE)
+    batches = list(training_batches(split, transform, generator, compute))
+    return batches + list(evaluation_batches(split, transform, compute))
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog):
+    """The default of containers is 64 MiB, less than lies ready of a batch of 128 at 224 pixels."""
+    expected = read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
+    sizes, begin = [], extract.workers._begin
+    monkeypatch.setattr(
+        extract.workers,
+        "_begin",
+        lambda files, parts, n: sizes.extend(map(len, parts)) or begin(files, parts, n),
+    )
+    with_shared_memory(monkeypatch, 2 * 6 * room * 3 * SIZE**2)  # half of it, for six parts
+    found = read(split)
+    assert max(sizes) == room
+    assert len(found) == len(expected) == 6
+    for (images, label), (images_then, label_then) in zip(found, expected, strict=True):
+        assert torch.equal(images, images_then)
+        assert torch.equal(label, label_then)
+    assert "parts of batches at a time" in caplog.text
+
+
+def test_as_much_as_is_needed_is_left_as_it_is(split, monkeypatch, caplog):
+    with_shared_memory(monkeypatch, 2 * 6 * 4 * 3 * SIZE**2)
+    read(split)
+    assert not caplog.text
+
+
+def test_no_shared_memory_is_told_with_what_to_do(split, monkeypatch):
+    with_shared_memory(monkeypatch, 2 * 6 * 3 * SIZE**2 - 1)
+    with pytest.raises(UserError, match=rf"{SHARED}: has 0\.2 MiB free, too little .* --workers 0"):
+        read(split)
+    read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
+
+
+def test_shared_memory_that_others_took_meanwhile_is_told(split, monkeypatch):
+    def no_room(self: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1>: No space left on device"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)
+    with pytest.raises(UserError, match=rf"{SHARED}: has no room for .* MiB of images .*--workers 0"):
+        read(split)
+
+
+@pytest.mark.parametrize("number", [signal.SIGBUS, signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
+    parent = os.getpid()
+
+    def dying(*_: object) -> torch.Tensor:
+        assert os.getpid() != parent
+        os.kill(os.getpid(), number)
+        return torch.zeros(())
+
+    monkeypatch.setattr(extract.workers, "image_views", dying)
+    with pytest.raises(UserError, match=r"a worker process that reads images died, .* --workers 0"):
+        read(split)
+    assert capfd.readouterr().err == ""
+
+
+def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
+    reading, _ = os.pipe()
+    monkeypatch.setattr(extract.workers, "image_views", lambda *_: os.read(reading, 1))  # for ever
+    monkeypatch.setattr(extract.workers, "LONGEST", 1)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until they are killed
+    with pytest.raises(UserError, match="no image came from the worker processes for 0 minutes; see whether"):
+        read(split)
+
+
+def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch):
+    original = extract.workers.image_views
+
+    def pressed(*arguments: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)  # as a terminal does, to all of them
+        return original(*arguments)
+
+    monkeypatch.setattr(extract.workers, "image_views", pressed)
+    assert len(read(split)) == 6
+
+
+def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    paths = [*split.images[:5], bad, *split.images[6:]]
+    with pytest.raises(UserError, match=f"{bad}: not a readable image"):
+        read(ImageSet(paths, split.label, split.sample_index))
+
+
+def test_a_thread_that_makes_windows_and_dies_is_told(monkeypatch):
+    """Whatever it died of: what waits for its windows does not wait for ever."""
+    monkeypatch.setattr("finetune.prefetch._make", lambda *_: None)
+    with pytest.raises(RuntimeError, match="the thread that makes windows ended before its last one"):
+        list(prefetched(lambda item: item, [1, 2], 1))
+
+
+def test_windows_that_were_made_are_used_before_the_end_is_told():
+    assert list(prefetched(lambda item: item, list(range(50)), 3)) == list(range(50))
