@@ -23,7 +23,8 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
     }
     root = Path(dataset.config.root or "")
     added = [name for name in now if name not in was]
-    missing = [name for name in was if name not in now and not (root / name.decode()).exists()]
+    gone = [name for name in was if name not in now]
+    missing = [name for name in gone if not (root / name.decode()).exists()]
     moved = _moved({was[name]: name for name in missing}, {name: now[name] for name in added})
     missing = [name for name in missing if name not in moved]
     added = [name for name in added if name not in moved.values()]
@@ -31,6 +32,10 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
     if moved:
         name, to = next(iter(moved.items()))
         parts.append(f"{len(moved)} moved (the first from {shown(name.decode())} to {shown(to.decode())})")
+    if len(gone) > len(missing) + len(moved) and not _is_drawn(dataset):
+        passed = next(name for name in gone if name not in moved and name not in missing)
+        n_passed = len(gone) - len(missing) - len(moved)
+        parts.append(f"{n_passed} no longer taken for images (the first is {shown(passed.decode())})")
     if added and dataset.config.imbalance_factor is not None:
         parts.append(
             f"the long tail would take {len(added)} others (the first is {shown(added[0].decode())})"
@@ -38,6 +43,11 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
     elif added:
         parts.append(f"{len(added)} new (the first is {shown(added[0].decode())})")
     return ", ".join(parts) or "they are split or ordered in another way"
+
+
+def _is_drawn(dataset: Dataset) -> bool:
+    """Whether it is drawn which images are taken, so that one more or less may change the others."""
+    return dataset.config.imbalance_factor is not None or dataset.config.val_per_class > 0
 
 
 def _moved(missing: dict[bytes, bytes], added: dict[bytes, Path]) -> dict[bytes, bytes]:

@@ -98,8 +98,13 @@ def decoded(
     return replace(dataset, **images)
 
 
-def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
+def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False) -> Dataset:
     """As `load_dataset`, but for decoding: images that are files stay paths.
+
+    Args:
+        config: the description.
+        progress: shows the search for images that cannot be decoded, where they are to be left out.
+        looked: whether it was made before: then those in `skipped` are left out, and no others.
 
     Raises:
         UserError: as of `load_dataset`, but for images that cannot be decoded.
@@ -115,7 +120,7 @@ def list_dataset(config: DatasetConfig, progress: Progress) -> Dataset:
     source = SOURCES[config.source](root, config)
     refuse_undecodable_names(source, root)
     source = replace(source, splits={name: _named(split, root) for name, split in source.splits.items()})
-    source, config = _without_bad_images(source, config, root, progress)
+    source, config = _without_bad_images(source, config, root, None if looked else progress)
     if config.val_per_class and "val" in source.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
 
@@ -181,12 +186,13 @@ def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
 
 
 def _without_bad_images(
-    source: Source, config: DatasetConfig, root: Path, progress: Progress
+    source: Source, config: DatasetConfig, root: Path, progress: Progress | None
 ) -> tuple[Source, DatasetConfig]:
+    """Leave out images that cannot be decoded; without `progress` they were looked for before."""
     if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
         return source, config
     splits = dict(source.splits)
-    if config.skipped:  # found by an earlier phase: the same images stay out, whatever they are now
+    if progress is None or config.skipped:  # the same images stay out, whatever they are now
         bad = {root / name for name in config.skipped}
     else:
         bad = set()

@@ -60,9 +60,7 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
             )
         source = replace(source, root=root)
     transform = described(Transform, checkpoint.transform, ckpt)
-    if checkpoint.images is not None and not source.skipped:  # none was bad, and all are known by name
-        source = replace(source, skip_bad_images=False)
-    dataset = bound_to(list_dataset(source, progress), checkpoint, ckpt)
+    dataset = bound_to(list_dataset(source, progress, looked=True), checkpoint, ckpt)
     if not transform.upright and _any_turned(dataset):
         note(
             f"{ckpt}: was trained on photographs as they lie in their files, and sees them so; train anew to "

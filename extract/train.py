@@ -78,7 +78,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     described = config.dataset if previous is None else with_found(config.dataset, previous)
-    dataset = list_dataset(described, progress)
+    dataset = list_dataset(described, progress, looked=previous is not None)
     if previous:
         dataset = bound_to(dataset, previous, config.out)
     else:

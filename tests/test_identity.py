@@ -201,6 +201,46 @@ def other_length(images: dict) -> None:
     images["test"]["digest"] = images["test"]["digest"][1:]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
+    """What cannot be read any more is named, and not left out in silence."""
+    train = [
+        "train",
+        "--dataset",
+        "imagefolder",
+        "--image-size",
+        size,
+        "--root",
+        images,
+        *TINY,
+        "--workers",
+        0,
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("extract.train._train_epochs", interrupt)
+        assert run(*train, "--skip-bad-images", "--out", HALF).exit_code == 130
+    path = next((images / "test/bee").glob("*.png"))
+    content = path.read_bytes()
+    path.write_bytes(content[:50])
+    evaluate = ["evaluate", "--ckpt", HALF / "checkpoint.pt", "--device", "cpu", "--workers", 0]
+    refuse(*evaluate, says=[f"{path}: not a readable image"])
+    path.write_bytes(content)
+    monkeypatch.setattr("extract.dataset.find_unreadable", interrupt)
+    succeed(*evaluate)
+    succeed("train", "--resume", "--out", HALF, "--workers", 0)
+    assert load_checkpoint(HALF / "checkpoint.pt").dataset["skip_bad_images"]
+
+
+def test_an_image_that_is_no_longer_taken_for_one_is_named(images):
+    path = images / "test/bee/photograph"
+    path.write_bytes((images / "test/bee/0.png").read_bytes() + b"!")
+    train = ["train", "--dataset", "imagefolder", "--image-size", 16, "--root", images, *TINY]
+    succeed(*train, "--out", "phase1")
+    path.write_text("no image")
+    says = ["1 no longer taken for images (the first is test/bee/photograph)", "put them back"]
+    refuse("evaluate", "--ckpt", PHASE1, "--device", "cpu", says=says)
+
+
 @pytest.mark.parametrize("damage", [damage_digest, damage_name, drop_digest, other_length])
 def test_damaged_digests_are_refused(here, damage):
     content = torch.load(PHASE1, weights_only=True)

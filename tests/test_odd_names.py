@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bad_input import FOLDER, QUICK, TINY, refuse, succeed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
@@ -128,6 +130,22 @@ def test_csv_files_give_back_what_was_written():
     pd.testing.assert_frame_equal(read_csv(Path("odd.csv")), frame, check_dtype=False)
     write_csv(frame[2:].iloc[6:8], Path("plain.csv"))
     assert Path("plain.csv").read_text().splitlines()[0] == "class_id,class_name,accuracy"  # as it always was
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), min_size=1
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_csv_files_give_back_any_text(names):
+    frame = pd.DataFrame({"class_name": names, "image": names[::-1], "n": range(len(names))})
+    file = Path("any.csv")
+    write_csv(frame, file)
+    found = read_csv(file)
+    assert found["class_name"].tolist() == names
+    assert found["image"].tolist() == names[::-1]
+    assert found["n"].tolist() == list(range(len(names)))
 
 
 def test_two_classes_of_one_name_in_two_forms_are_refused():
