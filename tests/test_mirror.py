@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
-from extract.dataset import Dataset
+from extract.dataset import Dataset, load_dataset
 from extract.device import Compute
 from extract.images import ImageSet
 from extract.mirror import CONFUSED, MOST_PAIRS, confused_pairs, note_mirrored_pairs
@@ -185,6 +185,14 @@ def test_training_says_that_it_mirrors_and_what_came_of_it(signs):
     assert (mirrored.transform["flip"], as_is.transform["flip"]) == (True, False)
     last = [checkpoint.history[-1]["test_accuracy"] for checkpoint in (mirrored, as_is)]
     assert last[0] < last[1]
+
+
+def test_images_that_stay_files_are_looked_at_too(signs, caplog, quiet):
+    dataset = load_dataset(DatasetConfig("imagefolder", str(signs)), 72, quiet)
+    assert not dataset.train.in_memory
+    predicted = np.where(dataset.test.label == 2, 1, dataset.test.label)  # right is taken for left
+    note_mirrored_pairs(dataset, predicted, Transform(72), COMPUTE)
+    assert "left and right (50 % of their test images);" in caplog.text
 
 
 def test_no_flip_is_kept_for_views_and_for_going_on(signs, monkeypatch):
