@@ -11,6 +11,7 @@ import click
 
 from advice import resumable
 from console import (
+    PLACE,
     Program,
     build,
     given,
@@ -200,7 +201,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
 
 
 @main.command()
-@click.argument("runs", nargs=-1, required=True)
+@click.argument("runs", nargs=-1, required=True, type=PLACE)
 @options(AnalyzeConfig)
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
@@ -262,7 +263,9 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
 
 
 @main.command()
-@click.option("--out", default="runs/demo", show_default=True, help="folder of everything the demo makes")
+@click.option(
+    "--out", type=PLACE, default="runs/demo", show_default=True, help="folder of everything the demo makes"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N")
 def demo(out: str, device: str) -> None:
     """Every phase on scikit-learn's digits, long-tailed, three seeds: a minute or two on two cores."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import signal
 import sys
 import types
@@ -123,6 +124,20 @@ def _annotated_fields(config_class: type):
             yield field, hint
 
 
+class _Place(click.ParamType):
+    """A path, or an address in a bucket; `~` is the user's folder, also where a shell leaves it as it is."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it is meant; `./~` is a file of that name."""
+        return os.path.expanduser(value)
+
+
+PLACE = _Place()
+PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are
+
+
 def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
     kind, help_text = get_args(hint)
     if get_origin(kind) in (types.UnionType, Union):
@@ -133,6 +148,7 @@ def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
     if kind is bool:
         return click.option(name, is_flag=True, help=help_text)
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
+    type_ = PLACE if field.name in PLACES else type_
     if default is dataclasses.MISSING:  # click takes even a default of None for a value
         return click.option(name, type=type_, required=True, help=help_text)
     shown = default is not None
@@ -157,6 +173,14 @@ def given(context: click.Context) -> dict[str, Any]:
     return {k: v for k, v in context.params.items() if context.get_parameter_source(k) is source}
 
 
+class _Bars(Progress):
+    """Tasks are shown while something is left of them: none that had nothing to do, and none that is done."""
+
+    def get_renderables(self) -> Iterator[Table]:
+        """The table of tasks."""
+        yield self.make_tasks_table([task for task in self.tasks if task.completed < (task.total or 0)])
+
+
 def progress_bar() -> Progress:
     """A bar with time left on stderr; nothing where that is no terminal."""
     columns = (
@@ -167,7 +191,7 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[status]}"),
     )
     # Not the console's own idea of a terminal, which FORCE_COLOR may change.
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    return _Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def table(header: list[str], rows: list[list[str]], title: str | None = None) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from advice import resumable
-from console import build, given, json_option, options, print_json, progress_bar
+from console import PLACE, build, given, json_option, options, print_json, progress_bar
 from extract.config import PlanConfig, SampleConfig
 from store.config import ConvertConfig
 from store.names import shown
@@ -19,7 +19,7 @@ def store_group() -> None:
 
 
 @store_group.command()
-@click.argument("path")
+@click.argument("path", type=PLACE)
 @json_option
 def info(path: str, as_json: bool) -> None:
     """What a store holds, and what made it."""
@@ -57,7 +57,7 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 
 
 @store_group.command()
-@click.argument("path")
+@click.argument("path", type=PLACE)
 @options(SampleConfig)
 @json_option
 @click.pass_context
@@ -92,8 +92,8 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 
 
 @store_group.command()
-@click.argument("path")
-@click.argument("target")
+@click.argument("path", type=PLACE)
+@click.argument("target", type=PLACE)
 @options(ConvertConfig)
 @json_option
 @click.pass_context

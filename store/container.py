@@ -13,7 +13,7 @@ from store.extents import StoredArray
 from store.files import MappedFiles
 from store.folder import Folder
 from store.hdf5_packed import PackedHdf5Container
-from store.hdf5_store import Hdf5Container, open_hdf5
+from store.hdf5_store import Hdf5Container, LockedStoreError, open_hdf5
 from store.layout import ArrayLayout
 from store.location import unfinished_place
 from store.s3_files import CachedFiles, S3Files
@@ -135,6 +135,8 @@ def foreign_to_store(path: Path) -> str | None:
         return foreign_files(Folder(path).sizes())
     try:
         attributes, _ = open_hdf5(path, lambda attributes: None)
+    except LockedStoreError:
+        raise
     except StoreError:
         return "is a file"
     return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"

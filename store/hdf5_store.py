@@ -29,6 +29,10 @@ FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstand
 BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
 
 
+class LockedStoreError(StoreError):
+    """An HDF5 file that another program writes."""
+
+
 class Hdf5Container:
     """An HDF5 store that is being written.
 
@@ -197,6 +201,11 @@ def open_hdf5(
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if isinstance(error, StoreError):
             raise
+        if "unable to lock file" in str(error):
+            raise LockedStoreError(
+                f"{path}: another program has this HDF5 file open for writing; close it there (a notebook, "
+                "HDFView, h5py), then run this again"
+            ) from error
         raise StoreError(f"{path}: not an HDF5 store ({error}); expected one written by `extract`") from error
 
 

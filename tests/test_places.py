@@ -1,0 +1,99 @@
+"""Paths as a user means them, files that another program holds, and bars that are gone when they are done."""
+
+import io
+import shutil
+from pathlib import Path
+
+import click
+import h5py
+import pytest
+from bad_input import FOLDER, TINY, refuse, run, succeed
+from faults import ended, forked
+from made_store import make_store
+from rich.console import Console
+from test_locks import Gate
+
+import console
+from cli import main
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+NO_PLACES = {"weights", "device", "arch", "shot_rule"}  # texts that are something else
+
+
+def texts(command: click.Command) -> list[click.Parameter]:
+    kinds = (click.STRING, console.PLACE)
+    return [p for p in command.params if p.type in kinds and not (p.multiple or p.name in NO_PLACES)]
+
+
+def test_a_tilde_is_the_users_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever option is to come: a text is a path, or is said here to be none."""
+    monkeypatch.setenv("HOME", "/home/me")
+    commands = {**main.commands, **main.commands["store"].commands}
+    commands.pop("store")
+    found = 0
+    for name, command in commands.items():
+        for parameter in texts(command):
+            context = click.Context(command)
+            value = ("~/x",) if parameter.nargs == -1 else "~/x"
+            expected = ("/home/me/x",) if parameter.nargs == -1 else "/home/me/x"
+            assert parameter.type_cast_value(context, value) == expected, f"{name} {parameter.name}"
+            found += 1
+    assert found > 15
+
+
+@pytest.mark.parametrize("place", ["~/deep/run", "./~/run", "s3://bucket/~/x.zarr"])
+def test_what_is_no_home_stays(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").resolve()))
+    expected = {"~/deep/run": str(Path("home/deep/run").resolve())}.get(place, place)
+    assert console.PLACE.convert(place, None, None) == expected
+
+
+def test_training_into_a_tilde_makes_no_folder_of_that_name(
+    small_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").resolve()))
+    shutil.copytree(small_root, "home/images")
+    command = ["train", *FOLDER, *TINY, "--root=~/images", "--out=~/run"]
+    succeed(*command)
+    assert Path("home/run/checkpoint.pt").exists()
+    assert [path.name for path in Path().iterdir()] == ["home"]
+    refuse("evaluate", "--ckpt=~/none.pt", says=[Path("home/none.pt").resolve()])
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "convert", "finetune", "extract"])
+def test_an_hdf5_store_that_is_open_elsewhere_is_told_as_such(
+    command: str, small_ckpt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    make_store(Path("s.h5"))
+    gate = Gate()
+
+    def hold() -> None:
+        with h5py.File("s.h5", "a"):
+            gate.wait()
+
+    child = forked(hold)
+    gate.reached()
+    options = {
+        "convert": ["s.h5", "t.zarr"],
+        "finetune": ["--store", "s.h5"],
+        "extract": ["--ckpt", small_ckpt, "--store", "s.h5", "--overwrite"],
+    }
+    group = ["store"] * (command in ("info", "verify", "convert"))
+    says = ["s.h5: another program has this HDF5 file open for writing; close it there"]
+    refuse(*group, command, *options.get(command, ["s.h5"]), says=says)
+    gate.open()
+    assert ended(*child) == 0
+    assert run("store", "info", "s.h5").exit_code == 0
+
+
+def test_bars_are_gone_when_nothing_is_left_of_them() -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=100)
+    bars = console._Bars("{task.description}", console=shown)
+    done, going, none = (bars.add_task(name, total=n) for name, n in (("done", 3), ("going", 3), ("none", 0)))
+    bars.advance(done, 3)
+    bars.advance(going, 2)
+    bars.advance(none, 0)
+    shown.print(bars.get_renderable())
+    assert shown.file.getvalue().split() == ["going"]
+    assert isinstance(console.progress_bar(), console._Bars)
