@@ -116,7 +116,17 @@ def test_a_shape_and_half_of_its_mirror_image_are_no_pair(caplog):
     assert not hints(caplog, [made_like(shape, 200, rng) for shape in (arrow(), cut)])
 
 
-@pytest.mark.parametrize("cells", [4, 16])
+def test_what_half_of_the_images_show_is_no_proof(caplog):
+    """Images that follow each other may be of one thing: a class of two things, one of them an arrow."""
+    rng = np.random.default_rng(0)
+    both = [(arrow(), bars(3, 9)), (arrow()[:, ::-1], bars(3, 9))]
+    images = [[made_like(shape, 100, rng) for shape in shapes] for shapes in both]
+    assert not hints(caplog, [np.concatenate(of_class) for of_class in images])
+    mixed = [np.stack(of_class, axis=1).reshape(-1, SIDE, SIDE) for of_class in images]  # in turn
+    assert hints(caplog, mixed)
+
+
+@pytest.mark.parametrize("cells", [2, 4, 16])
 def test_noise_makes_no_pairs(caplog, cells):
     """Fine and coarse, of few images and of many."""
     rng = np.random.default_rng(cells)
