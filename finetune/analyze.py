@@ -146,7 +146,9 @@ def _per_class(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean accuracies by class and configuration; the mean change of each run from its own Phase I."""
     frame = measured[0]["phase1"][["class_id", "class_name", "n_train", "shot_group"]]
-    networks = table.drop_duplicates("phase1").groupby("phase1_configuration", sort=False)
+    networks = table.drop_duplicates(["phase1", "phase1_configuration"]).groupby(
+        "phase1_configuration", sort=False
+    )
     columns = {name: _mean([measured[i]["phase1"] for i in rows.index]) for name, rows in networks}
     changes = {}
     for name, rows in _members(table).items():

@@ -7,15 +7,17 @@ from finetune.run import Run
 
 OF_DATA = ("dataset", "imbalance_factor", "val_per_class")
 OF_NETWORK = ("arch", "width", "weights")
+OF_IMAGES = {"flip": None, "upright": False, "white": None}  # and what an earlier program's store stands for
 
 
 def phase1_options(run: Run) -> dict[str, Any]:
-    """The options that make the configuration of a run's Phase I: data, network, training."""
+    """The options that make the configuration of a run's Phase I: data, network, training, images."""
     made = run.config["provenance"]["store"]
     data = {name: made["dataset"][name] for name in OF_DATA}
     data["no_flip"] = made["dataset"].get("no_flip", False)  # version 0.1 mirrored all but digits
     network = {name: made["network"][name] for name in OF_NETWORK}
-    return data | network | {f"phase1_{name}": value for name, value in made["training"].items()}
+    prepared = {name: made.get("transform", {}).get(name, earlier) for name, earlier in OF_IMAGES.items()}
+    return data | network | {f"phase1_{name}": value for name, value in (made["training"] | prepared).items()}
 
 
 def all_options(run: Run) -> dict[str, Any]:

@@ -95,6 +95,20 @@ def test_the_same_images_in_another_place_are_one_data_set(digits_run):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize(("option", "value"), [("flip", True), ("upright", False), ("white", {"16": 4095})])
+def test_images_prepared_otherwise_are_another_configuration(digits_run, option, value):
+    """The same images, mirrored in training or not: two Phase I, not two seeds of one."""
+    shutil.copytree(digits_run, "other")
+    config = json.loads(Path("other/config.json").read_text())
+    assert config["provenance"]["store"]["transform"].get(option) != value
+    config["provenance"]["store"]["transform"][option] = value
+    config["provenance"]["store"]["checkpoint"]["sha256"] = "0" * 64
+    Path("other/config.json").write_text(json.dumps(config | {"seed": 1}))
+    table = succeed("analyze", digits_run, "other").stdout
+    assert f"fsa, phase1_{option}={value}" in table
+    assert "±" not in table.partition("mean ±")[0]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_runs_that_do_not_say_of_which_images_are_taken_with_a_note(digits_run, order):
     """A run that does not say stands between no two that do."""
