@@ -42,6 +42,17 @@ def _refuse_other_contents(runs: list[Run]) -> None:
                 f"{run.path}: is of {_place(run)}, and {known[0].path} of {_place(known[0])}, where files of "
                 "the same names hold other images; no seeds of one configuration: analyze them apart"
             )
+    by_name = [run for run in runs if _is_known_by_name(run)]
+    if by_name and len({run.phase1_digest for run in runs}) > 1:
+        note(
+            f"{by_name[0].path}: its store kept the names of images and no digests, as version 0.1 did "
+            f"({len(by_name)} of {len(runs)} runs); files of the same names are taken for the same images"
+        )
+
+
+def _is_known_by_name(run: Run) -> bool:
+    made = _made_from(run)
+    return made["dataset"] == "imagefolder" and not made.get("content") and _fingerprint(run) is not None
 
 
 def _refuse_other_classes(run: Run, first: Run) -> None:
