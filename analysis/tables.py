@@ -108,7 +108,7 @@ def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str
         table.add_row(row["configuration"], str(row["n"]), *cells)
         if row["phase"] == 2:
             changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
-            table.add_row("  change from Phase I", "", *changes)
+            table.add_row("  against Phase I", "", *changes)
     lines = io.StringIO()
     console = Console(file=lines, width=WIDEST, color_system=None, highlight=False)
     console.print(table)

@@ -9,8 +9,16 @@ import pytest
 from bad_input import refuse, succeed
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from analysis.accuracy import balanced_accuracy, group_accuracies, per_class_frame, shown_measures
+from analysis.accuracy import (
+    LEGEND,
+    MEASURES,
+    balanced_accuracy,
+    group_accuracies,
+    per_class_frame,
+    shown_measures,
+)
 from analysis.shots import bounds, rule_in_words, shot_groups
+from analysis.tables import PHASE_1, comparison_table
 
 
 @pytest.fixture
@@ -51,6 +59,18 @@ def test_head_and_tail_stand_in_where_a_group_is_empty():
     assert shown_measures(every) == ["overall", "balanced_accuracy", "many", "medium", "few"]
     without = every | {"medium": None, "few": np.nan}
     assert shown_measures(without) == ["overall", "balanced_accuracy", "many", "head", "tail"]
+
+
+def test_a_table_of_a_hundred_classes_is_no_wider_than_a_screen():
+    ends = {"mean": 99.4, "std": 1.0, "change": -10.5}
+    row = {f"{measure}_{end}": value for measure in MEASURES for end, value in ends.items()}
+    rows = [
+        row | {"phase": phase, "configuration": name, "n": 3} for phase, name in ((1, PHASE_1), (2, "fsa"))
+    ]
+    sizes = {"many": 35, "medium": 35, "few": 30, "head": 20, "tail": 80}
+    lines = comparison_table(pd.DataFrame(rows), sizes).splitlines()
+    assert lines[0].split()[3:8] == ["runs", "Overall", "Balanced", "Many", "(35)"]
+    assert max(map(len, [*lines, LEGEND])) <= 110
 
 
 def test_thresholds_of_ones_own():
