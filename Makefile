@@ -6,13 +6,16 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale gpu methods soak soak-s3 clean
+.PHONY: demo test test-versions lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale gpu methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
 
 test: $(INSTALLED)  ## the test suite, on two cores
 	$(RUN)/python -m pytest -n 2
+
+test-versions:  ## the suite with every Python from 3.11 on, and with the least versions: 5 GB and ten minutes each; VERSIONS=--dry-run
+	$(PYTHON) .ci/versions.py test $(VERSIONS)
 
 lint: $(INSTALLED)  ## format and lint, as CI checks it
 	$(RUN)/ruff format --check .
