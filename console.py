@@ -140,8 +140,10 @@ PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are
 
 def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
     kind, help_text = get_args(hint)
+    words: tuple[str, ...] = ()
     if get_origin(kind) in (types.UnionType, Union):
-        kind = next(part for part in get_args(kind) if part is not type(None))
+        kind, *others = (part for part in get_args(kind) if part is not type(None))
+        words = tuple(word for part in others for word in get_args(part))
     name = "--" + field.name.replace("_", "-")
     if get_origin(kind) is tuple:
         return click.option(name, type=get_args(kind)[0], multiple=True, help=help_text)
@@ -149,10 +151,30 @@ def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
         return click.option(name, is_flag=True, help=help_text)
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
     type_ = PLACE if field.name in PLACES else type_
+    if words:
+        type_ = NumberOrWord(words)
     if default is dataclasses.MISSING:  # click takes even a default of None for a value
         return click.option(name, type=type_, required=True, help=help_text)
     shown = default is not None
     return click.option(name, type=type_, default=default, show_default=shown, help=help_text)
+
+
+class NumberOrWord(click.ParamType):
+    """A number, or one of some words."""
+
+    def __init__(self, words: tuple[str, ...]):
+        self.words, self.name = words, "|".join(("float", *words))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """The word, or the number.
+
+        Raises:
+            click.BadParameter: it is neither.
+        """
+        try:
+            return value if value in self.words else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {' or '.join(map(repr, self.words))}.", param, ctx)
 
 
 def build(config_class: type, values: dict[str, Any]) -> Any:

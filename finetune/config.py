@@ -8,6 +8,7 @@ from store.errors import MOST, UserError, check_at_least
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
 BATCH_SIZE = 128  # paper, sec. 5.1
+RELATIVE = "relative"
 MethodName = Literal[
     "fsa",
     "no-aug",
@@ -37,7 +38,7 @@ class FinetuneConfig:
     out: Annotated[str, "folder of the run"] = "runs/finetune"
     method: Annotated[MethodName, "what a batch is made of, and what is trained"] = "fsa"
     loss: Annotated[
-        Literal["ce", "balanced-softmax", "class-balanced", "focal"] | None,
+        Literal["ce", "balanced-softmax", "class-balanced", "class-balanced-bce", "focal"] | None,
         "of the batches' own class distribution; the method's own if not given",
     ] = None
     seed: Annotated[int, "of every draw"] = 0
@@ -49,7 +50,16 @@ class FinetuneConfig:
     ] = None
     momentum: Annotated[float, "of SGD"] = 0.9
     weight_decay: Annotated[float | None, "of SGD; 0, or the method's own"] = None
-    max_norm: Annotated[float | None, "bound of every class's weight (weight-balancing: 1)"] = None
+    max_norm: Annotated[
+        float | Literal["relative"] | None,
+        "bound of the length of every class's weight: a number, or relative to Phase I's, which is the "
+        "shortest plus a tenth of the difference to the longest (weight-balancing's own)",
+    ] = None
+    max_norm_every: Annotated[
+        Literal["step", "epoch"] | None,
+        "when weights are cut to that bound: after every step, or after every pass over as many rows as "
+        "there are training images; step, or the method's own",
+    ] = None
     init: Annotated[
         Literal["phase1", "fresh"] | None, "FC layer at the start; phase1, or the method's own"
     ] = None
@@ -117,7 +127,7 @@ class FinetuneConfig:
 
         self._check(n_classes)
         method = METHODS[self.method]
-        own = OF_ALL | {"loss": method.loss, "max_norm": None} | method.defaults
+        own = OF_ALL | {"loss": method.loss} | method.defaults
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         config = replace(self, **(own | given))
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
@@ -137,7 +147,7 @@ class FinetuneConfig:
                 raise UserError(f"{option(name)} {getattr(self, name):g}: must lie between 0 and 1")
         for name in ("lr", "max_norm", "memory", "cache_gib"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < MOST:
+            if value not in (None, RELATIVE) and not 0 < value < MOST:
                 raise UserError(f"{option(name)} {value:g}: must be above 0, and below 2^32")
         if not -MOST < self.tau < MOST:
             raise UserError(f"--tau {self.tau:g}: must be a number between -2^32 and 2^32")

@@ -1,22 +1,24 @@
 """FC layers in training: softmax losses and SGD with momentum, written out, many heads at once.
 
 Heads that take the same batches are one layer of S · K outputs. The gradient of the logits is a row
-coefficient times softmax minus one-hot, so autograd has nothing to find. A feature has a 1 appended, whose
-weight is the bias, and zeros up to a whole number of cache lines: every product has the same shape, strides
-and alignment for one head as for that head among many, and so the same bits.
+coefficient times softmax minus one-hot, or what `finetune/binary.py` makes of it, so autograd has nothing to
+find. A feature has a 1 appended, whose weight is the bias, and zeros up to a whole number of cache lines:
+every product has the same shape, strides and alignment for one head as for that head among many, and so the
+same bits.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 
+from finetune.binary import binary_gradient
 from finetune.graph import RecordedSteps
 from finetune.losses import Loss
+from finetune.row_terms import RowTerms
 from finetune.threads import Threads
 
 LINE = 16  # float32 in a cache line
@@ -47,7 +49,8 @@ class HeadOptions:
         lr: learning rate at the start.
         momentum: of SGD.
         weight_decay: of weights and biases.
-        max_norm: the longest that a class's weight may be after a step; None for no bound.
+        max_norm: the longest that a class's weight may be; None for no bound.
+        max_norm_every: iterations between steps after which it is cut to that; the last step is one of them.
         schedule: "constant", or "cosine" down to 0 at the last of n_iterations.
         n_iterations: of the whole run.
         trainable: "fc", or "scales": one factor of each class's logit, the layer as it is.
@@ -60,6 +63,7 @@ class HeadOptions:
     momentum: float
     weight_decay: float = 0.0
     max_norm: float | None = None
+    max_norm_every: int = 1
     schedule: str = "constant"
     n_iterations: int = 1
     trainable: str = "fc"
@@ -73,8 +77,9 @@ class HeadOptions:
             loss.class_weight is None,
             loss.divide_by_weights,
             loss.focal_gamma > 0,
+            loss.against_rest,
         )
-        of_sgd = (self.momentum, self.weight_decay > 0, self.max_norm is None)
+        of_sgd = (self.momentum, self.weight_decay > 0, self.max_norm is None, self.max_norm_every)
         return (self.trainable, self.schedule, self.n_iterations, *of_sgd, *of_loss)
 
     def share_of_lr(self, iteration: int) -> float:
@@ -82,6 +87,16 @@ class HeadOptions:
         if self.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * iteration / self.n_iterations))
+
+    def is_cut_after(self, iteration: int) -> bool:
+        """Whether weights longer than `max_norm` are cut after an iteration (counted from 0)."""
+        at_end = iteration + 1 == self.n_iterations
+        return self.max_norm is not None and (at_end or (iteration + 1) % self.max_norm_every == 0)
+
+    @property
+    def asks_for_iteration(self) -> bool:
+        """Whether a step depends on its number."""
+        return self.schedule != "constant" or (self.max_norm is not None and self.max_norm_every > 1)
 
 
 class Heads:
@@ -114,7 +129,7 @@ class Heads:
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
-        self._recorded = recorded if first.schedule == "constant" else None
+        self._recorded = None if first.asks_for_iteration else recorded
 
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
@@ -165,7 +180,7 @@ class Heads:
         log_p: torch.Tensor,
         start: int = 0,
     ) -> None:
-        """The steps of a window; a constant schedule does not ask where it starts."""
+        """The steps of a window; those that are recorded do not ask where it starts."""
         x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
         batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate.unbind(), strict=True)
         for iteration, terms in enumerate(batches, start):
@@ -186,8 +201,11 @@ class Heads:
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
         gradient = torch.log_softmax(buffers.logits, 1, out=buffers.gradient)
-        torch.gather(gradient, 1, label, out=log_p)
-        gradient.exp_().scatter_add_(1, label, buffers.minus_one)
+        if self._terms.against_rest:
+            binary_gradient(gradient, label, log_p, buffers.logits)
+        else:
+            torch.gather(gradient, 1, label, out=log_p)
+            gradient.exp_().scatter_add_(1, label, buffers.minus_one)
         gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(log_p))
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
 
@@ -196,7 +214,7 @@ class Heads:
             if head.weight_decay > 0:
                 block.velocity.addcmul_(block.weight, self._decay, value=head.share_of_lr(iteration))
             block.weight.sub_(block.velocity)
-            if self._max_norm is not None:
+            if head.is_cut_after(iteration):
                 of_class = block.weight[:, :, : self._n_channels]
                 length = torch.linalg.vector_norm(of_class, dim=2, keepdim=True)
                 of_class.mul_((self._max_norm / length).clamp_(max=1))
@@ -241,57 +259,3 @@ class _Buffers:
             _Block(weight[:, block], velocity[:, block], self.logits[:, block], self.gradient[:, block])
             for block in slices
         ]
-
-
-class RowTerms:
-    """What the losses of S stacked heads make of each row.
-
-    Attributes:
-        shift: (S, K, 1) added to the logits, or None.
-        focal_gamma: (S, 1, 1), or None.
-    """
-
-    def __init__(self, options: list[HeadOptions], like: torch.Tensor):
-        def stacked(values: list[Any]) -> torch.Tensor | None:
-            if values[0] is None:
-                return None
-            return torch.from_numpy(np.stack(values)).to(like)
-
-        first = options[0].loss
-        self._options = options
-        self.shift = stacked([None if h.loss.shift is None else h.loss.shift[:, None] for h in options])
-        self._class_weight = stacked([h.loss.class_weight for h in options])
-        focal = [np.full((1, 1), h.loss.focal_gamma) if first.focal_gamma > 0 else None for h in options]
-        self.focal_gamma = stacked(focal)
-        self._lr = torch.tensor([head.lr for head in options], dtype=torch.float64, device=like.device)
-        self._dtype = like.dtype
-
-    def _weights(self, label: torch.Tensor) -> torch.Tensor:
-        """What each row counts in the mean over its batch, for labels (T, S, 1, B)."""
-        if self._class_weight is None:
-            return torch.full((1, 1, 1, 1), 1 / label.shape[3], dtype=torch.float64, device=label.device)
-        index = torch.arange(len(self._options), device=label.device)[:, None, None]
-        weight = self._class_weight[index, label].double()
-        if self._options[0].loss.divide_by_weights:
-            return weight / weight.sum(dim=3, keepdim=True)
-        return weight / label.shape[3]
-
-    def rates(self, label: torch.Tensor, start: int) -> torch.Tensor:
-        """(T, S, 1, B or 1) learning rate times weight of every row, from the iteration `start` on."""
-        head = self._options[0]
-        share = [head.share_of_lr(iteration) for iteration in range(start, start + len(label))]
-        share = torch.tensor(share, dtype=torch.float64, device=label.device)[:, None, None, None]
-        return (share * self._lr[:, None, None] * self._weights(label)).to(self._dtype)
-
-    def focal_factor(self, log_p: torch.Tensor) -> torch.Tensor:
-        """What (1 − p)^γ makes of the gradient of −log p: (1 − p)^γ − γ (1 − p)^(γ − 1) p log p."""
-        p = log_p.exp()
-        rest = (1 - p).clamp_(min=1e-12)  # lest 0^(γ − 1) be infinite; log p is then 0
-        return rest**self.focal_gamma - self.focal_gamma * rest ** (self.focal_gamma - 1) * p * log_p
-
-    def losses(self, log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """(T, S) float64 losses of batches, from log p (T, S, 1, B) of their labels."""
-        loss = -log_p.double() * self._weights(label)
-        if self.focal_gamma is not None:
-            loss = loss * (1 - log_p.double().exp()) ** self.focal_gamma
-        return loss.sum(dim=(2, 3))

@@ -8,7 +8,7 @@ from finetune.options import OF_COMPUTED, OF_LOSS, OF_SGD, effective_options
 from store.bucket import Bucket
 from store.location import locate
 
-OF_HEADS = {"loss", "max_norm", "tail_samples", "rank_by", *OF_SGD, *OF_FUSION}.union(
+OF_HEADS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *OF_SGD, *OF_FUSION}.union(
     *OF_LOSS.values(), *OF_COMPUTED.values()
 )
 OF_DRAWS = {"seed", "window", "prefetch", "eval_every"}  # of methods that take steps

@@ -108,8 +108,21 @@ FUSED = Sampling(augmentation_plan, _halves_prior, uses_maps=True, uses_tail=Tru
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
-WEIGHT_BALANCING = {"lr": 0.01, "schedule": "cosine", "weight_decay": 5e-3, "max_norm": 1.0}
-OF_ALL = {"lr": 0.001, "schedule": "constant", "init": "phase1", "weight_decay": 0.0}
+WEIGHT_BALANCING = {
+    "lr": 0.01,
+    "schedule": "cosine",
+    "weight_decay": 0.1,
+    "max_norm": "relative",
+    "max_norm_every": "epoch",
+}
+OF_ALL = {
+    "lr": 0.001,
+    "schedule": "constant",
+    "init": "phase1",
+    "weight_decay": 0.0,
+    "max_norm": None,
+    "max_norm_every": "step",
+}
 
 METHODS = {
     "fsa": Method("feature space augmentation, Algorithm 1 of the paper", FUSED),
@@ -124,6 +137,10 @@ METHODS = {
     "class-balanced": Method("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
     "focal": Method("cross-entropy that hard samples weigh in more", UNIFORM, "focal"),
     "weight-balancing": Method(
-        "weight decay, MaxNorm and class-balanced loss", UNIFORM, "class-balanced", "fc", WEIGHT_BALANCING
+        "weight decay, MaxNorm and class-balanced loss, as its authors published it",
+        UNIFORM,
+        "class-balanced-bce",
+        "fc",
+        WEIGHT_BALANCING,
     ),
 }

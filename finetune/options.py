@@ -11,11 +11,18 @@ OF_LOSS = {
     "ce": (),
     "balanced-softmax": ("tau",),
     "class-balanced": ("beta", "weighted_mean"),
+    "class-balanced-bce": ("beta",),
     "focal": ("focal_gamma",),
 }
 OF_COMPUTED = {"tau-norm": ("tau",), "logit-adjustment": ("tau",), "ncm": ("distance",)}
 
-EARLIER = {"rank_by": "overall"}  # what a run or sweep that does not say was made with, being older
+FORMER = {  # methods' own values in version 0.1, where they were others
+    "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
+}
+EARLIER = {
+    "rank_by": "overall",
+    "max_norm_every": "step",
+}  # what a run or sweep that does not say was made with, being older
 
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     else:
         names += ["loss", *OF_LOSS[config["loss"]], *OF_SGD, *method.sampling.options]
         if method.trainable == "fc":
-            names.append("max_norm")
+            names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":
             names += ["eval_every", "select_on", "rank_by"]
     return {name: config[name] for name in names}
@@ -49,6 +56,18 @@ def named_options(config: dict[str, Any]) -> dict[str, Any]:
 def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
     """A configuration that goes on with what was begun with `options`, by an earlier program perhaps.
 
-    Of what that program did not know, it keeps to what was done then.
+    Of what that program did not know, it keeps to what was done then; and to what was a method's own then,
+    where what is its own today is asked.
     """
-    return replace(config, **{name: value for name, value in EARLIER.items() if name not in options})
+    known = {name: value for name, value in EARLIER.items() if name not in options}
+    if is_former(config.method, options):
+        method = METHODS[config.method]
+        own = method.defaults | {"loss": method.loss}
+        former = FORMER[config.method].items()
+        known |= {k: v for k, v in former if getattr(config, k) == own[k] and options.get(k) == v}
+    return replace(config, **known)
+
+
+def is_former(method: str, options: dict[str, Any]) -> bool:
+    """Whether a run or sweep was begun with `options` when a method was another than it is today."""
+    return method in FORMER and "max_norm_every" not in options

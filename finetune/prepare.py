@@ -4,11 +4,11 @@ from functools import cached_property
 
 import numpy as np
 
-from finetune.config import FinetuneConfig
+from finetune.config import RELATIVE, FinetuneConfig
 from finetune.confusion import Scores, confusing_classes
 from finetune.draws import Draws
 from finetune.head import HeadOptions
-from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.masks import generic_positions, specific_positions
 from finetune.methods import METHODS
 from finetune.plan import Drawing
@@ -17,6 +17,8 @@ from finetune.split import HeadTail, split_head_tail
 from finetune.threads import Threads
 from store.errors import UserError
 from store.reader import FeatureStore
+
+SHARE = 0.1  # of the way from the shortest weight to the longest: the published bound of --max-norm relative
 
 
 class Common:
@@ -146,19 +148,33 @@ def head_options(
     config: FinetuneConfig, store: FeatureStore, drawing: Drawing, common: Common | None = None
 ) -> HeadOptions:
     """One head at its start, and how it is trained."""
+    common = common or Common(store)
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=_loss(config, common or Common(store), drawing),
+        loss=_loss(config, common, drawing),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        max_norm=config.max_norm,
+        max_norm=_max_norm(config, store),
+        max_norm_every=1 if config.max_norm_every == "step" else _iterations_of_an_epoch(config, common),
         schedule=config.schedule,
         n_iterations=config.iterations,
         trainable=METHODS[config.method].trainable,
     )
+
+
+def _max_norm(config: FinetuneConfig, store: FeatureStore) -> float | None:
+    """A number, or a tenth of the way from the shortest of Phase I's weights to the longest."""
+    if config.max_norm != RELATIVE:
+        return config.max_norm
+    length = np.linalg.norm(store.classifier[0].astype(np.float64), axis=1)
+    return float(length.min() + SHARE * (length.max() - length.min()))
+
+
+def _iterations_of_an_epoch(config: FinetuneConfig, common: Common) -> int:
+    return -(-int(common.class_counts.sum()) // config.batch_size)
 
 
 def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
@@ -168,6 +184,8 @@ def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
     if config.loss == "class-balanced":
         n_samples = int(common.class_counts.sum())
         return class_balanced(prior, n_samples, config.beta, config.weighted_mean == "weights")
+    if config.loss == "class-balanced-bce":
+        return class_balanced_binary(prior, int(common.class_counts.sum()), config.beta)
     return focal(config.focal_gamma) if config.loss == "focal" else Loss()
 
 

@@ -2,7 +2,9 @@
 
 import torch
 
-from finetune.head import HeadOptions, RowTerms, padded
+from finetune.binary import binary_gradient
+from finetune.head import HeadOptions, padded
+from finetune.row_terms import RowTerms
 
 
 class ScaledHead:
@@ -55,8 +57,11 @@ class ScaledHead:
         if self._terms.shift is not None:
             logits += self._terms.shift[0]
         gradient = logits.log_softmax(0)
-        torch.gather(gradient, 0, label, out=log_p)
-        gradient.exp_().scatter_add_(0, label, gradient.new_tensor(-1.0).expand(label.shape))
+        if self._terms.against_rest:
+            binary_gradient(gradient[None], label[None], log_p[None], logits[None])
+        else:
+            torch.gather(gradient, 0, label, out=log_p)
+            gradient.exp_().scatter_add_(0, label, gradient.new_tensor(-1.0).expand(label.shape))
         if self._terms.focal_gamma is not None:
             rate = rate * self._terms.focal_factor(log_p[None])[0]
         share, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))

@@ -135,5 +135,6 @@ def _value(name: str, kind: Any, text: str) -> Any:
             except ValueError:
                 continue
     choices = [str(c) for one in kinds if get_origin(one) is Literal for c in get_args(one)]
-    expected = f"one of {', '.join(choices)}" if choices else "a whole number" if int in kinds else "a number"
+    number = "a whole number" if int in kinds else "a number" if float in kinds else None
+    expected = " or ".join(filter(None, [number, f"one of {', '.join(choices)}" if choices else None]))
     raise UserError(f"{name}={text}: expected {expected}")

@@ -16,7 +16,7 @@ from analysis.options import PLACES, WAYS
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
-from finetune.options import EARLIER, as_begun, effective_options
+from finetune.options import EARLIER, as_begun, effective_options, is_former
 from finetune.repeat import finetune_command, free_folder, places_of
 from finetune.selection import Layer
 from finetune.store_identity import other_part, store_digests
@@ -147,6 +147,12 @@ class SweepFolder:
             raise UserError(
                 f"{self.path}: is a sweep of another store than {self._store.path} ({other} differs); name "
                 "that one, or another --out"
+            )
+        former = {one.method for one in self._configs if is_former(one.method, found["options"])}
+        if former:
+            raise UserError(
+                f"{self.path}: cannot resume: an earlier program began it, whose {former.pop()} was another "
+                "(see docs/methods.md); begin anew with --overwrite, or name another --out"
             )
         options = EARLIER | found["options"]
         for name, asked in self._content["options"].items():

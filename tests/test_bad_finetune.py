@@ -36,7 +36,9 @@ FLOATS, INTEGERS = named(float), named(int)
 def test_every_kind_of_option_is_among_the_refused():
     assert {"--lr", "--memory", "--tau", "--beta", "--gamma-min", "--cache-gib"} <= set(FLOATS)
     assert {"--seed", "--batch-size", "--tail-samples", "--window", "--prefetch"} <= set(INTEGERS)
-    others = named(str, bool, Literal) + [f"--{name}" for name in ("loss", "schedule", "init")]
+    others = named(str, bool, Literal) + [
+        f"--{name}" for name in ("loss", "schedule", "init", "max-norm-every")
+    ]
     assert set(FLOATS + INTEGERS + others) == {"--" + f.replace("_", "-") for f in HINTS}
 
 
@@ -52,7 +54,7 @@ def test_no_count_option_takes_what_is_no_count(feature_store: Path, option: str
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, value, says=[option])
 
 
-@pytest.mark.parametrize("option", [*named(Literal), "--loss", "--schedule", "--init"])
+@pytest.mark.parametrize("option", [*named(Literal), "--loss", "--schedule", "--init", "--max-norm-every"])
 def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> None:
     says = [f"'{option}': 'unknown' is not one of '"]
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, "unknown", says=says)
@@ -65,6 +67,7 @@ NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ("--max-norm relatve", ["'--max-norm': 'relatve' is neither a number nor 'relative'"]),
         ("--memory 0", ["--memory 0: ", ABOVE_0]),
         ("--memory -1", ["--memory -1: ", ABOVE_0]),
         ("--max-norm 0", ["--max-norm 0: ", ABOVE_0]),

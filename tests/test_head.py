@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy, linear, log_softmax
+from torch.nn.functional import binary_cross_entropy, cross_entropy, linear, log_softmax, one_hot
 
+from finetune.binary import binary_gradient
 from finetune.head import HeadOptions, Heads, padded
-from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.scales import ScaledHead
 from finetune.stacks import Stacks
 from finetune.threads import Threads, single_threaded
@@ -22,6 +23,7 @@ LOSSES = {
     "balanced-softmax": balanced_softmax(PRIOR, 1.5),
     "class-balanced": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=False),
     "class-balanced by weights": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=True),
+    "class-balanced-bce": class_balanced_binary(PRIOR, 1000, 0.99),
     "focal": focal(2.0),
     "focal below 1": focal(0.5),
 }
@@ -47,6 +49,9 @@ def reference_loss(name: str, logits: torch.Tensor, label: torch.Tensor) -> torc
         weight = torch.from_numpy(1 / effective / (1 / effective).sum() * len(PRIOR))
         if name.endswith("weights"):
             return cross_entropy(logits, label, weight)
+        if name.endswith("bce"):  # the mean over all terms, as the authors' code takes it
+            own = one_hot(label, len(PRIOR)).double()
+            return binary_cross_entropy(logits.softmax(1), own, weight[label][:, None].expand_as(own))
         return cross_entropy(logits, label, weight, reduction="sum") / len(label)
     if name.startswith("focal"):
         gamma = 0.5 if name.endswith("1") else 2.0
@@ -132,6 +137,23 @@ def test_focal_loss_of_a_certain_row_is_zero_and_so_is_its_gradient():
     assert heads.layers()[0][0].tolist() == weight.tolist()
 
 
+@pytest.mark.parametrize("spread", [1.0, 10.0, 40.0])
+def test_binary_cross_entropy_of_certain_rows_is_exact_in_single_precision(spread):
+    """1 − p has no digits left in float32 where p is 1; autograd on log-sums in double precision has."""
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(spread * rng.random((3, 6, 40))).requires_grad_()
+    label = torch.from_numpy(rng.integers(6, size=(3, 1, 40)))
+    others = z[:, None].expand(3, 6, 6, 40).masked_fill(torch.eye(6, dtype=bool)[:, :, None], -torch.inf)
+    log_rest = others.logsumexp(2) - z.logsumexp(1, keepdim=True)
+    row = z.log_softmax(1).gather(1, label) + log_rest.scatter(1, label, 0).sum(1, keepdim=True)
+    (expected,) = torch.autograd.grad(-row.sum(), z)
+    found = z.detach().float().log_softmax(1)
+    fit = torch.empty(3, 1, 40)
+    binary_gradient(found, label, fit, torch.empty_like(found))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-6)
+    torch.testing.assert_close(fit.double(), row.detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_the_given_parameters_are_left_alone():
     rng = np.random.default_rng(0)
     head = options(rng)
@@ -169,9 +191,9 @@ class FakeWindow:
 def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, seed):
     """Stacked or alone, with other losses beside it, in other windows, on more threads."""
     rng = np.random.default_rng(seed)
-    losses = [Loss(), focal(1.0), Loss(shift=rng.normal(size=k).astype(np.float32))]
+    losses = [Loss(), focal(1.0), Loss(shift=rng.normal(size=k).astype(np.float32)), Loss(against_rest=True)]
     heads = [
-        options(rng, k, c, np.float32, lr=0.1 / (i + 1), loss=losses[rng.integers(3)]) for i in range(n_heads)
+        options(rng, k, c, np.float32, lr=0.1 / (i + 1), loss=losses[rng.integers(4)]) for i in range(n_heads)
     ]
     pooled, label = batches(rng, 5, b, k, c, np.float32)
     together = trained(heads, pooled, label, threads=1, window=5)
@@ -182,13 +204,14 @@ def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, see
         assert torch.equal(alone, spread[i])
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "scales", "decay", "max norm", "cosine"])
+@pytest.mark.parametrize("name", [*LOSSES, "scales", "decay", "max norm", "rarely cut", "cosine"])
 def test_every_kind_of_head_has_the_same_bits_in_a_stack(name):
     rng = np.random.default_rng(0)
     more = {
         "scales": {"trainable": "scales"},
         "decay": {"weight_decay": 0.01},
         "max norm": {"max_norm": 1.0},
+        "rarely cut": {"max_norm": 1.0, "max_norm_every": 4, "n_iterations": 9},
         "cosine": {"schedule": "cosine", "n_iterations": 9},
     }.get(name, {"loss": LOSSES.get(name)})
     heads = [options(rng, dtype=np.float32, lr=0.1 / (i + 1), **more) for i in range(7)]

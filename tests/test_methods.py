@@ -26,6 +26,7 @@ PLAIN = {
     "schedule": "constant",
     "weight_decay": 0.0,
     "max_norm": None,
+    "max_norm_every": "step",
     "init": "phase1",
 }
 COSINE = PLAIN | {"lr": 0.1, "schedule": "cosine"}
@@ -34,9 +35,10 @@ OWN |= {name: PLAIN | {"loss": name} for name in ("balanced-softmax", "class-bal
 OWN |= {"lws": COSINE, "crt": COSINE | {"init": "fresh", "weight_decay": 5e-4}}
 OWN["weight-balancing"] = COSINE | {
     "lr": 0.01,
-    "loss": "class-balanced",
-    "weight_decay": 5e-3,
-    "max_norm": 1.0,
+    "loss": "class-balanced-bce",
+    "weight_decay": 0.1,
+    "max_norm": "relative",
+    "max_norm_every": "epoch",
 }
 
 
@@ -67,6 +69,7 @@ def test_what_is_not_given_is_the_methods_own(method):
     assert {name: getattr(resolved, name) for name in PLAIN} == OWN[method]
 
 
+EVERY_STEP = {"max_norm_every": "step"}
 OTHER = {
     "loss": "focal",
     "lr": 3.0,
@@ -157,7 +160,7 @@ def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[
         optimizer.step()
         if config.schedule == "cosine":
             scheduler.step()
-        if config.max_norm is not None:
+        if config.max_norm is not None:  # a number, after every step; test_weight_balancing.py has the others
             with torch.no_grad():  # MaxNorm of Alshammari et al. 2022: a projection of every class's weight
                 for of_class in weight:
                     if of_class.norm() > config.max_norm:
@@ -181,8 +184,8 @@ def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[
         ("class-balanced", {"beta": 0.99, "weighted_mean": "weights", "lr": 0.1}),
         ("focal", {}),
         ("focal", {"focal_gamma": 2.5, "lr": 0.1}),
-        ("weight-balancing", {"max_norm": 0.9}),
-        ("weight-balancing", {"lr": 0.1, "schedule": "constant"}),
+        ("weight-balancing", {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 0.9} | EVERY_STEP),
+        ("weight-balancing", {"loss": "ce", "max_norm": 1.0, "lr": 0.1, "schedule": "constant"} | EVERY_STEP),
         ("lws", {}),
         ("lws", {"loss": "class-balanced", "weight_decay": 0.01, "schedule": "constant"}),
     ],
@@ -199,7 +202,7 @@ def test_a_run_equals_autograd_and_torch_sgd(config, method, given, quiet):
 
 def test_max_norm_spares_the_bias_and_the_short(config, quiet):
     """The bound lies between the lengths of the classes' weights, so that some are cut and some are not."""
-    config = replace(config, method="weight-balancing", lr=1e-9)
+    config = replace(config, method="weight-balancing", lr=1e-9, weight_decay=0.0)
     weight, bias = opened(config).classifier
     length = np.linalg.norm(weight, axis=1)
     bound = float(np.median(length))

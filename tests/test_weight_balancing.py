@@ -1,0 +1,139 @@
+"""Weight balancing as its authors' code has it, and what version 0.1 called so."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from bad_input import refuse, succeed
+from torch.nn.functional import binary_cross_entropy, linear, one_hot
+
+from analysis.tables import name_configurations
+from finetune.config import FinetuneConfig
+from finetune.loop import train_heads
+from finetune.methods import METHODS
+from finetune.options import effective_options, named_options
+from finetune.prepare import head_options, prepare_drawing
+from finetune.resume import unfinished_path
+from finetune.sweep_folder import head_id
+from finetune.train import finetune
+from store.errors import Interrupted
+from store.location import locate
+from store.reader import FeatureStore
+
+OF_OLD = {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0, "max_norm_every": "step"}
+BATCH, ITERATIONS = 31, 40
+
+
+@pytest.fixture
+def config(feature_store, tmp_path) -> FinetuneConfig:
+    where = (str(feature_store), str(tmp_path / "run"))
+    return FinetuneConfig(*where, "weight-balancing", iterations=ITERATIONS, batch_size=BATCH, device="cpu")
+
+
+def by_autograd(config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray, int]:
+    """As the authors' second stage goes about it, but for the rows: weight, bias, and how often it cut."""
+    store = FeatureStore(locate(config.store))
+    config, train = config.resolved(10), store.read("train")
+    pooled, label = torch.from_numpy(train.pooled).double(), torch.from_numpy(train.label).long()
+    rows = METHODS["weight-balancing"].sampling.draw(prepare_drawing(config, store), 0, ITERATIONS).row
+    counts = label.bincount().double()
+    of_class = 1 / (1 - 0.9999**counts)
+    of_class *= 10 / of_class.sum()
+    weight, bias = (torch.from_numpy(part).double().requires_grad_() for part in store.classifier)
+    length = [float((w.detach() ** 2).sum() ** 0.5) for w in weight]
+    bound = min(length) + 0.1 * (max(length) - min(length))
+    optimizer = torch.optim.SGD([weight, bias], config.lr, 0.9, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ITERATIONS)
+    n_batches, n_cut = int(np.ceil(len(label) / BATCH)), 0
+    for i, row in enumerate(torch.from_numpy(rows), 1):
+        own = one_hot(label[row], 10).double()
+        of_row = of_class[label[row]][:, None].expand_as(own)
+        optimizer.zero_grad()
+        binary_cross_entropy(linear(pooled[row], weight, bias).softmax(1), own, of_row).backward()
+        optimizer.step()
+        scheduler.step()
+        if i == ITERATIONS or (config.max_norm_every == "epoch" and i % n_batches == 0):
+            with torch.no_grad():
+                for w in weight:
+                    if w.norm() > bound:
+                        w *= bound / w.norm()
+                        n_cut += 1
+    return weight.detach().numpy(), bias.detach().numpy(), n_cut
+
+
+def test_a_run_equals_the_published_loss_bound_and_schedule(config, quiet):
+    """Two whole passes over 488 images and a part of one; the bound bites at the end of some of them."""
+    weight, bias, n_cut = by_autograd(config)
+    assert n_cut > 2
+    run = finetune(config, quiet)
+    head = torch.load(run.path / "head.pt", weights_only=True)
+    moved = np.abs(weight - FeatureStore(locate(config.store)).classifier[0]).max()
+    np.testing.assert_allclose(head["weight"], weight, rtol=1e-5, atol=2e-3 * moved)
+    np.testing.assert_allclose(head["bias"], bias, rtol=1e-5, atol=2e-3 * moved)
+    assert np.linalg.norm(head["weight"], axis=1).max() <= 1.00001 * bound_of(config)
+
+
+def bound_of(config: FinetuneConfig) -> float:
+    length = np.linalg.norm(FeatureStore(locate(config.store)).classifier[0], axis=1)
+    return 0.9 * length.min() + 0.1 * length.max()
+
+
+def test_the_bound_is_phase_1s_whatever_the_head_starts_from(config):
+    store = FeatureStore(locate(config.store))
+    for init in ("phase1", "fresh"):
+        resolved = replace(config, init=init).resolved(10)
+        made = head_options(resolved, store, prepare_drawing(resolved, store))
+        assert made.max_norm == pytest.approx(bound_of(config), rel=1e-6)
+        assert made.max_norm_every == -(-488 // BATCH)
+        cut = [i for i in range(ITERATIONS) if made.is_cut_after(i)]
+        assert cut == [15, 31, ITERATIONS - 1]
+        every = replace(resolved, max_norm_every="step")
+        assert head_options(every, store, prepare_drawing(every, store)).max_norm_every == 1
+
+
+def test_a_run_of_old_is_not_taken_for_one_of_today():
+    today = asdict(FinetuneConfig("s", method="weight-balancing").resolved(10))
+    old = {k: v for k, v in (today | OF_OLD).items() if k != "max_norm_every"}
+    assert name_configurations([named_options(run) for run in (old, today)]) == [
+        "weight-balancing, loss=class-balanced, weight_decay=0.005, max_norm=1.0, max_norm_every=step",
+        "weight-balancing",
+    ]
+    reached = FinetuneConfig("s", method="weight-balancing", **OF_OLD).resolved(10)
+    assert effective_options(asdict(reached)) == effective_options(old)
+    assert head_id(reached) != head_id(FinetuneConfig("s", method="weight-balancing").resolved(10))
+
+
+def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypatch, tmp_path):
+    whole = finetune(replace(config, **OF_OLD, out=str(tmp_path / "whole")), quiet)
+
+    def legs(*arguments):
+        yield next(train_heads(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.group.train_heads", legs)
+        with pytest.raises(Interrupted):
+            finetune(replace(config, **OF_OLD, eval_every=10), quiet)
+    path = unfinished_path(config.out)
+    content = torch.load(path, weights_only=True)
+    options = json.loads(content["options"])
+    del options["max_norm_every"]
+    torch.save(content | {"options": json.dumps(options)}, path)
+    resumed = finetune(replace(config, resume=True, eval_every=10), quiet)  # the command of then
+    assert (resumed.path / "head.pt").read_bytes() == (whole.path / "head.pt").read_bytes()
+    assert {name: resumed.config[name] for name in OF_OLD} == OF_OLD
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_sweep_of_version_0_1_is_not_mixed_with_heads_of_today(feature_store):
+    command = ["sweep", "--store", feature_store, "--out", "sweep", "--select-on", "test", "--seeds", 1]
+    command += ["--grid", "method=plain,weight-balancing", "--iterations", 5, "--device", "cpu"]
+    succeed(*command)
+    with open("sweep/sweep.json") as file:
+        content = json.load(file)
+    del content["options"]["max_norm_every"]
+    with open("sweep/sweep.json", "w") as file:
+        json.dump(content, file)
+    refuse(*command, "--resume", says=["sweep: cannot resume", "weight-balancing was another", "--overwrite"])
