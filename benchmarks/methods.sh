@@ -35,8 +35,9 @@ for imbalance in 100 10; do
     --grid weight_decay=0,0.0005
   try class-balanced --method class-balanced --grid beta=0.99,0.999,0.9999 --grid lr=0.001,0.003,0.01
   try focal --method focal --grid focal_gamma=0.5,1,2 --grid lr=0.0003,0.001,0.003
-  try weight-balancing --method weight-balancing --grid lr=0.001,0.01,0.1 \
-    --grid weight_decay=0.0005,0.005,0.05 --grid max_norm=0.3,1,2
+  try weight-balancing --method weight-balancing --grid lr=0.001,0.01,0.1 --grid weight_decay=0.005,0.05,0.1
+  try weight-balancing+former --method weight-balancing --loss class-balanced --max-norm-every step \
+    --grid lr=0.001,0.01,0.1 --grid weight_decay=0.0005,0.005,0.05 --grid max_norm=0.3,1,2
   try fsa+balanced-softmax --method fsa --loss balanced-softmax --grid tau=1,1.25,1.5,2 \
     --grid lr=0.0001,0.0003,0.001 --grid gamma_max=0.5,1 --grid tail_draw=classes,samples
   try defaults --method fsa --grid tau_s=0.3,0.7 --grid tau_g=0.1,0.3 --grid head_ratio=0.8,0.9,0.95 \
