@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+import early
 from advice import resumable
 from console import (
     PLACE,
@@ -47,6 +48,7 @@ def main() -> None:
 @click.pass_context
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
+    early.refuse_training(build(TrainConfig, values))
     from analysis.accuracy import in_words
     from extract.resume import resumed_config
     from extract.train import train as run
@@ -62,13 +64,8 @@ def train(context: click.Context, **values: Any) -> None:
     counts = checkpoint.class_counts
     click.echo(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
     click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
-    report_skipped(checkpoint.dataset["skipped"])
-
-
-def report_skipped(skipped: tuple[str, ...]) -> None:
-    """List images that were left out, on stderr."""
-    if skipped:
-        click.echo(f"left out, being unreadable: {', '.join(skipped)}", err=True)
+    if checkpoint.dataset["skipped"]:
+        click.echo(f"left out, being unreadable: {', '.join(checkpoint.dataset['skipped'])}", err=True)
 
 
 @main.command()
@@ -76,6 +73,7 @@ def report_skipped(skipped: tuple[str, ...]) -> None:
 @click.pass_context
 def extract(context: click.Context, **values: Any) -> None:
     """Bring every image through the network once and cache what Phase II needs."""
+    early.refuse_images_run(ExtractConfig(**values))
     from extract.dump import extract as run
 
     with resumable(context), progress_bar() as progress:
@@ -93,6 +91,7 @@ def extract(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
+    early.refuse_finetuning(FinetuneConfig(**values))
     from finetune.idle import idle_in_words, idle_options
     from finetune.train import finetune as run
 
@@ -129,6 +128,7 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
+    early.refuse_sweep(build(SweepConfig, values))
     from analysis.sweeps import ranking_rows
     from analysis.tables import without_nan
     from finetune.idle import idle_in_sweep, idle_in_words
@@ -176,6 +176,7 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
 @json_option
 def evaluate(as_json: bool, **values: Any) -> None:
     """Run a checkpoint's network on images, end to end."""
+    early.refuse_images_run(EvaluateConfig(**values))
     from analysis.accuracy import LEGEND, summarise
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
@@ -206,6 +207,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
     """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
+    early.refuse_missing_runs(values["runs"])
     from finetune.analyze import analyze as run
     from finetune.analyze_sweeps import SweepAnalysis
 

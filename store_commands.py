@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+import early
 from advice import resumable
 from console import PLACE, build, given, json_option, options, print_json, progress_bar
 from extract.config import PlanConfig, SampleConfig
@@ -23,6 +24,7 @@ def store_group() -> None:
 @json_option
 def info(path: str, as_json: bool) -> None:
     """What a store holds, and what made it."""
+    early.refuse_missing_store(path)
     from store.info import describe
     from store.location import locate
     from store.reader import FeatureStore
@@ -63,6 +65,7 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 @click.pass_context
 def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    early.refuse_missing_store(path)
     from store.location import locate
     from store.reader import FeatureStore
     from store.verify import verify as run
@@ -99,6 +102,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 @click.pass_context
 def convert(context: click.Context, as_json: bool, **values: Any) -> None:
     """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
+    early.refuse_missing_store(values["path"])
     from store.convert import convert as run
     from store.info import describe
     from store.location import locate

@@ -12,18 +12,15 @@ from typing import Any
 import torch
 
 from extract.config import DatasetConfig
+from extract.presence import refuse_missing_checkpoint
 from store.atomic import whole_file
-from store.errors import UserError
+from store.errors import CheckpointError
 
 FORMAT = "tailcache-checkpoint"
 FORMAT_VERSION = 1
 BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
     DatasetConfig: {"subfolders": False, "tail_order": "class index"}
 }
-
-
-class CheckpointError(UserError):
-    """A file is no checkpoint of ours, or not the one that is needed."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, another program's or a newer version's, or
             weights that are not finite.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
+    refuse_missing_checkpoint(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -168,6 +168,10 @@ class ExtractConfig:
     resume: Annotated[bool, "go on with an extraction that was interrupted"] = False
     overwrite: Annotated[bool, "replace an existing store"] = False
 
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        check_at_least(self, batch_size=1, workers=0, views=1)
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -206,6 +210,11 @@ class EvaluateConfig:
     batch_size: Annotated[int, "images at a time"] = 128
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     workers: Annotated[int, "processes that decode large images"] = 2
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        check_at_least(self, batch_size=1, workers=0)
+        check_shot_rule(self.shot_rule)
 
 
 @dataclass(frozen=True)

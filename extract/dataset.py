@@ -18,6 +18,7 @@ from extract.decode import Reading
 from extract.digest import digests_of
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
 from extract.longtail import split_source, tail_order
+from extract.presence import refuse_missing_images
 from extract.source_kinds import KINDS
 from extract.sources import SOURCES, Source, refuse_undecodable_names
 from store.errors import UserError
@@ -109,11 +110,7 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     Raises:
         UserError: as of `load_dataset`, but for images that cannot be decoded.
     """
-    if config.val_per_class < 0:
-        raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
-    kind = KINDS[config.source]
-    if "root" in kind.options and config.root is None:
-        raise UserError(f"--dataset {config.source} needs --root, the folder that holds the images")
+    refuse_missing_images(config)
     # An absolute root, so that the description still holds in another working folder.
     root = Path(config.root).resolve() if config.root is not None else Path()
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))

@@ -23,7 +23,7 @@ from extract.restore import Restored, restore
 from extract.transforms import Transform
 from extract.views import check_views, with_views
 from store.bucket import Bucket
-from store.errors import UserError, check_at_least
+from store.errors import UserError
 from store.images import DIGEST, NAME, names_as_bytes
 from store.layout import store_layout
 from store.location import locate
@@ -70,7 +70,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     """
     where = locate(config.store)
     check_writable(where, config.resume, config.overwrite)
-    check_at_least(config, batch_size=1, workers=0)
+    config.check()
     check_views(config)
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)

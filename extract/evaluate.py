@@ -7,11 +7,11 @@ import pandas as pd
 from rich.progress import Progress
 
 from analysis.accuracy import per_class_frame
-from extract.config import EvaluateConfig, check_shot_rule
+from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.inference import by_class, predict
 from extract.restore import restore
-from store.errors import UserError, check_at_least
+from store.errors import UserError
 
 
 def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
@@ -25,8 +25,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     Raises:
         UserError: the checkpoint, its images or the split cannot be used.
     """
-    check_at_least(config, batch_size=1, workers=0)
-    check_shot_rule(config.shot_rule)
+    config.check()
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()

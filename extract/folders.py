@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from extract.content import is_image
+from extract.presence import refuse_missing_folders
 from store.errors import UserError
 from store.names import composed, shown
 from store.notes import note
@@ -65,14 +66,7 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
         UserError: a missing or empty root or split, fewer than two classes, a class folder without
             images, or a val or test class that train does not have.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
-            raise UserError(
-                f"{root}: has no {split}/ folder (found {found}); expected {split}/<class>/<image>"
-            )
+    refuse_missing_folders(root)
     passed = PassedOver(root) if subfolders else None
     present = {s: _class_folders(root / s, passed) for s in SPLITS if (root / s).is_dir()}
     class_names = present["train"]

@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from extract.arch_names import ARCHITECTURES, unknown
 from extract.config import NetworkConfig
 from store.errors import UserError, check_at_least
 
@@ -63,8 +64,6 @@ CIFAR_ARCHITECTURES = {
     "resnet18-cifar": CifarArchitecture((2, 2, 2, 2), 64, projection=True),
     "resnet34-cifar": CifarArchitecture((3, 4, 6, 3), 64, projection=True),
 }
-TORCHVISION_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ARCHITECTURES = (*CIFAR_ARCHITECTURES, *TORCHVISION_ARCHITECTURES)
 
 
 class ZeroPadShortcut(nn.Module):
@@ -141,7 +140,7 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
 
 def _check_torchvision_architecture(arch: str) -> None:
     if arch not in torchvision.models.list_models(module=torchvision.models):
-        raise UserError(f"--arch {arch}: unknown; expected one of {', '.join(ARCHITECTURES)}")
+        raise unknown(arch)
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of its weights
             refuse_other_heads(torchvision.models.get_model(arch), arch)

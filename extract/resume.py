@@ -7,6 +7,7 @@ from typing import Any
 
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.presence import occupied, refuse_nothing_begun
 from store.atomic import foreign_names, refuse_existing
 from store.errors import UserError
 
@@ -24,10 +25,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         given: options named by the user, flat: those of the network and the data set among them.
     """
     path = Path(out) / "checkpoint.pt"
-    if not path.exists():
-        raise UserError(
-            f"{path}: nothing to resume is there; leave --resume out to begin, or name another --out"
-        )
+    refuse_nothing_begun(path)
     stored = _stored_config(load_checkpoint(path), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
@@ -82,12 +80,7 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         return None
     previous = load_checkpoint(path)
     if not config.resume:
-        state = "a finished run" if previous.optimizer is None else "an unfinished run"
-        way_on = "" if previous.optimizer is None else "--resume to continue it, "
-        raise UserError(
-            f"{config.out}: already holds {state} (epoch {previous.epoch} of "
-            f"{previous.config['epochs']}); pass {way_on}--overwrite to replace it, or another --out"
-        )
+        raise occupied(path.parent, previous.epoch, previous.config["epochs"])
     stored, asked = _flat(_stored_config(previous, path)), _flat(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
         if stored[name] != asked[name]:

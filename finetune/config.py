@@ -138,6 +138,11 @@ class FinetuneConfig:
         return replace(config, batch_size=batch_size, tail_samples=self.n_tail)
 
     def _check(self, n_classes: int) -> None:
+        self.check_numbers(n_classes)
+        self._check_batch()
+
+    def check_numbers(self, n_classes: int) -> None:
+        """Raise UserError for a number that no method takes, where a store has so many classes."""
         check_at_least(self, iterations=1, batch_size=2, augmented_per_sample=1, confusing_classes=1)
         check_at_least(self, eval_every=1, seed=0, momentum=0, tail_samples=1, window=1, prefetch=0)
         check_at_least(self, weight_decay=0, focal_gamma=0)
@@ -161,7 +166,6 @@ class FinetuneConfig:
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "
                 f"so at most {n_classes - 1} can be confused with one"
             )
-        self._check_batch()
 
     def _check_batch(self) -> None:
         from finetune.methods import METHODS

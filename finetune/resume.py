@@ -13,6 +13,7 @@ import torch
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun
+from finetune.run_folder import refuse_unfinished, unfinished_path
 from finetune.store_identity import other_part, store_digests
 from store.atomic import whole_file
 from store.errors import Interrupted, UserError
@@ -21,11 +22,6 @@ from store.reader import FeatureStore
 
 FORMAT = "tailcache-unfinished-run"
 MAY_CHANGE = PLACES | WAYS
-
-
-def unfinished_path(out: str) -> Path:
-    """Where the state of an interrupted run lies: beside its folder."""
-    return Path(out).with_name(f"{Path(out).name}.unfinished.pt")
 
 
 @dataclass
@@ -43,7 +39,7 @@ class UnfinishedRun:
     """
 
     def __init__(self, config: FinetuneConfig, store: FeatureStore):
-        self.path = unfinished_path(config.out)
+        self._out, self.path = config.out, unfinished_path(config.out)
         self._options = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
         self._store, self._digests = store, store_digests(store)
 
@@ -54,11 +50,8 @@ class UnfinishedRun:
         """
         if self.path.exists() and overwrite:
             _content(self.path)  # that it is ours
-        elif self.path.exists() and not resume:
-            raise UserError(
-                f"{self.path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin "
-                "anew"
-            )
+        elif not resume:
+            refuse_unfinished(self._out)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all."""

@@ -16,8 +16,9 @@ from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.origin import load_origin
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER
+from finetune.run_folder import EVENTS, RunError, refuse_missing_run
 from finetune.split import parts_of
-from store.atomic import foreign_names, whole_folder, write_json
+from store.atomic import whole_folder, write_json
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 
@@ -35,21 +36,6 @@ COLUMNS = {
     "per_class": {"class_name", "n_train"},
     "predictions": {"sample_index", "label", "phase1", "prediction"},
 }
-EVENTS = "events"  # folder of TensorBoard's files
-RUN_FILES = (
-    "config.json",
-    "summary.json",
-    "metrics.csv",
-    "per_class.csv",
-    "predictions.csv",
-    "head.pt",
-    "checkpoint.pt",
-    EVENTS,
-)
-
-
-class RunError(UserError):
-    """A folder is no run of ours, or its files cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +62,6 @@ class Run:
     def phase1_digest(self) -> str:
         """SHA-256 of Phase I's checkpoint: tells its networks apart."""
         return self.config["provenance"]["store"]["checkpoint"]["sha256"]
-
-
-def foreign_to_run(path: Path) -> str | None:
-    """What tells that a path is not the folder of a run alone; None where it is."""
-    try:
-        if "facts" in json.loads((path / "config.json").read_text()):
-            return foreign_names(path, RUN_FILES) or _foreign_to_events(path / EVENTS)
-    except (OSError, ValueError, TypeError):
-        pass
-    return foreign_names(path, ())
-
-
-def _foreign_to_events(folder: Path) -> str | None:
-    names = [path.name for path in folder.glob("events.out.tfevents.*")]
-    return foreign_names(folder, names) if folder.exists() else None
 
 
 def write_run(
@@ -133,8 +104,7 @@ def read_run(path: Path) -> Run:
     Raises:
         RunError: no such folder, or not a finished run.
     """
-    if not path.is_dir():
-        raise RunError(f"{path}: no such run folder; `finetune --out {path}` makes one")
+    refuse_missing_run(path)
     try:
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
         frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]

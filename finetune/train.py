@@ -18,7 +18,8 @@ from finetune.group import Bench, Group, class_facts
 from finetune.methods import METHODS
 from finetune.prepare import computed_layer
 from finetune.resume import Latest, UnfinishedRun, as_interrupted
-from finetune.run import Run, find_phase1, foreign_to_run, write_run
+from finetune.run import Run, find_phase1, write_run
+from finetune.run_folder import foreign_to_run
 from finetune.selection import Layer, accuracies, require_selection, selection_split
 from finetune.split import parts_of, split_head_tail
 from finetune.threads import single_threaded

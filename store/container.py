@@ -1,7 +1,6 @@
 """Which container a place names, and what lies there."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from store.folder import Folder
 from store.hdf5_packed import PackedHdf5Container
 from store.hdf5_store import Hdf5Container, LockedStoreError, open_hdf5
 from store.layout import ArrayLayout
-from store.location import unfinished_place
+from store.location import absent, refuse_absent
 from store.s3_files import CachedFiles, S3Files
 from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
 from store.zarr_store import ROOT, ZarrContainer, open_zarr
@@ -58,8 +57,7 @@ def open_container(
     """
     if isinstance(where, Bucket):
         return _open_bucket(where, check, cache)
-    if not where.exists():
-        raise _absent(where)
+    refuse_absent(where)
     if where.is_dir():
         if where.suffix == ".h5":
             raise StoreError(f"{where}: is a folder, expected an HDF5 file; a zarr store is named *.zarr")
@@ -71,34 +69,13 @@ def open_container(
     return open_hdf5(where, check)
 
 
-def _absent(where: Path | Bucket) -> StoreError:
-    found = unfinished_advice(where) or f"no such store; `extract --store {where}` makes it"
-    return StoreError(f"{where}: {found}")
-
-
-def unfinished_advice(where: Path | Bucket) -> str | None:
-    """How to come to a store that was begun and is not complete; None where none was begun."""
-    draft = unfinished_place(Path(os.path.realpath(where)) if isinstance(where, Path) else where)
-    try:
-        begun = draft.read("begun.json") if isinstance(draft, Bucket) else (draft / "begun.json").read_bytes()
-        converted = "converted" in json.loads(begun)["attributes"]["provenance"]
-    except OSError:
-        return None
-    except (ValueError, KeyError, TypeError):  # damaged, which whoever goes on is told
-        converted = False
-    how = "`store convert`" if converted else "`extract`"
-    return (
-        f"was begun and is not finished ({draft}); go on with the {how} command that began it, and --resume"
-    )
-
-
 def _open_bucket(
     bucket: Bucket, check: Check, cache: Cache | None
 ) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     try:
         bucket.read(ROOT)
     except FileNotFoundError as error:
-        raise _absent(bucket) from error
+        raise absent(bucket) from error
     with bucket.errors():
         files = S3Files(bucket) if cache is None else CachedFiles(bucket, cache)
         return open_zarr(bucket, files, check)

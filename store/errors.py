@@ -37,5 +37,9 @@ def check_at_least(config: Any, **least: float) -> None:
             raise UserError(f"{option} {value}: must be {bound} or more, and below 2^32")
 
 
+class CheckpointError(UserError):
+    """A file is no checkpoint of ours, or not the one that is needed."""
+
+
 class StoreError(UserError):
     """A feature store is missing, incomplete, foreign, damaged, or in the way."""

@@ -1,5 +1,7 @@
 """Where a store lies, as a user names it: a path, or an address in a bucket."""
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -31,3 +33,31 @@ def locate(text: str) -> Path | Bucket:
     if {"", ".", ".."} & set(name.split("/")) or set("%#?\\") & set(name):
         raise StoreError(f"{text}: holds . or .. or an empty name, or one of % # ? \\; {EXPECTED}")
     return Bucket(f"s3://{bucket}/{name}")
+
+
+def refuse_absent(where: Path) -> None:
+    """Raise StoreError where nothing lies."""
+    if not where.exists():
+        raise absent(where)
+
+
+def absent(where: Path | Bucket) -> StoreError:
+    """What to say of a store that is not there."""
+    found = unfinished_advice(where) or f"no such store; `extract --store {where}` makes it"
+    return StoreError(f"{where}: {found}")
+
+
+def unfinished_advice(where: Path | Bucket) -> str | None:
+    """How to come to a store that was begun and is not complete; None where none was begun."""
+    draft = unfinished_place(Path(os.path.realpath(where)) if isinstance(where, Path) else where)
+    try:
+        begun = draft.read("begun.json") if isinstance(draft, Bucket) else (draft / "begun.json").read_bytes()
+        converted = "converted" in json.loads(begun)["attributes"]["provenance"]
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError):  # damaged, which whoever goes on is told
+        converted = False
+    how = "`store convert`" if converted else "`extract`"
+    return (
+        f"was begun and is not finished ({draft}); go on with the {how} command that began it, and --resume"
+    )

@@ -10,11 +10,12 @@ import numpy as np
 
 from store.bucket import Bucket
 from store.cache import Cache
-from store.container import open_container, unfinished_advice
+from store.container import open_container
 from store.errors import StoreError
 from store.extents import StoredArray
 from store.finite import first_not_finite
 from store.images import DIGEST_BYTES
+from store.location import unfinished_advice
 from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,

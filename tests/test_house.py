@@ -13,13 +13,15 @@ MAY_IMPORT = {
     "finetune": {"extract", "store", "analysis"},
     "console": {"store", "analysis"},
     "advice": {"console", "store"},
-    "store_commands": {"advice", "console", "finetune", "extract", "store", "analysis"},
-    "cli": {"advice", "console", "store_commands", "finetune", "extract", "store", "analysis"},
+    "early": {"finetune", "extract", "store"},
+    "store_commands": {"advice", "early", "console", "finetune", "extract", "store", "analysis"},
+    "cli": {"advice", "early", "console", "store_commands", "finetune", "extract", "store", "analysis"},
 }
 SOURCES = [
     ROOT / "cli.py",
     ROOT / "advice.py",
     ROOT / "console.py",
+    ROOT / "early.py",
     ROOT / "store_commands.py",
     *(p for room in MAY_IMPORT for p in sorted((ROOT / room).glob("*.py"))),
 ]

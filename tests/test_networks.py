@@ -5,11 +5,11 @@ import torch
 import torchvision
 from torch import nn
 
+from extract.arch_names import TORCHVISION_ARCHITECTURES
 from extract.config import NetworkConfig
 from extract.device import Compute
 from extract.networks import (
     CIFAR_ARCHITECTURES,
-    TORCHVISION_ARCHITECTURES,
     ZeroPadShortcut,
     build_network,
     default_image_size,

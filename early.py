@@ -1,0 +1,69 @@
+"""What a command is refused for before anything heavy is imported: paths and numbers that are wrong.
+
+Each rule stands where its subject is used, and is asked for there again.
+"""
+
+from pathlib import Path
+
+from extract.arch_names import refuse_unknown_name
+from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.presence import (
+    refuse_missing_checkpoint,
+    refuse_missing_images,
+    refuse_nothing_begun,
+    refuse_trained,
+)
+from finetune.config import FinetuneConfig
+from finetune.run_folder import foreign_to_run, refuse_missing_run, refuse_unfinished
+from finetune.sweep_config import SweepConfig
+from store.atomic import refuse_existing
+from store.errors import MOST, check_at_least
+
+
+def refuse_training(config: TrainConfig) -> None:
+    """Raise UserError for what `train` would refuse."""
+    resolved = config.resolved()
+    check_at_least(resolved.network, width=1)
+    refuse_unknown_name(resolved.network.arch)
+    if not (config.resume or config.overwrite):
+        refuse_trained(Path(config.out))
+    if config.resume:
+        refuse_nothing_begun(Path(config.out) / "checkpoint.pt")
+    else:
+        refuse_missing_images(config.dataset)
+
+
+def refuse_images_run(config: ExtractConfig | EvaluateConfig) -> None:
+    """Raise UserError for what `extract` or `evaluate` would refuse."""
+    config.check()
+    refuse_missing_checkpoint(Path(config.ckpt))
+
+
+def refuse_finetuning(config: FinetuneConfig) -> None:
+    """Raise UserError for what `finetune` would refuse."""
+    refuse_missing_store(config.store)
+    config.check_numbers(MOST)
+    if not (config.resume or config.overwrite):
+        refuse_unfinished(config.out)
+        refuse_existing(Path(config.out), "run", foreign_to_run, overwrite=False)
+
+
+def refuse_sweep(config: SweepConfig) -> None:
+    """Raise UserError for what `sweep` would refuse."""
+    refuse_missing_store(config.base.store)
+    config.base.check_numbers(MOST)
+
+
+def refuse_missing_store(text: str) -> None:
+    """Raise StoreError for a store on a local disk that is not there."""
+    from store.location import locate, refuse_absent  # numpy, which --help does without
+
+    where = locate(text)
+    if isinstance(where, Path):
+        refuse_absent(where)
+
+
+def refuse_missing_runs(runs: tuple[str, ...]) -> None:
+    """Raise RunError for a run that is not there."""
+    for run in runs:
+        refuse_missing_run(Path(run).resolve())

@@ -1,0 +1,89 @@
+"""What is wrong with paths and numbers is told before anything heavy is imported."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from extract.arch_names import ARCHITECTURES
+from extract.networks import CIFAR_ARCHITECTURES
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "zarr", "h5py", "pandas", "matplotlib", "sklearn", "PIL", "scipy")
+CASES = [  # command, and what its line holds
+    ("train --root none", "none: no such folder"),
+    ("train --root images_without_test", "images_without_test: has no test/ folder"),
+    ("train --dataset cifar10", "--dataset cifar10 needs --root"),
+    ("train --epochs 0", "--epochs 0: must be 1 or more"),
+    ("train --lr nan", "--lr nan: must be 0 or more"),
+    ("train --arch resnet21", "--arch resnet21: unknown; expected one of resnet20, "),
+    ("train --arch resnet20 --width 0", "--width 0: must be 1 or more"),
+    (
+        "train --out half",
+        "half: already holds an unfinished run (epoch 1 of 2); pass --resume",
+    ),
+    ("train --out phase1", "phase1: already holds a finished run (epoch 2 of 2); pass --overwrite"),
+    ("train --out none --resume", "none/checkpoint.pt: nothing to resume is there"),
+    ("extract --ckpt none.pt", "none.pt: expected a checkpoint file, found nothing"),
+    ("extract --ckpt phase1", "phase1: expected a checkpoint file, found a folder"),
+    ("extract --ckpt phase1/checkpoint.pt --views 0", "--views 0: must be 1 or more"),
+    ("evaluate --ckpt none.pt", "none.pt: expected a checkpoint file"),
+    ("evaluate --ckpt phase1/checkpoint.pt --batch-size 0", "--batch-size 0: must be 1 or more"),
+    ("evaluate --ckpt phase1/checkpoint.pt --shot-rule 1,2,3", "--shot-rule 1,2,3"),
+    ("finetune --store none.zarr", "none.zarr: no such store"),
+    ("finetune --store feats.zarr --tau-s 2", "--tau-s 2: must lie between 0 and 1"),
+    ("finetune --store feats.zarr --out run_fsa", "run_fsa: already exists; pass --overwrite to replace"),
+    ("finetune --store feats.zarr --out begun", "begun.unfinished.pt: an interrupted run; pass --resume"),
+    ("sweep --store none.zarr", "none.zarr: no such store"),
+    ("sweep --store feats.zarr --iterations 0", "--iterations 0: must be 1 or more"),
+    ("analyze none", "none: no such run folder"),
+    ("store info none.zarr", "none.zarr: no such store"),
+    ("store verify none.zarr", "none.zarr: no such store"),
+    ("store convert none.zarr t.h5", "none.zarr: no such store"),
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What each command says, its exit code and the heavy modules that were imported by then."""
+    folder = tmp_path_factory.mktemp("early")
+    made = ROOT / "tests" / "data" / "program_0_1"
+    for name in ("phase1", "feats.zarr", "run_fsa"):
+        shutil.copytree(made / name, folder / name)
+    shutil.copytree(made / "half_phase1", folder / "half")
+    (folder / "begun.unfinished.pt").touch()
+    (folder / "images_without_test" / "train").mkdir(parents=True)
+    code = f"""
+import json, sys
+from click.testing import CliRunner
+from cli import main
+told = {{}}
+for command in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(main, command.split())
+    heavy = [name for name in {HEAVY} if name in sys.modules]
+    told[command] = {{"code": result.exit_code, "says": result.stderr, "heavy": heavy}}
+print(json.dumps(told))
+"""
+    commands = json.dumps([command for command, _ in CASES])
+    program = [sys.executable, "-c", code, commands]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("command", "says"), CASES, ids=[command for command, _ in CASES])
+def test_a_refusal_comes_before_anything_heavy(told: dict[str, dict], command: str, says: str) -> None:
+    found = told[command]
+    assert found["code"] == 2, found
+    assert says in found["says"]
+    assert len(found["says"].strip().splitlines()) == 1
+    assert found["heavy"] == []
+
+
+def test_the_names_of_networks_are_those_that_there_are() -> None:
+    assert set(CIFAR_ARCHITECTURES) < set(ARCHITECTURES)
+    assert all(name.startswith("resnet") for name in set(ARCHITECTURES) - set(CIFAR_ARCHITECTURES))
+    assert len(ARCHITECTURES) == len(CIFAR_ARCHITECTURES) + 5
