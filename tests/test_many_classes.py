@@ -8,7 +8,7 @@ from made_runs import made_run, write_made_run
 from finetune.analyze import analyze
 from finetune.config import AnalyzeConfig
 
-MANY = 1_000  # a matrix of a byte for each pair of classes would be 1 MB, and 4 MB of twice as many
+MANY = 6_000
 
 
 def peak(tmp_path: Path, n_classes: int) -> int:
@@ -25,9 +25,7 @@ def peak(tmp_path: Path, n_classes: int) -> int:
         tracemalloc.stop()
 
 
-def test_memory_grows_with_classes_and_not_with_their_square(tmp_path, monkeypatch):
+def test_not_a_byte_for_each_pair_of_classes(tmp_path, monkeypatch):
     """Pixels, of which there are the same for any number of classes, are left out."""
     monkeypatch.setattr("finetune.report_files._png", lambda figure: b"")
-    peak(tmp_path, 100)  # imports, caches
-    few, many = peak(tmp_path, MANY), peak(tmp_path, 2 * MANY)
-    assert many - few < 2_500 * MANY  # bytes a class
+    assert peak(tmp_path, MANY) < 0.7 * MANY**2
