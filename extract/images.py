@@ -1,7 +1,7 @@
 """Images of one split: files not yet opened, or RGB uint8 arrays in memory; reading and checking files."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from store.errors import UserError
 from store.images import DIGEST_BYTES
 from store.notes import note
 
+AT_ONCE = 4096  # images that wait for threads: ten million of them would take gigabytes
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
 EVALUATION = -1  # in place of a view's seed: the evaluation transform, which draws nothing
 
@@ -192,10 +193,11 @@ def find_unreadable(
     return bad, {"digest": as_rows(digests), "depth": depth}
 
 
-def _parallel(function, items: Iterable) -> Iterator:
+def _parallel(function: Callable, items: Sequence) -> Iterator:
     # Decoding releases the interpreter lock, so threads keep all cores busy.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            yield from pool.map(function, items)
+            for start in range(0, len(items), AT_ONCE):
+                yield from pool.map(function, items[start : start + AT_ONCE])
         finally:
             pool.shutdown(cancel_futures=True)

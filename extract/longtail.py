@@ -85,8 +85,8 @@ def split_source(
         counts[largest_first] = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
     rng = np.random.RandomState(SUBSET_SEED)
     train, val = [], []
-    for class_id, count in enumerate(map(int, counts)):
-        index = np.flatnonzero(label == class_id)
+    of_classes = np.split(np.argsort(label, kind="stable"), np.cumsum(per_class)[:-1])
+    for class_id, (count, index) in enumerate(zip(map(int, counts), of_classes, strict=True)):
         rng.shuffle(index)
         # The subset is the first `count`; its leftovers serve validation before it does.
         n_train = min(count, len(index) - val_per_class)
