@@ -82,7 +82,7 @@ def use_log_counts(axes: Axes, counts: np.ndarray) -> None:
 
 def name_ticks(axes: Axes, names: list[str], axis: str) -> None:
     """A tick for each name, at 0, 1, 2, …; smaller letters the more there are."""
-    turned = {"rotation": 90} if axis == "x" else {}
     labels = [shown(name) for name in names]
+    turned = {"rotation": 90} if axis == "x" and max(map(len, labels)) > 2 else {}
     size = 9 if len(names) <= 20 else 7 if len(names) <= 40 else 5.5
     getattr(axes, f"set_{axis}ticks")(np.arange(len(names)), labels, fontsize=size, **turned)
