@@ -160,12 +160,12 @@ def test_thresholds_are_kept_and_printed(small_ckpt, small_store):
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_a_rule_is_refused_by_every_command_that_takes_one(small_ckpt, small_store):
+def test_a_rule_is_refused_by_every_command_that_takes_one(small_ckpt, small_store, digits_run):
     for command in (
         ["finetune", "--store", small_store],
         ["sweep", "--store", small_store],
         ["evaluate", "--ckpt", small_ckpt],
-        ["analyze", "run"],
+        ["analyze", digits_run],
     ):
         refuse(*command, "--shot-rule", "20,100", says=["--shot-rule 20,100: the first number is Many's"])
 

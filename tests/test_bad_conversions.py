@@ -102,7 +102,7 @@ def test_refusals_of_paths():
 
 def test_an_unfinished_source_is_refused():
     kill(extracted("s.zarr"), "u.zarr", 2)
-    refuse("store", "convert", "u.zarr", "t.h5", says=["u.zarr: was begun, and is not finished", "--resume"])
+    refuse("store", "convert", "u.zarr", "t.h5", says=["u.zarr: was begun and is not finished", "--resume"])
     tree = "u.zarr.unfinished/u.zarr"
     refuse("store", "convert", tree, "t.h5", says=[f"{tree}: was never finished"])
 

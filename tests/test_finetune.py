@@ -239,7 +239,9 @@ def test_cli_end_to_end(tmp_path):
     assert "±" in table
     made = {path.name for path in (tmp_path / "report").iterdir()}
     figures = {"class_accuracy.png", "confusion.png", "learning_curve.png"}
-    assert made == {"summary.csv", "runs.csv", "per_class.csv", "analysis.json"} | figures
+    assert (
+        made == {"summary.csv", "runs.csv", "per_class.csv", "confused_pairs.csv", "analysis.json"} | figures
+    )
     compared = json.loads(run("analyze", *folders, "--out", str(tmp_path / "report"), "--json"))
     assert [row["configuration"] for row in compared["comparison"]] == ["Phase I", "fsa", "no-aug"]
     assert [row["n"] for row in compared["comparison"]] == [1, 2, 2]
