@@ -117,4 +117,4 @@ def test_a_sweep_of_version_0_1_is_bound_from_its_resume_on(stores):
     result = succeed(*sweep, "--resume", "--store", stores / "s.zarr")
     assert "which recorded the training split alone" in result.stderr
     assert json.loads(marker.read_text()) == content
-    assert "note" not in succeed(*sweep, "--resume", "--store", stores / "s.zarr").stderr
+    assert "version 0.1" not in succeed(*sweep, "--resume", "--store", stores / "s.zarr").stderr
