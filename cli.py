@@ -257,9 +257,10 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
     """The most confused pairs of classes, before and after, of the first configuration."""
     from analysis.confusion import pair_lines
 
-    lines = pair_lines(analysis.pairs, n)
+    comparison, pairs = analysis.comparison, analysis.pairs
+    name = comparison.loc[comparison["phase"] == 2, "configuration"].iloc[0]
+    lines = pair_lines(pairs[pairs["configuration"] == name], n)
     if lines:
-        name = analysis.pairs["configuration"].iloc[0]
         click.echo(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
         click.echo("\n".join(f"  {line}" for line in lines))
 

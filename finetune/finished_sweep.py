@@ -10,7 +10,8 @@ import pandas as pd
 from analysis.accuracy import SCORES
 from finetune.config import CONFUSING_CLASSES, FinetuneConfig
 from finetune.options import EARLIER
-from finetune.sweep_folder import DONE, FORMAT, MARKER, OF_ROW, RESULTS
+from finetune.sweep_folder import DONE, FORMAT, MARKER, OF_ROW
+from finetune.sweep_tables import RESULTS
 from store.errors import UserError
 
 UNKNOWN_STORE = "STORE"  # in a command, where an earlier program's sweep does not say
@@ -78,7 +79,7 @@ def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:
             f"{path}: an interrupted sweep, {n_done} heads of which are done; go on with the same `sweep` "
             "and --resume, and analyze it then"
         )
-    results = pd.read_csv(file)
+    results = pd.read_csv(file, dtype={"head": str})
     needed = OF_ROW | {"method", "loss", "seed", "confusing_classes"}
     if len(results) and results["diverged_at"].isna().any():
         needed |= {f"{select_on}_{SCORES[rank_by]}"}
@@ -97,7 +98,8 @@ def _config(row: dict[str, Any]) -> FinetuneConfig:
         value = row.get(field.name, EARLIER.get(field.name, field.default))
         if value is MISSING:
             raise ValueError(f"{field.name} is missing")
-        values[field.name] = None if value != value else _typed(value, hints[field.name])
+        absent = value is None or value != value
+        values[field.name] = None if absent else _typed(value, hints[field.name])
     return FinetuneConfig(**values)
 
 
@@ -105,4 +107,7 @@ def _typed(value: Any, kind: Any) -> Any:
     kinds = get_args(kind) if get_origin(kind) not in (None, Literal) else (kind,)
     if int in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
-    return float(value) if float in kinds and isinstance(value, int) else value
+    words = [word for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+    if float in kinds and value not in words:  # beside words, numbers are read as text
+        return float(value)
+    return value

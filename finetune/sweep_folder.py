@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analysis.csv_files import write_csv
 from analysis.options import PLACES, WAYS
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
@@ -21,6 +20,7 @@ from finetune.repeat import finetune_command, free_folder, places_of
 from finetune.selection import Layer
 from finetune.store_identity import other_part, store_digests
 from finetune.sweep_config import SweepConfig
+from finetune.sweep_tables import RESULTS, write_tables
 from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
 from store.lock import lock_of
@@ -30,7 +30,6 @@ from store.reader import FeatureStore
 FORMAT = "tailcache-sweep"
 MARKER, DONE, HEADS = "sweep.json", "done", "heads"
 OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
-RESULTS = ("results.csv", "results.parquet", "ranking.csv")
 WHERE = PLACES | WAYS  # tell no two heads apart
 
 
@@ -226,12 +225,7 @@ class SweepFolder:
             raise UserError(f"{self.path / DONE}: {missing} heads are missing; go on with --resume")
         select_on, rank_by = self._config.base.select_on, self._config.base.rank_by
         ranking = rank_configurations(results, select_on, rank_by)
-        with whole_file(self.path / RESULTS[0]) as unfinished:
-            write_csv(results, unfinished)
-        with whole_file(self.path / RESULTS[1]) as unfinished:
-            results.to_parquet(unfinished, index=False)
-        with whole_file(self.path / RESULTS[2]) as unfinished:
-            write_csv(ranking, unfinished)
+        write_tables(self.path, results, ranking)
         return Sweep(self.path, results, ranking, select_on, rank_by, self._command(ranking))
 
     def _command(self, ranking: pd.DataFrame) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from analysis.bins import bin_labels, count_bins
 from analysis.confusion import MOST_PAIRS, confused_pairs, group_confusion, pair_lines, with_names
+from cli import print_pairs
 
 
 @pytest.fixture
@@ -107,6 +109,22 @@ def test_a_report_has_the_pairs_of_every_configuration(tmp_path):
         *(first["true_class"], "→", first["predicted_class"]),
         *(f"{first['count_before']:.1f}", "→", f"{first['count_after']:.1f}", "of", "20"),
     ]
+
+
+def test_the_screen_has_no_other_configurations_pairs(capsys):
+    """The first configuration confuses two pairs, the second more."""
+    label, names = np.arange(6), [f"class{c}" for c in range(6)]
+    after = {"fsa": [1, 0, 2, 3, 4, 5], "crt": [2, 3, 4, 5, 0, 1]}
+    pairs = [
+        with_names(confused_pairs(label, [label], [np.array(x)], 6), names, name) for name, x in after.items()
+    ]
+    comparison = pd.DataFrame({"phase": [1, 2, 2], "configuration": ["Phase I", *after]})
+    print_pairs(SimpleNamespace(comparison=comparison, pairs=pd.concat(pairs)))
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert "with fsa, mean" in title
+    assert [line.split("  ")[1] for line in lines] == ["class0 → class1", "class1 → class0"]
+    print_pairs(SimpleNamespace(comparison=comparison, pairs=pairs[1]))  # the first has none
+    assert capsys.readouterr().out == ""
 
 
 def test_a_file_of_pairs_is_bounded():
