@@ -20,7 +20,8 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
 
     Args:
         context: of the command as it was given.
-        enough: options that `--resume` needs; all that were given if none is named.
+        enough: options that `--resume` needs of a command that was given without it; all that were given if
+            none is named.
     """
     try:
         yield
@@ -33,7 +34,11 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
 
 def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
     """The command that goes on with what a command has begun, for a shell."""
-    chosen = {name: context.params[name] for name in enough} or given(context)
+    chosen = {name: context.params[name] for name in enough}
+    if (
+        not chosen or context.params["resume"]
+    ):  # what was given to a resume, a moved --root say, is not stored yet
+        chosen |= given(context)
     chosen.pop("overwrite", None)  # else it would begin anew, or be refused
     return command_line(context, chosen | {"resume": True})
 

@@ -17,20 +17,24 @@ from finetune.config import FinetuneConfig
 from finetune.run_folder import foreign_to_run, refuse_missing_run, refuse_unfinished
 from finetune.sweep_config import SweepConfig
 from store.atomic import refuse_existing
-from store.errors import MOST, check_at_least
+from store.errors import MOST
 
 
 def refuse_training(config: TrainConfig) -> None:
-    """Raise UserError for what `train` would refuse."""
-    resolved = config.resolved()
-    check_at_least(resolved.network, width=1)
-    refuse_unknown_name(resolved.network.arch)
-    if not (config.resume or config.overwrite):
-        refuse_trained(Path(config.out))
+    """Raise UserError for what `train` would refuse.
+
+    With `--resume` nothing is said of the data set: what is not given is stored in the checkpoint.
+    """
     if config.resume:
+        config.check_numbers()
+        refuse_unknown_name(config.network.arch)
         refuse_nothing_begun(Path(config.out) / "checkpoint.pt")
-    else:
-        refuse_missing_images(config.dataset)
+        return
+    resolved = config.resolved()
+    refuse_unknown_name(resolved.network.arch)
+    if not config.overwrite:
+        refuse_trained(Path(config.out))
+    refuse_missing_images(config.dataset)
 
 
 def refuse_images_run(config: ExtractConfig | EvaluateConfig) -> None:

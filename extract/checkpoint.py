@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from extract.config import DatasetConfig
+from extract.how_far import FORMAT, FORMAT_VERSION
 from extract.presence import refuse_missing_checkpoint
 from store.atomic import whole_file
 from store.errors import CheckpointError
 
-FORMAT = "tailcache-checkpoint"
-FORMAT_VERSION = 1
 BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
     DatasetConfig: {"subfolders": False, "tail_order": "class index"}
 }

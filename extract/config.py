@@ -144,9 +144,14 @@ class TrainConfig:
         names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
         values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
         config = replace(self, dataset=self.dataset.resolved(), **values)
-        check_at_least(config, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
-        check_at_least(config, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
+        config.check_numbers()
         return config
+
+    def check_numbers(self) -> None:
+        """Raise UserError for a value out of its range; None passes."""
+        check_at_least(self, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
+        check_at_least(self, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
+        check_at_least(self.network, width=1)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What must be there before Phase I begins, and what may not: told before anything heavy is imported."""
 
-import json
 from pathlib import Path
 
 from extract.config import DatasetConfig
+from extract.how_far import how_far
 from extract.source_kinds import KINDS
 from store.errors import CheckpointError, UserError
 
@@ -38,16 +38,10 @@ def refuse_missing_folders(root: Path) -> None:
 
 
 def refuse_trained(out: Path) -> None:
-    """Raise UserError for the folder of a training run, as far as its text files tell."""
-    try:
-        if (out / "head.pt").exists() or (out / "checkpoint.pt").read_bytes()[:2] != b"PK":
-            return  # another run's, or damaged: who reads the checkpoint says so
-        epochs = json.loads((out / "config.json").read_text())["epochs"]
-        metrics = out / "metrics.csv"
-        epoch = len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    raise occupied(out, epoch, epochs)
+    """Raise UserError for the folder of a training run, where its checkpoint can tell without torch."""
+    found = None if (out / "head.pt").exists() else how_far(out / "checkpoint.pt")
+    if found is not None:
+        raise occupied(out, *found)
 
 
 def occupied(out: Path, epoch: int, epochs: int) -> UserError:

@@ -233,3 +233,18 @@ def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_st
     succeed(*asked)
     interrupted([*asked, "--overwrite"], "store.writer.StoreWriter.write", 6)
     refuse(*asked, says=["s.zarr.unfinished: this store was begun; pass --resume to go on"])
+
+
+@pytest.mark.parametrize("moment", [("extract.train._keep", 1), ("extract.train.learning_rate", 2)])
+def test_a_resume_that_is_interrupted_before_it_keeps_what_it_was_given(
+    moment: tuple[str, int], small_store: Path
+) -> None:
+    """A moved root: the checkpoint still has the old one."""
+    old, new = Path("old").resolve(), Path("new").resolve()
+    shutil.copytree(small_store.parent / "images", old)
+    interrupted([*command("train", "r", small_store), "--root", old], "extract.train.learning_rate", 5)
+    old.rename(new)
+    again = ["train", "--out", "r", "--resume", "--root", new, "--workers", 0]
+    said = interrupted(again, *moment)
+    succeed(*words(said.partition(" with: ")[2])[1:])
+    assert torch.load("r/checkpoint.pt", weights_only=True)["dataset"]["root"] == str(new)
