@@ -12,9 +12,8 @@ import torch
 
 from finetune.threads import Threads
 
-ROWS_AT_ONCE = (
-    256  # samples whose scores are computed in one product: a few megabytes for thousands of classes
-)
+# Samples whose scores are computed in one product: a few megabytes for thousands of classes.
+ROWS_AT_ONCE = 256
 
 
 class Scores:

@@ -19,10 +19,8 @@ OF_COMPUTED = {"tau-norm": ("tau",), "logit-adjustment": ("tau",), "ncm": ("dist
 FORMER = {  # methods' own values in version 0.1, where they were others
     "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
 }
-EARLIER = {
-    "rank_by": "overall",
-    "max_norm_every": "step",
-}  # what a run or sweep that does not say was made with, being older
+# What a run or sweep that does not say was made with, being older.
+EARLIER = {"rank_by": "overall", "max_norm_every": "step"}
 
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
 from finetune.options import EARLIER, as_begun
 from finetune.run_folder import refuse_unfinished, unfinished_path
-from finetune.store_identity import other_part, store_digests
+from finetune.store_identity import identify, other_part
 from store.atomic import whole_file
 from store.errors import Interrupted, UserError
 from store.notes import note
@@ -32,16 +32,32 @@ class Latest:
 
 
 class UnfinishedRun:
-    """The state of a run on its way.
+    """The state of a run on its way, read once where it is to be gone on with.
 
     Attributes:
         path: of its file.
+        config: the options, choosing as the run does that an earlier program began.
+        identity: of the store.
     """
 
     def __init__(self, config: FinetuneConfig, store: FeatureStore):
+        """Look for it.
+
+        Raises:
+            UserError: it is to be gone on with, and cannot be read.
+        """
         self._out, self.path = config.out, unfinished_path(config.out)
-        self._options = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
-        self._store, self._digests = store, store_digests(store)
+        self._begun = _content(self.path) if config.resume and self.path.exists() else None
+        self.config = config if self._begun is None else self._chosen_then(config)
+        self._options = {k: v for k, v in asdict(self.config).items() if k not in MAY_CHANGE}
+        self._store, self.identity = store, identify(store)
+
+    def _chosen_then(self, config: FinetuneConfig) -> FinetuneConfig:
+        begun = as_begun(config, json.loads(self._begun["options"]))
+        if begun.rank_by != config.rank_by and begun.keep == "best":
+            chose = "an earlier program began this run, and chose by overall accuracy; it goes on so"
+            note(f"{self.path}: {chose}")
+        return begun
 
     def refuse_existing(self, resume: bool, overwrite: bool) -> None:
         """Raise UserError for a state that is neither to be gone on with nor to be replaced.
@@ -55,22 +71,22 @@ class UnfinishedRun:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all."""
-        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self._digests}
+        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self.identity.digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
     def load(self) -> dict[str, Any] | None:
-        """What `save` wrote; None where there is nothing.
+        """What `save` wrote, for the first who asks; None where there is nothing to go on with.
 
         Raises:
-            UserError: it cannot be read, or is of other options or another store.
+            UserError: it is of other options or another store.
         """
-        if not self.path.exists():
+        content, self._begun = self._begun, None  # weights, velocity and the best head are held once
+        if content is None:
             return None
-        content = _content(self.path)
         begun, state = content["store"], content["state"]
         options = EARLIER | json.loads(content["options"])
-        if (other := other_part(begun, self._store, self._digests, self.path)) is not None:
+        if (other := other_part(begun, self._store, self.identity.digests, self.path)) is not None:
             raise UserError(
                 f"{self.path}: is of another store than {self._store.path} ({other} differs); name that one, "
                 "or begin with --overwrite"
@@ -116,18 +132,3 @@ def _content(path: Path) -> dict[str, Any]:
             f"{path}: not the state of an interrupted run, or damaged; remove it and begin anew"
         ) from error
     return content
-
-
-def as_interrupted(config: FinetuneConfig) -> FinetuneConfig:
-    """The same, choosing as the run does that an earlier program began, where that is to be gone on with.
-
-    Raises:
-        UserError: the state of the run cannot be read.
-    """
-    path = unfinished_path(config.out)
-    if not (config.resume and path.exists()):
-        return config
-    begun = as_begun(config, json.loads(_content(path)["options"]))
-    if begun.rank_by != config.rank_by and begun.keep == "best":
-        note(f"{path}: an earlier program began this run, and chose by overall accuracy; it goes on so")
-    return begun

@@ -126,6 +126,9 @@ def _check(run: Run) -> None:
     options = {field.name for field in fields(FinetuneConfig)}
     _refuse_missing("config.json", CONFIG_KEYS | options, run.config)
     _check_made(run.config["provenance"]["store"], "config.json")
+    identity = run.config["provenance"].get("identity", {"digests": {}, "images": {}})
+    if not all(isinstance(identity[name], dict) for name in ("digests", "images")):
+        raise ValueError("config.json: identity holds no digests by split")
     n_classes = len(run.per_class)
     of_training = run.per_class["n_train"]
     if not (n_classes >= 2 and of_training.dtype.kind == "i" and (of_training >= 0).all()):

@@ -4,6 +4,7 @@ The maps themselves are not read for it: the pooled features are their means, ta
 """
 
 import json
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -17,17 +18,43 @@ from store.reader import FeatureStore
 NETWORK = "network"  # beside the splits: the FC layer and what the maps are
 
 
-def store_digests(store: FeatureStore) -> dict[str, str]:
-    """XXH3 of what is read of a store: of every split, and of the network that made it."""
+@dataclass(frozen=True)
+class StoreIdentity:
+    """What tells a store, and the images that it is of, from others.
+
+    Attributes:
+        digests: XXH3 of what is read of it: of every split, and of the network that made it.
+        images: XXH3 of the images of every split, the same whichever network saw them; empty where the
+            store does not say.
+    """
+
+    digests: dict[str, str]
+    images: dict[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """For config.json of a run."""
+        return asdict(self)
+
+
+def identify(store: FeatureStore) -> StoreIdentity:
+    """Read all of a store but its maps."""
     made = store.provenance.get("checkpoint")
     sha = made.get("sha256") if isinstance(made, dict) else None
     digests = {NETWORK: _digest(*store.classifier, f"{store.map_dtype} {sha} {store.class_names}".encode())}
+    of_images = {}
     for name in store.splits:
-        split = store.read(name)
+        split, images = store.read(name), image_digests(store, name)
         values = [split.label, split.sample_index, split.view, split.pooled]
-        images = image_digests(store, name)
         digests[name] = _digest(*values, *([] if images is None else [images]))
-    return digests
+        if images is not None:
+            once = split.view == 0  # views of an image are the same image
+            of_images[name] = _digest(split.label[once], split.sample_index[once], images[once])
+    return StoreIdentity(digests, of_images)
+
+
+def store_digests(store: FeatureStore) -> dict[str, str]:
+    """XXH3 of what is read of a store: of every split, and of the network that made it."""
+    return identify(store).digests
 
 
 def other_part(begun: Any, store: FeatureStore, digests: dict[str, str], where: Any) -> str | None:

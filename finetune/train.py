@@ -17,11 +17,12 @@ from finetune.course import Course
 from finetune.group import Bench, Group, class_facts
 from finetune.methods import METHODS
 from finetune.prepare import computed_layer
-from finetune.resume import Latest, UnfinishedRun, as_interrupted
+from finetune.resume import Latest, UnfinishedRun
 from finetune.run import Run, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
 from finetune.selection import Layer, accuracies, require_selection, selection_split
 from finetune.split import parts_of, split_head_tail
+from finetune.store_identity import StoreIdentity
 from finetune.threads import single_threaded
 from store.atomic import refuse_existing
 from store.cache import open_cache
@@ -58,14 +59,14 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
 
 def _finetune(config: FinetuneConfig, store: FeatureStore, started: float, progress: Progress) -> Run:
     """As `finetune`, by the sole writer of the folder; `started` is the moment by the performance counter."""
-    config = as_interrupted(config)
     unfinished = UnfinishedRun(config, store)
+    config = unfinished.config
     unfinished.refuse_existing(config.resume, config.overwrite)
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
     refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
     phase1 = find_phase1(store, config.ckpt)
     with single_threaded() as threads, unfinished.kept_when_interrupted() as latest:
-        latest.state = unfinished.load() if config.resume else None
+        latest.state = unfinished.load()
         bench = Bench.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             require_selection(selection_split(bench.held_out, config.select_on), "--keep best")
@@ -76,7 +77,7 @@ def _finetune(config: FinetuneConfig, store: FeatureStore, started: float, progr
             layer, course, facts = _train(config, bench, unfinished, latest, progress)
         ended = time.perf_counter()
         facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
-        run = _describe(config, bench, layer, course, facts)
+        run = _describe(config, bench, layer, course, facts, unfinished.identity)
         write_run(run, *layer, phase1, config.tensorboard)
         unfinished.remove()
     return run
@@ -163,7 +164,12 @@ def computed(config: FinetuneConfig, bench: Bench) -> Layer:
 
 
 def _describe(
-    config: FinetuneConfig, bench: Bench, layer: Layer, course: Course, facts: dict[str, Any]
+    config: FinetuneConfig,
+    bench: Bench,
+    layer: Layer,
+    course: Course,
+    facts: dict[str, Any],
+    identity: StoreIdentity,
 ) -> Run:
     """The run, with test accuracies: the first and only time that the test set is looked at, unless asked."""
     phase1 = tuple(torch.from_numpy(part).to(bench.device) for part in bench.store.classifier)
@@ -184,6 +190,6 @@ def _describe(
     names = image_names(bench.store, "test")
     if names is not None:
         predictions["image"] = names
-    provenance = {"store": bench.store.provenance, "versions": versions()}
+    provenance = {"store": bench.store.provenance, "versions": versions(), "identity": identity.record()}
     content = asdict(config) | {"facts": facts, "provenance": provenance}
     return Run(Path(config.out), content, course.frame(), test.frame(after), predictions, summary)

@@ -84,18 +84,6 @@ def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(fir
     refuse("analyze", first_run, "second/run", says=says)
 
 
-def test_images_that_are_known_by_name_alone_are_told_of(first_run):
-    """As of stores that version 0.1 wrote."""
-    copy_of(first_run, "old", 1, content=None)
-    assert succeed("analyze", first_run, "old").stderr == ""  # one network: one reading of the images
-    config = json.loads(Path("old/config.json").read_text())
-    config["provenance"]["store"]["checkpoint"]["sha256"] = "0" * 64
-    Path("old/config.json").write_text(json.dumps(config))
-    (line,) = succeed("analyze", first_run, "old").stderr.splitlines()
-    assert f"note: {Path('old').resolve()}: its store kept the names of images and no digests" in line
-    assert "(1 of 2 runs)" in line
-
-
 def test_data_sets_without_a_folder_are_named_by_what_they_are(digits_run):
     copy_of(digits_run, "other", 1, fingerprint="0" * 64)
     refuse("analyze", digits_run, "other", says=["the data set digits (fingerprint 000000000000…)"])

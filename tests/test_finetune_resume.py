@@ -140,6 +140,16 @@ def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeyp
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
 
 
+def test_a_state_is_read_once(config, quiet, monkeypatch):
+    """Of thousands of classes it is large, and may lie far away."""
+    interrupt(config, quiet, monkeypatch, 45)
+    read = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **options: read.append(file) or load(file, **options))
+    finetune(replace(config, resume=True), quiet)
+    assert read.count(unfinished_path(config.out)) == 1
+
+
 def test_a_run_that_was_to_replace_another_is_resumed(config, quiet, monkeypatch):
     earlier = files(finetune(config, quiet).path)
     take = Stacks.take

@@ -1,0 +1,134 @@
+"""Whether runs are of the same images: by digests where they are known, else by names and predictions."""
+
+from typing import Any
+
+from finetune.run import Run, RunError
+from finetune.store_identity import NETWORK
+from store.notes import note
+
+SHOWN_DIGITS = 12  # of a fingerprint
+# Of one network's predictions on the same images, on two machines: those whose two best scores nearly tie.
+MOST_BY_ROUNDING = 0.02
+
+
+def refuse_other_images(runs: list[Run]) -> None:
+    """Raise RunError where runs are known not to be of the same images, in any split.
+
+    What is not known is told in a note: a run whose store does not say which images it is of is compared by
+    all the rest, and one that knows images by name by the predictions of Phase I.
+    """
+    silent = [run for run in runs if _fingerprint(run) is None]
+    known = [run for run in runs if _fingerprint(run) is not None]
+    for run in known[1:]:
+        if _fingerprint(run) != _fingerprint(known[0]):
+            raise RunError(
+                f"{run.path}: is of {_data_set(run)}, and {known[0].path} of {_data_set(known[0])}; other "
+                "images, or the same split otherwise, make no seeds of one configuration: analyze them apart"
+            )
+    _refuse_other_contents(runs)
+    _refuse_other_predictions(runs)
+    for run in silent if len(runs) > 1 else ():
+        note(
+            f"{run.path}: its store does not say which images it is of; classes, training counts and test "
+            "labels are those of the other runs, so the images are taken for the same"
+        )
+    _note_by_name(runs)
+
+
+def _refuse_other_contents(runs: list[Run]) -> None:
+    """Files of the same names may hold other images: by all splits, by each, or as one network saw it."""
+    for run, first in _beside_first(runs, lambda run: _made_from(run).get("content")):
+        if _made_from(run)["content"] != _made_from(first)["content"]:
+            _refuse(run, first)
+    for run, first in _beside_first(runs, lambda run: _identity(run)["images"]):
+        if (split := _unlike(_identity(run)["images"], _identity(first)["images"])) is not None:
+            _refuse(run, first, split)
+    for of_network in _by_extraction(runs):
+        without = [run for run in of_network if not _identity(run)["images"]]
+        for run, first in _beside_first(without, lambda run: _identity(run)["digests"]):
+            if (split := _unlike(_identity(run)["digests"], _identity(first)["digests"])) is not None:
+                _refuse(run, first, split)
+
+
+def _refuse(run: Run, first: Run, split: str | None = None) -> None:
+    of_split = "" if split is None else f" in the {split} split"
+    raise RunError(
+        f"{run.path}: is of {_place(run)}, and {first.path} of {_place(first)}, where files of "
+        f"the same names hold other images{of_split}; no seeds of one configuration: analyze them apart"
+    )
+
+
+def _refuse_other_predictions(runs: list[Run]) -> None:
+    """One network predicts the same of the same images, but for what rounding decides."""
+    for of_network in _by_extraction(runs):
+        first = of_network[0]
+        for run in of_network[1:]:
+            unlike = run.predictions["phase1"].to_numpy() != first.predictions["phase1"].to_numpy()
+            if unlike.sum() > 1 + MOST_BY_ROUNDING * len(unlike):
+                raise RunError(
+                    f"{run.path}: one Phase I predicts otherwise than in {first.path} of {unlike.sum():,} of "
+                    f"{len(unlike):,} test images, more than rounding can explain: they are other images of "
+                    "the same names; no seeds of one configuration: analyze them apart"
+                )
+
+
+def _note_by_name(runs: list[Run]) -> None:
+    by_name = [run for run in runs if _is_known_by_name(run)]
+    stores = [_identity(run)["digests"] for run in runs]
+    one_store = all(digests and digests == stores[0] for digests in stores)
+    if by_name and len(runs) > 1 and not one_store:
+        note(
+            f"{by_name[0].path}: its store kept the names of images and no digests, as version 0.1 did "
+            f"({len(by_name)} of {len(runs)} runs); files of the same names are taken for the same images"
+        )
+
+
+def _is_known_by_name(run: Run) -> bool:
+    made = _made_from(run)
+    told = made.get("content") or _identity(run)["images"] or _fingerprint(run) is None
+    return made["dataset"] == "imagefolder" and not told
+
+
+def _beside_first(runs: list[Run], known: Any) -> list[tuple[Run, Run]]:
+    """Each run of which something is known, beside the first of them."""
+    those = [run for run in runs if known(run)]
+    return [(run, those[0]) for run in those[1:]]
+
+
+def _by_extraction(runs: list[Run]) -> list[list[Run]]:
+    """Runs whose features one network computed in one way: images alone can make them unlike."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        asked = run.config["provenance"]["store"]["config"]
+        groups.setdefault((run.phase1_digest, asked["precision"], asked.get("views", 1)), []).append(run)
+    return list(groups.values())
+
+
+def _unlike(a: dict[str, str], b: dict[str, str]) -> str | None:
+    """The first split that is not the same in both; what the network was is told elsewhere."""
+    names = [name for name in {**a, **b} if name != NETWORK]
+    return next((name for name in names if a.get(name) != b.get(name)), None)
+
+
+def _identity(run: Run) -> dict[str, dict[str, str]]:
+    """Digests of the store that a run was made from; empty of version 0.1, which recorded none."""
+    return {"digests": {}, "images": {}} | run.config["provenance"].get("identity", {})
+
+
+def _made_from(run: Run) -> dict[str, Any]:
+    return run.config["provenance"]["store"]["dataset"]
+
+
+def _fingerprint(run: Run) -> str | None:
+    found = _made_from(run).get("fingerprint")
+    return found if isinstance(found, str) and found else None
+
+
+def _data_set(run: Run) -> str:
+    """The data set as the user knows it, and the first digits of its fingerprint."""
+    return f"{_place(run)} (fingerprint {_fingerprint(run)[:SHOWN_DIGITS]}…)"
+
+
+def _place(run: Run) -> str:
+    made = _made_from(run)
+    return f"the data set {made.get('root') or made['dataset']}"
