@@ -28,12 +28,19 @@ def is_image(path: str) -> bool:
         return False
 
 
+@cache
+def image_extensions() -> frozenset[str]:
+    """Extensions, in lower case and with the dot, of the formats that Pillow decodes."""
+    Image.init()
+    return frozenset(extension for extension, name in Image.EXTENSION.items() if name in _formats())
+
+
 def lies_turned(path: Path) -> bool:
     """Whether EXIF has a photograph turned or mirrored to be seen; False of what cannot be opened."""
     try:
         with Image.open(path, formats=("JPEG", "WEBP")) as image:
             return orientation(image) in TURNS
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # as above
         return False
 
 

@@ -63,7 +63,7 @@ def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
         The image, and the depth of its pixels if they are of 16 bits.
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it cannot be decoded to its end.
+        Exception: it cannot be decoded to its end; of Pillow's readers each has errors of its own.
     """
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
@@ -96,11 +96,9 @@ def find_white(depths: np.ndarray) -> dict[int, int]:
     Args:
         depths: (N, 2) integers, bits and largest value of each training image; (0, 0) of 8 bits.
     """
-    white = {}
-    for bits, largest in depths.tolist():
-        if largest:
-            white[bits] = max(white.get(bits, 0), largest if not bits else _span(bits, largest))
-    return white
+    deep = depths[depths[:, 1] > 0]
+    largest = {bits: int(deep[deep[:, 0] == bits, 1].max()) for bits in np.unique(deep[:, 0]).tolist()}
+    return {bits: _span(bits, value) if bits else value for bits, value in largest.items()}
 
 
 def scaled_by(depth: Depth, reading: Reading) -> int:

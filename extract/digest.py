@@ -21,12 +21,10 @@ def digest_of(content: bytes | np.ndarray) -> bytes:
 
 def digests_of(images: torch.Tensor) -> np.ndarray:
     """(N, 16) uint8 of images in memory, uint8 (N, 3, H, W): of the bytes of each, channel by channel."""
-    return as_rows([digest_of(np.ascontiguousarray(image)) for image in images.numpy()])
-
-
-def as_rows(digests: list[bytes]) -> np.ndarray:
-    """(N, 16) uint8 of N digests."""
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+    rows = np.empty((len(images), DIGEST_BYTES), np.uint8)
+    for row, image in zip(rows, images.numpy(), strict=True):
+        row[:] = np.frombuffer(digest_of(np.ascontiguousarray(image)), np.uint8)
+    return rows
 
 
 def refuse_other_content(path: Path, digest: bytes, expected: bytes | None) -> None:

@@ -6,7 +6,7 @@ Images of a class are sorted by their paths within its folder, written with `/`,
 import os
 from pathlib import Path
 
-from extract.content import is_image
+from extract.content import image_extensions, is_image
 from extract.presence import refuse_missing_folders
 from store.errors import UserError
 from store.names import composed, shown
@@ -59,8 +59,8 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
 
     Args:
         root: holds `train/<class>/…`, `test/<class>/…` and perhaps `val/<class>/…`.
-        subfolders: images in subfolders of a class count, and of a file without a known extension the
-            content decides; else neither does, as in version 0.1.
+        subfolders: images in subfolders of a class count, and so do files with the extension of any image
+            format, and others whose content is that of an image; else none of these, as in version 0.1.
 
     Raises:
         UserError: a missing or empty root or split, fewer than two classes, a class folder without
@@ -173,12 +173,15 @@ def _images_below(folder: Path, passed: PassedOver) -> list[str]:
 
 
 def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
-    """Why a folder's entry is no image, None if it is one. A file of a known extension is not opened."""
+    """Why a folder's entry is no image, None if it is one. A file that is named like one is not opened.
+
+    Whether it can be read is seen later: who names a file so means an image, which is not left out in silence.
+    """
     if _is_hidden(entry.name, True):
         return HIDDEN
     if not _is_file(entry):
         return NO_IMAGE if os.path.exists(entry.path) else BROKEN
-    if _is_known(entry.name):
+    if _is_known(entry.name) or _extension(entry.name) in image_extensions():
         return None
     if not entry.stat().st_size:
         return EMPTY
@@ -191,7 +194,11 @@ def _is_hidden(name: str, passed: object) -> bool:
 
 
 def _is_known(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in KNOWN
+    return _extension(name) in KNOWN
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _is_file(entry: os.DirEntry) -> bool:

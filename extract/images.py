@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torchvision.transforms.v2 import functional as TF
 
 from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
-from extract.digest import as_rows, digest_of, refuse_other_content
+from extract.digest import digest_of, refuse_other_content
 from store.errors import UserError
 from store.images import DIGEST_BYTES
 from store.notes import note
@@ -88,21 +88,30 @@ def read_image(path: Path, expected: bytes | None = None, reading: Reading = TOD
 
 def read_digested(
     path: Path, expected: bytes | None = None, reading: Reading = TODAY
-) -> tuple[Image.Image, bytes, Depth]:
-    """As `read_image`, with the file's digest and depth; its bytes are read once for all."""
+) -> tuple[Image.Image, Depth, bytes]:
+    """As `read_image`, with the file's depth and digest; its bytes are read once for all."""
     try:
         content = path.read_bytes()
-        (image, depth), digest = decode_image(content, reading), digest_of(content)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow would name the buffer, not the file.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known format" if unknown else " ".join(str(error).split())
-        raise UserError(
-            f"{path}: not a readable image ({reason}); "
-            "mend or remove it, or train with --skip-bad-images to go on without it"
-        ) from error
-    refuse_other_content(path, digest, expected)
-    return image, digest, depth
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    digest = digest_of(content)
+    refuse_other_content(path, digest, expected)  # what was damaged since is no image to mend or to leave out
+    try:
+        return *decode_image(content, reading), digest
+    except MemoryError:
+        raise
+    except Exception as error:  # bytes that are no image can fail anywhere in Pillow's readers
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    # Pillow would name the buffer, not the file.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
+    return UserError(
+        f"{path}: not a readable image ({reason}); "
+        "mend or remove it, or train with --skip-bad-images to go on without it"
+    )
 
 
 def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
@@ -116,19 +125,23 @@ def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
 def decode(image_set: ImageSet, size: int, progress: Progress, what: str, reading: Reading) -> ImageSet:
     """Read every file of a set into memory as uint8 (N, 3, size, size), with its digest and depth."""
 
-    def read(row: int) -> tuple[torch.Tensor, bytes, Depth]:
+    def read(row: int) -> tuple[torch.Tensor, Depth, bytes]:
         image, *known = read_digested(image_set.images[row], image_set.expected(row), reading)
         return resize_and_crop(image, size, size), *known
 
     images = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8)
-    digests, depth = [], np.zeros((len(image_set), 2), np.int32)
+    digest, depth = _nothing_known(len(image_set))
     task = progress.add_task(f"reading {what} images", total=len(image_set), status="")
-    for row, (image, digest, of_image) in enumerate(_parallel(read, range(len(image_set)))):
+    for row, (image, *known) in enumerate(_parallel(read, range(len(image_set)))):
         images[row] = image
-        digests.append(digest)
-        depth[row] = of_image
+        depth[row], digest[row] = known[0], np.frombuffer(known[1], np.uint8)
         progress.advance(task)
-    return replace(image_set, images=images, digest=as_rows(digests), depth=depth)
+    return replace(image_set, images=images, digest=digest, depth=depth)
+
+
+def _nothing_known(n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """`digest` and `depth` of an ImageSet, to be filled in: zeros."""
+    return np.zeros((n_images, DIGEST_BYTES), np.uint8), np.zeros((n_images, 2), np.int32)
 
 
 def decode_training(image_set: ImageSet, size: int, progress: Progress) -> tuple[ImageSet, Reading]:
@@ -176,21 +189,20 @@ def find_unreadable(
         ImageSet has them: zeros of those.
     """
 
-    def look(path: Path) -> tuple[str | None, bytes, Depth]:
+    def look(path: Path) -> tuple[str | None, Depth, bytes]:
         try:
             return None, *read_digested(path)[1:]
         except UserError as error:
-            return str(error), bytes(DIGEST_BYTES), Depth()
+            return str(error), Depth(), bytes(DIGEST_BYTES)
 
     task = progress.add_task("checking images", total=len(paths), status="")
-    bad, digests, depth = {}, [], np.zeros((len(paths), 2), np.int32)
-    for row, (wrong, digest, of_image) in enumerate(_parallel(look, paths)):
+    bad, (digest, depth) = {}, _nothing_known(len(paths))
+    for row, (wrong, *known) in enumerate(_parallel(look, paths)):
         if wrong is not None:
             bad[paths[row]] = wrong
-        digests.append(digest)
-        depth[row] = of_image
+        depth[row], digest[row] = known[0], np.frombuffer(known[1], np.uint8)
         progress.advance(task)
-    return bad, {"digest": as_rows(digests), "depth": depth}
+    return bad, {"digest": digest, "depth": depth}
 
 
 def _parallel(function: Callable, items: Sequence) -> Iterator:

@@ -1,5 +1,6 @@
 """A checkpoint's network and images, as they were in training."""
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,13 @@ def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[s
         UserError: the checkpoint, the images, or the pair of them cannot be used.
     """
     listed = restore_listed(ckpt, root, progress)
+    checkpoint = listed.checkpoint
+    if checkpoint.optimizer is not None:
+        epochs = checkpoint.config.get("epochs", "?")
+        note(
+            f"{ckpt}: is of a training that is not finished (epoch {checkpoint.epoch} of {epochs}), and used as "
+            f"it is; `train --resume --out {shlex.quote(str(ckpt.parent))}` finishes it"
+        )
     size, reading = listed.transform.image_size, listed.transform.reading
     return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))
 

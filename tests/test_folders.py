@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_input import FOLDER, TINY, succeed
+from bad_input import FOLDER, TINY, run, succeed
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -92,6 +92,7 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     (ape / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     (root / "test/README").write_text("no class")
     (ape / "nothing").touch()
+    (ape / "features.h5").touch()  # Pillow knows the name, and has no pixels of it
     (ape / "gone.png").symlink_to(ape / "moved.png")
     (ape / "round.png").symlink_to(ape / "round.png")
     (ape / "sub").mkdir()
@@ -103,8 +104,8 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     os.mkfifo(ape / "pipe")  # to open it would wait for ever
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
-        f"passed over under {root}/: 5 files of no image format (test/README, …), 1 empty file "
-        "(train/ape/nothing), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds it "
+        f"passed over under {root}/: 5 files of no image format (test/README, …), 2 empty files "
+        "(train/ape/features.h5, …), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds it "
         "(train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
         "(train/__MACOSX, …)"
     ]
@@ -133,6 +134,17 @@ def test_links_that_go_round_end(root, caplog):
 def test_files_of_known_extension_are_not_opened(root, monkeypatch):
     monkeypatch.setattr("extract.folders.is_image", lambda path: pytest.fail(path))
     assert len(listed(root)) == 4
+    (root / "train/ape/d.gif").touch()
+    assert len(listed(root)) == 5
+
+
+@pytest.mark.parametrize("name", ["d.gif", "d.jfif", "d.JP2", "d.tga", "d.png"])
+def test_a_file_that_is_named_like_an_image_is_not_left_out_in_silence(root, name):
+    for content in (b"", b"no image"):
+        (root / "train/ape" / name).write_bytes(content)
+        result = run("train", *FOLDER, *TINY, "--root", root, "--out", root.parent / "phase1")
+        assert result.exit_code == 2
+        assert f"train/ape/{name}: not a readable image" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["valid", "Validation", "dev"])

@@ -16,6 +16,7 @@ from extract.record import recorded_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SIZES = [16, 72]  # decoded when they are listed, and by workers as they are needed
+OTHER_STORE = {"evaluate": [], "extract": ["--store", "other.zarr"]}
 ROOT, PHASE1, HALF = Path("images"), Path("phase1/checkpoint.pt"), Path("half")
 
 
@@ -58,6 +59,15 @@ def exchange(split: str) -> None:
         mine, theirs = path.read_bytes(), other.read_bytes()
         path.write_bytes(theirs)
         other.write_bytes(mine)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "extract"])
+def test_an_unfinished_training_is_told(here, command):
+    ckpt = ["--ckpt", HALF / "checkpoint.pt", "--root", ROOT, "--device", "cpu", "--workers", 0]
+    said = succeed(command, *ckpt).stderr
+    assert "half/checkpoint.pt: is of a training that is not finished (epoch 0 of 1)" in said
+    assert "`train --resume --out half` finishes it" in said
+    assert "not finished" not in succeed(*later(command, "--workers", 0, *OTHER_STORE[command])).stderr
 
 
 def later(command: str, *more: object) -> list[object]:
@@ -119,7 +129,9 @@ def test_only_the_split_that_is_evaluated_is_read(here):
     for path in ROOT.glob("train/*/*.png"):
         path.write_bytes(b"")
     succeed(*later("evaluate", "--workers", 0))
-    refuse(*later("evaluate", "--workers", 0, "--split", "train"), says=["images/train/", "not a readable"])
+    refuse(
+        *later("evaluate", "--workers", 0, "--split", "train"), says=["images/train/", "holds another image"]
+    )
 
 
 def missing() -> None:
@@ -223,7 +235,7 @@ def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
     content = path.read_bytes()
     path.write_bytes(content[:50])
     evaluate = ["evaluate", "--ckpt", HALF / "checkpoint.pt", "--device", "cpu", "--workers", 0]
-    refuse(*evaluate, says=[f"{path}: not a readable image"])
+    refuse(*evaluate, says=[f"{path}: holds another image"])
     path.write_bytes(content)
     monkeypatch.setattr("extract.dataset.find_unreadable", interrupt)
     succeed(*evaluate)
