@@ -19,11 +19,13 @@ from extract.digest import digests_of
 from extract.images import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
 from extract.longtail import split_source, tail_order
 from extract.presence import refuse_missing_images
-from extract.source_kinds import KINDS
-from extract.sources import SOURCES, Source, refuse_undecodable_names
+from extract.skipped import without_bad_images
+from extract.sources import SOURCES, Source, refuse_lookalikes, refuse_undecodable_names
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
+
+NAMES_AT_ONCE = 1 << 16  # as Python objects, of which each takes five times its characters
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,27 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
     source = SOURCES[config.source](root, config)
     refuse_undecodable_names(source, root)
+    _refuse_what_listing_tells(source, config, root, looked)
     source = replace(source, splits={name: _named(split, root) for name, split in source.splits.items()})
-    source, config = _without_bad_images(source, config, root, None if looked else progress)
-    if config.val_per_class and "val" in source.splits:
-        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
-
+    source, config = without_bad_images(source, config, root, None if looked else progress)
     splits, config = _split(source, config)
-    fingerprint = _fingerprint(source.class_names, splits, root)
+    splits = {name: _narrowed(split) for name, split in splits.items()}
+    fingerprint = _fingerprint(source.class_names, splits)
     return Dataset(
         config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
     )
+
+
+def _refuse_what_listing_tells(source: Source, config: DatasetConfig, root: Path, looked: bool) -> None:
+    """Raise UserError for what the search for bad images, of hours perhaps, changes nothing of."""
+    if config.val_per_class and "val" in source.splits:
+        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
+    if looked:
+        return
+    refuse_lookalikes(source, config)
+    if config.skip_bad_images:  # with fewer images these options are never allowed more
+        label, n_classes = source.splits["train"].label, len(source.class_names)
+        split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
 
 
 def _split(source: Source, config: DatasetConfig) -> tuple[dict[str, ImageSet], DatasetConfig]:
@@ -161,6 +174,13 @@ def _named(split: ImageSet, root: Path) -> ImageSet:
     return replace(split, name=np.array(names, dtype=bytes))
 
 
+def _narrowed(split: ImageSet) -> ImageSet:
+    """The same, its names as wide as the longest, whatever is listed besides: stores keep the width."""
+    if split.name is None:
+        return split
+    return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"))
+
+
 def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
     """Decode every image that stays a file, so that no bad one is met hours later.
 
@@ -182,36 +202,7 @@ def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
     return replace(dataset, **splits)
 
 
-def _without_bad_images(
-    source: Source, config: DatasetConfig, root: Path, progress: Progress | None
-) -> tuple[Source, DatasetConfig]:
-    """Leave out images that cannot be decoded; without `progress` they were looked for before."""
-    if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
-        return source, config
-    splits = dict(source.splits)
-    if progress is None or config.skipped:  # the same images stay out, whatever they are now
-        bad = {root / name for name in config.skipped}
-    else:
-        bad = set()
-        for name, split in splits.items():
-            of_split, found = find_unreadable(split.images, progress)
-            bad |= of_split.keys()
-            splits[name] = replace(split, **found)
-    for name, split in splits.items():
-        keep = np.array([path not in bad for path in split.images])
-        splits[name] = split.take(np.flatnonzero(keep))
-    emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
-    if emptied:
-        name = source.class_names[min(emptied)]
-        raise UserError(f"{root / 'train' / name}: no readable image is left in this class; add some")
-    for name, split in splits.items():
-        if not len(split):
-            raise UserError(f"{root / name}: no readable image is left in this split; add some")
-    names = tuple(sorted(path.relative_to(root).as_posix() for path in bad))
-    return Source(source.class_names, splits), replace(config, skipped=names)
-
-
-def _fingerprint(class_names: list[str], splits: dict[str, ImageSet], root: Path) -> str:
+def _fingerprint(class_names: list[str], splits: dict[str, ImageSet]) -> str:
     digest = hashlib.sha256(repr(class_names).encode())
     for name, split in sorted(splits.items()):
         digest.update(f"{name} {len(split)}".encode())
@@ -220,5 +211,7 @@ def _fingerprint(class_names: list[str], splits: dict[str, ImageSet], root: Path
         if split.in_memory:
             digest.update(split.images.numpy().tobytes())
         else:
-            digest.update("\n".join(p.relative_to(root).as_posix() for p in split.images).encode())
+            for start in range(0, len(split), NAMES_AT_ONCE):
+                names = split.name[start : start + NAMES_AT_ONCE].tolist()
+                digest.update((b"\n" if start else b"") + b"\n".join(names))
     return digest.hexdigest()

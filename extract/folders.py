@@ -175,7 +175,7 @@ def _images_below(folder: Path, passed: PassedOver) -> list[str]:
 def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
     """Why a folder's entry is no image, None if it is one. A file that is named like one is not opened.
 
-    Whether it can be read is seen later: who names a file so means an image, which is not left out in silence.
+    Whether it can be read is seen later: who names a file so means an image, not to be left out in silence.
     """
     if _is_hidden(entry.name, True):
         return HIDDEN

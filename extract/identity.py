@@ -11,8 +11,7 @@ from extract.checkpoint import Checkpoint, CheckpointError
 from extract.dataset import Dataset
 from extract.images import ImageSet
 from extract.record import Recorded, recorded_images, text_of
-from store.errors import UserError
-from store.names import composed, lookalikes, shown
+from store.names import composed, shown
 from store.notes import note
 
 
@@ -52,18 +51,11 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
         if len(split) != len(recorded[name].digest):
             _refuse(dataset, where, _counted(dataset, checkpoint))
         bound[name] = _bound_split(dataset, split, recorded[name], where)
+        if name in unlike and split.name is not None:  # stores and tables call images as in training
+            bound[name] = replace(bound[name], name=np.array(recorded[name].names, dtype=bytes))
     if not unlike and dataset.fingerprint != checkpoint.fingerprint:
         _refuse(dataset, where, "their classes or labels differ")
     return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
-
-
-def refuse_lookalikes(dataset: Dataset) -> None:
-    """Raise UserError for two classes whose names nobody could tell apart."""
-    if (alike := lookalikes(dataset.class_names)) is not None:
-        raise UserError(
-            f"{_place(dataset)}: the classes {alike[0]!a} and {alike[1]!a} are one name in two Unicode "
-            "forms; put their images into one folder, or rename one"
-        )
 
 
 def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:

@@ -48,8 +48,8 @@ def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[s
     if checkpoint.optimizer is not None:
         epochs = checkpoint.config.get("epochs", "?")
         note(
-            f"{ckpt}: is of a training that is not finished (epoch {checkpoint.epoch} of {epochs}), and used as "
-            f"it is; `train --resume --out {shlex.quote(str(ckpt.parent))}` finishes it"
+            f"{ckpt}: is of a training that is not finished (epoch {checkpoint.epoch} of {epochs}), and used "
+            f"as it is; `train --resume --out {shlex.quote(str(ckpt.parent))}` finishes it"
         )
     size, reading = listed.transform.image_size, listed.transform.reading
     return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))

@@ -92,8 +92,9 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
 
 
 def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
-    """A description with what an earlier run found out when it listed the images, besides what it skipped."""
-    return replace(dataset, tail_order=previous.dataset.get("tail_order", "class index"))
+    """A description with what an earlier run found out when it listed the images."""
+    found = {"skipped": (), "tail_order": "class index"} | previous.dataset
+    return replace(dataset, skipped=tuple(found["skipped"]), tail_order=found["tail_order"])
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

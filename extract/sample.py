@@ -10,11 +10,9 @@ the longest vector of the image's feature map: `ARITHMETIC`, to which the roundi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from extract.config import SampleConfig
@@ -25,7 +23,6 @@ from extract.inference import feature_maps
 from extract.networks import pool
 from extract.origin import load_origin
 from extract.restore import Restored, restore
-from extract.sources import SOURCES, Source
 from extract.views import MOST_VIEWS
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
@@ -76,18 +73,15 @@ class Sample:
     arithmetic: float
     rows: dict[str, np.ndarray]
 
-    @cached_property
-    def source(self) -> Source:
-        """The listing of images, whose names those that live decoded no longer have."""
-        config = self.restored.dataset.config
-        return SOURCES[config.dataset](Path(config.root or ""), replace(config, download=False))
+    def difference(self, split: str, row: int, what: str) -> Difference:
+        """Of a row that has an image, which is called by its file, relative to the root.
 
-    def name(self, split: str, sample_index: int) -> str:
-        """An image's file, relative to the root; its number where it lies in no file of its own."""
-        images = self.source.splits.get(split, self.source.splits["train"]).images
-        if isinstance(images, torch.Tensor):
-            return f"image {sample_index}"
-        return images[sample_index].relative_to(self.restored.dataset.config.root).as_posix()
+        It is called by its number where it lies in no file of its own.
+        """
+        images = self.splits[split]
+        i, view = divmod(row, images.n_views)
+        name = f"image {images.sample_index[i]}" if images.name is None else images.name[i].decode()
+        return Difference(split, row, name, view, what)
 
 
 def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -> Sample:
@@ -148,8 +142,7 @@ def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
             for i in range(len(maps)):
                 row = int(rows[done + i])
                 if what := _unlike(sample, split, row, maps[i], pooled[i]):
-                    image = sample.name(split, int(chosen.sample_index[done + i]))
-                    yield Difference(split, row, image, row % images.n_views, what)
+                    yield sample.difference(split, row, what)
             done += len(maps)
             progress.advance(task, len(maps))
 
@@ -173,8 +166,7 @@ def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | N
         return _other_content(sample, split, images)
     row = int(unlike[0]) if len(unlike) else n
     if row == len(found):
-        _, index, view = expected[row].tolist()
-        return Difference(split, row, sample.name(split, index), view, "has no row")
+        return sample.difference(split, row, "has no row")
     what = f"expected {_numbered(*expected[row].tolist())}" if row < n else "one row too many"
     label, index, view = found[row].tolist()
     return Difference(split, row, f"image {index} of class {label}", view, what)
@@ -189,9 +181,7 @@ def _other_content(sample: Sample, split: str, images: ImageSet) -> Difference |
         found = array.read()
         unlike = [0] if found.shape != expected.shape else np.flatnonzero((found != expected).any(axis=1))
         if len(unlike):
-            row = int(unlike[0])
-            index, view = int(images.sample_index[row // images.n_views]), row % images.n_views
-            return Difference(split, row, sample.name(split, index), view, f"another {name} in the store")
+            return sample.difference(split, int(unlike[0]), f"another {name} in the store")
     return None
 
 

@@ -14,6 +14,7 @@ from extract.config import DatasetConfig
 from extract.folders import list_folder
 from extract.images import ImageSet
 from store.errors import UserError, refuse_undecodable
+from store.names import lookalikes
 
 DIGITS_TEST_PER_CLASS = 30
 
@@ -85,8 +86,19 @@ def image_folder(root: Path, subfolders: bool = True) -> Source:
 
 def refuse_undecodable_names(source: Source, root: Path) -> None:
     """Raise UserError for a name that cannot go into checkpoints, stores and tables, all of them UTF-8."""
-    files = [path for split in source.splits.values() if not split.in_memory for path in split.images]
-    refuse_undecodable(str(root), *map(str, files))
+    refuse_undecodable(str(root))
+    for split in source.splits.values():
+        for path in () if split.in_memory else split.images:
+            refuse_undecodable(str(path))
+
+
+def refuse_lookalikes(source: Source, config: DatasetConfig) -> None:
+    """Raise UserError for two classes whose names nobody could tell apart."""
+    if (alike := lookalikes(source.class_names)) is not None:
+        raise UserError(
+            f"{config.root or config.source}: the classes {alike[0]!a} and {alike[1]!a} are one name in two "
+            "Unicode forms; put their images into one folder, or rename one"
+        )
 
 
 SOURCES: dict[str, Callable[[Path, DatasetConfig], Source]] = {

@@ -19,7 +19,7 @@ from extract.config import TrainConfig
 from extract.data_notes import note_empty_classes, note_mirroring
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device, use_device
-from extract.identity import bound_to, refuse_lookalikes
+from extract.identity import bound_to
 from extract.images import white_of
 from extract.inference import predict
 from extract.mirror import note_mirrored_pairs
@@ -81,8 +81,6 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     dataset = list_dataset(described, progress, looked=previous is not None)
     if previous:
         dataset = bound_to(dataset, previous, config.out)
-    else:
-        refuse_lookalikes(dataset)
     transform = Transform(**previous.transform) if previous else None
     dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
     config = replace(config, dataset=dataset.config)

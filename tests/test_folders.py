@@ -105,8 +105,8 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
         f"passed over under {root}/: 5 files of no image format (test/README, …), 2 empty files "
-        "(train/ape/features.h5, …), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds it "
-        "(train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
+        "(train/ape/features.h5, …), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds "
+        "it (train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
         "(train/__MACOSX, …)"
     ]
 

@@ -238,6 +238,7 @@ def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
     refuse(*evaluate, says=[f"{path}: holds another image"])
     path.write_bytes(content)
     monkeypatch.setattr("extract.dataset.find_unreadable", interrupt)
+    monkeypatch.setattr("extract.skipped.find_unreadable", interrupt)
     succeed(*evaluate)
     succeed("train", "--resume", "--out", HALF, "--workers", 0)
     assert load_checkpoint(HALF / "checkpoint.pt").dataset["skip_bad_images"]

@@ -16,6 +16,7 @@ from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import load_checkpoint
 from extract.folders import list_folder
 from finetune.run import read_run
+from store.images import image_names
 from store.names import composed, shown
 from store.reader import FeatureStore
 
@@ -186,12 +187,16 @@ def test_a_copy_spelt_in_another_form(other, alike):
     """Decomposed, bête comes before bf; composed, it comes after."""
     root = write_classes(Path("images"), ["ape", NFC, other])
     succeed("train", *FOLDER, *TINY, "--image-size", 8, "--root", root, "--out", "phase1")
-    respell(root)
     evaluate = ["evaluate", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]
+    succeed("extract", *evaluate[1:], "--store", "before.zarr")
+    respell(root)
     if alike:
         assert "they are taken for the same" in succeed(*evaluate).stderr
         succeed("extract", *evaluate[1:], "--store", "s.zarr")
         assert FeatureStore(Path("s.zarr")).class_names == ["ape", NFC, other]
+        assert f"test/{NFC}/{NFC}0.png" in image_names(FeatureStore(Path("s.zarr")), "test")
+        succeed("store", "verify", "s.zarr", "--sample", 99, *evaluate[1:])
+        succeed("extract", *evaluate[1:], "--store", "before.zarr", "--resume")
     else:
         refuse(*evaluate, says=["spells names in another Unicode form", "rename them as they were"])
 

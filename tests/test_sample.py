@@ -25,10 +25,12 @@ def verify(store: Path, ckpt: Path, *options: object) -> list:
     return ["store", "verify", store, "--sample", ALL, "--ckpt", ckpt, "--device", "cpu", *options]
 
 
-def rewrite(source: Path, target: Path, change: Callable[[Rows], None], **options: object) -> None:
+def rewrite(
+    source: Path, target: Path, change: Callable[[Rows], None], images: bool = False, **options: object
+) -> None:
     """Write a store again with other rows, under right checksums; options replace those of its making.
 
-    An option of None is left out.
+    An option of None is left out, and names and digests are without `images`.
     """
     store = FeatureStore(source)
     made = dict(store.provenance)
@@ -39,6 +41,10 @@ def rewrite(source: Path, target: Path, change: Callable[[Rows], None], **option
     change(rows)
     _, *axes = store.map_shape
     sizes = {s: {"N": len(rows[f"{s}/label"]), **dict(zip("HWC", axes, strict=True))} for s in store.splits}
+    for split, axes in sizes.items() if images else ():
+        axes |= {
+            axis: rows[f"{split}/image_{name}"].shape[1] for axis, name in (("D", "digest"), ("T", "name"))
+        }
     layouts = store_layout(sizes, len(store.class_names), store.map_dtype, made["config"]["batch_size"])
     identity = made.pop("identity")
     write_made(target, StorePlan(layouts, store.map_dtype, store.class_names, made, identity), rows)
@@ -149,6 +155,15 @@ def test_what_plain_verify_cannot_see(small_store, small_ckpt, change, n_found, 
     first, *_, last = result.stdout.splitlines()
     assert (result.exit_code, last) == (1, f"feats.h5: not sound, {n_found} found")
     assert first.startswith(says), first
+
+
+@pytest.mark.parametrize("name", ["image_digest", "image_name"])
+def test_rows_whose_image_is_said_to_be_another(small_store, small_ckpt, name):
+    rewrite(small_store, Path("feats.h5"), lambda rows: swap(rows, "test", (name,), 3, 5), images=True)
+    succeed("store", "verify", "feats.h5")
+    result = run(*verify(Path("feats.h5"), small_ckpt))
+    says = f"test: row 3, test/ape/3.png: another {name} in the store"
+    assert (result.exit_code, result.stdout.splitlines()) == (1, [says, "feats.h5: not sound, 1 found"])
 
 
 @pytest.fixture(scope="session")
