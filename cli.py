@@ -177,16 +177,14 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
 def evaluate(as_json: bool, **values: Any) -> None:
     """Run a checkpoint's network on images, end to end."""
     early.refuse_images_run(EvaluateConfig(**values))
-    from analysis.accuracy import LEGEND, summarise
+    from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
-    from finetune.split import split_head_tail
+    from extract.evaluate import summary_of
 
     with progress_bar() as progress:
         frame = run(EvaluateConfig(**values), progress)
-    head_ratio = FinetuneConfig.head_ratio
-    parts = split_head_tail(frame["n_train"].to_numpy(), head_ratio).parts()
-    summary = summarise(frame, values["shot_rule"], parts) | {"head_ratio": head_ratio}
+    summary = summary_of(frame, values["shot_rule"])
     if as_json:
         print_json(summary | {"per_class": frame.to_dict("records")})
         return
@@ -196,9 +194,8 @@ def evaluate(as_json: bool, **values: Any) -> None:
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
     click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")
     click.echo(LEGEND)
-    click.echo(
-        f"{rule_in_words(values['shot_rule'])}; head: the largest classes with {100 * head_ratio:g} % of them"
-    )
+    head = f"head: the largest classes with {100 * summary['head_ratio']:g} % of them"
+    click.echo(f"{rule_in_words(values['shot_rule'])}; {head}")
 
 
 @main.command()

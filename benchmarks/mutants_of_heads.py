@@ -3,6 +3,13 @@
 from mutant import Mutant
 
 HEADS = [
+    Mutant(
+        "sweeps ranked by one measure, whichever is asked",
+        "analysis/sweeps.py",
+        'f"{select_on}_{SCORES[rank_by]}_mean"',
+        'f"{select_on}_balanced_accuracy_mean"',
+        "test_accuracy",
+    ),
     Mutant("momentum forgotten", "finetune/head.py", "beta=momentum)", "beta=0)", "test_head"),
     Mutant(
         "momentum not rescaled as the learning rate falls",

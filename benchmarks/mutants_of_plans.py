@@ -176,11 +176,15 @@ PLANS = [
         "an error of the maker swallowed", "finetune/prefetch.py", "raise error", "return", "test_prefetch"
     ),
     Mutant(
-        "head ratio overshot by a class", "finetune/split.py", "needed)) + 1", "needed)) + 2", "test_split"
+        "head ratio overshot by a class",
+        "analysis/head_tail.py",
+        "needed)) + 1",
+        "needed)) + 2",
+        "test_split",
     ),
     Mutant(
         "smallest classes as head",
-        "finetune/split.py",
+        "analysis/head_tail.py",
         "np.argsort(-class_counts",
         "np.argsort(class_counts",
         "test_split",

@@ -1,12 +1,15 @@
 """Accuracy on images, end to end: what a deployed checkpoint does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from analysis.accuracy import per_class_frame
+from analysis.accuracy import PARTS, per_class_frame, summarise
+from analysis.head_tail import head_and_tail
+from analysis.options import HEAD_RATIO
 from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.inference import by_class, predict
@@ -41,3 +44,9 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     checkpoint = restored.checkpoint
     counts = np.asarray(checkpoint.class_counts)
     return per_class_frame(split.label, prediction, checkpoint.class_names, counts, config.shot_rule)
+
+
+def summary_of(frame: pd.DataFrame, shot_rule: str) -> dict[str, Any]:
+    """What `evaluate` tells of a per-class frame, head and tail by the ratio of `finetune`."""
+    parts = head_and_tail(frame["n_train"].to_numpy(), HEAD_RATIO)
+    return summarise(frame, shot_rule, dict(zip(PARTS, parts, strict=True))) | {"head_ratio": HEAD_RATIO}

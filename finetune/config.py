@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from analysis.options import HEAD_RATIO
 from extract.config import ShotRule, check_shot_rule
 from store.errors import MOST, UserError, check_at_least
 
@@ -80,7 +81,7 @@ class FinetuneConfig:
     ] = "any"
     gamma_min: Annotated[float, "least share of class-specific vectors"] = 0.0
     gamma_max: Annotated[float, "largest share; uniform between the two"] = 1.0
-    head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = 0.8
+    head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = HEAD_RATIO
     tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.7
     tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
     tail_draw: Annotated[

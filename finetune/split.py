@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis.accuracy import PARTS
+from analysis.head_tail import head_and_tail
 from store.errors import UserError
 
 
@@ -35,11 +36,7 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
     """
     if not 0 < head_ratio < 1:
         raise UserError(f"--head-ratio {head_ratio}: must lie between 0 and 1")
-    order = np.argsort(-class_counts, kind="stable")
-    # Counts are whole numbers: comparing them as such keeps a ratio like 0.9 from being missed by rounding.
-    needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)
-    n_head = int(np.searchsorted(np.cumsum(class_counts[order]), needed)) + 1
-    return HeadTail(order[:n_head], order[n_head:])
+    return HeadTail(*head_and_tail(class_counts, head_ratio))
 
 
 def parts_of(facts: dict[str, Any]) -> dict[str, list[int]]:

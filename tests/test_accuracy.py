@@ -1,22 +1,26 @@
 """Accuracy over images and over classes: two numbers, two names, wherever they are told."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from bad_input import refuse, succeed
+from made_runs import made_run, write_made_run
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from analysis.accuracy import (
     LEGEND,
     MEASURES,
+    SCORES,
     balanced_accuracy,
     group_accuracies,
     per_class_frame,
     shown_measures,
 )
+from analysis.figures import learning_curve_figure
 from analysis.shots import bounds, rule_in_words, shot_groups
 from analysis.tables import PHASE_1, comparison_table
 
@@ -94,6 +98,44 @@ def test_a_rule_that_is_neither_name_nor_thresholds_is_told_what_is(rule):
 def test_thresholds_that_cannot_be(rule):
     with pytest.raises(ValueError, match="the first no less than the second"):
         bounds(rule)
+
+
+def test_no_column_is_another(tmp_path):
+    """In the files, on the screen and in the curve; two runs of either Phase have unlike numbers in all."""
+    runs = [made_run(tmp_path / f"run{seed}", 12, seed, per_class=20) for seed in (0, 1)]
+    told = succeed("analyze", *map(write_made_run, runs), "--out", tmp_path / "report").stdout.splitlines()
+    table = pd.read_csv(tmp_path / "report/summary.csv").set_index("configuration")
+    for row, column, line in ((PHASE_1, "phase1", told[1]), ("fsa", "prediction", told[2])):
+        of_runs = [(run.predictions["label"], run.predictions[column]) for run in runs]
+        overall = 100 * np.mean([accuracy_score(*pair) for pair in of_runs])
+        balanced = 100 * np.mean([balanced_accuracy_score(*pair) for pair in of_runs])
+        assert abs(overall - balanced) > 2
+        assert table.loc[row, "overall_mean"] == pytest.approx(overall)
+        assert table.loc[row, "balanced_accuracy_mean"] == pytest.approx(balanced)
+        means = re.findall(r"(\d+\.\d)(?: ± \d+\.\d)?", line)
+        assert means[:2] == [f"{overall:.1f}", f"{balanced:.1f}"]
+    (axes,) = learning_curve_figure({"fsa": [run.metrics for run in runs]}).axes
+    assert axes.get_ylabel() == "validation balanced accuracy, %"
+    assert axes.lines[0].get_ydata().tolist() == [40, 48, 50.5]
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_sweep_ranks_by_what_is_asked(small_store):
+    """Logits far in the largest class's favour win over images, and lose over classes."""
+    sweep = ["sweep", "--store", small_store, "--method", "logit-adjustment", "--grid", "tau=-8,0.5"]
+    sweep += ["--select-on", "test", "--seeds", 1, "--device", "cpu", "--head-ratio", 0.4]
+    best = {}
+    for measure, column in SCORES.items():
+        told = succeed(*sweep, "--rank-by", measure, "--out", measure).stdout
+        heads = pd.read_csv(f"{measure}/results.csv").set_index("configuration")[f"test_{column}"]
+        ranking = pd.read_csv(f"{measure}/ranking.csv")["configuration"].tolist()
+        assert ranking == heads.sort_values(ascending=False).index.tolist()
+        assert heads.nunique() == 2
+        best[measure] = ranking[0]
+        assert told.splitlines()[1].split()[0] == "1"
+        assert ranking[0] in told.splitlines()[1]
+        assert f"--tau {ranking[0].partition('tau=')[2]}" in told.splitlines()[-1]
+    assert best["balanced"] != best["overall"]  # else nothing would be shown
 
 
 FEW = ["--iterations", 5, "--device", "cpu", "--head-ratio", 0.4, "--confusing-classes", 2]

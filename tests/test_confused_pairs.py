@@ -96,18 +96,21 @@ def test_a_report_has_the_pairs_of_every_configuration(tmp_path):
     for name, members in pairs.groupby("configuration"):
         of_runs = runs[:2] if name.endswith("0.7") else runs[2:]
         frames = [pd.read_csv(run / "predictions.csv") for run in of_runs]
+        of_runs_label = frames[0]["label"]
         for row in members.itertuples():
             for column, count in (("phase1", row.count_before), ("prediction", row.count_after)):
                 of_pair = [(f["label"] == row.true_id) & (f[column] == row.predicted_id) for f in frames]
                 assert count == np.mean([found.sum() for found in of_pair])
             assert row.true_class == f"class{row.true_id:04d}"
             assert row.predicted_class == f"class{row.predicted_id:04d}"
-            assert row.percent_after == pytest.approx(5 * row.count_after)
+            n_test = (of_runs_label == row.true_id).sum()
+            assert row.n_test == n_test
+            assert row.percent_after == pytest.approx(100 * row.count_after / n_test)
     first = pairs.iloc[0]
     line = next(line for line in result.stdout.splitlines() if " → class" in line)
     assert line.split() == [
         *(first["true_class"], "→", first["predicted_class"]),
-        *(f"{first['count_before']:.1f}", "→", f"{first['count_after']:.1f}", "of", "20"),
+        *(f"{first['count_before']:.1f}", "→", f"{first['count_after']:.1f}", "of", str(first["n_test"])),
     ]
 
 
@@ -133,7 +136,7 @@ def test_a_file_of_pairs_is_bounded():
     assert len(with_names(pairs, [str(c) for c in range(3000)], "fsa")) == MOST_PAIRS
 
 
-def test_bins_hold_every_class_once_and_part_no_equal_counts():
+def test_bins_hold_every_class_once_and_part_equal_counts_only_where_they_are_many():
     rng = np.random.default_rng(0)
     for counts in (
         rng.integers(1, 1000, 400),
@@ -141,13 +144,30 @@ def test_bins_hold_every_class_once_and_part_no_equal_counts():
         np.full(70, 5),
         np.r_[9, np.full(99, 4)],
         np.arange(61),
+        rng.permutation(np.repeat([100, 7, 6, 2], [100, 3, 2, 95])),
     ):
         bins = count_bins(counts, 20)
         assert sorted(np.concatenate(bins).tolist()) == list(range(len(counts)))
         assert 1 <= len(bins) <= 20
         ends = [(counts[members].max(), counts[members].min()) for members in bins]
-        assert all(low > high for (_, low), (high, _) in pairwise(ends))
+        for (before, after), (one, other) in zip(pairwise(ends), pairwise(bins), strict=True):
+            if before == after:  # one count: most of a group's share of classes in each, by class id
+                assert before[0] == before[1]
+                assert min(len(one), len(other)) >= len(counts) // 20
+                assert one.max() < other.min()
+            else:
+                assert before[1] > after[0]
     assert bin_labels(np.array([1000, 640, 7, 7]), [np.array([0, 1]), np.array([2, 3])]) == ["1,000–640", "7"]
+
+
+@pytest.mark.parametrize("counts", [np.full(100, 50), np.r_[np.full(99, 50), 49]])
+def test_balanced_classes_are_groups_too(counts):
+    bins = count_bins(counts, 20)
+    assert len(bins) >= 19
+    assert max(map(len, bins)) <= 6
+    labels = bin_labels(counts, bins)
+    assert labels[0] == f"50 (ids 0–{len(bins[0]) - 1})"
+    assert len(set(labels)) == len(bins)
 
 
 def test_bins_are_of_about_as_many_classes():

@@ -89,16 +89,16 @@ def test_more_classes_are_groups_and_extremes(n_classes):
 
 
 def test_group_means_by_hand():
-    """Equal counts are one group: their mean, and the middle half of them."""
-    per_class = pd.DataFrame({"class_name": "c", "n_train": [100] * 31 + [5] * 31, PHASE_1: 50.0})
-    per_class["fsa"] = [*[60.0] * 31, *np.arange(31.0)]
+    """The mean of a group, and the middle half of it; equal counts are groups by class id."""
+    per_class = pd.DataFrame({"class_name": "c", "n_train": [100] * 50 + [5] * 50, PHASE_1: 50.0})
+    per_class["fsa"] = [*[60.0] * 50, *np.arange(50.0)]
     changes = pd.DataFrame({"fsa": per_class["fsa"] - 50})
     _, accuracy, change, _ = class_accuracy_figure(per_class, changes, [PHASE_1]).axes
-    assert accuracy.lines[1].get_ydata().tolist() == [60, 15]
-    assert change.lines[1].get_ydata().tolist() == [10, -35]
-    (_, low), (_, high) = accuracy.collections[1].get_segments()[1]
-    assert (low, high) == (7.5, 22.5)
-    assert names_of(change) == ["100", "5"]
+    assert accuracy.lines[1].get_ydata().tolist() == [*[60] * 10, *np.arange(2, 50, 5)]
+    assert change.lines[1].get_ydata().tolist() == [*[10] * 10, *np.arange(2, 50, 5) - 50]
+    (_, low), (_, high) = accuracy.collections[1].get_segments()[10]
+    assert (low, high) == (1, 3)
+    assert names_of(change)[9:11] == ["100 (ids 45–49)", "5 (ids 50–54)"]
 
 
 @pytest.mark.parametrize(
