@@ -27,7 +27,7 @@ from console import (
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.sweep_config import SweepConfig
-from store.names import shown
+from store.names import shown, visible
 from store.notes import note
 from store_commands import store_group
 
@@ -50,6 +50,7 @@ def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
     early.refuse_training(build(TrainConfig, values))
     from analysis.accuracy import in_words
+    from extract.data_notes import note_skipped
     from extract.resume import resumed_config
     from extract.train import train as run
 
@@ -64,8 +65,7 @@ def train(context: click.Context, **values: Any) -> None:
     counts = checkpoint.class_counts
     click.echo(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
     click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
-    if checkpoint.dataset["skipped"]:
-        click.echo(f"left out, being unreadable: {', '.join(checkpoint.dataset['skipped'])}", err=True)
+    note_skipped(checkpoint.dataset["skipped"], config.out)
 
 
 @main.command()
@@ -259,7 +259,7 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
     lines = pair_lines(pairs[pairs["configuration"] == name], n)
     if lines:
         click.echo(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
-        click.echo("\n".join(f"  {line}" for line in lines))
+        click.echo("\n".join(f"  {visible(line)}" for line in lines))
 
 
 @main.command()

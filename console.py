@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from store.errors import UserError
+from store.names import visible
 from store.notes import NOTES
 
 INTERRUPTED = 130
@@ -83,7 +84,7 @@ class _PrintedNotes(logging.Handler):
         message = record.getMessage()
         if message not in self._printed:
             self._printed.add(message)
-            click.echo(f"tailcache: note: {message}", err=True)
+            click.echo(f"tailcache: note: {visible(message)}", err=True)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -94,7 +95,8 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def fail(message: str, code: int = 2) -> None:
     """Print one line on stderr and leave."""
-    click.echo("tailcache: " + " ".join(part.strip() for part in message.splitlines()).strip(), err=True)
+    line = " ".join(part.strip() for part in message.splitlines()).strip()
+    click.echo(f"tailcache: {visible(line)}", err=True)
     sys.exit(code)
 
 

@@ -28,7 +28,7 @@ OTHER_SCRIPTS = (  # drawn where matplotlib's own font has no glyph, as far as t
 )
 
 
-def shown(name: str, longest: int = LONGEST_NAME) -> str:
+def label_of(name: str, longest: int = LONGEST_NAME) -> str:
     """A name on one line as matplotlib shows it literally, long ones without their middle.
 
     Dollars would set formulas, line breaks and other controls would tear labels apart.
@@ -82,7 +82,7 @@ def use_log_counts(axes: Axes, counts: np.ndarray) -> None:
 
 def name_ticks(axes: Axes, names: list[str], axis: str) -> None:
     """A tick for each name, at 0, 1, 2, …; smaller letters the more there are."""
-    labels = [shown(name) for name in names]
+    labels = [label_of(name) for name in names]
     turned = {"rotation": 90} if axis == "x" and max(map(len, labels)) > 2 else {}
     size = 9 if len(names) <= 20 else 7 if len(names) <= 40 else 5.5
     getattr(axes, f"set_{axis}ticks")(np.arange(len(names)), labels, fontsize=size, **turned)

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.axes import name_ticks, shown, use_fonts
+from analysis.axes import label_of, name_ticks, use_fonts
 from analysis.tables import PHASE_1
 
 N_PAIRS = 12  # that are drawn
@@ -60,9 +60,10 @@ def _draw_matrices(
     change = after - before
     bound = max(1.0, float(np.abs(change).max()))
     blue = {"cmap": "Blues", "vmin": 0, "vmax": max(1.0, float(before.max()))}
+    red_and_blue = {"cmap": "RdBu", "vmin": -bound, "vmax": bound}
     for axes, matrix, title, colours in (
         (panels[0], before, PHASE_1, blue),
-        (panels[1], change, f"change by {shown(name, 40)}", {"cmap": "RdBu", "vmin": -bound, "vmax": bound}),
+        (panels[1], change, f"change by {label_of(name, 40)}", red_and_blue),
     ):
         image = axes.imshow(matrix, **colours)
         axes.set_title(title)
@@ -77,9 +78,9 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, name: str) -> None:
     before, after = pairs["count_before"].to_numpy(), pairs["count_after"].to_numpy()
     axes.hlines(y, np.minimum(before, after), np.maximum(before, after), color="0.7")
     axes.plot(before, y, "D", color="0.45", markerfacecolor="none", label=PHASE_1)
-    axes.plot(after, y, "o", color="C0", label=shown(name, 40))
+    axes.plot(after, y, "o", color="C0", label=label_of(name, 40))
     names = [
-        f"{shown(str(true), 20)} → {shown(str(predicted), 20)}"
+        f"{label_of(str(true), 20)} → {label_of(str(predicted), 20)}"
         for true, predicted in zip(pairs["true_class"], pairs["predicted_class"], strict=True)
     ]
     axes.set_yticks(y, names, fontsize=7)

@@ -11,8 +11,8 @@ from analysis.axes import (
     LONGEST_CONFIGURATION,
     MOST_CONFIGURATIONS,
     MOST_NAMED,
+    label_of,
     name_ticks,
-    shown,
     use_fonts,
     use_log_counts,
 )
@@ -63,7 +63,7 @@ def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1
         change.set_xlabel("class, most training images first")
     else:
         name_ticks(change, bin_labels(counts, groups), "x")
-        ends = [f"{shown(str(names[i]))} ({counts[i]:,})" for i in order[[0, -1]]]
+        ends = [f"{label_of(str(names[i]))} ({counts[i]:,})" for i in order[[0, -1]]]
         change.set_xlabel(
             f"training images of a class; mean and middle half of about {len(counts) // len(groups):,} "
             f"classes each\nfrom {ends[0]} to {ends[1]}"
@@ -91,7 +91,7 @@ def _draw_points(axes: Axes, values: pd.DataFrame, groups: list[np.ndarray], pha
         x = position + step * (number - (values.shape[1] - 1) / 2)
         of_group = [values[name].iloc[members] for members in groups]
         means = [part.mean() for part in of_group]
-        axes.plot(x, means, linestyle="", markersize=4, label=shown(name, LONGEST_CONFIGURATION), **style)
+        axes.plot(x, means, linestyle="", markersize=4, label=label_of(name, LONGEST_CONFIGURATION), **style)
         if any(len(members) > 1 for members in groups):
             low, high = ([part.quantile(q) for part in of_group] for q in (0.25, 0.75))
             axes.vlines(x, low, high, color=style["color"], linewidth=1, alpha=0.6)
@@ -105,14 +105,14 @@ def _draw_extremes(axes: Axes, per_class: pd.DataFrame, changes: pd.DataFrame) -
     ends = pd.concat([change[change > 0].head(N_EXTREMES), change[change < 0].tail(N_EXTREMES)])
     rows = per_class.loc[ends.index]
     labels = [
-        f"{shown(str(name))} ({n:,})" for name, n in zip(rows["class_name"], rows["n_train"], strict=True)
+        f"{label_of(str(name))} ({n:,})" for name, n in zip(rows["class_name"], rows["n_train"], strict=True)
     ]
     y = -np.arange(len(ends))
     axes.barh(y, ends, color=np.where(ends > 0, "C0", "C3"), height=0.6)
     axes.set_yticks(y, labels, fontsize=7)
     axes.axvline(0, color="0.45", linewidth=0.8)
     axes.set_xlabel("points")
-    name = shown(str(changes.columns[0]), 30)
+    name = label_of(str(changes.columns[0]), 30)
     axes.set_title(f"largest changes, {name}\n(training images)", fontsize=9)
 
 
@@ -143,7 +143,7 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
         values = values.interpolate(method="index")  # runs may have been looked at after other iterations
         style = {"marker": "o"} if len(values) == 1 else {}  # a head that is computed has one row
         (line,) = axes.plot(
-            values.index, values.mean(axis=1), label=shown(name, LONGEST_CONFIGURATION), **style
+            values.index, values.mean(axis=1), label=label_of(name, LONGEST_CONFIGURATION), **style
         )
         axes.fill_between(
             values.index, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2

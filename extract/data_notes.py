@@ -1,13 +1,16 @@
 """What a user should know of a data set before it is trained on, as notes of one line each."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from extract.config import DatasetConfig
 from extract.dataset import Dataset
 from extract.source_kinds import KINDS
+from store.names import shown
 from store.notes import note
 
-SHOWN = 5  # class names in a note
+SHOWN = 5  # names in a note
 
 
 def note_mirroring(config: DatasetConfig) -> None:
@@ -19,13 +22,25 @@ def note_mirroring(config: DatasetConfig) -> None:
         )
 
 
+def note_skipped(skipped: Sequence[str], out: str) -> None:
+    """Say which images a training went on without.
+
+    Args:
+        skipped: their names, relative to the data set's root.
+        out: folder of the run, whose config.json lists them.
+    """
+    if skipped:
+        where = f", … ({out}/config.json lists all {len(skipped):,})" if len(skipped) > SHOWN else ""
+        note(f"left out, being unreadable: {', '.join(map(shown, skipped[:SHOWN]))}{where}")
+
+
 def note_empty_classes(dataset: Dataset) -> None:
     """Say which training classes have no images in a held-out split, where nothing is measured of them."""
     for name, split in dataset.splits.items():
         n_images = np.bincount(split.label, minlength=len(dataset.class_names))
         empty = [dataset.class_names[k] for k in np.flatnonzero(n_images == 0)]
         if empty:
-            names = ", ".join(empty[:SHOWN]) + (", …" if len(empty) > SHOWN else "")
+            names = ", ".join(map(shown, empty[:SHOWN])) + (", …" if len(empty) > SHOWN else "")
             note(
                 f"{len(empty)} of {len(n_images)} classes have no {name} images ({names}): accuracies on "
                 f"{name} say nothing of them"

@@ -12,6 +12,7 @@ import xxhash
 
 from store.errors import UserError
 from store.images import DIGEST_BYTES
+from store.names import shown
 
 
 def digest_of(content: bytes | np.ndarray) -> bytes:
@@ -31,6 +32,6 @@ def refuse_other_content(path: Path, digest: bytes, expected: bytes | None) -> N
     """Raise UserError for a file that holds another image than it did; without `expected`, any passes."""
     if expected is not None and digest != expected:
         raise UserError(
-            f"{path}: holds another image than when the network was trained; put that one back, point --root "
-            "at the data set it was trained on, or train anew with the images as they are now"
+            f"{shown(str(path))}: holds another image than when the network was trained; put that one back, "
+            "point --root at the data set it was trained on, or train anew with the images as they are now"
         )

@@ -71,7 +71,7 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
     present = {s: _class_folders(root / s, passed) for s in SPLITS if (root / s).is_dir()}
     class_names = present["train"]
     if len(class_names) < 2:
-        found = ", ".join(class_names) or "none"
+        found = ", ".join(map(shown, class_names)) or "none"
         raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
     splits = {s: _list_split(root / s, class_names, folders, passed) for s, folders in present.items()}
     if passed is not None:

@@ -16,6 +16,7 @@ from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white
 from extract.digest import digest_of, refuse_other_content
 from store.errors import UserError
 from store.images import DIGEST_BYTES
+from store.names import shown
 from store.notes import note
 
 AT_ONCE = 4096  # images that wait for threads: ten million of them would take gigabytes
@@ -109,7 +110,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"{path}: not a readable image ({reason}); "
+        f"{shown(str(path))}: not a readable image ({reason}); "
         "mend or remove it, or train with --skip-bad-images to go on without it"
     )
 

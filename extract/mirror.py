@@ -15,6 +15,7 @@ from extract.dataset import Dataset
 from extract.device import Compute
 from extract.images import ImageSet
 from extract.transforms import Transform
+from store.names import shown
 from store.notes import note
 
 MOST_PAIRS = 10  # of confused classes, whose images are looked at
@@ -72,7 +73,7 @@ def note_mirrored_pairs(
     found = [pair for pair in pairs if are_mirrored(means[pair.first], means[pair.second])]
     if not found:
         return
-    names = dataset.class_names
+    names = [shown(name) for name in dataset.class_names]
     listed = ", ".join(
         f"{names[p.first]} and {names[p.second]} ({100 * p.confused:.0f} % of their {split} images)"
         for p in found

@@ -11,7 +11,7 @@ from extract.images import ImageSet, find_unreadable
 from extract.source_kinds import KINDS
 from extract.sources import Source
 from store.errors import UserError
-from store.names import composed
+from store.names import composed, shown
 
 
 def without_bad_images(
@@ -46,7 +46,8 @@ def without_bad_images(
     emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
     if emptied:
         name = source.class_names[min(emptied)]
-        raise UserError(f"{root / 'train' / name}: no readable image is left in this class; add some")
+        folder = shown(str(root / "train" / name))
+        raise UserError(f"{folder}: no readable image is left in this class; add some")
     for name, split in splits.items():
         if not len(split):
             raise UserError(f"{root / name}: no readable image is left in this split; add some")

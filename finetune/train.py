@@ -30,6 +30,7 @@ from store.errors import UserError
 from store.images import image_names
 from store.location import locate
 from store.lock import sole_writer
+from store.names import shown
 from store.provenance import versions
 from store.reader import FeatureStore
 
@@ -132,8 +133,8 @@ def _train(
 
 def _status(row: dict[str, float]) -> str:
     both = tuple(f"_{score}" for score in SCORES.values())
-    shown = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if name.endswith(both))
-    return f"loss {row['loss']:.3f}{shown}"
+    told = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if name.endswith(both))
+    return f"loss {row['loss']:.3f}{told}"
 
 
 def _refuse_divergence(config: FinetuneConfig, course: Course, bench: Bench) -> None:
@@ -141,7 +142,7 @@ def _refuse_divergence(config: FinetuneConfig, course: Course, bench: Bench) -> 
         return
     rows = course.diverged.rows
     classes, class_names = np.unique(bench.common.label[rows]), bench.store.class_names
-    names = ", ".join(class_names[c] for c in classes[:5]) + (", …" if len(classes) > 5 else "")
+    names = ", ".join(shown(class_names[c]) for c in classes[:5]) + (", …" if len(classes) > 5 else "")
     raise UserError(
         f"{config.out}: diverged: the loss is no number at iteration {course.diverged.iteration}, in a batch "
         f"of the store's rows {rows.min()} to {rows.max()} ({names}); lower --lr (it is {config.lr:g})"

@@ -8,8 +8,10 @@ Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed
 in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
 """
 
+import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,11 @@ FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstand
 BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
 
 
+LOCK_REFUSED = re.compile(r"unable to lock file, errno = (\d+)")  # in what HDF5 says
+
+
 class LockedStoreError(StoreError):
-    """An HDF5 file that another program writes."""
+    """An HDF5 file that another program writes, or whose file system has no locks."""
 
 
 class Hdf5Container:
@@ -201,12 +206,22 @@ def open_hdf5(
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if isinstance(error, StoreError):
             raise
-        if "unable to lock file" in str(error):
-            raise LockedStoreError(
-                f"{path}: another program has this HDF5 file open for writing; close it there (a notebook, "
-                "HDFView, h5py), then run this again"
-            ) from error
+        if refused := LOCK_REFUSED.search(str(error)):
+            raise LockedStoreError(f"{path}: {_why_not_locked(int(refused[1]))}") from error
         raise StoreError(f"{path}: not an HDF5 store ({error}); expected one written by `extract`") from error
+
+
+def _why_not_locked(number: int) -> str:
+    """What the system's error number of a lock means, and what to do."""
+    if number in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return (
+            "another program has this HDF5 file open for writing; close it there (a notebook, HDFView, "
+            "h5py), then run this again"
+        )
+    return (
+        f"its file system has no locks, which HDF5 asks for ({os.strerror(number)}); set "
+        "HDF5_USE_FILE_LOCKING=FALSE in the environment, and run this again"
+    )
 
 
 def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:

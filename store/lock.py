@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from store.atomic import UNFINISHED, refuse_file_above
 from store.errors import UserError
+from store.notes import note
 
 ATTEMPTS = 100  # at a lock whose holders finish, one after the other, while it is opened
 _held: set[BinaryIO] = set()
@@ -21,6 +22,9 @@ _held: set[BinaryIO] = set()
 @contextmanager
 def sole_writer(folder: Path, what: str) -> Iterator[None]:
     """Hold the lock of a folder that is to be written; nothing of it stays at the end.
+
+    Where the file system has no locks, as some that are shared over a network, a note says so and nothing is
+    held: what a command writes is whole in any case, and two at once are rare.
 
     Args:
         folder: the folder, there or not.
@@ -57,26 +61,32 @@ def _acquired(lock: Path, folder: Path, what: str, made: list[Path]) -> BinaryIO
             missing = [parent for parent in lock.parents if not parent.exists()]
             lock.parent.mkdir(parents=True, exist_ok=True)
             made += [parent for parent in missing if parent not in made]
-            return acquire(lock, busy)
+            return acquire(lock, busy, needed=False)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and attempt < ATTEMPTS - 1:
                 continue  # whoever held it has just removed it, or a folder above it
+            if os.path.lexists(lock):
+                raise UserError(
+                    f"{lock}: a lock that may not be opened ({error.strerror}), of another user perhaps who "
+                    f"writes {folder}; where nobody does, remove it, else name another place"
+                ) from error
             raise UserError(
                 f"{folder}: nothing can be written there ({error.strerror}); name another place"
             ) from error
     raise AssertionError
 
 
-def acquire(lock: Path, busy: str, kind: type[UserError] = UserError) -> BinaryIO:
+def acquire(lock: Path, busy: str, kind: type[UserError] = UserError, needed: bool = True) -> BinaryIO:
     """Take a lock; `release` gives it back.
 
     Args:
         lock: its file, which is made where it is absent; its folder must be there.
         busy: the message where another process holds it.
         kind: of the error.
+        needed: whether to refuse a file system without locks, or to go on with a note.
 
     Raises:
-        UserError: another process holds it, or the file system has no locks.
+        UserError: another process holds it, or the file system has no locks and one is needed.
         FileNotFoundError: its folder is gone, or the file was removed by whoever held it before.
     """
     file = lock.open("ab", buffering=0)
@@ -86,9 +96,17 @@ def acquire(lock: Path, busy: str, kind: type[UserError] = UserError) -> BinaryI
         except BlockingIOError as error:
             raise kind(busy) from error
         except OSError as error:
-            raise kind(
-                f"{lock}: cannot be locked ({error.strerror}); write to a file system with locks"
-            ) from error
+            if needed:
+                lock.unlink()  # which nobody can hold
+                with suppress(OSError):  # it holds something besides
+                    lock.parent.rmdir()
+                raise kind(
+                    f"{lock}: cannot be locked ({error.strerror}); write to a file system with locks"
+                ) from error
+            note(
+                f"{lock.parent}: its file system has no locks ({error.strerror}), so a second command is not "
+                "kept from writing there what this one writes"
+            )
         if not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
             raise FileNotFoundError(errno.ENOENT, "its lock is gone", str(lock))
     except BaseException:

@@ -8,6 +8,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def visible(text: str) -> str:
+    """A line with every character that a screen would not show, or would obey, as Python would write it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def composed(name: str) -> str:
     """A name in the Unicode form NFC: characters that are the same are the same code points in it."""
     return unicodedata.normalize("NFC", name)

@@ -1,5 +1,6 @@
 """Image folders that cannot be trained on, by name; odd images that can."""
 
+import json
 import os
 import shutil
 import struct
@@ -218,11 +219,13 @@ def test_names_that_are_not_utf8(images: Path) -> None:
 @pytest.mark.parametrize("image_size", [16, 72])
 def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_size: int) -> None:
     bad = [make_bad(images / "train" / "bee" / f"bad{i}.png") for i, make_bad in enumerate(BAD_IMAGES)]
-    bad += [zero_bytes(images / "test" / "cat" / "bad.png")]
+    bad += [zero_bytes(images / split / "cat" / "bad.png") for split in ("train", "test")]
     size = ["--dataset", "imagefolder", "--image-size", image_size, "--workers", 0]
     result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
     names = sorted(path.relative_to(images).as_posix() for path in bad)
-    assert result.stderr.endswith(f"left out, being unreadable: {', '.join(names)}\n")
+    told = f"{', '.join(names[:5])}, … (phase1/config.json lists all {len(names)})"
+    assert result.stderr.endswith(f"note: left out, being unreadable: {told}\n")
+    assert json.loads(Path("phase1/config.json").read_text())["dataset"]["skipped"] == names
     checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
     assert checkpoint.class_counts == [8, 6, 4]
 

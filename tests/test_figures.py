@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.axes import MOST_CONFIGURATIONS, log_ticks, shown
+from analysis.axes import MOST_CONFIGURATIONS, label_of, log_ticks
 from analysis.confusion_figure import N_PAIRS, confusion_figure, grouped_confusion_figure
 from analysis.figures import N_EXTREMES, class_accuracy_figure, learning_curve_figure
 from analysis.tables import PHASE_1
@@ -147,8 +147,8 @@ def test_odd_names_are_drawn_as_they_are():
     many, changes = accuracies(70, **{"$_$": 0})
     many["class_name"] = [*ODD, *[f"{name} {i}" for i in range(6) for name in ODD]]
     drawn(class_accuracy_figure(many, changes, [PHASE_1]))
-    assert shown("$a") == r"\$a"
-    assert shown("x" * 80) != shown("x" * 70 + "y" * 10)  # beginnings and ends are kept
+    assert label_of("$a") == r"\$a"
+    assert label_of("x" * 80) != label_of("x" * 70 + "y" * 10)  # beginnings and ends are kept
 
 
 def test_more_configurations_than_colours():

@@ -142,12 +142,41 @@ def test_a_folder_whose_parent_may_not_be_written_has_its_lock_inside(
     ]
 
 
-def test_a_file_system_without_locks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_is_written_and_a_store_is_not(
+    number: int, small_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some Lustre and NFS mounts."""
+
     def refuse_to_lock(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse_to_lock)
-    assert "cannot be locked (No locks available); write to a file system" in refusal(Path("run"))
+    result = succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1")
+    assert f"note: {Path().resolve()}: its file system has no locks ({os.strerror(number)})" in result.stderr
+    assert leftovers() == []
+    says = [f"cannot be locked ({os.strerror(number)}); write to a file system with locks"]
+    refuse("extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu", "--store", "s.zarr", says=says)
+
+
+def test_a_lock_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that several share, one that a killed process of another user left."""
+    lock, usual = lock_of(Path("run")), Path.open
+    lock.touch()
+
+    def refuse_theirs(path: Path, *how: object, **more: object) -> object:
+        if path == lock:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return usual(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuse_theirs)
+    says = (
+        f"{lock}: a lock that may not be opened (Permission denied), of another user perhaps who writes run"
+    )
+    assert says in refusal(Path("run"))
+    assert lock.exists()
+    lock.unlink()
+    assert "run: nothing can be written there (Permission denied)" in refusal(Path("run"))
 
 
 def test_a_place_that_cannot_be_written_is_named() -> None:

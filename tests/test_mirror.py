@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,9 @@ def test_images_that_stay_files_are_looked_at_too(signs, caplog, quiet):
     predicted = np.where(dataset.test.label == 2, 1, dataset.test.label)  # right is taken for left
     note_mirrored_pairs(dataset, predicted, Transform(72), COMPUTE)
     assert "left and right (50 % of their test images);" in caplog.text
+    odd = replace(dataset, class_names=[f"{name}\x1b" for name in dataset.class_names])
+    note_mirrored_pairs(odd, predicted, Transform(72), COMPUTE)
+    assert r"'left\x1b' and 'right\x1b' (50 %" in caplog.text
 
 
 def test_no_flip_is_kept_for_views_and_for_going_on(signs, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
+from console import fail
 from extract.checkpoint import load_checkpoint
 from extract.folders import list_folder
 from finetune.run import read_run
@@ -117,7 +119,8 @@ def test_they_are_evaluated_and_analyzed(made):
     assert found["overall"] == pytest.approx(read_run(made / "run_s.zarr").summary["overall"])
     lines = succeed("evaluate", *ckpt).stdout.splitlines()[1:]
     assert [line.split()[0] for line in lines[: len(NAMES)]] == [str(k) for k in range(len(NAMES))]
-    succeed("analyze", made / "run_s.zarr", "--out", "report")
+    printed = succeed("analyze", made / "run_s.zarr", "--out", "report").stdout
+    assert {c for c in printed if not c.isprintable()} == {"\n"}
     assert read_csv(Path("report/per_class.csv"))["class_name"].tolist() == sorted(NAMES)
     told = succeed("store", "info", made / "s.zarr").stdout
     assert {c for c in told if not c.isprintable()} == {"\n"}
@@ -199,6 +202,41 @@ def test_a_copy_spelt_in_another_form(other, alike):
         succeed("extract", *evaluate[1:], "--store", "before.zarr", "--resume")
     else:
         refuse(*evaluate, says=["spells names in another Unicode form", "rename them as they were"])
+
+
+RAW = "\x1b[31m\nred"  # what a terminal would obey, and two lines
+SAID = r"\x1b[31m\nred"
+
+
+def test_names_in_notes_and_refusals_are_on_one_line_and_move_no_terminal(caplog):
+    root = write_classes(Path("images"), ["ape", RAW, "zebra"])
+    shutil.rmtree(root / "test" / RAW)
+    bad = root / "train" / "ape" / f"{RAW}.png"
+    bad.write_bytes(b"damaged")
+    command = ["train", *FOLDER, *TINY, "--image-size", 8, "--root", root, "--out", "phase1"]
+    says = [rf"/train/ape/{SAID}.png': not a readable image"]
+    refuse(*command, says=says)
+    result = succeed(*command, "--skip-bad-images")
+    assert f"note: left out, being unreadable: 'train/ape/{SAID}.png'\n" in result.stderr
+    assert f"note: 1 of 3 classes have no test images ('{SAID}'): " in result.stderr
+    assert {c for c in result.output if not c.isprintable()} == {"\n"}
+    image = next((root / "train" / RAW).iterdir())
+    Image.new("RGB", (8, 8), "red").save(image)
+    extract = ["extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]
+    says = [f"/train/{SAID}/{SAID}0.png': holds another image than when the network was trained"]
+    refuse(*extract, says=says)
+    shutil.rmtree(root / "train" / RAW)
+    (root / "train" / RAW).mkdir()
+    (root / "train" / RAW / "bad.png").write_bytes(b"damaged")
+    refuse(*command, "--skip-bad-images", "--overwrite", says=[f"/train/{SAID}': no readable image is left"])
+    assert not [r for r in caplog.records if not r.getMessage().isprintable()]
+
+
+def test_what_is_printed_moves_no_terminal_whoever_says_it(capsys):
+    """Names also come in words of others: of libraries, of the system."""
+    with pytest.raises(SystemExit):
+        fail(f"{RAW} é\udcff: damaged\nat 1")
+    assert capsys.readouterr().err == "tailcache: \\x1b[31m red é\\udcff: damaged at 1\n"
 
 
 def test_names_on_a_screen():

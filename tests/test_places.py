@@ -1,6 +1,8 @@
 """Paths as a user means them, files that another program holds, and bars that are gone when they are done."""
 
+import errno
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -85,6 +87,20 @@ def test_an_hdf5_store_that_is_open_elsewhere_is_told_as_such(
     gate.open()
     assert ended(*child) == 0
     assert run("store", "info", "s.h5").exit_code == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_an_hdf5_store_on_a_file_system_without_locks(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has it open, so nobody is told to close it."""
+    make_store(Path("s.h5"))
+    said = f"unable to lock file, errno = {number}, error message = '{os.strerror(number)}'"
+
+    def refuse_to_lock(*_: object, **__: object) -> None:
+        raise OSError(number, f"Unable to synchronously open file ({said})")
+
+    monkeypatch.setattr(h5py, "File", refuse_to_lock)
+    why = f"s.h5: its file system has no locks, which HDF5 asks for ({os.strerror(number)})"
+    refuse("store", "info", "s.h5", says=[why, "set HDF5_USE_FILE_LOCKING=FALSE"])
 
 
 def test_bars_are_gone_when_nothing_is_left_of_them() -> None:
