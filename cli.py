@@ -140,7 +140,7 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
         def show_best(ranking: Any) -> None:
             show(table(*ranking_rows(ranking, best)))
 
-        result = run(build(SweepConfig, values), progress, show_best if show else None)
+        result = run(build(SweepConfig, values), progress, show_best if show else None, given(context))
     if result is None:  # another process prints
         return
     heads = [values | head for head in without_nan(result.results.to_dict("records"))]
@@ -167,7 +167,7 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
     ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters"
     click.echo(
         f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy\n"
-        f"{LEGEND}\n{rule_in_words(shot_rule)}"
+        f"{LEGEND}\n{rule_in_words(shot_rule)}; {found.head_in_words}"
     )
 
 
@@ -181,6 +181,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
     from extract.evaluate import summary_of
+    from finetune.split import ratio_in_words
 
     with progress_bar() as progress:
         frame = run(EvaluateConfig(**values), progress)
@@ -193,9 +194,8 @@ def evaluate(as_json: bool, **values: Any) -> None:
         click.echo(frame.to_string(index=False, float_format="%.1f"))
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
     click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")
-    click.echo(LEGEND)
-    head = f"head: the largest classes with {100 * summary['head_ratio']:g} % of them"
-    click.echo(f"{rule_in_words(values['shot_rule'])}; {head}")
+    head = ratio_in_words(summary["head_ratio"])
+    click.echo(f"{LEGEND}\n{rule_in_words(values['shot_rule'])}; {head}")
 
 
 @main.command()
@@ -219,7 +219,8 @@ def analyze(as_json: bool, **values: Any) -> None:
         return
     if as_json:
         comparison = analysis.comparison.to_dict("records")
-        print_json({"comparison": comparison, "n_classes": analysis.n_classes, "files": files})
+        ratio = {"n_classes": analysis.n_classes, "head_ratio": analysis.head_ratio}
+        print_json({"comparison": comparison} | ratio | {"files": files})
         return
     print_analysis(analysis, values["shot_rule"])
 
@@ -244,7 +245,7 @@ def print_analysis(analysis: Any, shot_rule: str) -> None:
 
     click.echo(comparison_table(analysis.comparison, analysis.n_classes))
     click.echo(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
-    click.echo(LEGEND)
+    click.echo(f"{LEGEND}\n{analysis.head_in_words}")
     print_pairs(analysis)
     for path in analysis.files:
         click.echo(f"  {path}")

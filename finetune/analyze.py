@@ -21,7 +21,7 @@ from finetune.finished_sweep import is_sweep
 from finetune.report_figures import FIGURES, report_figures
 from finetune.report_files import refuse_foreign_files, write_report
 from finetune.run import Run, RunError, read_run
-from finetune.split import parts_of
+from finetune.split import parts_of, ratio_in_words
 from store.errors import refuse_undecodable
 from store.lock import sole_writer
 from store.notes import note
@@ -42,6 +42,7 @@ class Analysis:
             each configuration of Phase I and of Phase II.
         pairs: the most confused pairs of classes of each configuration, from `analysis.confusion`.
         n_classes: number of classes in all, in each shot group, head and tail.
+        head_ratio, head_in_words: what head and tail are: the first run's.
         files: what was written.
     """
 
@@ -50,6 +51,8 @@ class Analysis:
     per_class: pd.DataFrame
     pairs: pd.DataFrame
     n_classes: dict[str, int]
+    head_ratio: float
+    head_in_words: str
     files: list[Path]
 
 
@@ -73,8 +76,10 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
     with sole_writer(out, "analysis"):
         refuse_foreign_files(out, {*FILES, *OF_SWEEPS})
         if not sweeps:
+            if config.rank_by is not None:
+                note("--rank-by changes nothing for runs, which are compared and not ranked")
             return _analyze_runs(config, paths)
-        found = analyze_sweeps(sweeps, out, FILES)
+        found = analyze_sweeps(sweeps, out, FILES, config.rank_by)
     if config.shot_rule not in (AnalyzeConfig.shot_rule, found.shot_rule):
         note(f"--shot-rule {config.shot_rule} changes nothing for a sweep, whose own is {found.shot_rule}")
     return found
@@ -113,10 +118,23 @@ def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
     drawn = report_figures(members, per_class, changes, list(dict.fromkeys(phase1_names)), pairs[0])
     of_changes = changes.rename(columns=lambda name: f"change, {name}")
     tables = (comparison, table, per_class.join(of_changes), pd.concat(pairs))
-    content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes}
+    head_ratio = runs[0].config["head_ratio"]
+    content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes, "head_ratio": head_ratio}
     frames = dict(zip(TABLES, tables, strict=True))
     files = write_report(Path(config.out), content, frames, drawn, {*FILES, *OF_SWEEPS})
-    return Analysis(*tables, n_classes, files)
+    return Analysis(*tables, n_classes, head_ratio, _head_in_words(runs), files)
+
+
+def _head_in_words(runs: list[Run]) -> str:
+    """What head is: the first run's, of which all are told; with a note where it is not every run's."""
+    first = runs[0].config["head_ratio"]
+    others = [run for run in runs if run.config["head_ratio"] != first]
+    if others:
+        note(
+            f"head and tail are told of the classes of {runs[0].path} (--head-ratio {first:g}) for all runs; "
+            f"{others[0].path} has --head-ratio {others[0].config['head_ratio']:g}"
+        )
+    return ratio_in_words(first) + (f", as in {runs[0].path}" if others else "")
 
 
 def _frames(run: Run, rule: str) -> dict[str, pd.DataFrame]:

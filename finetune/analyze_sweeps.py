@@ -15,7 +15,10 @@ from finetune.finished_sweep import UNKNOWN_STORE, FinishedSweep, read_sweep
 from finetune.options import effective_options
 from finetune.repeat import finetune_command, free_folder
 from finetune.report_files import write_report
-from store.errors import UserError
+from finetune.split import ratio_in_words
+from finetune.sweep_config import FIXED
+from finetune.sweep_marker import UNTOLD, varied_options
+from finetune.sweeps_together import refuse_unknown_accuracy, refuse_unlike, together
 from store.notes import note
 
 FILES = ("ranking.csv", "results.csv", "options.png")
@@ -29,6 +32,7 @@ class SweepAnalysis:
         ranking: a row a configuration, best first, from `analysis.sweeps.rank_configurations`.
         results: a row a head.
         select_on, rank_by, shot_rule: what is ranked by, and what the groups mean.
+        head_in_words: what head is.
         command: the `finetune` command that repeats the best; None where heads of every one diverged.
         files: what was written.
     """
@@ -38,11 +42,14 @@ class SweepAnalysis:
     select_on: str
     rank_by: str
     shot_rule: str
+    head_in_words: str
     command: str | None
     files: list[Path]
 
 
-def analyze_sweeps(paths: list[Path], out: Path, stale: tuple[str, ...]) -> SweepAnalysis:
+def analyze_sweeps(
+    paths: list[Path], out: Path, stale: tuple[str, ...], rank_by: str | None = None
+) -> SweepAnalysis:
     """Rank the configurations of one or more sweeps of a store; write two tables and a figure.
 
     A sweep keeps no predictions, so there is nothing by class: the command that is found makes a run of the
@@ -52,30 +59,30 @@ def analyze_sweeps(paths: list[Path], out: Path, stale: tuple[str, ...]) -> Swee
         paths: folders of sweeps.
         out: folder of the report.
         stale: files of other reports, to be removed from it.
+        rank_by: the accuracy to rank by; the sweeps' own if None.
 
     Raises:
-        UserError: a sweep is interrupted or damaged, or they are not alike.
+        UserError: a sweep is interrupted or damaged, they are not alike, or do not tell what is ranked by.
     """
     sweeps = [read_sweep(path) for path in paths]
     first = sweeps[0]
-    _refuse_unlike(sweeps)
-    results = pd.concat([one.results.assign(sweep=str(one.path)) for one in sweeps], ignore_index=True)
-    configs = [config for one in sweeps for config in one.configs]
-    kept = results.index[~results["head"].duplicated()]  # a head of two sweeps is one
-    configs, results = [configs[i] for i in kept], results.loc[kept].reset_index(drop=True)
-    effective = [effective_options(asdict(config)) for config in configs]
-    results["configuration"] = name_configurations(effective)
-    ranking = rank_configurations(results, first.select_on, first.rank_by)
+    refuse_unlike(sweeps, rank_by)
+    rank_by = first.rank_by if rank_by is None else rank_by
+    refuse_unknown_accuracy(sweeps, first.select_on, rank_by)
+    results, configs = together(sweeps)
+    results["configuration"] = name_configurations([effective_options(asdict(one)) for one in configs])
+    ranking = rank_configurations(results, first.select_on, rank_by)
     command = None
     if not ranking["diverged"][0]:
         place = results.index[results["configuration"] == ranking["configuration"][0]][0]
         command = _command(configs[place], sweeps)
-    figures = _figures(results, effective, ranking)
+    figures = _figures(sweeps, results, configs, ranking)
     content = {"ranking": ranking.to_dict("records"), "command": command}
     files = write_report(out, content, {"ranking": ranking, "results": results}, figures, (*FILES, *stale))
     if command is not None and configs[place].store == UNKNOWN_STORE:
         note(f"{first.path}: an earlier program's sweep does not say where its store is; put it for STORE")
-    ways = (first.select_on, first.rank_by, first.shot_rule)
+    head_in_words = ratio_in_words(first.head_ratio) if "test_head" in results else "head: not told"
+    ways = (first.select_on, rank_by, first.shot_rule, head_in_words)
     return SweepAnalysis(ranking, results, *ways, command, files)
 
 
@@ -98,36 +105,16 @@ def _command(config: FinetuneConfig, sweeps: list[FinishedSweep]) -> str:
     return finetune_command(config, free_folder(sweeps[0].path, "best"), n_classes)
 
 
-def _refuse_unlike(sweeps: list[FinishedSweep]) -> None:
-    first = sweeps[0]
-    for one in sweeps[1:]:
-        if type(one.store) is not type(first.store):
-            old = one if isinstance(one.store, str) else first
-            raise UserError(
-                f"{old.path}: is version 0.1's, which recorded its store otherwise; run the same `sweep` "
-                "with --resume, which trains nothing again, and analyze it then"
-            )
-        if one.store != first.store:
-            raise UserError(
-                f"{one.path}: is a sweep of another store than {first.path}; analyze the sweeps of one store "
-                "at a time"
-            )
-        for name in ("select_on", "rank_by", "shot_rule"):
-            here, there = getattr(one, name), getattr(first, name)
-            if here != there:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(
-                    f"{one.path}: was made with {flag} {here}, and {first.path} with {flag} {there}, so "
-                    "their numbers do not compare; analyze them apart"
-                )
-
-
-def _figures(results: pd.DataFrame, effective: list[dict[str, Any]], ranking: pd.DataFrame) -> dict[str, Any]:
-    """A figure of the options in which configurations differ; none where there is nothing to draw."""
-    of_name = dict(zip(results["configuration"], effective, strict=True))
-    options = pd.DataFrame([of_name[name] for name in ranking["configuration"]], dtype=object)
+def _figures(
+    sweeps: list[FinishedSweep], results: pd.DataFrame, configs: list[FinetuneConfig], ranking: pd.DataFrame
+) -> dict[str, Any]:
+    """A figure of the options that were varied; none where there is nothing to draw."""
+    of_name = dict(zip(results["configuration"], configs, strict=True))
+    drawn = [_told(of_name[name]) for name in ranking["configuration"]]
+    names = varied_in(sweeps)
+    options = pd.DataFrame([{name: one.get(name) for name in names} for one in drawn], dtype=object)
     options = options.where(options.notna(), None)
-    varied = [name for name in options if options[name].map(repr).nunique() > 1]
+    varied = [name for name in names if options[name].map(repr).nunique() > 1]
     select_on, score = ranking["select_on"][0], SCORES[ranking["rank_by"][0]]
     column = f"{select_on}_{score}"
     if not varied or ranking[f"{column}_mean"].isna().all():
@@ -135,3 +122,17 @@ def _figures(results: pd.DataFrame, effective: list[dict[str, Any]], ranking: pd
     scores = [f"{column}_mean", f"{column}_std"]
     called = f"{in_words(column)} accuracy, %".replace("val", "validation", 1)
     return {"options": options_figure(options.join(ranking[scores]), varied, column, called)}
+
+
+def varied_in(sweeps: list[FinishedSweep]) -> list[str]:
+    """Options that grids and ranges vary, and those in which the sweeps themselves differ."""
+    names = dict.fromkeys(name for one in sweeps for name in varied_options(one.options))
+    own = [name for name in FinetuneConfig.__dataclass_fields__ if name not in FIXED]
+    asked = [UNTOLD | one.options for one in sweeps]
+    return [*names, *(n for n in own if n not in names and len({repr(one.get(n)) for one in asked}) > 1)]
+
+
+def _told(config: FinetuneConfig) -> dict[str, Any]:
+    """What a head depends on, the tail samples that make the size of its batch included."""
+    told = effective_options(asdict(config))
+    return told | ({"tail_samples": config.tail_samples} if "batch_size" in told else {})

@@ -207,3 +207,6 @@ class AnalyzeConfig:
     runs: tuple[str, ...]
     out: Annotated[str, "folder of the tables and figures"] = "report"
     shot_rule: ShotRule = "decoupling"
+    rank_by: Annotated[
+        Literal["balanced", "overall"] | None, "what sweeps are ranked by; as they were made, if not given"
+    ] = None

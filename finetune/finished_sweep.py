@@ -1,7 +1,7 @@
 """A sweep's folder read back: every head with its options and accuracies."""
 
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -9,10 +9,13 @@ import pandas as pd
 
 from analysis.accuracy import SCORES
 from finetune.config import CONFUSING_CLASSES, FinetuneConfig
+from finetune.idle import draws
 from finetune.options import EARLIER
-from finetune.sweep_folder import DONE, FORMAT, MARKER, OF_ROW
-from finetune.sweep_tables import RESULTS
+from finetune.sweep_folder import DONE, head_id
+from finetune.sweep_marker import FORMAT, MARKER, split_ratio
+from finetune.sweep_tables import OF_ROW, RESULTS
 from store.errors import UserError
+from store.notes import note
 
 UNKNOWN_STORE = "STORE"  # in a command, where an earlier program's sweep does not say
 
@@ -25,8 +28,11 @@ class FinishedSweep:
         path: its folder.
         store: tells the store that it is of: digests by split, or version 0.1's one.
         select_on, rank_by, shot_rule: what it ranks by, and what its groups mean.
+        head_ratio: of the head and tail that it tells of; None where each head is told of its own.
+        options: what was asked of it, as sweep.json has them.
         configs: the resolved options of each head, and where it was made.
-        results: a row a head, as results.csv has them: accuracies in %, NaN where it diverged.
+        results: a row a head, as results.csv has them, one that draws nothing once: accuracies in %, NaN
+            where it diverged.
         n_classes: K, or as many as the options ask for where the sweep does not say.
     """
 
@@ -35,6 +41,8 @@ class FinishedSweep:
     select_on: str
     rank_by: str
     shot_rule: str
+    head_ratio: float | None
+    options: dict[str, Any]
     configs: list[FinetuneConfig]
     results: pd.DataFrame
     n_classes: int
@@ -61,13 +69,31 @@ def read_sweep(path: Path) -> FinishedSweep:
         configs = [_config({"store": UNKNOWN_STORE} | made | row) for row in results.to_dict("records")]
         for config in configs:
             config.resolved(n_classes)
+        configs, results = _each_once(path, configs, results)
         called = (options[name] for name in ("select_on", "rank_by", "shot_rule"))
-        return FinishedSweep(path, marker["store"], *called, configs, results, n_classes)
+        asked = (split_ratio(marker), marker["options"])
+        return FinishedSweep(path, marker["store"], *called, *asked, configs, results, n_classes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path}: a file of this sweep is damaged ({error}); run the same `sweep` with --resume, or with "
             "--overwrite if that is refused"
         ) from error
+
+
+def head_key(config: FinetuneConfig, head: str) -> str:
+    """What tells a head from others: its name; without the seed, where nothing is drawn."""
+    return head if draws(asdict(config)) else head_id(config)
+
+
+def _each_once(
+    path: Path, configs: list[FinetuneConfig], results: pd.DataFrame
+) -> tuple[list[FinetuneConfig], pd.DataFrame]:
+    """Version 0.1 made a head of every seed also where nothing is drawn."""
+    keys = pd.Series([head_key(*pair) for pair in zip(configs, results["head"], strict=True)])
+    again = keys.duplicated()
+    for method in results["method"][again].unique():
+        note(f"{path}: {method} draws nothing, so what it has for several seeds is one head, counted once")
+    return [configs[i] for i in results.index[~again]], results[~again].reset_index(drop=True)
 
 
 def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:

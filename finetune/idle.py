@@ -14,7 +14,7 @@ OF_HEADS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *OF
 OF_DRAWS = {"seed", "window", "prefetch", "eval_every"}  # of methods that take steps
 OF_MAPS = {"residency", "memory"}
 OF_CACHE = {"cache", "cache_gib"}
-NOT_IN_SWEEPS = {"ckpt", "tensorboard"}  # which write no checkpoints and no events
+NOT_IN_SWEEPS = {"tensorboard"}  # which write no events
 
 
 def draws(config: dict[str, Any]) -> bool:
@@ -50,7 +50,8 @@ def idle_in_sweep(configs: list[dict[str, Any]], given: Iterable[str]) -> list[s
 
 
 def _used(config: dict[str, Any]) -> set[str]:
-    used, sampling = set(effective_options(config)), METHODS[config["method"]].sampling
+    used = set(effective_options(config)) | {"head_ratio"}  # of which every head and tail is told
+    sampling = METHODS[config["method"]].sampling
     if sampling is not None:
         used |= OF_DRAWS
         if config["tail_samples"] is not None:  # resolved: it makes the batch's size

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig, option
+from finetune.idle import idle_options
 from finetune.options import effective_options
 from finetune.resume import unfinished_path
 from store.errors import UserError
@@ -19,8 +20,9 @@ OF_EVERY_RUN = ("seed", "shot_rule", "head_ratio")  # what a run tells, whatever
 def finetune_command(config: FinetuneConfig, out: str, n_classes: int) -> str:
     """One line for a shell: the same head, to the bit on the same machine, in a run folder of its own.
 
-    Method and seed are always named, of the other options those that the head depends on and whose defaults
-    give another one, and where it is made, if not where the defaults say.
+    The method is always named, and the seed where anything is drawn; of the other options those that the head
+    depends on and whose defaults give another one, and where it is made, if not where the defaults say and
+    if that changes anything.
 
     Args:
         config: resolved options of the head, and where its store, checkpoint and maps are.
@@ -29,10 +31,11 @@ def finetune_command(config: FinetuneConfig, out: str, n_classes: int) -> str:
     """
     words = ["tailcache", "finetune", "--store", config.store, "--out", out]
     least = _least(config, n_classes)
+    untold = OF_FOLDER.union(idle_options(asdict(config), (field.name for field in fields(FinetuneConfig))))
     for field in fields(FinetuneConfig):
         value = getattr(least, field.name)
         told = field.name in ("method", "seed") or value != field.default
-        if told and field.name not in OF_FOLDER:
+        if told and field.name not in untold:
             words += [option(field.name), *(() if value is True else (str(value),))]
     return shlex.join(words)
 

@@ -39,6 +39,13 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
     return HeadTail(*head_and_tail(class_counts, head_ratio))
 
 
+def ratio_in_words(head_ratio: float | None) -> str:
+    """What head means; with None, that of every configuration is its own."""
+    if head_ratio is None:
+        return "head: the largest classes with each configuration's own --head-ratio of the training images"
+    return f"head: the largest classes with {100 * head_ratio:g} % of the training images"
+
+
 def parts_of(facts: dict[str, Any]) -> dict[str, list[int]]:
     """Head and tail classes as config.json has them, under `facts`."""
     return {part: facts[f"{part}_classes"] for part in PARTS}

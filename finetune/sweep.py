@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -26,7 +26,8 @@ from finetune.prepare import split_classes
 from finetune.selection import Layer, require_selection
 from finetune.split import split_head_tail
 from finetune.sweep_config import SweepConfig
-from finetune.sweep_folder import Sweep, SweepFolder, as_interrupted, head_id
+from finetune.sweep_folder import Sweep, SweepFolder, head_id
+from finetune.sweep_marker import as_interrupted
 from finetune.threads import single_threaded
 from finetune.train import computed
 from store.cache import open_cache
@@ -41,7 +42,10 @@ Batch = list[FinetuneConfig]  # heads that share a plan, or one that is computed
 
 
 def sweep(
-    config: SweepConfig, progress: Progress, show: Callable[[pd.DataFrame], None] | None
+    config: SweepConfig,
+    progress: Progress,
+    show: Callable[[pd.DataFrame], None] | None,
+    named: Collection[str] = (),
 ) -> Sweep | None:
     """Train every configuration with every seed, and rank them by their accuracy on the validation split.
 
@@ -52,6 +56,7 @@ def sweep(
         config: the options.
         progress: a bar of heads done.
         show: given the ranking so far, after every group of heads; None where nobody looks.
+        named: options that the user named, which what an earlier program did does not overrule.
 
     Returns:
         The results; None in all processes but the first.
@@ -62,7 +67,7 @@ def sweep(
     """
     keep_freed_memory()
     make_deterministic()
-    config = as_interrupted(config)
+    config = as_interrupted(config, named)
     base = config.base
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     configs = _each_once(config, len(store.class_names))
@@ -71,6 +76,7 @@ def sweep(
     with processes() as (rank, world), single_threaded() as threads, ExitStack() as lock:
         bench = Bench.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         require_selection(bench.held_out.get(base.select_on), "sweep")
+        split_head_tail(bench.common.class_counts, base.head_ratio)  # of which all heads are told
         for one in configs:
             split_classes(one, bench.common.class_counts)  # before the first head, not after hours
         with together(world), _interruptible(folder):
@@ -237,7 +243,8 @@ def _take(
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
     for config, layer, way in zip(batch, layers, ways, strict=True):
-        found = {} if way["diverged_at"] is not None else _accuracies(layer, bench, config.head_ratio)
+        ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
+        found = {} if way["diverged_at"] is not None else _accuracies(layer, bench, ratio)
         rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
     folder.keep(rows, layers)
     return rows

@@ -105,10 +105,15 @@ def parse_range(text: str) -> tuple[str, Range]:
     return name, found
 
 
+def name_of(text: str) -> str:
+    """The option of `tau-s=0.5,0.7`: tau_s."""
+    return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
+
+
 def _varied(text: str, flag: str, expected: str) -> tuple[str, Any]:
     """The name and the type of an option that can be varied."""
-    name, equals, values = text.partition("=")
-    name = name.strip().removeprefix("--").replace("-", "_")
+    _, equals, values = text.partition("=")
+    name = name_of(text)
     kinds = {f: get_args(hint)[0] for f, hint in get_type_hints(FinetuneConfig, include_extras=True).items()}
     if not equals or not values:
         raise UserError(f"{flag} {text}: expected {expected}")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -11,26 +11,37 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analysis.options import PLACES, WAYS
+from analysis.accuracy import SCORES
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
 from finetune.config import FinetuneConfig
-from finetune.options import EARLIER, as_begun, effective_options, is_former
+from finetune.idle import draws
+from finetune.options import EARLIER, effective_options, is_former
 from finetune.repeat import finetune_command, free_folder, places_of
 from finetune.selection import Layer
+from finetune.split import ratio_in_words
 from finetune.store_identity import other_part, store_digests
 from finetune.sweep_config import SweepConfig
-from finetune.sweep_tables import RESULTS, write_tables
+from finetune.sweep_marker import (
+    FORMAT,
+    MARKER,
+    UNTOLD,
+    WHERE,
+    as_untold,
+    differing_option,
+    options_of,
+    read_marker,
+    split_ratio,
+    varied_options,
+)
+from finetune.sweep_tables import OF_ROW, RESULTS, results_frame, write_tables
 from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
 from store.errors import UserError
 from store.lock import lock_of
 from store.notes import note
 from store.reader import FeatureStore
 
-FORMAT = "tailcache-sweep"
-MARKER, DONE, HEADS = "sweep.json", "done", "heads"
-OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
-WHERE = PLACES | WAYS  # tell no two heads apart
+DONE, HEADS = "done", "heads"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Sweep:
         ranking: a row a configuration, best first: mean and standard deviation over its seeds.
         select_on: the split that it is ranked by.
         rank_by: the accuracy that it is ranked by.
+        head_in_words: what head is.
         command: the `finetune` command that repeats the best configuration with its first seed; None where
             every configuration has a head that diverged.
     """
@@ -52,17 +64,18 @@ class Sweep:
     ranking: pd.DataFrame
     select_on: str
     rank_by: str
+    head_in_words: str
     command: str | None
 
 
 def head_id(config: FinetuneConfig) -> str:
-    """What tells the heads of a sweep apart: a digest of the options that they depend on, and the seed.
+    """What tells the heads of a sweep apart: a digest of what they depend on, the seed included.
 
     What earlier programs did, not knowing the option, is left out: their heads keep their names.
     """
     found = effective_options(asdict(config))
     options = {k: v for k, v in found.items() if k not in EARLIER or EARLIER[k] != v}
-    options |= {"seed": config.seed}
+    options |= {"seed": config.seed if draws(asdict(config)) else 0}
     return sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -76,11 +89,9 @@ class SweepFolder:
     def __init__(self, config: SweepConfig, configs: list[FinetuneConfig], store: FeatureStore):
         self.path = Path(config.base.out)
         self._config, self._configs = config, configs
-        varied = {name: getattr(config, name) for name in ("grid", "range", "random", "seeds", "heads")}
-        own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
-        options = json.loads(json.dumps(own | varied))  # tuples as JSON has them
         self._store = store
-        self._content = {"format": FORMAT, "store": store_digests(store), "options": options}
+        content = {"format": FORMAT, "store": store_digests(store), "options": options_of(config)}
+        self._content = content | {"one_split": True}
         self._made = {"n_classes": len(store.class_names)} | places_of(config.base)  # tells no sweeps apart
 
     def begin(self) -> None:
@@ -95,13 +106,13 @@ class SweepFolder:
                 f"{self.path}: --resume goes on with a sweep and --overwrite replaces it; pass one of them"
             )
         if resume and (self.path / MARKER).exists():
-            found = _read_marker(self.path)
+            found = read_marker(self.path)
             self._refuse_other(found)
-            if found["store"] != self._content["store"]:  # of version 0.1: from now on it is all told
-                write_json(self.path / MARKER, found | {"store": self._content["store"], "made": self._made})
+            self._refuse_unknown_accuracy()
+            self._go_on(found)
             return
         refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite=True)
-        if not overwrite and (found := _read_marker(self.path)) is not None:
+        if not overwrite and (found := read_marker(self.path)) is not None:
             self._refuse_begun(found)
         # Before the marker: heads of an earlier sweep are never taken for this one's.
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
@@ -129,12 +140,26 @@ class SweepFolder:
     @property
     def is_begun(self) -> bool:
         """Whether this very sweep is what the folder holds."""
-        found = _read_marker(self.path)
+        found = read_marker(self.path)
         return found is not None and self._is_this(found)
 
+    @cached_property
+    def head_ratio(self) -> float | None:
+        """Of the head and tail that all heads are told of; None where each is told of its own.
+
+        To be asked once the sweep is begun.
+        """
+        found = read_marker(self.path)
+        return self._config.base.head_ratio if found is None else split_ratio(found)
+
     def _is_this(self, found: dict[str, Any]) -> bool:
-        same_options = EARLIER | found["options"] == EARLIER | self._content["options"]
+        asked = options_of(as_untold(self._config, found))
+        same_options = differing_option(found["options"], asked, self._is_ranking_bound) is None
         return same_options and self._other_part(found) is None
+
+    @property
+    def _is_ranking_bound(self) -> bool:
+        return any(one.keep == "best" for one in self._configs)
 
     def _other_part(self, found: dict[str, Any]) -> str | None:
         return other_part(found["store"], self._store, self._content["store"], self.path)
@@ -147,19 +172,41 @@ class SweepFolder:
                 f"{self.path}: is a sweep of another store than {self._store.path} ({other} differs); name "
                 "that one, or another --out"
             )
+        begun, asked = UNTOLD | found["options"], self._content["options"]
+        name = differing_option(begun, asked, self._is_ranking_bound)
+        if name is not None:
+            raise UserError(
+                f"{self.path}: cannot resume: {name} was {begun.get(name)}, this command asks "
+                f"{asked.get(name)}; repeat the interrupted command, or begin anew with --overwrite"
+            )
+
+    def _refuse_unknown_accuracy(self) -> None:
+        base = self._config.base
+        score = f"{base.select_on}_{SCORES[base.rank_by]}"
+        lacking = [row for row in self.rows() if row["diverged_at"] is None and score not in row]
+        if lacking:
+            raise UserError(
+                f"{self.path}: {len(lacking)} heads of an earlier program have no {base.rank_by} accuracy to "
+                "be ranked by; leave --rank-by out, or begin anew with --overwrite"
+            )
+
+    def _go_on(self, found: dict[str, Any]) -> None:
+        """Bring the marker of an earlier program's sweep, or of one that is ranked anew, up to date."""
+        options = dict(self._content["options"])
         former = {one.method for one in self._configs if is_former(one.method, found["options"])}
         if former:
-            raise UserError(
-                f"{self.path}: cannot resume: an earlier program began it, whose {former.pop()} was another "
-                "(see docs/methods.md); begin anew with --overwrite, or name another --out"
+            note(
+                f"{self.path}: an earlier program began it, whose {former.pop()} was another (see "
+                "docs/methods.md); its heads are made anew, and those of other methods stay"
             )
-        options = EARLIER | found["options"]
-        for name, asked in self._content["options"].items():
-            if options.get(name) != asked:
-                raise UserError(
-                    f"{self.path}: cannot resume: {name} was {options.get(name)}, this command asks "
-                    f"{asked}; repeat the interrupted command, or begin anew with --overwrite"
-                )
+            for name in RESULTS:  # which tell of the former heads
+                (self.path / name).unlink(missing_ok=True)
+        if "rank_by" not in found["options"] and options["rank_by"] == UNTOLD["rank_by"]:
+            del options["rank_by"]  # so that it goes on so, whatever the default
+        one_split = found.get("one_split") or "head_ratio" not in varied_options(options)
+        content = self._content | {"options": options, "one_split": one_split}
+        if content != found:
+            write_json(self.path / MARKER, content | {"made": self._made})
 
     def rows(self) -> list[dict[str, Any]]:
         """What is done already, a row a head.
@@ -197,21 +244,8 @@ class SweepFolder:
         return list(zip(ids, names, own, strict=True))
 
     def results(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        """Rows of heads with their options before them, in the order of the configurations.
-
-        An accuracy that an earlier program did not tell of its heads is left out for all.
-        """
-        whole = [row.keys() for row in rows if row["diverged_at"] is None]
-        told = set.intersection(*map(set, whole)) if whole else OF_ROW
-        of_head = {row["head"]: {k: v for k, v in row.items() if k in told} for row in rows}
-        frame = pd.DataFrame(
-            [
-                {"configuration": name} | own | of_head[head]
-                for head, name, own in self._named
-                if head in of_head
-            ]
-        )
-        return frame.astype({name: float for name in frame if frame[name].isna().all()})
+        """Rows of heads with their options before them, in the order of the configurations."""
+        return results_frame(self._named, rows)
 
     def finish(self) -> Sweep:
         """Write results.csv, results.parquet and ranking.csv.
@@ -226,7 +260,8 @@ class SweepFolder:
         select_on, rank_by = self._config.base.select_on, self._config.base.rank_by
         ranking = rank_configurations(results, select_on, rank_by)
         write_tables(self.path, results, ranking)
-        return Sweep(self.path, results, ranking, select_on, rank_by, self._command(ranking))
+        ways = (select_on, rank_by, ratio_in_words(self.head_ratio))
+        return Sweep(self.path, results, ranking, *ways, self._command(ranking))
 
     def _command(self, ranking: pd.DataFrame) -> str | None:
         best = ranking.iloc[0]
@@ -234,19 +269,6 @@ class SweepFolder:
             return None
         place = next(i for i, (_, name, _) in enumerate(self._named) if name == best["configuration"])
         return finetune_command(self._configs[place], free_folder(self.path, "best"), self._made["n_classes"])
-
-
-def as_interrupted(config: SweepConfig) -> SweepConfig:
-    """The same, ranking as the sweep does that an earlier program began, where that is to be gone on with."""
-    path = Path(config.base.out)
-    found = _read_marker(path) if config.base.resume else None
-    base = as_begun(config.base, found["options"]) if found else config.base
-    if base.rank_by != config.base.rank_by:
-        note(
-            f"{path}: an earlier program began this sweep; it goes on ranking by overall accuracy, as that "
-            "did, and tells no balanced accuracy where heads finished then have none"
-        )
-    return replace(config, base=base)
 
 
 def _n_rows(file: Path) -> int:
@@ -257,18 +279,8 @@ def _n_rows(file: Path) -> int:
         return 0
 
 
-def _read_marker(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads((path / MARKER).read_text())
-        content.pop("made", None)
-        ours = content["format"] == FORMAT and isinstance(content["options"], dict) and content["store"]
-        return content if ours else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
 def _foreign_to_sweep(path: Path) -> str | None:
-    if not path.is_dir() or _read_marker(path) is None:
+    if not path.is_dir() or read_marker(path) is None:
         return foreign_names(path, ())
     for name, suffix in ((DONE, ".json"), (HEADS, ".pt")):
         if (path / name).exists():

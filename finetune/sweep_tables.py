@@ -1,6 +1,7 @@
 """The tables that a finished sweep leaves."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -8,6 +9,25 @@ from analysis.csv_files import write_csv
 from store.atomic import whole_file
 
 RESULTS = ("results.csv", "results.parquet", "ranking.csv")
+OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
+
+
+def results_frame(named: list[tuple[str, str, dict[str, Any]]], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row a head: its configuration's name, its options, and what it came to.
+
+    An accuracy that an earlier program did not tell of its heads is left out for all.
+
+    Args:
+        named: of each head its id, its configuration's name, and its options; in the order of the rows.
+        rows: what heads came to.
+    """
+    whole = [row.keys() for row in rows if row["diverged_at"] is None]
+    told = set.intersection(*map(set, whole)) if whole else OF_ROW
+    of_head = {row["head"]: {k: v for k, v in row.items() if k in told} for row in rows}
+    frame = pd.DataFrame(
+        [{"configuration": name} | own | of_head[head] for head, name, own in named if head in of_head]
+    )
+    return frame.astype({name: float for name in frame if frame[name].isna().all()})
 
 
 def write_tables(path: Path, results: pd.DataFrame, ranking: pd.DataFrame) -> None:

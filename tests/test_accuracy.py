@@ -163,7 +163,7 @@ def test_every_command_tells_both_and_says_which_is_which(small_ckpt, small_stor
 
     evaluate = ["evaluate", "--ckpt", "run/checkpoint.pt", "--device", "cpu"]
     assert "balanced (class mean)" in succeed(*evaluate).stdout
-    assert "head: the largest classes with 80 % of them" in succeed(*evaluate).stdout
+    assert "head: the largest classes with 80 % of the training images" in succeed(*evaluate).stdout
     content = json.loads(succeed(*evaluate, "--json").stdout)
     assert content["balanced_accuracy"] == pytest.approx(summary["balanced_accuracy"])
 

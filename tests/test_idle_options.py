@@ -1,6 +1,7 @@
 """Options that change nothing are said to, and what is drawn by nobody is made once."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_what_a_method_does_not_use_is_said(feature_store):
     assert ncm.keys() == {"memory", "residency", "window", "prefetch", "eval-every", "tail-samples", "lr"}
 
 
+def test_the_split_of_head_and_tail_is_told_of_every_run(feature_store):
+    """Whatever the head depends on: its summary does."""
+    command = ["finetune", "--store", feature_store, *QUICK, "--method", "plain", "--overwrite"]
+    told = []
+    for ratio in (0.3, 0.8):
+        assert idle(*command, "--head-ratio", ratio) == {}
+        told.append(json.loads(Path("runs/finetune/summary.json").read_text())["n_classes"]["head"])
+    assert told[0] < told[1]
+
+
+@pytest.mark.parametrize("method", ["ncm", "lws", "no-aug"])
+def test_the_command_of_a_winner_has_no_idle_option(feature_store, phase1, method):
+    ways = ["--seed", 3, "--seeds", 1, "--residency", "host", "--memory", 1, "--window", 8, "--prefetch", 1]
+    rest = ["--cache", "kept", "--cache-gib", 2, "--head-ratio", 0.7, "--ckpt", phase1, "--iterations", 2]
+    command = ["--store", feature_store, "--device", "cpu", "--method", method, *ways, *rest, "--tau-s", 0.5]
+    swept = succeed("sweep", *command)
+    assert "--ckpt changes nothing" not in swept.stderr
+    line = shlex.split(swept.stdout.splitlines()[-1])
+    assert ("--seed" in line, "--window" in line) == (method != "ncm",) * 2
+    assert line[line.index("--ckpt") + 1] == str(phase1)
+    assert succeed(*line[1:]).stderr == ""
+
+
 def test_what_makes_the_size_of_a_batch_is_no_idle_option(feature_store):
     command = ["finetune", "--store", feature_store, *QUICK, "--overwrite"]
     assert idle(*command, "--method", "no-aug", "--augmented-per-sample", 4) == {}
@@ -79,7 +103,7 @@ def test_a_sweep_says_which_options_change_no_head(feature_store):
     command = ["sweep", "--store", feature_store, "--device", "cpu", "--iterations", 2, "--overwrite"]
     more = ["--tau", 2, "--beta", 0.9, "--eval-every", 1, "--tensorboard", "--ckpt", "x", "--heads"]
     found = idle(*command, "--grid", "method=plain,tau-norm", "--seeds", 2, *more)
-    assert found.keys() == {"beta", "ckpt", "eval-every", "tensorboard"}
+    assert found.keys() == {"beta", "eval-every", "tensorboard"}
     assert found["beta"] == " for plain with loss ce, tau-norm"
     found = idle(*command, "--method", "ncm", "--seed", 1, "--seeds", 2, "--tail-samples", 4)
     assert found == dict.fromkeys(("iterations", "seed", "seeds", "tail-samples"), " for ncm")

@@ -91,9 +91,11 @@ def test_a_command_names_no_more_than_it_takes():
         (replace(base, device="cpu", ckpt="c.pt"), ["--device", "--ckpt"]),
         (replace(base, select_on="test"), []),
         (replace(base, keep="best", select_on="test"), ["--keep", "--select-on"]),
+        (replace(base, method="ncm", window=8, head_ratio=0.5, tau_s=0.5), ["--head-ratio"]),
     ):
         command = finetune_command(config.resolved(10), "out", 10)
-        assert set(options_of(command)) == {"--store", "--out", "--method", "--seed", *expected}, command
+        seed = [] if config.method == "ncm" else ["--seed"]
+        assert set(options_of(command)) == {"--store", "--out", "--method", *seed, *expected}, command
 
 
 @pytest.mark.parametrize("n_classes", [3, 10])

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from bad_input import refuse, succeed
@@ -127,13 +129,35 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_a_sweep_of_version_0_1_is_not_mixed_with_heads_of_today(feature_store):
+def test_a_sweep_of_version_0_1_keeps_its_other_heads(feature_store):
+    """What weight balancing was then is made anew, once; heads of other methods are not."""
     command = ["sweep", "--store", feature_store, "--out", "sweep", "--select-on", "test", "--seeds", 1]
     command += ["--grid", "method=plain,weight-balancing", "--iterations", 5, "--device", "cpu"]
     succeed(*command)
-    with open("sweep/sweep.json") as file:
-        content = json.load(file)
-    del content["options"]["max_norm_every"]
-    with open("sweep/sweep.json", "w") as file:
-        json.dump(content, file)
-    refuse(*command, "--resume", says=["sweep: cannot resume", "weight-balancing was another", "--overwrite"])
+    marker, done, of_today = as_of_old(feature_store)
+    refuse(*command, says=["sweep: this sweep was begun", "--resume"])
+    kept = done.read_bytes()
+    said = succeed(*command, "--resume").stderr
+    assert "whose weight-balancing was another" in said
+    assert "those of other methods stay" in said
+    assert done.read_bytes() == kept
+    assert sorted(pd.read_csv("sweep/results.csv")["head"]) == sorted([done.stem, of_today])
+    assert "was another" not in succeed(*command, "--resume").stderr
+    succeed("analyze", "sweep")
+    marker.write_text("{")
+    refuse(*command, "--resume", says=["sweep.json: damaged", "--overwrite"])
+
+
+def as_of_old(store: Path) -> tuple[Path, Path, str]:
+    """Make the sweep one of version 0.1: its marker, the file of both heads, and the id of one today."""
+    marker = Path("sweep/sweep.json")
+    content = json.loads(marker.read_text())
+    for name in ("max_norm_every", "rank_by"):
+        del content["options"][name]
+    marker.write_text(json.dumps(content))
+    base = FinetuneConfig(str(store), iterations=5)
+    today = head_id(replace(base, method="weight-balancing").resolved(10))
+    old = head_id(replace(base, method="weight-balancing", **OF_OLD).resolved(10))
+    (done,) = Path("sweep/done").iterdir()  # the two share a plan
+    done.write_text(done.read_text().replace(today, old))
+    return marker, done, today
