@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from extract.dataset import Dataset
 from extract.digest import digest_of
 from extract.record import Recorded
@@ -37,12 +39,32 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
         n_passed = len(gone) - len(missing) - len(moved)
         parts.append(f"{n_passed} no longer taken for images (the first is {shown(passed.decode())})")
     if added and dataset.config.imbalance_factor is not None:
-        parts.append(
-            f"the long tail would take {len(added)} others (the first is {shown(added[0].decode())})"
-        )
+        others = f"the long tail would take {len(added)} others (the first is {shown(added[0].decode())})"
+        parts.append(", so that ".join(filter(None, [_counts(dataset, recorded), others])))
     elif added:
         parts.append(f"{len(added)} new (the first is {shown(added[0].decode())})")
     return ", ".join(parts) or "they are split or ordered in another way"
+
+
+def describe_undrawn(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
+    """What became of images that the long tail leaves out, where it takes the same; empty without one."""
+    if dataset.config.imbalance_factor is None:
+        return ""
+    return _counts(dataset, recorded) or "images that the long tail leaves out are renamed or others"
+
+
+def _counts(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
+    """The first class with more or fewer images to draw from than it had, if any, and if it is known.
+
+    Which of them are new is not, for the names of those alone are kept that were drawn.
+    """
+    then, now = recorded["train"].per_class if "train" in recorded else None, dataset.per_class
+    if then is None or then.shape != now.shape or (then == now).all():
+        return ""
+    first, *others = np.flatnonzero(then != now).tolist()
+    more = f" (and {len(others)} more classes have other numbers)" if others else ""
+    name = shown(dataset.class_names[first])
+    return f"train/{name} has {now[first]:,} images to draw from, {then[first]:,} then{more}"
 
 
 def _is_drawn(dataset: Dataset) -> bool:

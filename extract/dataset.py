@@ -37,6 +37,8 @@ class Dataset:
         class_names: K names.
         train, val, test: the splits; val may be None.
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
+        per_class: (K,) training images of each class in the source, from which some may be drawn; None of
+            images that were not listed.
         record: what a checkpoint keeps of the images, once it is known (`extract.record`).
     """
 
@@ -46,6 +48,7 @@ class Dataset:
     val: ImageSet | None
     test: ImageSet
     fingerprint: str
+    per_class: np.ndarray | None = None
     record: dict[str, dict[str, torch.Tensor]] | None = None
 
     @property
@@ -121,11 +124,12 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     _refuse_what_listing_tells(source, config, root, looked)
     source = replace(source, splits={name: _named(split, root) for name, split in source.splits.items()})
     source, config = without_bad_images(source, config, root, None if looked else progress)
-    splits, config = _split(source, config)
+    per_class = np.bincount(source.splits["train"].label, minlength=len(source.class_names))
+    splits, config = _split(source, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
     fingerprint = _fingerprint(source.class_names, splits)
     return Dataset(
-        config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint
+        config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint, per_class
     )
 
 
@@ -141,10 +145,11 @@ def _refuse_what_listing_tells(source: Source, config: DatasetConfig, root: Path
         split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
 
 
-def _split(source: Source, config: DatasetConfig) -> tuple[dict[str, ImageSet], DatasetConfig]:
+def _split(
+    source: Source, config: DatasetConfig, per_class: np.ndarray
+) -> tuple[dict[str, ImageSet], DatasetConfig]:
     """The source's splits with the long tail and the validation images taken, and the order of that tail."""
     everything = source.splits["train"]
-    per_class = np.bincount(everything.label, minlength=len(source.class_names))
     asked, factor = config, config.imbalance_factor
     if factor is not None and config.tail_order is None:
         config = replace(config, tail_order=tail_order(per_class))

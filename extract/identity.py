@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from extract.changes import describe_changes
+from extract.changes import describe_changes, describe_undrawn
 from extract.checkpoint import Checkpoint, CheckpointError
 from extract.dataset import Dataset
 from extract.images import ImageSet
@@ -54,7 +54,7 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
         if name in unlike and split.name is not None:  # stores and tables call images as in training
             bound[name] = replace(bound[name], name=np.array(recorded[name].names, dtype=bytes))
     if not unlike and dataset.fingerprint != checkpoint.fingerprint:
-        _refuse(dataset, where, "their classes or labels differ")
+        _refuse(dataset, where, describe_undrawn(dataset, recorded) or "their classes or labels differ")
     return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
 
 
@@ -109,7 +109,7 @@ def _counted(dataset: Dataset, checkpoint: Checkpoint) -> str:
 def _refuse(dataset: Dataset, where: Path | str, what: str) -> NoReturn:
     raise CheckpointError(
         f"{where}: was trained on other images than {_place(dataset)} holds now: {what}; "
-        "put them back, point --root at the data set it was trained on, or train anew"
+        "put them back as they were, point --root at the data set it was trained on, or train anew"
     )
 
 

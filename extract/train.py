@@ -92,7 +92,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         note_empty_classes(dataset)
         note_mirroring(config.dataset)
         transform = replace(transform, white=white_of(dataset.splits))
-    dataset = replace(dataset, record=record_images(dataset.splits))
+    dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"
     before = _identity(path)
     try:

@@ -200,7 +200,9 @@ class FeatureStore:
                 f"{len(self.class_names) - 1}; extract again with --overwrite"
             )
         self._refuse_not_finite(f"{split}/pooled", arrays.pooled)
-        return arrays
+        for values in (label, arrays.sample_index, arrays.view):
+            values.setflags(write=False)
+        return arrays  # pooled stays writeable, for torch warns of tensors over memory that is not
 
     def _refuse_not_finite(self, name: str, values: np.ndarray) -> None:
         self.refuse_not_finite_row(name, first_not_finite(values))
@@ -249,7 +251,8 @@ class FeatureStore:
         Raises:
             StoreError: a value that is not finite.
         """
-        maps = self._maps(start, min(stop or self.map_shape[0], self.map_shape[0]))
+        n = self.map_shape[0]
+        maps = self._maps(start, n if stop is None else min(stop, n))
         bad = first_not_finite(maps)
         self.refuse_not_finite_row("train/feature_map", None if bad is None else start + bad)
         return maps

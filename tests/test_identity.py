@@ -181,9 +181,21 @@ def test_an_image_added_to_a_long_tail_is_noticed(images):
         "phase1",
     ]
     succeed(*train, "--imbalance-factor", 2)
-    shutil.copy(images / "train/ape/0.png", images / "train/ape/00.png")
-    says = ["was trained on other images", "the long tail would take", "train/ape/"]
-    refuse("evaluate", "--ckpt", PHASE1, "--device", "cpu", says=says)
+    evaluate = ["evaluate", "--ckpt", PHASE1, "--device", "cpu"]
+    new = Path(shutil.copy(images / "train/ape/0.png", images / "train/ape/00.png"))
+    says = [
+        "was trained on other images",
+        "train/ape has 9 images to draw from, 8 then, so that the long tail",
+    ]
+    refuse(*evaluate, says=[*says, "would take", "(the first is train/ape/", "back as they were"])
+    new.rename(images / "train/cat/x.png")  # the last of its class, and not drawn
+    says = ["train/cat has 5 images to draw from, 4 then"]
+    print(refuse(*evaluate, says=says))
+    shutil.copy(images / "train/cat/0.png", images / "train/bee/x.png")
+    refuse(*evaluate, says=["train/bee has 7 images to draw from, 6 then (and 1 more classes"])
+    (images / "train/bee/x.png").unlink()
+    (images / "train/cat/x.png").unlink()
+    succeed(*evaluate)
 
 
 def test_a_checkpoint_keeps_names_and_digests_as_tensors(made):
@@ -203,6 +215,10 @@ def damage_digest(images: dict) -> None:
 
 def damage_name(images: dict) -> None:
     images["test"]["name"][5:] = 0
+
+
+def no_counts(images: dict) -> None:
+    images["train"]["per_class"] = images["train"]["per_class"].float()
 
 
 def drop_digest(images: dict) -> None:
@@ -254,7 +270,7 @@ def test_an_image_that_is_no_longer_taken_for_one_is_named(images):
     refuse("evaluate", "--ckpt", PHASE1, "--device", "cpu", says=says)
 
 
-@pytest.mark.parametrize("damage", [damage_digest, damage_name, drop_digest, other_length])
+@pytest.mark.parametrize("damage", [damage_digest, damage_name, drop_digest, other_length, no_counts])
 def test_damaged_digests_are_refused(here, damage):
     content = torch.load(PHASE1, weights_only=True)
     damage(content["images"])

@@ -142,6 +142,20 @@ def test_maps_average_to_pooled_and_give_the_cams(feature_store):
     assert (store.read_cam().max((1, 2)) == 1).all()
 
 
+def test_a_range_of_no_maps_is_empty(feature_store):
+    store = FeatureStore(feature_store)
+    assert store.read_feature_map(0, 0).shape == (0, *store.map_shape[1:])
+    assert len(store.read_feature_map(3, 3)) == 0
+    assert len(store.read_feature_map(3, 10**6)) == store.map_shape[0] - 3
+
+
+def test_what_is_kept_for_the_next_to_ask_cannot_be_changed(feature_store):
+    rows = FeatureStore(feature_store).read("train")
+    for values in (rows.label, rows.sample_index, rows.view):
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 1
+
+
 def test_default_maps_are_the_float32_ones_rounded(feature_store, phase1, tmp_path, quiet):
     extract(ExtractConfig(str(phase1), str(tmp_path / "half.zarr"), device="cpu"), quiet)
     half, full = FeatureStore(tmp_path / "half.zarr"), FeatureStore(feature_store)

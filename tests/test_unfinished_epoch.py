@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,19 @@ def test_an_epoch_of_an_earlier_checkpoint_is_not_taken_for_this_ones(config, qu
     interrupted(replace(config, overwrite=True), quiet, 3)
     interrupted(replace(config, overwrite=True, seed=1), quiet, 1)
     assert kept(config) is None
+
+
+def test_an_epoch_of_another_run_of_as_many_epochs_is_not_taken_for_this_ones(
+    config, quiet, monkeypatch, whole
+):
+    """As copying one folder into another may bring about."""
+    other = replace(config, out=f"{config.out}-other", seed=1)
+    for run in (config, other):
+        interrupted(run, quiet, STEPS + 3)
+    assert (kept(other)["epoch"], kept(other)["step"]) == (kept(config)["epoch"], kept(config)["step"])
+    shutil.copy(Path(other.out, NAME), config.out)
+    assert resumed(config, quiet, monkeypatch) == STEPS
+    assert result(config) == whole
 
 
 def test_a_damaged_epoch_is_told(config, quiet):
