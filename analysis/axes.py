@@ -1,55 +1,11 @@
-"""What figures share: names as people gave them, plain numbers on logarithmic axes, room for many classes."""
-
-from functools import lru_cache
+"""What axes share: plain numbers where they are logarithmic, room for many names."""
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
-from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 MOST_NAMED = 60  # classes, each with its name; beyond, they are drawn in groups
 MOST_CONFIGURATIONS = 10  # as many colours as can be told apart
-LONGEST_NAME = 24  # characters of a class on an axis
-LONGEST_CONFIGURATION = 70  # characters in a legend
-OTHER_SCRIPTS = (  # drawn where matplotlib's own font has no glyph, as far as the machine has them
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans",
-    "Source Han Sans",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-)
-
-
-def label_of(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name on one line as matplotlib shows it literally, long ones without their middle.
-
-    Dollars would set formulas, line breaks and other controls would tear labels apart.
-    """
-    line = "".join(c if c.isprintable() else " " for c in name).strip()
-    if len(line) > longest:
-        line = f"{line[: longest - longest // 3 - 1]}…{line[-(longest // 3) :]}"
-    return line.replace("$", r"\$")
-
-
-@lru_cache
-def _families() -> list[str]:
-    installed = {font.name for font in fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
-
-
-def use_fonts(figure: Figure) -> Figure:
-    """Let all text fall back on fonts of other scripts; the same figure."""
-    for text in figure.findobj(Text):
-        text.set_fontfamily(_families())
-    return figure
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -80,9 +36,8 @@ def use_log_counts(axes: Axes, counts: np.ndarray) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def name_ticks(axes: Axes, names: list[str], axis: str) -> None:
-    """A tick for each name, at 0, 1, 2, …; smaller letters the more there are."""
-    labels = [label_of(name) for name in names]
+def name_ticks(axes: Axes, labels: list[str], axis: str) -> None:
+    """A tick for each label, at 0, 1, 2, …; smaller letters the more there are."""
     turned = {"rotation": 90} if axis == "x" and max(map(len, labels)) > 2 else {}
-    size = 9 if len(names) <= 20 else 7 if len(names) <= 40 else 5.5
-    getattr(axes, f"set_{axis}ticks")(np.arange(len(names)), labels, fontsize=size, **turned)
+    size = 9 if len(labels) <= 20 else 7 if len(labels) <= 40 else 5.5
+    getattr(axes, f"set_{axis}ticks")(np.arange(len(labels)), labels, fontsize=size, **turned)

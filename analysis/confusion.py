@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from rich.cells import cell_len, set_cell_size
 
+from store.names import shown
+
 MOST_PAIRS = 1_000  # of a configuration, in a file
 
 
@@ -56,21 +58,21 @@ def _wrong(
 def with_names(pairs: pd.DataFrame, class_names: Sequence[str], configuration: str) -> pd.DataFrame:
     """The most confused of `confused_pairs` for a file: with the configuration and the names of classes."""
     names = np.asarray(class_names, dtype=object)
-    shown = pairs.head(MOST_PAIRS)
-    named = {"true_class": names[shown["true_id"]], "predicted_class": names[shown["predicted_id"]]}
-    columns = ["configuration", "true_class", "predicted_class", *(c for c in shown if "_id" not in c)]
-    return shown.assign(configuration=configuration, **named)[[*columns, "true_id", "predicted_id"]]
+    most = pairs.head(MOST_PAIRS)
+    named = {"true_class": names[most["true_id"]], "predicted_class": names[most["predicted_id"]]}
+    columns = ["configuration", "true_class", "predicted_class", *(c for c in most if "_id" not in c)]
+    return most.assign(configuration=configuration, **named)[[*columns, "true_id", "predicted_id"]]
 
 
 def pair_lines(pairs: pd.DataFrame, n: int) -> list[str]:
-    """The n most confused pairs of `with_names` for the screen, names as they are but for line breaks."""
-    shown = pairs.head(n)
-    of_each = zip(shown["true_class"], shown["predicted_class"], strict=True)
-    names = [" → ".join(" ".join(str(part).split()) for part in pair) for pair in of_each]
+    """The n most confused pairs of `with_names` for the screen."""
+    first = pairs.head(n)
+    of_each = zip(first["true_class"], first["predicted_class"], strict=True)
+    names = [" → ".join(shown(str(part)) for part in pair) for pair in of_each]
     widest = max(map(cell_len, names), default=0)
     return [
         f"{set_cell_size(name, widest)}  {row.count_before:6.1f} → {row.count_after:.1f}  of {row.n_test:,}"
-        for name, row in zip(names, shown.itertuples(), strict=True)
+        for name, row in zip(names, first.itertuples(), strict=True)
     ]
 
 

@@ -5,7 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.axes import label_of, name_ticks, use_fonts
+from analysis.axes import name_ticks
+from analysis.fonts import use_fonts
+from analysis.labels import label_of, labels_of
 from analysis.tables import PHASE_1
 
 N_PAIRS = 12  # that are drawn
@@ -22,14 +24,19 @@ def confusion_figure(before: np.ndarray, after: np.ndarray, class_names: list[st
     side = max(5.0, 2 + 0.13 * len(class_names))
     figure = Figure(figsize=(2 * side + 1, side), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_matrices(figure, (left, right), before, after, class_names, name)
+    _draw_matrices(figure, (left, right), before, after, labels_of(class_names), name)
     for axes in (left, right):
         axes.set(xlabel="predicted", ylabel="true, most training images first")
     return use_fonts(figure)
 
 
 def grouped_confusion_figure(
-    before: np.ndarray, after: np.ndarray, labels: list[str], pairs: pd.DataFrame, name: str
+    before: np.ndarray,
+    after: np.ndarray,
+    labels: list[str],
+    pairs: pd.DataFrame,
+    class_names: list[str],
+    name: str,
 ) -> Figure:
     """The wrong predictions among groups of classes, their change, and the most confused pairs by name.
 
@@ -37,6 +44,7 @@ def grouped_confusion_figure(
         before, after: (G, G), row = true group, wrong predictions in per cent of its test images.
         labels: training counts of each group.
         pairs: as `analysis.confusion.with_names` gives them.
+        class_names: K names by class id.
         name: of the configuration.
     """
     figure = Figure(figsize=(17, 5.5), layout="constrained")
@@ -45,7 +53,7 @@ def grouped_confusion_figure(
     left.set_title(f"wrong predictions, {PHASE_1}")
     for axes in (left, right):
         axes.set(xlabel="predicted class's training images", ylabel="true class's training images")
-    _draw_pairs(aside, pairs.head(N_PAIRS), name)
+    _draw_pairs(aside, pairs.head(N_PAIRS), labels_of(class_names, 20), name)
     return use_fonts(figure)
 
 
@@ -72,17 +80,15 @@ def _draw_matrices(
         figure.colorbar(image, ax=axes, label="% of the row's test images", shrink=0.8)
 
 
-def _draw_pairs(axes: Axes, pairs: pd.DataFrame, name: str) -> None:
+def _draw_pairs(axes: Axes, pairs: pd.DataFrame, of_class: list[str], name: str) -> None:
     """Images of each pair before and after, joined, the most confused at the top."""
     y = -np.arange(len(pairs))
     before, after = pairs["count_before"].to_numpy(), pairs["count_after"].to_numpy()
     axes.hlines(y, np.minimum(before, after), np.maximum(before, after), color="0.7")
     axes.plot(before, y, "D", color="0.45", markerfacecolor="none", label=PHASE_1)
     axes.plot(after, y, "o", color="C0", label=label_of(name, 40))
-    names = [
-        f"{label_of(str(true), 20)} → {label_of(str(predicted), 20)}"
-        for true, predicted in zip(pairs["true_class"], pairs["predicted_class"], strict=True)
-    ]
+    ids = zip(pairs["true_id"], pairs["predicted_id"], strict=True)
+    names = [f"{of_class[true]} → {of_class[predicted]}" for true, predicted in ids]
     axes.set_yticks(y, names, fontsize=7)
     axes.set_title("most confused, true → predicted", loc="right", fontsize="medium")
     axes.set_xlim(left=0)

@@ -8,15 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.axes import (
-    LONGEST_CONFIGURATION,
     MOST_CONFIGURATIONS,
     MOST_NAMED,
-    label_of,
     name_ticks,
-    use_fonts,
     use_log_counts,
 )
 from analysis.bins import bin_labels, count_bins
+from analysis.fonts import use_fonts
+from analysis.labels import LONGEST_CONFIGURATION, label_of, labels_of
 
 N_EXTREMES = 6  # gains, and as many losses, that are named where classes are drawn in groups
 BEFORE = {"color": "0.45", "marker": "D", "markerfacecolor": "none"}  # how Phase I looks
@@ -35,6 +34,7 @@ def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1
         phase1: the columns of Phase I.
     """
     counts = per_class["n_train"].to_numpy()
+    names = np.array(labels_of(per_class["class_name"]), dtype=object)
     named = len(per_class) <= MOST_NAMED
     order = np.argsort(-counts, kind="stable")
     groups = [order[[i]] for i in range(len(order))] if named else count_bins(counts)
@@ -46,7 +46,7 @@ def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1
     else:
         grid = figure.subplots(3, 2, sharex="col", gridspec_kw=heights | {"width_ratios": [3, 1]})
         sizes, accuracy, change = grid[:, 0]
-        _draw_extremes(_merged(figure, grid[:, 1]), per_class, changes)
+        _draw_extremes(_merged(figure, grid[:, 1]), names, counts, changes)
     means = np.array([counts[members].mean() for members in groups])
     sizes.bar(np.arange(len(groups)), means, color="0.8")
     use_log_counts(sizes, means)
@@ -57,13 +57,12 @@ def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1
     change.axhline(0, color="0.45", linewidth=0.8)
     _draw_points(change, changes[list(columns[len(phase1[:MOST_CONFIGURATIONS]) :])], groups, [])
     change.set_ylabel("change from Phase I,\npoints")
-    names = per_class["class_name"].to_numpy()
     if named:
         name_ticks(change, names[order].tolist(), "x")
         change.set_xlabel("class, most training images first")
     else:
         name_ticks(change, bin_labels(counts, groups), "x")
-        ends = [f"{label_of(str(names[i]))} ({counts[i]:,})" for i in order[[0, -1]]]
+        ends = [f"{names[i]} ({counts[i]:,})" for i in order[[0, -1]]]
         change.set_xlabel(
             f"training images of a class; mean and middle half of about {len(counts) // len(groups):,} "
             f"classes each\nfrom {ends[0]} to {ends[1]}"
@@ -85,13 +84,14 @@ def _draw_points(axes: Axes, values: pd.DataFrame, groups: list[np.ndarray], pha
     position = np.arange(len(groups))
     step = min(0.16, 0.7 / values.shape[1])
     colour = 0
-    for number, name in enumerate(values):
+    labels = labels_of(values, LONGEST_CONFIGURATION)
+    for number, (name, label) in enumerate(zip(values, labels, strict=True)):
         style: dict[str, Any] = BEFORE if name in phase1 else {"color": f"C{colour}", "marker": "o"}
         colour += name not in phase1
         x = position + step * (number - (values.shape[1] - 1) / 2)
         of_group = [values[name].iloc[members] for members in groups]
         means = [part.mean() for part in of_group]
-        axes.plot(x, means, linestyle="", markersize=4, label=label_of(name, LONGEST_CONFIGURATION), **style)
+        axes.plot(x, means, linestyle="", markersize=4, label=label, **style)
         if any(len(members) > 1 for members in groups):
             low, high = ([part.quantile(q) for part in of_group] for q in (0.25, 0.75))
             axes.vlines(x, low, high, color=style["color"], linewidth=1, alpha=0.6)
@@ -99,14 +99,11 @@ def _draw_points(axes: Axes, values: pd.DataFrame, groups: list[np.ndarray], pha
     axes.set_xlim(-0.7, len(groups) - 0.3)
 
 
-def _draw_extremes(axes: Axes, per_class: pd.DataFrame, changes: pd.DataFrame) -> None:
-    """The largest gains and losses of the first configuration, by name."""
+def _draw_extremes(axes: Axes, names: np.ndarray, counts: np.ndarray, changes: pd.DataFrame) -> None:
+    """The largest gains and losses of the first configuration, by the classes' labels."""
     change = changes.iloc[:, 0].dropna().sort_values(ascending=False, kind="stable")
     ends = pd.concat([change[change > 0].head(N_EXTREMES), change[change < 0].tail(N_EXTREMES)])
-    rows = per_class.loc[ends.index]
-    labels = [
-        f"{label_of(str(name))} ({n:,})" for name, n in zip(rows["class_name"], rows["n_train"], strict=True)
-    ]
+    labels = [f"{names[i]} ({counts[i]:,})" for i in ends.index]
     y = -np.arange(len(ends))
     axes.barh(y, ends, color=np.where(ends > 0, "C0", "C3"), height=0.6)
     axes.set_yticks(y, labels, fontsize=7)
@@ -138,13 +135,12 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     column, label = _curve(curves)
-    for name, runs in list(curves.items())[:MOST_CONFIGURATIONS]:
+    labels = labels_of(curves, LONGEST_CONFIGURATION)
+    for shown, runs in list(zip(labels, curves.values(), strict=True))[:MOST_CONFIGURATIONS]:
         values = pd.concat([run.set_index("iteration")[column] for run in runs], axis=1).sort_index()
         values = values.interpolate(method="index")  # runs may have been looked at after other iterations
         style = {"marker": "o"} if len(values) == 1 else {}  # a head that is computed has one row
-        (line,) = axes.plot(
-            values.index, values.mean(axis=1), label=label_of(name, LONGEST_CONFIGURATION), **style
-        )
+        (line,) = axes.plot(values.index, values.mean(axis=1), label=shown, **style)
         axes.fill_between(
             values.index, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2
         )

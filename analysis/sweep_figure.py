@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from analysis.axes import label_of, use_fonts
+from analysis.fonts import use_fonts
+from analysis.labels import labels_of
 
 MOST_OPTIONS = 9  # that are drawn
 MOST_VALUES = 8  # of a number that are drawn as they come; more are on an axis
@@ -59,7 +60,7 @@ def _place(axes: Axes, values: pd.Series) -> np.ndarray:
     names = [f"{value:g}" if isinstance(value, float) else str(value) for value in known]
     place = {value: number for number, value in enumerate(known)}
     without = int(values.isna().any())
-    axes.set_xticks(range(len(known) + without), [*map(label_of, names), *["none"] * without])
+    axes.set_xticks(range(len(known) + without), [*labels_of(names), *["none"] * without])
     axes.set_xlim(-0.5, len(known) + without - 0.5)
     if sum(map(len, names)) > 30:
         axes.tick_params(axis="x", rotation=30)

@@ -18,7 +18,18 @@ from mutants_of_heads import HEADS
 from mutants_of_plans import PLANS
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("cli.py", "console.py", "store_commands.py", "extract", "store", "finetune", "analysis", "tests")
+COPIED = (
+    "cli.py",
+    "advice.py",
+    "early.py",
+    "console.py",
+    "store_commands.py",
+    "extract",
+    "store",
+    "finetune",
+    "analysis",
+    "tests",
+)
 COPIED += ("pyproject.toml",)
 
 MUTANTS = [

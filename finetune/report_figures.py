@@ -11,7 +11,10 @@ from analysis.bins import bin_labels, count_bins
 from analysis.confusion import group_confusion
 from analysis.confusion_figure import confusion_figure, grouped_confusion_figure
 from analysis.figures import class_accuracy_figure, learning_curve_figure
+from analysis.fonts import undrawable
 from finetune.run import Run
+from store.names import shown
+from store.notes import note
 
 FIGURES = ("class_accuracy", "confusion", "learning_curve")
 
@@ -32,6 +35,7 @@ def report_figures(
         phase1: columns of Phase I.
         pairs: the first configuration's most confused pairs, as `analysis.confusion.with_names` gives them.
     """
+    _note_undrawable(per_class["class_name"].tolist())
     figures = (
         class_accuracy_figure(per_class, changes, phase1),
         _confusion(next(iter(members.items())), per_class, pairs),
@@ -50,7 +54,16 @@ def _confusion(configuration: tuple[str, list[Run]], per_class: pd.DataFrame, pa
         return confusion_figure(before, after, names[order].tolist(), name)
     bins = count_bins(counts)
     before, after = _matrices(runs, bins, errors_only=True)
-    return grouped_confusion_figure(before, after, bin_labels(counts, bins), pairs, name)
+    return grouped_confusion_figure(before, after, bin_labels(counts, bins), pairs, names.tolist(), name)
+
+
+def _note_undrawable(class_names: list[str]) -> None:
+    if without := undrawable(class_names):
+        note(
+            f"{len(without):,} of {len(class_names):,} class names have characters that no font here has, "
+            f"and figures show boxes in their place ({shown(without[0])} is the first); install a font of "
+            "that script (Noto Sans CJK for Chinese, Japanese and Korean, say) and analyze again"
+        )
 
 
 def _matrices(runs: list[Run], groups: list[np.ndarray], errors_only: bool) -> Any:

@@ -81,7 +81,7 @@ def test_lines_are_one_each_whatever_the_names():
     names = ["two\nlines", "$a$", "猫", "x" * 40]
     label, wrong = np.array([0, 0, 1, 2, 3]), np.array([1, 1, 2, 3, 0])
     lines = pair_lines(with_names(confused_pairs(label, [wrong], [label], 4), names, "fsa"), 3)
-    assert [line.split("  ")[0] for line in lines] == ["two lines → $a$", "$a$ → 猫", f"猫 → {'x' * 40}"]
+    assert [line.split("  ")[0] for line in lines] == [r"'two\nlines' → $a$", "$a$ → 猫", f"猫 → {'x' * 40}"]
     assert lines[0].endswith("2.0 → 0.0  of 2")
 
 

@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.axes import MOST_CONFIGURATIONS, label_of, log_ticks
+from analysis.axes import MOST_CONFIGURATIONS, log_ticks
 from analysis.confusion_figure import N_PAIRS, confusion_figure, grouped_confusion_figure
 from analysis.figures import N_EXTREMES, class_accuracy_figure, learning_curve_figure
+from analysis.labels import label_of
 from analysis.tables import PHASE_1
 from finetune.report_files import DOTS_PER_INCH
 
@@ -171,17 +172,21 @@ def test_grouped_confusion_names_the_most_confused_pairs():
         {
             "true_class": [f"t{i}" for i in range(30)],
             "predicted_class": [f"p{i}" for i in range(30)],
+            "true_id": np.arange(30),
+            "predicted_id": np.arange(30, 60),
             "count_before": np.arange(30.0)[::-1],
             "count_after": 3.0,
         }
     )
     before, after = np.array([[1.0, 2], [3, 4]]), np.ones((2, 2))
-    left, right, aside, *_ = grouped_confusion_figure(before, after, ["9–5", "4–1"], pairs, "fsa").axes
+    names = [*pairs["true_class"], *pairs["predicted_class"]]
+    groups = ["9–5", "4–1"]
+    left, right, aside, *_ = grouped_confusion_figure(before, after, groups, pairs, names, "fsa").axes
     np.testing.assert_array_equal(right.images[0].get_array(), after - before)
     assert names_of(aside, "y") == [f"t{i} → p{i}" for i in range(N_PAIRS)]
     assert aside.lines[0].get_xdata().tolist() == list(range(29, 29 - N_PAIRS, -1))
     assert names_of(left, "y") == ["9–5", "4–1"]
-    drawn(grouped_confusion_figure(before, before, ["9–5", "4–1"], pairs.head(0), "fsa"))
+    drawn(grouped_confusion_figure(before, before, groups, pairs.head(0), names, "fsa"))
 
 
 @pytest.mark.parametrize("n_classes", [10, 60, 61, 8142])
