@@ -73,7 +73,7 @@ def train(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def extract(context: click.Context, **values: Any) -> None:
     """Bring every image through the network once and cache what Phase II needs."""
-    early.refuse_images_run(ExtractConfig(**values))
+    early.refuse_extraction(ExtractConfig(**values))
     from extract.dump import extract as run
 
     with resumable(context), progress_bar() as progress:
@@ -270,6 +270,7 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N")
 def demo(out: str, device: str) -> None:
     """Every phase on scikit-learn's digits, long-tailed, three seeds: a minute or two on two cores."""
+    early.refuse_unknown_device(device)
     from extract.dump import extract as run_extract
     from extract.train import train as run_train
     from finetune.analyze import analyze as run_analyze

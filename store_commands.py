@@ -103,6 +103,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 def convert(context: click.Context, as_json: bool, **values: Any) -> None:
     """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
     early.refuse_missing_store(values["path"])
+    early.refuse_target(values["target"], values["resume"], values["overwrite"])
     from store.convert import convert as run
     from store.info import describe
     from store.location import locate
@@ -126,6 +127,7 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
 @click.pass_context
 def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     """How much room and time a store will take, measured on a few images and on the disk."""
+    early.refuse_unknown_device(values["device"])
     from extract.subject import refuse_beside_checkpoint
     from finetune.forecast import forecast
     from finetune.forecast_text import forecast_json, forecast_lines, warnings

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from extract.device_names import unknown_device
 from store.errors import UserError
 
 
@@ -57,7 +58,7 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: unknown; expected auto, cpu, cuda or cuda:N")
+        raise unknown_device(name)
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise UserError(f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu")

@@ -19,7 +19,6 @@ from store.s3_files import CachedFiles, S3Files
 from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
 from store.zarr_store import ROOT, ZarrContainer, open_zarr
 
-SUFFIXES = (".zarr", ".h5")
 Container = ZarrContainer | Hdf5Container | PackedHdf5Container
 Check = Callable[[dict[str, Any]], None]  # of attributes; may raise
 NODES = (ROOT, "classifier", CHECKSUM, FINISHED, *SPLITS)
@@ -31,15 +30,6 @@ def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]
         return ZarrContainer(Folder(path), layouts, state)
     packed = any(layout.codec != "none" for layout in layouts.values())
     return (PackedHdf5Container if packed else Hdf5Container)(path, layouts, state)
-
-
-def refuse_other_suffix(path: Path) -> None:
-    """Raise StoreError for a path that names neither container."""
-    if path.suffix not in SUFFIXES:
-        raise StoreError(
-            f"{path}: unknown container {path.suffix or '(no suffix)'!r}; expected a path ending in "
-            f"{' or '.join(SUFFIXES)}"
-        )
 
 
 def open_container(

@@ -9,6 +9,7 @@ from store.bucket import Bucket
 from store.errors import StoreError
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/", re.IGNORECASE)
+SUFFIXES = (".zarr", ".h5")
 UNFINISHED = ".unfinished"  # after the store's name
 EXPECTED = "expected a path, or s3://bucket/name.zarr"
 
@@ -33,6 +34,17 @@ def locate(text: str) -> Path | Bucket:
     if {"", ".", ".."} & set(name.split("/")) or set("%#?\\") & set(name):
         raise StoreError(f"{text}: holds . or .. or an empty name, or one of % # ? \\; {EXPECTED}")
     return Bucket(f"s3://{bucket}/{name}")
+
+
+def refuse_other_suffix(where: Path | Bucket) -> None:
+    """Raise StoreError for a place of a store to be whose name says no container that can lie there."""
+    if isinstance(where, Bucket) and where.suffix != ".zarr":
+        raise StoreError(f"{where}: only zarr stores can lie in a bucket; expected a name that ends in .zarr")
+    if where.suffix not in SUFFIXES:
+        raise StoreError(
+            f"{where}: unknown container {where.suffix or '(no suffix)'!r}; expected a path ending in "
+            f"{' or '.join(SUFFIXES)}"
+        )
 
 
 def refuse_absent(where: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from store.bucket import Bucket
 from store.commits import Commit, record, recorded
 from store.container import foreign_files
-from store.errors import StoreError, UserError
+from store.errors import UserError
 from store.layout import ArrayLayout
 from store.location import unfinished_place
 from store.plan import parse_begun
@@ -146,9 +146,3 @@ class S3CommitLog:
         self._lock.refuse_lost()
         self._side.write(f"{COMMITS}{commit.group}.{commit.block}", [record(commit)])
         self.commits.append(commit)
-
-
-def refuse_hdf5(place: Bucket) -> None:
-    """Raise StoreError for a place in a bucket that is to be something else than zarr."""
-    if place.suffix != ".zarr":
-        raise StoreError(f"{place}: only zarr stores can lie in a bucket; expected a name that ends in .zarr")

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from store.bucket import Bucket
-from store.container import open_container, refuse_other_suffix
+from store.container import open_container
 from store.errors import StoreError
 from store.local_draft import LocalDraft
+from store.location import refuse_other_suffix
 from store.plan import StorePlan, differing
-from store.s3_draft import S3Draft, refuse_hdf5
+from store.s3_draft import S3Draft
 
 Draft = LocalDraft | S3Draft
 
@@ -29,7 +30,7 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
     Raises:
         StoreError: something is in the way, or an extraction was begun and is neither resumed nor replaced.
     """
-    refuse_hdf5(where) if isinstance(where, Bucket) else refuse_other_suffix(where)
+    refuse_other_suffix(where)
     draft = draft_of(where)
     begun = begun_of(draft, overwrite)
     if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is

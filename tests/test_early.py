@@ -27,9 +27,9 @@ CASES = [  # command, and what its line holds
     ),
     ("train --out phase1", "phase1: already holds a finished run (epoch 2 of 2); pass --overwrite"),
     ("train --out none --resume", "none/checkpoint.pt: nothing to resume is there"),
-    ("extract --ckpt none.pt", "none.pt: expected a checkpoint file, found nothing"),
-    ("extract --ckpt phase1", "phase1: expected a checkpoint file, found a folder"),
-    ("extract --ckpt phase1/checkpoint.pt --views 0", "--views 0: must be 1 or more"),
+    ("extract --ckpt none.pt --store new.h5", "none.pt: expected a checkpoint file, found nothing"),
+    ("extract --ckpt phase1 --store new.h5", "phase1: expected a checkpoint file, found a folder"),
+    ("extract --ckpt phase1/checkpoint.pt --views 0 --store new.h5", "--views 0: must be 1 or more"),
     ("evaluate --ckpt none.pt", "none.pt: expected a checkpoint file"),
     ("evaluate --ckpt phase1/checkpoint.pt --batch-size 0", "--batch-size 0: must be 1 or more"),
     ("evaluate --ckpt phase1/checkpoint.pt --shot-rule 1,2,3", "--shot-rule 1,2,3"),
@@ -39,23 +39,53 @@ CASES = [  # command, and what its line holds
     ("finetune --store feats.zarr --out begun", "begun.unfinished.pt: an interrupted run; pass --resume"),
     ("sweep --store none.zarr", "none.zarr: no such store"),
     ("sweep --store feats.zarr --iterations 0", "--iterations 0: must be 1 or more"),
+    ("train --device gpu", "--device gpu: unknown; expected auto, cpu, cuda or cuda:N"),
+    ("train --out half --resume --device cuda:", "--device cuda:: unknown"),
+    ("extract --ckpt phase1/checkpoint.pt --device mps --store new.h5", "--device mps: unknown"),
+    ("evaluate --ckpt phase1/checkpoint.pt --device tpu", "--device tpu: unknown"),
+    ("finetune --store feats.zarr --device gpu", "--device gpu: unknown"),
+    ("sweep --store feats.zarr --device gpu", "--device gpu: unknown"),
+    ("store plan --device gpu", "--device gpu: unknown"),
+    ("demo --device gpu", "--device gpu: unknown"),
+    ("extract --ckpt phase1/checkpoint.pt --store x.foo", "x.foo: unknown container '.foo'; expected a path"),
+    ("extract --ckpt phase1/checkpoint.pt --store s3://b/x.h5", "s3://b/x.h5: only zarr stores can lie in a"),
+    ("extract --ckpt phase1/checkpoint.pt --store ftp://x.zarr", "ftp://x.zarr: unknown address"),
+    ("store convert feats.zarr t", "t: unknown container '(no suffix)'"),
     ("analyze none", "none: no such run folder"),
     ("store info none.zarr", "none.zarr: no such store"),
     ("store verify none.zarr", "none.zarr: no such store"),
     ("store convert none.zarr t.h5", "none.zarr: no such store"),
 ]
+OF_STORES = [  # for which zarr and h5py are asked what lies there
+    (
+        "extract --ckpt phase1/checkpoint.pt --store feats.zarr",
+        "feats.zarr: already exists; pass --overwrite",
+    ),
+    (
+        "extract --ckpt phase1/checkpoint.pt --store theirs.zarr",
+        "theirs.zarr: already exists and is no store",
+    ),
+    ("store convert feats.zarr theirs.h5 --overwrite", "theirs.h5: already exists and is no store alone"),
+]
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """What each command says, its exit code and the heavy modules that were imported by then."""
-    folder = tmp_path_factory.mktemp("early")
+def make_folder(folder: Path) -> Path:
+    """A folder with what the commands find, or do not; the same."""
     made = ROOT / "tests" / "data" / "program_0_1"
     for name in ("phase1", "feats.zarr", "run_fsa"):
         shutil.copytree(made / name, folder / name)
     shutil.copytree(made / "half_phase1", folder / "half")
     (folder / "begun.unfinished.pt").touch()
+    (folder / "theirs.h5").touch()
+    (folder / "theirs.zarr" / "thesis").mkdir(parents=True)
     (folder / "images_without_test" / "train").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What each command says, its exit code and the heavy modules that were imported by then."""
+    folder = make_folder(tmp_path_factory.mktemp("early"))
     code = f"""
 import json, sys
 from click.testing import CliRunner
@@ -67,7 +97,7 @@ for command in json.loads(sys.argv[1]):
     told[command] = {{"code": result.exit_code, "says": result.stderr, "heavy": heavy}}
 print(json.dumps(told))
 """
-    commands = json.dumps([command for command, _ in CASES])
+    commands = json.dumps([command for command, _ in CASES + OF_STORES])
     program = [sys.executable, "-c", code, commands]
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=True)
@@ -76,11 +106,20 @@ print(json.dumps(told))
 
 @pytest.mark.parametrize(("command", "says"), CASES, ids=[command for command, _ in CASES])
 def test_a_refusal_comes_before_anything_heavy(told: dict[str, dict], command: str, says: str) -> None:
-    found = told[command]
+    assert refused(told[command], says)["heavy"] == []
+
+
+@pytest.mark.parametrize(("command", "says"), OF_STORES, ids=[command for command, _ in OF_STORES])
+def test_a_refusal_of_a_store_comes_before_torch(told: dict[str, dict], command: str, says: str) -> None:
+    assert set(refused(told[command], says)["heavy"]) <= {"zarr", "h5py"}
+
+
+def refused(found: dict, says: str) -> dict:
+    """The same, held to one line that says so."""
     assert found["code"] == 2, found
     assert says in found["says"]
     assert len(found["says"].strip().splitlines()) == 1
-    assert found["heavy"] == []
+    return found
 
 
 def test_the_names_of_networks_are_those_that_there_are() -> None:

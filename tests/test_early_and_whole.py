@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed
+from test_early import CASES, OF_STORES, make_folder
 
+import early
 from extract.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.how_far import how_far
@@ -17,6 +19,12 @@ from store.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 DATA = Path(__file__).parent / "data" / "program_0_1"
+
+
+@pytest.fixture(scope="module")
+def early_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands of test_early find. Not to be touched."""
+    return make_folder(tmp_path_factory.mktemp("early"))
 
 
 @pytest.mark.parametrize("epochs", [None, "90", 1, {}, []], ids=repr)
@@ -103,3 +111,18 @@ def test_a_resume_takes_each_option_that_is_stored(source: str, monkeypatch: pyt
         refuse("train", "--out", "r", "--resume", *given, says=["accepted"])
     refuse("train", "--out", "r", "--resume", "--momentum=0.5", says=["cannot resume: momentum was 0.9"])
     refuse("train", "--out", "r", "--resume", "--lr=-1", says=["--lr -1.0: must be 0 or more"])
+
+
+REFUSED = [(c, says) for c, says in CASES + OF_STORES if c[:4] != "demo"]  # which says first what it does
+
+
+@pytest.mark.parametrize(("command", "says"), REFUSED, ids=[command for command, _ in REFUSED])
+def test_the_whole_command_refuses_the_same(
+    command: str, says: str, early_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing told early, the line is the same."""
+    monkeypatch.chdir(early_folder)
+    for name in vars(early):
+        if name.startswith("refuse_"):
+            monkeypatch.setattr(early, name, lambda *_: None)
+    refuse(*command.split(), says=[says])

@@ -19,12 +19,12 @@ import console
 from cli import main
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-NO_PLACES = {"weights", "device", "arch", "shot_rule"}  # texts that are something else
+NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are something else
 
 
 def texts(command: click.Command) -> list[click.Parameter]:
     kinds = (click.STRING, console.PLACE)
-    return [p for p in command.params if p.type in kinds and not (p.multiple or p.name in NO_PLACES)]
+    return [p for p in command.params if p.type in kinds and p.name not in NO_PLACES]
 
 
 def test_a_tilde_is_the_users_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:

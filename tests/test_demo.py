@@ -1,0 +1,44 @@
+"""The demo, interrupted: the same command begins anew, and ends."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_input import succeed
+from test_advice import interrupted
+
+from extract.config import DatasetConfig, NetworkConfig
+from finetune.demo import DemoPhases, plan_demo
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+MOMENTS = [  # one after the other, each in what the one before has left
+    ("extract.train._step", 2),
+    ("store.local_draft.LocalDraft.publish.", 1),
+    ("finetune.stacks.Stacks.take", 2),
+]
+
+
+def tiny(plan: Callable[..., DemoPhases] = plan_demo) -> Callable[..., DemoPhases]:
+    """The demo's phases with next to nothing to compute."""
+
+    def planned(*arguments: Any) -> DemoPhases:
+        phases = plan(*arguments)
+        small = {"network": NetworkConfig("resnet20", width=4), "epochs": 1, "precision": "fp32"}
+        train = replace(phases.train, **small, dataset=DatasetConfig("digits", imbalance_factor=70))
+        quick = {"iterations": 4, "eval_every": 2, "window": 2}
+        return DemoPhases(train, phases.extract, [replace(run, **quick) for run in phases.finetune[:1]])
+
+    return planned
+
+
+def test_an_interrupted_demo_says_that_it_begins_anew_and_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.demo.plan_demo", tiny())
+    monkeypatch.setattr("finetune.demo.SEEDS", (0,))
+    demo = ["demo", "--out", "d", "--device", "cpu"]
+    for moment in MOMENTS:
+        assert interrupted(demo, *moment) == "tailcache: interrupted; the same command begins anew", moment
+    assert "d/report/summary.csv" in succeed(*demo).stdout
+    left = [path.name for path in Path().rglob("*") if "unfinished" in path.name or "lock" in path.name]
+    assert not left
