@@ -121,14 +121,15 @@ class SweepFolder:
         write_json(self.path / MARKER, self._content | {"made": self._made})
 
     def _refuse_begun(self, found: dict[str, Any]) -> None:
-        n_done = sum(map(_n_rows, (self.path / DONE).glob("*.json")))
+        ids = [head for file in (self.path / DONE).glob("*.json") for head in _heads(file)]
         if self._is_this(found):
+            n_done = len({head_id(config) for config in self._configs}.intersection(ids))
             raise UserError(
                 f"{self.path}: this sweep was begun, and {n_done} of its {self.n_heads} heads are done; pass "
                 "--resume to go on, or --overwrite to throw them away and begin anew"
             )
         raise UserError(
-            f"{self.path}: holds another sweep, {n_done} heads of which are done; name another --out, or "
+            f"{self.path}: holds another sweep, {len(ids)} heads of which are done; name another --out, or "
             "pass --overwrite to throw them away"
         )
 
@@ -271,12 +272,12 @@ class SweepFolder:
         return finetune_command(self._configs[place], free_folder(self.path, "best"), self._made["n_classes"])
 
 
-def _n_rows(file: Path) -> int:
+def _heads(file: Path) -> list[str]:
     """Heads that a file says are done; none where it is damaged."""
     try:
-        return len(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return 0
+        return [row["head"] for row in json.loads(file.read_text())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def _foreign_to_sweep(path: Path) -> str | None:

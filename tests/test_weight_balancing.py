@@ -135,7 +135,7 @@ def test_a_sweep_of_version_0_1_keeps_its_other_heads(feature_store):
     command += ["--grid", "method=plain,weight-balancing", "--iterations", 5, "--device", "cpu"]
     succeed(*command)
     marker, done, of_today = as_of_old(feature_store)
-    refuse(*command, says=["sweep: this sweep was begun", "--resume"])
+    refuse(*command, says=["sweep: this sweep was begun, and 1 of its 2 heads", "--resume"])
     kept = done.read_bytes()
     said = succeed(*command, "--resume").stderr
     assert "whose weight-balancing was another" in said
