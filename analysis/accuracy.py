@@ -1,6 +1,6 @@
 """The per-class frame, and what it comes to over images, over classes and per group. Accuracies are in %."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,11 @@ def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
     both = [name for name in ("overall", "balanced_accuracy") if pd.notna(accuracies.get(name))]
     instead = len(groups) < len(GROUPS) and all(pd.notna(accuracies.get(part)) for part in PARTS)
     return [*both, *groups, *(PARTS if instead else ())]
+
+
+def is_score(column: str, measures: Iterable[str] = SCORES) -> bool:
+    """Whether a column is one of `measures` of SCORES on some split: val_overall, test_balanced_accuracy."""
+    return column.endswith(tuple(f"_{SCORES[measure]}" for measure in measures))
 
 
 def in_words(column: str) -> str:

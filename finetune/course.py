@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis.accuracy import SCORES
+from analysis.accuracy import is_score
 from finetune.loop import Divergence, Leg
 from finetune.selection import Best, Layer
 
@@ -49,7 +49,7 @@ class Course:
 
     def _note(self, iteration: int, loss: float, accuracies: dict[str, float], layer: Layer) -> None:
         self.metrics.append({"iteration": iteration, "loss": loss} | accuracies)
-        score = [value for name, value in accuracies.items() if name.endswith(f"_{SCORES[self.rank_by]}")]
+        score = [value for name, value in accuracies.items() if is_score(name, [self.rank_by])]
         if score and self.diverged is None:
             self.best.offer(iteration, score[0], layer)
 

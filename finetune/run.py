@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analysis.accuracy import SCORES, per_class_frame, summarise
+from analysis.accuracy import is_score, per_class_frame, summarise
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.origin import load_origin
@@ -146,8 +146,7 @@ def _check(run: Run) -> None:
         raise ValueError("config.json: head and tail classes are not all classes")
     if type(run.config["seed"]) is not int:
         raise ValueError("config.json: seed is no whole number")
-    scores = tuple(f"_{score}" for score in SCORES.values())
-    for name in ("iteration", *(name for name in run.metrics if name.endswith(scores))):
+    for name in ("iteration", *filter(is_score, run.metrics)):
         column = run.metrics[name]
         if not (len(column) and column.dtype.kind in "if" and column.notna().all()):
             raise ValueError(f"metrics.csv: {name} is not a number in every row")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from rich.progress import Progress
 
-from analysis.accuracy import SCORES, in_words, summarise
+from analysis.accuracy import in_words, is_score, summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from finetune.config import FinetuneConfig
 from finetune.course import Course
@@ -132,8 +132,7 @@ def _train(
 
 
 def _status(row: dict[str, float]) -> str:
-    both = tuple(f"_{score}" for score in SCORES.values())
-    told = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if name.endswith(both))
+    told = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if is_score(name))
     return f"loss {row['loss']:.3f}{told}"
 
 

@@ -88,6 +88,8 @@ def own_font_alone(monkeypatch):
 def test_names_that_no_font_draws_are_counted_in_one_note(script, n):
     names = [f"class{i}{script if i < 2 else ''}" for i in range(12)]
     run = write_made_run(made_run(Path("run"), 12, per_class=5, class_names=names))
+    assert fonts.undrawable(["\ue000"]) == []  # for private use: written out in a figure, as any unseen one
+    assert labels_of(["\ue000"]) == [r"'\ue000'"]
     told = [line for line in succeed("analyze", run).stderr.splitlines() if "font" in line]
     assert len(told) == (n > 0)
     if n:
