@@ -81,10 +81,10 @@ def measure(path: Path) -> list[dict]:
         with stages.measured(f"{HEADS} heads, {ITERATIONS} iterations"):
             _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], bench)
         del bench, store, drawing
-    runs = [str(path.with_name(f"run{seed}")) for seed in range(RUNS)]
-    for seed, out in enumerate(runs):
-        one = replace(config, method="plain", iterations=1, out=out, seed=seed)
-        if seed == 0:
+    runs = [str(path.with_name(f"run{i}")) for i in range(RUNS)]
+    for i, out in enumerate(runs):  # a configuration each, for every one has its columns, points and pairs
+        one = replace(config, method="plain", iterations=1, out=out, lr=0.001 * (1 + i))
+        if i == 0:
             with stages.measured("a whole run of one step, written"):
                 finetune(one, QUIET)
         else:
