@@ -35,10 +35,8 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
 def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
     """The command that goes on with what a command has begun, for a shell."""
     chosen = {name: context.params[name] for name in enough}
-    if (
-        not chosen or context.params["resume"]
-    ):  # what was given to a resume, a moved --root say, is not stored yet
-        chosen |= given(context)
+    if not chosen or context.params["resume"]:
+        chosen |= given(context)  # what was given to a resume, a moved --root say, is not stored yet
     chosen.pop("overwrite", None)  # else it would begin anew, or be refused
     return command_line(context, chosen | {"resume": True})
 
