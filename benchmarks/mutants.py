@@ -132,8 +132,8 @@ MUTANTS = [
     Mutant(
         "the best head is best by the other accuracy",
         "finetune/course.py",
-        'f"_{SCORES[self.rank_by]}"',
-        '"_overall"',
+        "is_score(name, [self.rank_by])",
+        'is_score(name, ["overall"])',
         "test_selection",
     ),
     Mutant(

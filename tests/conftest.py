@@ -1,6 +1,7 @@
 """Shared fixtures: one small trained network and its store, made once for the whole session."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from extract.dump import extract
 from extract.train import train
 
 QUIET = Progress(disable=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite beside others
 torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
 SMALL = NetworkConfig("resnet20", width=4)
 
