@@ -4,6 +4,7 @@ The tests do a bounded number of both and `make soak` goes on for as long as it 
 from a seed of its own, so that one that fails can be had again.
 """
 
+import errno
 import gc
 import itertools
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,7 @@ import zarr
 from made_store import contents, make_store
 from rich.progress import Progress
 
+from store.commits import Commit, CommitLog
 from store.errors import StoreError
 from store.extents import StoredArray
 from store.gather import gather
@@ -239,6 +242,30 @@ def readable(path: Path) -> bool:
     except StoreError:
         return False
     return True
+
+
+# Full disks
+
+
+@contextmanager
+def full_disk(n_commits: int) -> Iterator[None]:
+    """A disk that takes nothing more once so many blocks are recorded, whichever thread comes first."""
+    sync, append, is_full = os.fsync, CommitLog.append, threading.Event()
+
+    def synced(file: int) -> None:
+        if is_full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(file)
+
+    def counted(log: CommitLog, commit: Commit) -> None:
+        append(log, commit)
+        if len(log.commits) >= n_commits:
+            is_full.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", synced)
+        patch.setattr(CommitLog, "append", counted)
+        yield
 
 
 # Damaged bits

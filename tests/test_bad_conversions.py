@@ -1,13 +1,12 @@
 """Conversions that must not be: of damaged sources, into each other, to finer dtypes, resumed as others."""
 
-import errno
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bad_input import refuse, run, succeed
+from faults import full_disk
 from made_conversion import FINE, OTHER, converted, extracted, kill, twin
 from made_store import contents, made_plan
 
@@ -162,17 +161,9 @@ def test_resuming_as_another_conversion_is_refused_with_both_values():
         converted(other, "t.zarr", dtype="float16", codec="zstd", resume=True)
 
 
-def test_a_full_disk_is_told_and_resumable(monkeypatch):
-    source, n_calls = extracted("s.h5"), 0
-
-    def full(file: int) -> None:
-        nonlocal n_calls
-        n_calls += 1
-        if n_calls > 22:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+def test_a_full_disk_is_told_and_resumable():
+    source = extracted("s.h5")
+    with full_disk(3):
         result = run("store", "convert", source, "t.h5")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert "t.h5: the disk is full after " in result.stderr

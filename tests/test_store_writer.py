@@ -1,6 +1,5 @@
 """The write protocol: whatever happens on the way, a store is whole or absent, and resuming completes it."""
 
-import errno
 import itertools
 import os
 import shutil
@@ -14,7 +13,7 @@ import h5py
 import made_store
 import pytest
 import zarr
-from faults import ended, forked, readable
+from faults import ended, forked, full_disk, readable
 from made_store import CLASSES, WITHOUT_VAL, committed, contents, fill, made_plan, made_rows, make_store
 
 from store.commits import Commit, CommitLog
@@ -349,20 +348,10 @@ def test_an_error_before_the_first_rows_leaves_nothing(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_resumable(path, whole, monkeypatch):
-    sync, n_calls = os.fsync, 0
-
-    def full(file: int) -> None:
-        nonlocal n_calls
-        n_calls += 1
-        if n_calls > 25:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match=r"disk is full after \d+ blocks; make room, .* --resume"):
-            make_store(path)
+def test_a_full_disk_is_told_and_resumable(path, whole):
+    told = r"disk is full after \d+ blocks; make room, .* --resume"
+    with full_disk(3), pytest.raises(StoreError, match=told):
+        make_store(path)
     assert not path.exists()
     make_store(path, resume=True)
     assert contents(path) == whole
