@@ -204,7 +204,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
     """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
-    early.refuse_missing_runs(values["runs"])
+    early.refuse_analysis(AnalyzeConfig(**values))
     from finetune.analyze import analyze as run
     from finetune.analyze_sweeps import SweepAnalysis
 

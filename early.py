@@ -4,22 +4,33 @@ Each rule stands where its subject is used, and is asked for there again.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from extract.arch_names import refuse_unknown_name
-from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.arch_names import refuse_unknown_name, refuse_unsuited
+from extract.config import (
+    EvaluateConfig,
+    ExtractConfig,
+    NetworkConfig,
+    PlanConfig,
+    SampleConfig,
+    TrainConfig,
+    check_shot_rule,
+)
 from extract.device_names import refuse_unknown_device
 from extract.presence import (
     refuse_missing_checkpoint,
     refuse_missing_images,
+    refuse_missing_origin,
     refuse_nothing_begun,
     refuse_trained,
 )
-from finetune.config import FinetuneConfig
+from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.report_folder import refuse_foreign_files
 from finetune.run_folder import foreign_to_run, refuse_missing_run, refuse_unfinished
 from finetune.sweep_config import SweepConfig
-from store.atomic import refuse_existing
-from store.errors import MOST
+from store.atomic import refuse_both, refuse_existing
+from store.errors import MOST, refuse_undecodable
 
 
 def refuse_training(config: TrainConfig) -> None:
@@ -32,9 +43,10 @@ def refuse_training(config: TrainConfig) -> None:
         refuse_unknown_name(config.network.arch)
         refuse_unknown_device(config.device)
         refuse_nothing_begun(Path(config.out) / "checkpoint.pt")
+        refuse_both(config.out, "a run", config.resume, config.overwrite)
         return
     resolved = config.resolved()
-    refuse_unknown_name(resolved.network.arch)
+    refuse_unknown_network(resolved.network)
     refuse_unknown_device(config.device)
     if not config.overwrite:
         refuse_trained(Path(config.out))
@@ -59,6 +71,7 @@ def refuse_finetuning(config: FinetuneConfig) -> None:
     refuse_missing_store(config.store)
     config.check_numbers(MOST)
     refuse_unknown_device(config.device)
+    refuse_both(config.out, "a run", config.resume, config.overwrite)
     if not (config.resume or config.overwrite):
         refuse_unfinished(config.out)
         refuse_existing(Path(config.out), "run", foreign_to_run, overwrite=False)
@@ -67,8 +80,12 @@ def refuse_finetuning(config: FinetuneConfig) -> None:
 def refuse_sweep(config: SweepConfig) -> None:
     """Raise UserError for what `sweep` would refuse."""
     refuse_missing_store(config.base.store)
-    config.base.check_numbers(MOST)
+    for one in (config.base, *config.configurations()):
+        one.check_numbers(MOST)
     refuse_unknown_device(config.base.device)
+    from finetune.sweep_taken import refuse_taken  # numpy, which --help does without
+
+    refuse_taken(config)
 
 
 def refuse_missing_store(text: str) -> None:
@@ -96,7 +113,40 @@ def refuse_target(text: str, resume: bool, overwrite: bool) -> None:
         check_writable(where, resume, overwrite)
 
 
-def refuse_missing_runs(runs: tuple[str, ...]) -> None:
-    """Raise RunError for a run that is not there."""
-    for run in runs:
+def refuse_analysis(config: AnalyzeConfig) -> None:
+    """Raise UserError for what `analyze` would refuse."""
+    check_shot_rule(config.shot_rule)
+    refuse_undecodable(config.out, *config.runs)
+    for run in config.runs:
         refuse_missing_run(Path(run).resolve())
+    refuse_foreign_files(Path(config.out))
+
+
+def refuse_proof(path: str, config: SampleConfig) -> None:
+    """Raise UserError for what `store verify` would refuse."""
+    refuse_missing_store(path)
+    config.checked()
+    if config.ckpt is not None:
+        refuse_missing_origin(Path(config.ckpt), path)
+
+
+def refuse_planning(config: PlanConfig, given: Iterable[str]) -> None:
+    """Raise UserError for what `store plan` would refuse; `given` are the options that the user named."""
+    from extract.plan_options import refuse_beside_checkpoint, refuse_bucket
+
+    refuse_beside_checkpoint(given)
+    config.check_numbers()
+    refuse_unknown_device(config.device)
+    refuse_bucket(config.store)
+    if config.ckpt is not None:
+        refuse_missing_checkpoint(Path(config.ckpt))
+    else:
+        refuse_unknown_network(config.network)
+        refuse_missing_images(config.dataset.resolved())
+    refuse_target(config.store, resume=False, overwrite=True)
+
+
+def refuse_unknown_network(config: NetworkConfig) -> None:
+    """Raise UserError for a network that is unknown, or does not take its options."""
+    refuse_unknown_name(config.arch)
+    refuse_unsuited(config)

@@ -65,7 +65,7 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 @click.pass_context
 def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
-    early.refuse_missing_store(path)
+    early.refuse_proof(path, SampleConfig(**values))
     from store.location import locate
     from store.reader import FeatureStore
     from store.verify import verify as run
@@ -127,8 +127,8 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
 @click.pass_context
 def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     """How much room and time a store will take, measured on a few images and on the disk."""
-    early.refuse_unknown_device(values["device"])
-    from extract.subject import refuse_beside_checkpoint
+    early.refuse_planning(build(PlanConfig, values), given(context))
+    from extract.plan_options import refuse_beside_checkpoint
     from finetune.forecast import forecast
     from finetune.forecast_text import forecast_json, forecast_lines, warnings
 

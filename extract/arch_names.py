@@ -3,13 +3,12 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from extract.config import NetworkConfig
 from store.errors import UserError
 
+FOR_SMALL_IMAGES = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet18-cifar", "resnet34-cifar")
 TORCHVISION_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ARCHITECTURES = (
-    *("resnet20", "resnet32", "resnet44", "resnet56", "resnet18-cifar", "resnet34-cifar"),
-    *TORCHVISION_ARCHITECTURES,
-)
+ARCHITECTURES = (*FOR_SMALL_IMAGES, *TORCHVISION_ARCHITECTURES)
 
 
 def refuse_unknown_name(arch: str) -> None:
@@ -17,6 +16,14 @@ def refuse_unknown_name(arch: str) -> None:
     if arch in ARCHITECTURES or _is_torchvisions(arch):
         return
     raise unknown(arch)
+
+
+def refuse_unsuited(config: NetworkConfig) -> None:
+    """Raise UserError for an option that a network of that name does not take."""
+    if config.arch in FOR_SMALL_IMAGES and config.weights is not None:
+        raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")
+    if config.arch not in FOR_SMALL_IMAGES and config.width is not None:
+        raise UserError(f"--width: {config.arch} is of fixed width; a CIFAR-stem network can be narrowed")
 
 
 def unknown(arch: str) -> UserError:

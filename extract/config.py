@@ -7,6 +7,7 @@ is imported here, so that `--help` answers at once.
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from extract.device_names import refuse_unknown_device
 from extract.recipe import RECIPES
 from extract.source_kinds import KINDS, REFUSALS
 from store.errors import UserError, check_at_least
@@ -196,6 +197,7 @@ class SampleConfig:
             UserError: a value out of its range, or one option without the other.
         """
         check_at_least(self, sample=1, seed=0, workers=0)
+        refuse_unknown_device(self.device)
         if self.sample is not None and self.ckpt is None:
             raise UserError("--sample needs --ckpt, the checkpoint that the store was extracted with")
         if self.sample is None and (self.ckpt, self.root) != (None, None):
@@ -240,3 +242,8 @@ class PlanConfig:
     workers: Annotated[int, "processes that decode large images"] = 2
     iterations: Annotated[int, "SGD steps of fine-tuning"] = 6400
     seconds: Annotated[float, "for each thing that is measured"] = 2.0
+
+    def check_numbers(self) -> None:
+        """Raise UserError for a value out of its range; None passes."""
+        check_at_least(self, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01, views=1)
+        check_at_least(self.network, width=1)

@@ -14,13 +14,12 @@ from rich.progress import Progress
 from extract.config import PlanConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import axis_lengths
+from extract.plan_options import refuse_bucket
 from extract.speed import images_per_second, sample_maps, settle_batch_norms
 from extract.subject import Subject, find_subject
 from extract.views import check_views, with_views
-from store.bucket import Bucket
 from store.codecs import CODECS
 from store.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
-from store.errors import UserError, check_at_least
 from store.images import DIGEST_BYTES
 from store.layout import ArrayLayout, store_layout
 from store.location import locate
@@ -91,11 +90,10 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
     Raises:
         UserError: what `extract` would raise of checkpoint, network, images, options and path.
     """
+    refuse_bucket(config.store)
     path = locate(config.store)
-    if isinstance(path, Bucket):
-        raise UserError(f"{path}: what a bucket takes is not measured; name a path on a local disk")
     check_writable(path, resume=False, overwrite=True)
-    check_at_least(config, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01)
+    config.check_numbers()
     check_views(config)
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)

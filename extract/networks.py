@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from extract.arch_names import ARCHITECTURES, unknown
+from extract.arch_names import ARCHITECTURES, refuse_unsuited, unknown
 from extract.config import NetworkConfig
 from store.errors import UserError, check_at_least
 
@@ -100,13 +100,9 @@ def build_network(config: NetworkConfig, n_classes: int) -> Network:
 def check_network(config: NetworkConfig) -> None:
     """Raise what `build_network` would, but for weights that are not to be had, without building."""
     check_at_least(config, width=1)
-    if config.arch in CIFAR_ARCHITECTURES:
-        if config.weights is not None:
-            raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")
-        return
-    _check_torchvision_architecture(config.arch)
-    if config.width is not None:
-        raise UserError(f"--width: {config.arch} is of fixed width; a CIFAR-stem network can be narrowed")
+    if config.arch not in CIFAR_ARCHITECTURES:
+        _check_torchvision_architecture(config.arch)
+    refuse_unsuited(config)
 
 
 def _cifar_network(architecture: CifarArchitecture, width: int | None, n_classes: int) -> Network:

@@ -15,6 +15,12 @@ def refuse_missing_checkpoint(path: Path) -> None:
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
 
 
+def refuse_missing_origin(path: Path, store: object) -> None:
+    """Raise CheckpointError where there is no file that a store may have been extracted with."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; name the one that {store} was extracted with")
+
+
 def refuse_missing_images(config: DatasetConfig) -> None:
     """Raise UserError for a description without the folder that it needs, or a folder without the splits."""
     if config.val_per_class < 0:

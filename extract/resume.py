@@ -8,7 +8,7 @@ from typing import Any
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.presence import occupied, refuse_nothing_begun
-from store.atomic import foreign_names, refuse_existing
+from store.atomic import foreign_names, refuse_both, refuse_existing
 from store.errors import UserError
 
 # What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
@@ -69,10 +69,7 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         UserError: the folder holds a run that this one may neither replace nor continue.
     """
     path = Path(config.out) / "checkpoint.pt"
-    if config.resume and config.overwrite:
-        raise UserError(
-            f"{config.out}: --resume goes on with a run and --overwrite replaces it; pass one of them"
-        )
+    refuse_both(config.out, "a run", config.resume, config.overwrite)
     if path.with_name("head.pt").exists():
         raise UserError(f"{config.out}: holds a run of `finetune`, not a training run; name another --out")
     refuse_existing(path.parent, "training run", _foreign_to_training, overwrite=True)

@@ -22,9 +22,10 @@ from extract.images import ImageSet
 from extract.inference import feature_maps
 from extract.networks import pool
 from extract.origin import load_origin
+from extract.presence import refuse_missing_origin
 from extract.restore import Restored, restore
 from extract.views import MOST_VIEWS
-from store.errors import StoreError, UserError
+from store.errors import StoreError
 from store.reader import FeatureStore
 from store.verify import CAM_ROUNDING, rounding_errors
 
@@ -92,8 +93,7 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
             not say how it was made.
     """
     ckpt = Path(config.ckpt)
-    if not ckpt.is_file():
-        raise UserError(f"{ckpt}: no such checkpoint; name the one that {store.path} was extracted with")
+    refuse_missing_origin(ckpt, store.path)
     load_origin(store, [ckpt])
     try:
         made = store.provenance["config"]

@@ -1,19 +1,17 @@
 """What a store is planned for: a checkpoint's network and images, or those that options describe."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
 
-from extract.config import DatasetConfig, NetworkConfig, PlanConfig, TrainConfig
+from extract.config import PlanConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.networks import Network, build_network, check_network, default_image_size
 from extract.restore import restore_listed
 from extract.train import transform_for
 from extract.transforms import Transform
-from store.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,3 @@ def find_subject(config: PlanConfig, progress: Progress) -> Subject:
     weights = config.network.weights
     words = f"pre-trained weights {weights}" if weights else "initial weights"
     return Subject(config.network.arch, words, weights is not None, network.eval(), dataset, transform)
-
-
-def refuse_beside_checkpoint(given: Iterable[str]) -> None:
-    """Raise UserError if the user named both a checkpoint and what a checkpoint says; a moved root may be.
-
-    Args:
-        given: names of the options that the user named.
-    """
-    given = set(given)
-    said = {f.name for kind in (NetworkConfig, DatasetConfig) for f in fields(kind)} | {"image_size"}
-    both = sorted((said - {"root"}) & given)
-    if "ckpt" in given and both:
-        option = f"--{both[0].replace('_', '-')}"
-        raise UserError(
-            f"{option}: the checkpoint says what network and images are; leave out {option} or --ckpt"
-        )

@@ -12,22 +12,20 @@ from analysis.confusion import confused_pairs, with_names
 from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations
 from extract.config import check_shot_rule
-from finetune.analyze_sweeps import FILES as OF_SWEEPS
 from finetune.analyze_sweeps import SweepAnalysis, analyze_sweeps, repeating
 from finetune.comparable import note_repeated, refuse_same, refuse_unlike
 from finetune.config import AnalyzeConfig
 from finetune.configurations import all_options, phase1_options
 from finetune.finished_sweep import is_sweep
-from finetune.report_figures import FIGURES, report_figures
-from finetune.report_files import refuse_foreign_files, write_report
+from finetune.report_figures import report_figures
+from finetune.report_files import write_report
+from finetune.report_folder import TABLES, refuse_foreign_files
 from finetune.run import Run, RunError, read_run
 from finetune.split import parts_of, ratio_in_words
 from store.errors import refuse_undecodable
 from store.lock import sole_writer
 from store.notes import note
 
-TABLES = ("summary", "runs", "per_class", "confused_pairs")
-FILES = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
 PHASES = {"phase1": "phase1_", "prediction": ""}  # columns of predictions, and prefixes of accuracies
 
 
@@ -74,12 +72,12 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
         _refuse_mixed(sweeps[0], next(path for path in paths if path not in sweeps))
     out = Path(config.out)
     with sole_writer(out, "analysis"):
-        refuse_foreign_files(out, {*FILES, *OF_SWEEPS})
+        refuse_foreign_files(out)
         if not sweeps:
             if config.rank_by is not None:
                 note("--rank-by changes nothing for runs, which are compared and not ranked")
             return _analyze_runs(config, paths)
-        found = analyze_sweeps(sweeps, out, FILES, config.rank_by)
+        found = analyze_sweeps(sweeps, out, config.rank_by)
     if config.shot_rule not in (AnalyzeConfig.shot_rule, found.shot_rule):
         note(f"--shot-rule {config.shot_rule} changes nothing for a sweep, whose own is {found.shot_rule}")
     return found
@@ -121,7 +119,7 @@ def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
     head_ratio = runs[0].config["head_ratio"]
     content = {"comparison": comparison.to_dict("records"), "n_classes": n_classes, "head_ratio": head_ratio}
     frames = dict(zip(TABLES, tables, strict=True))
-    files = write_report(Path(config.out), content, frames, drawn, {*FILES, *OF_SWEEPS})
+    files = write_report(Path(config.out), content, frames, drawn)
     return Analysis(*tables, n_classes, head_ratio, _head_in_words(runs), files)
 
 

@@ -21,8 +21,6 @@ from finetune.sweep_marker import UNTOLD, varied_options
 from finetune.sweeps_together import refuse_unknown_accuracy, refuse_unlike, together
 from store.notes import note
 
-FILES = ("ranking.csv", "results.csv", "options.png")
-
 
 @dataclass(frozen=True)
 class SweepAnalysis:
@@ -47,9 +45,7 @@ class SweepAnalysis:
     files: list[Path]
 
 
-def analyze_sweeps(
-    paths: list[Path], out: Path, stale: tuple[str, ...], rank_by: str | None = None
-) -> SweepAnalysis:
+def analyze_sweeps(paths: list[Path], out: Path, rank_by: str | None = None) -> SweepAnalysis:
     """Rank the configurations of one or more sweeps of a store; write two tables and a figure.
 
     A sweep keeps no predictions, so there is nothing by class: the command that is found makes a run of the
@@ -58,7 +54,6 @@ def analyze_sweeps(
     Args:
         paths: folders of sweeps.
         out: folder of the report.
-        stale: files of other reports, to be removed from it.
         rank_by: the accuracy to rank by; the sweeps' own if None.
 
     Raises:
@@ -78,7 +73,7 @@ def analyze_sweeps(
         command = _command(configs[place], sweeps)
     figures = _figures(sweeps, results, configs, ranking)
     content = {"ranking": ranking.to_dict("records"), "command": command}
-    files = write_report(out, content, {"ranking": ranking, "results": results}, figures, (*FILES, *stale))
+    files = write_report(out, content, {"ranking": ranking, "results": results}, figures)
     if command is not None and configs[place].store == UNKNOWN_STORE:
         note(f"{first.path}: an earlier program's sweep does not say where its store is; put it for STORE")
     head_in_words = ratio_in_words(first.head_ratio) if "test_head" in results else "head: not told"

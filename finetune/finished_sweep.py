@@ -11,9 +11,10 @@ from analysis.accuracy import SCORES
 from finetune.config import CONFUSING_CLASSES, FinetuneConfig
 from finetune.idle import draws
 from finetune.options import EARLIER
-from finetune.sweep_folder import DONE, head_id
+from finetune.sweep_folder import head_id
 from finetune.sweep_marker import FORMAT, MARKER, split_ratio
-from finetune.sweep_tables import OF_ROW, RESULTS
+from finetune.sweep_tables import OF_ROW
+from finetune.sweep_taken import DONE, RESULTS
 from store.errors import UserError
 from store.notes import note
 

@@ -12,11 +12,10 @@ from analysis.confusion import group_confusion
 from analysis.confusion_figure import confusion_figure, grouped_confusion_figure
 from analysis.figures import class_accuracy_figure, learning_curve_figure
 from analysis.fonts import undrawable
+from finetune.report_folder import FIGURES
 from finetune.run import Run
 from store.names import shown
 from store.notes import note
-
-FIGURES = ("class_accuracy", "confusion", "learning_curve")
 
 
 def report_figures(

@@ -1,7 +1,6 @@
 """A sweep's folder: what every group of heads leaves, and the results once all have."""
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -27,21 +26,29 @@ from finetune.sweep_marker import (
     MARKER,
     UNTOLD,
     WHERE,
-    as_untold,
     differing_option,
     options_of,
     read_marker,
     split_ratio,
     varied_options,
 )
-from finetune.sweep_tables import OF_ROW, RESULTS, results_frame, write_tables
-from store.atomic import foreign_names, is_leftover, refuse_existing, whole_file, write_json
+from finetune.sweep_tables import OF_ROW, results_frame, write_tables
+from finetune.sweep_taken import (
+    DONE,
+    HEADS,
+    RESULTS,
+    another_sweep,
+    begun_sweep,
+    heads_done,
+    is_alike,
+    is_ranking_bound,
+    refuse_other_content,
+)
+from store.atomic import whole_file, write_json
 from store.errors import UserError
 from store.lock import lock_of
 from store.notes import note
 from store.reader import FeatureStore
-
-DONE, HEADS = "done", "heads"
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ class SweepFolder:
         self._store = store
         content = {"format": FORMAT, "store": store_digests(store), "options": options_of(config)}
         self._content = content | {"one_split": True}
-        self._made = {"n_classes": len(store.class_names)} | places_of(config.base)  # tells no sweeps apart
+        made = {"n_classes": len(store.class_names), "n_heads": len(configs)}
+        self._made = made | places_of(config.base)  # tells no sweeps apart
 
     def begin(self) -> None:
         """Make the folder ready: empty, or as it was left.
@@ -100,19 +108,14 @@ class SweepFolder:
         Raises:
             UserError: it holds something else, or a sweep that this one may not go on with.
         """
-        resume, overwrite = self._config.base.resume, self._config.base.overwrite
-        if resume and overwrite:
-            raise UserError(
-                f"{self.path}: --resume goes on with a sweep and --overwrite replaces it; pass one of them"
-            )
-        if resume and (self.path / MARKER).exists():
-            found = read_marker(self.path)
+        refuse_other_content(self._config)
+        found = read_marker(self.path)
+        if self._config.base.resume and (self.path / MARKER).exists():
             self._refuse_other(found)
             self._refuse_unknown_accuracy()
             self._go_on(found)
             return
-        refuse_existing(self.path, "sweep", _foreign_to_sweep, overwrite=True)
-        if not overwrite and (found := read_marker(self.path)) is not None:
+        if found is not None and not self._config.base.overwrite:
             self._refuse_begun(found)
         # Before the marker: heads of an earlier sweep are never taken for this one's.
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
@@ -121,17 +124,10 @@ class SweepFolder:
         write_json(self.path / MARKER, self._content | {"made": self._made})
 
     def _refuse_begun(self, found: dict[str, Any]) -> None:
-        ids = [head for file in (self.path / DONE).glob("*.json") for head in _heads(file)]
-        if self._is_this(found):
-            n_done = len({head_id(config) for config in self._configs}.intersection(ids))
-            raise UserError(
-                f"{self.path}: this sweep was begun, and {n_done} of its {self.n_heads} heads are done; pass "
-                "--resume to go on, or --overwrite to throw them away and begin anew"
-            )
-        raise UserError(
-            f"{self.path}: holds another sweep, {len(ids)} heads of which are done; name another --out, or "
-            "pass --overwrite to throw them away"
-        )
+        if self._other_part(found) is not None:
+            raise another_sweep(self.path)
+        wanted = {head_id(config) for config in self._configs}
+        raise begun_sweep(self.path, len(wanted & heads_done(self.path)), self.n_heads)
 
     @property
     def n_heads(self) -> int:
@@ -154,13 +150,7 @@ class SweepFolder:
         return self._config.base.head_ratio if found is None else split_ratio(found)
 
     def _is_this(self, found: dict[str, Any]) -> bool:
-        asked = options_of(as_untold(self._config, found))
-        same_options = differing_option(found["options"], asked, self._is_ranking_bound) is None
-        return same_options and self._other_part(found) is None
-
-    @property
-    def _is_ranking_bound(self) -> bool:
-        return any(one.keep == "best" for one in self._configs)
+        return is_alike(self._config, found) and self._other_part(found) is None
 
     def _other_part(self, found: dict[str, Any]) -> str | None:
         return other_part(found["store"], self._store, self._content["store"], self.path)
@@ -174,7 +164,7 @@ class SweepFolder:
                 "that one, or another --out"
             )
         begun, asked = UNTOLD | found["options"], self._content["options"]
-        name = differing_option(begun, asked, self._is_ranking_bound)
+        name = differing_option(begun, asked, is_ranking_bound(self._config))
         if name is not None:
             raise UserError(
                 f"{self.path}: cannot resume: {name} was {begun.get(name)}, this command asks "
@@ -207,7 +197,9 @@ class SweepFolder:
         one_split = found.get("one_split") or "head_ratio" not in varied_options(options)
         content = self._content | {"options": options, "one_split": one_split}
         if content != found:
-            write_json(self.path / MARKER, content | {"made": self._made})
+            # Former heads stay in the folder: how many files there are tells no more how many are done.
+            made = {k: v for k, v in self._made.items() if k != "n_heads" or not former}
+            write_json(self.path / MARKER, content | {"made": made})
 
     def rows(self) -> list[dict[str, Any]]:
         """What is done already, a row a head.
@@ -270,23 +262,3 @@ class SweepFolder:
             return None
         place = next(i for i, (_, name, _) in enumerate(self._named) if name == best["configuration"])
         return finetune_command(self._configs[place], free_folder(self.path, "best"), self._made["n_classes"])
-
-
-def _heads(file: Path) -> list[str]:
-    """Heads that a file says are done; none where it is damaged."""
-    try:
-        return [row["head"] for row in json.loads(file.read_text())]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-
-
-def _foreign_to_sweep(path: Path) -> str | None:
-    if not path.is_dir() or read_marker(path) is None:
-        return foreign_names(path, ())
-    for name, suffix in ((DONE, ".json"), (HEADS, ".pt")):
-        if (path / name).exists():
-            entries = [e.name for e in (path / name).iterdir()] if (path / name).is_dir() else [name]
-            for entry in entries:
-                if not (re.fullmatch(r"[0-9a-f]{16}" + re.escape(suffix), entry) or is_leftover(entry)):
-                    return f"holds {name}/{entry}"
-    return foreign_names(path, (MARKER, DONE, HEADS, *RESULTS))

@@ -34,6 +34,15 @@ def read_marker(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def read_made(path: Path) -> dict[str, Any]:
+    """What sweep.json says that tells no sweeps apart; empty where it does not."""
+    try:
+        made = json.loads((path / MARKER).read_text())["made"]
+        return made if isinstance(made, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def differing_option(begun: dict[str, Any], asked: dict[str, Any], is_ranking_bound: bool) -> str | None:
     """The first option in which a command asks for another sweep than was begun; None where it does not.
 

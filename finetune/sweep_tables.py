@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.csv_files import write_csv
+from finetune.sweep_taken import RESULTS
 from store.atomic import whole_file
 
-RESULTS = ("results.csv", "results.parquet", "ranking.csv")
 OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
 
 

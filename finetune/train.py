@@ -24,7 +24,7 @@ from finetune.selection import Layer, accuracies, require_selection, selection_s
 from finetune.split import parts_of, split_head_tail
 from finetune.store_identity import StoreIdentity
 from finetune.threads import single_threaded
-from store.atomic import refuse_existing
+from store.atomic import refuse_both, refuse_existing
 from store.cache import open_cache
 from store.errors import UserError
 from store.images import image_names
@@ -85,10 +85,7 @@ def _finetune(config: FinetuneConfig, store: FeatureStore, started: float, progr
 
 
 def _refuse_options(config: FinetuneConfig) -> None:
-    if config.resume and config.overwrite:
-        raise UserError(
-            f"{config.out}: --resume goes on with a run and --overwrite replaces it; pass one of them"
-        )
+    refuse_both(config.out, "a run", config.resume, config.overwrite)
     if config.tensorboard:
         try:
             import tensorboard  # noqa: F401

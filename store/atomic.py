@@ -121,6 +121,12 @@ def foreign_names(path: Path, ours: Collection[str]) -> str | None:
     return f"holds {others[0]}" if others else None
 
 
+def refuse_both(path: Path | str, what: str, resume: bool, overwrite: bool) -> None:
+    """Raise UserError where a user asks to go on with `what` lies in a path, and to replace it."""
+    if resume and overwrite:
+        raise UserError(f"{path}: --resume goes on with {what} and --overwrite replaces it; pass one of them")
+
+
 def refuse_existing(path: Path, what: str, foreign: Callable[[Path], str | None], overwrite: bool) -> None:
     """Raise UserError when `path` holds something that may not be replaced.
 

@@ -10,6 +10,10 @@ import pytest
 
 from extract.arch_names import ARCHITECTURES
 from extract.networks import CIFAR_ARCHITECTURES
+from finetune.config import FinetuneConfig
+from finetune.sweep_config import SweepConfig
+from finetune.sweep_folder import SweepFolder, head_id
+from store.reader import FeatureStore
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "zarr", "h5py", "pandas", "matplotlib", "sklearn", "PIL", "scipy")
@@ -51,10 +55,38 @@ CASES = [  # command, and what its line holds
     ("extract --ckpt phase1/checkpoint.pt --store s3://b/x.h5", "s3://b/x.h5: only zarr stores can lie in a"),
     ("extract --ckpt phase1/checkpoint.pt --store ftp://x.zarr", "ftp://x.zarr: unknown address"),
     ("store convert feats.zarr t", "t: unknown container '(no suffix)'"),
+    ("train --out half --resume --overwrite", "half: --resume goes on with a run and --overwrite replaces"),
+    ("train --arch resnet32 --weights DEFAULT", "--weights DEFAULT: resnet32 has no pre-trained weights"),
+    ("finetune --store feats.zarr --resume --overwrite", "runs/finetune: --resume goes on with a run and"),
+    ("sweep --store feats.zarr --resume --overwrite", "runs/sweep: --resume goes on with a sweep and"),
+    ("sweep --store feats.zarr --out theirs.h5", "theirs.h5: already exists and is no sweep alone (it is a"),
+    ("sweep --store feats.zarr --out phase1", "phase1: already exists and is no sweep alone (it holds"),
+    ("sweep --store feats.zarr --out old_sweep", "old_sweep: holds another sweep, 4 heads of which are done"),
+    ("sweep --store feats.zarr --grid tau_z=1", "--grid tau_z=1: no option tau_z"),
+    ("sweep --store feats.zarr --grid tau_s=2", "--tau-s 2: must lie between 0 and 1"),
+    ("sweep --store feats.zarr --seeds 0", "--seeds 0: must be 1 or more"),
     ("analyze none", "none: no such run folder"),
+    ("analyze run_fsa --out phase1", "phase1: is the folder of a run; name another --out"),
+    ("analyze run_fsa --out tables", "tables/summary.csv: exists and was not written by `analyze`"),
+    ("analyze run_fsa --shot-rule 1,2,3", "--shot-rule 1,2,3"),
     ("store info none.zarr", "none.zarr: no such store"),
     ("store verify none.zarr", "none.zarr: no such store"),
     ("store convert none.zarr t.h5", "none.zarr: no such store"),
+    ("store verify feats.zarr --device gpu", "--device gpu: unknown"),
+    ("store verify feats.zarr --sample 3 --ckpt phase1/checkpoint.pt --device gpu", "--device gpu: unknown"),
+    ("store verify feats.zarr --sample 0", "--sample 0: must be 1 or more"),
+    ("store verify feats.zarr --sample 3", "--sample needs --ckpt"),
+    ("store verify feats.zarr --sample 3 --ckpt none.pt", "none.pt: no such checkpoint; name the one that"),
+    ("store plan --seconds 0", "--seconds 0.0: must be 0.01 or more"),
+    ("store plan --views 0", "--views 0: must be 1 or more"),
+    ("store plan --ckpt phase1/checkpoint.pt --arch resnet32", "--arch: the checkpoint says what network"),
+    ("store plan --ckpt none.pt", "none.pt: expected a checkpoint file, found nothing"),
+    ("store plan --arch resnet21", "--arch resnet21: unknown"),
+    ("store plan --arch resnet18 --width 4", "--width: resnet18 is of fixed width"),
+    ("store plan --root none", "none: no such folder"),
+    ("store plan --dataset digits --download", "--download"),
+    ("store plan --store x.foo", "x.foo: unknown container '.foo'"),
+    ("store plan --store s3://b/x.zarr", "s3://b/x.zarr: what a bucket takes is not measured"),
 ]
 OF_STORES = [  # for which zarr and h5py are asked what lies there
     (
@@ -66,6 +98,15 @@ OF_STORES = [  # for which zarr and h5py are asked what lies there
         "theirs.zarr: already exists and is no store",
     ),
     ("store convert feats.zarr theirs.h5 --overwrite", "theirs.h5: already exists and is no store alone"),
+    ("store plan --store theirs.zarr", "theirs.zarr: already exists and is no store"),
+    (
+        "sweep --store feats.zarr --out begun_sweep --method plain --seeds 2",
+        "begun_sweep: this sweep was begun, and 1 of its 2 heads are done; pass --resume to go on",
+    ),
+    (
+        "sweep --store other.zarr --out begun_sweep --method plain --seeds 2",
+        "begun_sweep: holds another sweep, 1 heads of which are done; name another --out",
+    ),
 ]
 
 
@@ -79,7 +120,21 @@ def make_folder(folder: Path) -> Path:
     (folder / "theirs.h5").touch()
     (folder / "theirs.zarr" / "thesis").mkdir(parents=True)
     (folder / "images_without_test" / "train").mkdir(parents=True)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "summary.csv").touch()
+    shutil.copytree(made / "sweep", folder / "old_sweep")
+    begin_sweep(folder / "feats.zarr", folder / "begun_sweep")
+    shutil.copytree(made.parent / "golden_v1.zarr", folder / "other.zarr")
     return folder
+
+
+def begin_sweep(store: Path, out: Path) -> None:
+    """A sweep of two heads, one of which is done."""
+    config = SweepConfig(FinetuneConfig(str(store), str(out), "plain"), seeds=2)
+    configs = [one.resolved(3) for one in config.configurations()]
+    folder = SweepFolder(config, configs, FeatureStore(store))
+    folder.begin()
+    folder.keep([{"head": head_id(configs[0])}], [None])
 
 
 @pytest.fixture(scope="module")

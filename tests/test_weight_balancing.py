@@ -154,6 +154,7 @@ def as_of_old(store: Path) -> tuple[Path, Path, str]:
     content = json.loads(marker.read_text())
     for name in ("max_norm_every", "rank_by"):
         del content["options"][name]
+    del content["made"]
     marker.write_text(json.dumps(content))
     base = FinetuneConfig(str(store), iterations=5)
     today = head_id(replace(base, method="weight-balancing").resolved(10))

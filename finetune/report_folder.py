@@ -1,0 +1,31 @@
+"""The folder of a report, told by its names and analysis.json: before anything heavy is imported."""
+
+import json
+from pathlib import Path
+
+from store.errors import UserError
+
+MARKER, FORMAT = "analysis.json", "tailcache-analysis"  # tell a folder of ours from others
+TABLES = ("summary", "runs", "per_class", "confused_pairs")
+FIGURES = ("class_accuracy", "confusion", "learning_curve")
+OF_RUNS = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
+OF_SWEEPS = ("ranking.csv", "results.csv", "options.png")
+
+
+def refuse_foreign_files(out: Path) -> None:
+    """Raise UserError for a folder of something else, or files of the report's names that are not ours."""
+    for name, what in (("checkpoint.pt", "a run"), ("sweep.json", "a sweep"), ("zarr.json", "a store")):
+        if (out / name).exists():
+            raise UserError(f"{out}: is the folder of {what}; name another --out")
+    if _is_report(out / MARKER):
+        return
+    for name in (MARKER, *OF_RUNS, *OF_SWEEPS):
+        if (out / name).exists():
+            raise UserError(f"{out / name}: exists and was not written by `analyze`; name another --out")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
