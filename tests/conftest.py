@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
+from made_course import make_course_store
 from made_store import stopped_clock
 from rich.progress import Progress
 
@@ -111,6 +112,12 @@ def small_store(small_ckpt: Path) -> Path:
     path = small_ckpt.parents[1] / "feats.zarr"
     succeed("extract", "--ckpt", small_ckpt, "--store", path, "--device", "cpu")
     return path
+
+
+@pytest.fixture(scope="session")
+def course_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose fine-tuning goes a course that is known beforehand. Not to be touched."""
+    return make_course_store(tmp_path_factory.mktemp("course"))
 
 
 @pytest.fixture(scope="session")
