@@ -96,7 +96,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     from finetune.train import finetune as run
 
     with resumable(context), progress_bar() as progress:
-        result = run(FinetuneConfig(**values), progress)
+        result = run(FinetuneConfig(**values), progress, given(context))
     for name in idle_options(result.config, given(context)):
         note(idle_in_words(name, [result.config]))
     if as_json:

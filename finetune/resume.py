@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from analysis.options import PLACES, WAYS
-from finetune.config import FinetuneConfig
-from finetune.options import EARLIER, as_begun
+from finetune.config import FinetuneConfig, option
+from finetune.options import EARLIER, as_begun, effective_options
 from finetune.run_folder import refuse_unfinished, unfinished_path
 from finetune.store_identity import identify, other_part
 from store.atomic import whole_file
@@ -40,20 +40,28 @@ class UnfinishedRun:
         identity: of the store.
     """
 
-    def __init__(self, config: FinetuneConfig, store: FeatureStore):
+    def __init__(self, config: FinetuneConfig, store: FeatureStore, named: Collection[str] = ()):
         """Look for it.
 
         Raises:
-            UserError: it is to be gone on with, and cannot be read.
+            UserError: it is to be gone on with, and cannot be read, or was begun by an earlier program that
+                did otherwise than the user names.
         """
         self._out, self.path = config.out, unfinished_path(config.out)
         self._begun = _content(self.path) if config.resume and self.path.exists() else None
-        self.config = config if self._begun is None else self._chosen_then(config)
+        self.config = config if self._begun is None else self._as_begun(config, named)
         self._options = {k: v for k, v in asdict(self.config).items() if k not in MAY_CHANGE}
         self._store, self.identity = store, identify(store)
 
-    def _chosen_then(self, config: FinetuneConfig) -> FinetuneConfig:
+    def _as_begun(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
         begun = as_begun(config, json.loads(self._begun["options"]))
+        for name in sorted(effective_options(asdict(begun)).keys() & set(named)):
+            was, asked = getattr(begun, name), getattr(config, name)
+            if was != asked:
+                raise UserError(
+                    f"{self.path}: cannot resume: an earlier program began this run with {name} {was}, and "
+                    f"one run has one rule; leave {option(name)} {asked} out, or begin anew with --overwrite"
+                )
         if begun.rank_by != config.rank_by and begun.keep == "best":
             chose = "an earlier program began this run, and chose by overall accuracy; it goes on so"
             note(f"{self.path}: {chose}")

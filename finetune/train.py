@@ -1,6 +1,7 @@
 """Phase II: fine-tune the FC layer alone on cached features (paper, secs. 4.2 and 4.3)."""
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,16 @@ NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
 SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
-def finetune(config: FinetuneConfig, progress: Progress) -> Run:
+def finetune(config: FinetuneConfig, progress: Progress, named: Collection[str] = ()) -> Run:
     """Fine-tune one head from a store and write its run folder.
 
     Two runs with one seed give the same bytes in head.pt, wherever the maps live and whether or not it was
     interrupted.
+
+    Args:
+        config: the options.
+        progress: a bar of iterations.
+        named: options that the user named, which what an earlier program did does not overrule.
 
     Raises:
         UserError: the store, the options or the folder cannot be used, or the loss is no number any more.
@@ -55,12 +61,12 @@ def finetune(config: FinetuneConfig, progress: Progress) -> Run:
     config = config.resolved(len(store.class_names))
     _refuse_options(config)
     with sole_writer(Path(config.out), "run"):
-        return _finetune(config, store, started, progress)
+        unfinished = UnfinishedRun(config, store, named)
+        return _finetune(unfinished, store, started, progress)
 
 
-def _finetune(config: FinetuneConfig, store: FeatureStore, started: float, progress: Progress) -> Run:
+def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, progress: Progress) -> Run:
     """As `finetune`, by the sole writer of the folder; `started` is the moment by the performance counter."""
-    unfinished = UnfinishedRun(config, store)
     config = unfinished.config
     unfinished.refuse_existing(config.resume, config.overwrite)
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such

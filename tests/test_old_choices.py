@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bad_input import refuse, succeed
 
 from analysis.accuracy import SCORES
 from analysis.sweeps import rank_configurations, ranking_rows
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, option
 from finetune.options import effective_options
 from finetune.resume import unfinished_path
 from finetune.run import read_run
@@ -91,6 +92,24 @@ def test_an_interrupted_run_chooses_as_it_was_begun(config, quiet, monkeypatch, 
     metrics = read_run(resumed.path).metrics
     assert "test_balanced_accuracy" not in metrics  # rather than a column with holes
     assert metrics["test_overall"].notna().all()
+
+
+def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
+    """Half of the run went by another: refused, and the way on that is named leads to the end."""
+    interrupt_as_of_old(config, quiet, monkeypatch)
+    own = {
+        "store",
+        "out",
+        *(n for n, value in asdict(config).items() if value != getattr(FinetuneConfig, n, 0)),
+    }
+    options = [word for n in sorted(own) for word in (option(n), getattr(config, n))]
+    command = ["finetune", *options, "--resume"]
+    monkeypatch.chdir(Path(config.out).parent)
+    says = ["run.unfinished.pt: cannot resume: an earlier program began this run with rank_by overall"]
+    says += ["leave --rank-by balanced out, or begin anew with --overwrite"]
+    refuse(*command, "--rank-by", "balanced", says=says)
+    succeed(*command, "--rank-by", "overall")
+    assert read_run(Path(config.out)).config["rank_by"] == "overall"
 
 
 def test_heads_keep_their_names_where_they_are_chosen_as_of_old():

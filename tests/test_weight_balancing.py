@@ -20,7 +20,7 @@ from finetune.prepare import head_options, prepare_drawing
 from finetune.resume import unfinished_path
 from finetune.sweep_folder import head_id
 from finetune.train import finetune
-from store.errors import Interrupted
+from store.errors import Interrupted, UserError
 from store.location import locate
 from store.reader import FeatureStore
 
@@ -123,6 +123,9 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
     options = json.loads(content["options"])
     del options["max_norm_every"]
     torch.save(content | {"options": json.dumps(options)}, path)
+    for name in ("weight_decay", "max_norm_every"):  # today's own, named, is not what was begun
+        with pytest.raises(UserError, match=f"an earlier program began this run with {name} "):
+            finetune(replace(config, resume=True, eval_every=10), quiet, [name])
     resumed = finetune(replace(config, resume=True, eval_every=10), quiet)  # the command of then
     assert (resumed.path / "head.pt").read_bytes() == (whole.path / "head.pt").read_bytes()
     assert {name: resumed.config[name] for name in OF_OLD} == OF_OLD
