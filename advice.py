@@ -1,7 +1,5 @@
 """What to type after an interruption: the whole command, for a shell."""
 
-import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import click
 
 from console import INTERRUPTED, fail, given
 from store.errors import Interrupted
+from store.names import quoted
 
 
 @contextmanager
@@ -68,16 +67,3 @@ def _program(context: click.Context) -> str:
     if script.suffix == ".py" and script.name == name:
         name = f"python {quoted(script)}"
     return f"{'tailcache' if name == '-c' else name}{command}"
-
-
-def quoted(value: object) -> str:
-    """A word for a shell, in one line; bash and its kin read what no terminal can show."""
-    text = str(value)
-    if text.isprintable():
-        return shlex.quote(text)
-    escaped = (c if c.isprintable() and c not in "\\'" else _escaped(c) for c in text)
-    return f"$'{''.join(escaped)}'"
-
-
-def _escaped(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -22,12 +22,13 @@ from console import (
     print_json,
     print_table,
     progress_bar,
+    say,
     table,
 )
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.sweep_config import SweepConfig
-from store.names import shown, visible
+from store.names import shown
 from store.notes import note
 from store_commands import store_group
 
@@ -63,8 +64,8 @@ def train(context: click.Context, **values: Any) -> None:
     told |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in told if "balanced" in k}
     accuracy = ", ".join(told.values())
     counts = checkpoint.class_counts
-    click.echo(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
-    click.echo(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
+    say(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
+    say(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
     note_skipped(checkpoint.dataset["skipped"], config.out)
 
 
@@ -82,7 +83,7 @@ def extract(context: click.Context, **values: Any) -> None:
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
         n_views = values["views"] if split == "train" else 1
         views = f", {n_views} views of each of {shape[0] // n_views:,} images" if n_views > 1 else ""
-        click.echo(f"{values['store']}/{split}: {what} {shape}{views}")
+        say(f"{values['store']}/{split}: {what} {shape}{views}")
 
 
 @main.command()
@@ -107,7 +108,7 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     looked = ", choices looked at the test set" if values["select_on"] == "test" else ""
     where = f", maps: {facts['residency']['kind']}" if facts.get("residency") else ""
     seconds = f"{facts['seconds']['total']:.1f} s"
-    click.echo(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
+    say(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
 
 
 def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
@@ -152,9 +153,9 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
         print_json(rows)
         return
     print_ranking(result, values["shot_rule"], best)
-    click.echo(f"  {result.path}/results.csv, results.parquet, ranking.csv")
+    say(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
-        click.echo(f"the best again:\n  {result.command}")
+        say("the best again:", f"  {result.command}")
 
 
 def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
@@ -165,9 +166,10 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
 
     print_table(table(*ranking_rows(found.ranking, best)))
     ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters"
-    click.echo(
-        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy\n"
-        f"{LEGEND}\n{rule_in_words(shot_rule)}; {found.head_in_words}"
+    say(
+        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy",
+        LEGEND,
+        f"{rule_in_words(shot_rule)}; {found.head_in_words}",
     )
 
 
@@ -191,11 +193,11 @@ def evaluate(as_json: bool, **values: Any) -> None:
         return
     if len(frame) <= 100:
         frame["class_name"] = frame["class_name"].map(shown)
-        click.echo(frame.to_string(index=False, float_format="%.1f"))
+        say(*frame.to_string(index=False, float_format="%.1f").splitlines())
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
-    click.echo(f"{counts}: {'  '.join(accuracy_cells(summary))}")
+    say(f"{counts}: {'  '.join(accuracy_cells(summary))}")
     head = ratio_in_words(summary["head_ratio"])
-    click.echo(f"{LEGEND}\n{rule_in_words(values['shot_rule'])}; {head}")
+    say(LEGEND, f"{rule_in_words(values['shot_rule'])}; {head}")
 
 
 @main.command()
@@ -229,11 +231,11 @@ def print_swept(analysis: Any) -> None:
     """The ranking, the files, and how to come by what a sweep does not keep."""
     print_ranking(analysis, analysis.shot_rule)
     for path in analysis.files:
-        click.echo(f"  {path}")
+        say(f"  {path}")
     if analysis.command is not None:
-        click.echo(
-            "a sweep keeps no predictions, so nothing is told by class; the best again, as a run:\n"
-            f"  {analysis.command}"
+        say(
+            "a sweep keeps no predictions, so nothing is told by class; the best again, as a run:",
+            f"  {analysis.command}",
         )
 
 
@@ -243,12 +245,12 @@ def print_analysis(analysis: Any, shot_rule: str) -> None:
     from analysis.shots import rule_in_words
     from analysis.tables import comparison_table
 
-    click.echo(comparison_table(analysis.comparison, analysis.n_classes))
-    click.echo(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
-    click.echo(f"{LEGEND}\n{analysis.head_in_words}")
+    say(*comparison_table(analysis.comparison, analysis.n_classes).splitlines())
+    say(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
+    say(LEGEND, analysis.head_in_words)
     print_pairs(analysis)
     for path in analysis.files:
-        click.echo(f"  {path}")
+        say(f"  {path}")
 
 
 def print_pairs(analysis: Any, n: int = 5) -> None:
@@ -259,8 +261,8 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
     name = comparison.loc[comparison["phase"] == 2, "configuration"].iloc[0]
     lines = pair_lines(pairs[pairs["configuration"] == name], n)
     if lines:
-        click.echo(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
-        click.echo("\n".join(f"  {visible(line)}" for line in lines))
+        say(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
+        say(*(f"  {line}" for line in lines))
 
 
 @main.command()
@@ -282,7 +284,7 @@ def demo(out: str, device: str) -> None:
     with sole_writer(Path(out), "demo"), progress_bar() as progress:
         for seed in SEEDS:
             phases = plan_demo(out, seed, device)
-            click.echo(f"seed {seed}: train, extract, {', '.join(run.method for run in phases.finetune)}")
+            say(f"seed {seed}: train, extract, {', '.join(run.method for run in phases.finetune)}")
             run_train(phases.train, progress)
             run_extract(phases.extract, progress)
             runs += [run_finetune(config, progress) for config in phases.finetune]

@@ -224,7 +224,7 @@ def table(header: list[str], rows: list[list[str]], title: str | None = None) ->
     for i, name in enumerate(header):
         made.add_column(name, no_wrap=True, justify="left" if i < 2 else "right")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(visible, row))
     return made
 
 
@@ -243,6 +243,11 @@ def live_table() -> Iterator[tuple[Progress, Callable[[Table], None] | None]]:
         yield progress, shown.append
 
 
+def say(*lines: str) -> None:
+    """Lines on stdout, with nothing in them that a terminal would obey, whoever made up the names in them."""
+    click.echo("\n".join(map(visible, lines)))
+
+
 def print_json(content: Any) -> None:
     """JSON on stdout, NaN as null."""
     from analysis.tables import without_nan
@@ -252,4 +257,4 @@ def print_json(content: Any) -> None:
 
 def print_table(made: Table) -> None:
     """A table on stdout, as wide as it needs."""
-    Console(width=10_000, color_system=None, highlight=False).print(made)
+    Console(width=10_000, color_system=None, highlight=False, markup=False).print(made)

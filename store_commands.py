@@ -7,10 +7,10 @@ import click
 
 import early
 from advice import resumable
-from console import PLACE, build, given, json_option, options, print_json, progress_bar
+from console import PLACE, build, given, json_option, options, print_json, progress_bar, say
 from extract.config import PlanConfig, SampleConfig
 from store.config import ConvertConfig
-from store.names import shown
+from store.names import shown, visible
 from store.notes import note
 
 
@@ -36,21 +36,21 @@ def info(path: str, as_json: bool) -> None:
     for name, array in content["arrays"].items():
         if not name.startswith("checksum/"):
             shape = " × ".join(map(str, array["shape"]))
-            click.echo(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
-    click.echo(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
-    click.echo(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
+            say(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
+    say(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
+    say(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
     if content["views"]["train"] > 1:
-        click.echo(f"{content['views']['train']} views of each training image")
+        say(f"{content['views']['train']} views of each training image")
     try:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
         ended = f", finished {content['finished']}" if content["finished"] else ""
-        click.echo(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        say(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
         version, commit = made["versions"]["tailcache"], made.get("commit")
         of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
-        click.echo(f"by tailcache {version}{of_commit}")
+        say(f"by tailcache {version}{of_commit}")
     except (KeyError, TypeError):
-        click.echo("its provenance does not say what made it")
+        say("its provenance does not say what made it")
 
 
 def _counts(classes: list[dict[str, Any]]) -> list[str]:
@@ -90,7 +90,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
     else:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
         agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
-        click.echo("\n".join([*faults, f"{path}: {verdict}{'' if faults else agree}"]))
+        say(*faults, f"{path}: {verdict}{'' if faults else agree}")
     context.exit(1 if faults else 0)
 
 
@@ -118,7 +118,7 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
         return
     form = content["provenance"]["converted"][-1]
     size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
-    click.echo(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
+    say(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
 
 
 @store_group.command()
@@ -138,6 +138,6 @@ def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     if as_json:
         print_json(forecast_json(found))
     else:
-        click.echo("\n".join(forecast_lines(found)))
+        say(*forecast_lines(found))
     for warning in warnings(found):
-        click.echo(f"tailcache: warning: {warning}", err=True)
+        click.echo(f"tailcache: warning: {visible(warning)}", err=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from analysis.accuracy import MEASURES, in_words
 from analysis.options import NOT_CONFIGURATION
+from store.names import visible
 
 COLUMNS = MEASURES
 OF_ALL_CLASSES = ("overall", "balanced_accuracy")
@@ -105,11 +106,11 @@ def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str
         table.add_column(in_words(column).capitalize() + of, no_wrap=True, justify="right")
     for row in comparison.to_dict("records"):
         cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
-        table.add_row(row["configuration"], str(row["n"]), *cells)
+        table.add_row(visible(row["configuration"]), str(row["n"]), *cells)
         if row["phase"] == 2:
             changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
             table.add_row("  against Phase I", "", *changes)
     lines = io.StringIO()
-    console = Console(file=lines, width=WIDEST, color_system=None, highlight=False)
+    console = Console(file=lines, width=WIDEST, color_system=None, highlight=False, markup=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in lines.getvalue().splitlines())

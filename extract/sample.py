@@ -26,6 +26,7 @@ from extract.presence import refuse_missing_origin
 from extract.restore import Restored, restore
 from extract.views import MOST_VIEWS
 from store.errors import StoreError
+from store.names import shown
 from store.reader import FeatureStore
 from store.verify import CAM_ROUNDING, rounding_errors
 
@@ -47,7 +48,7 @@ class Difference:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.split}: row {self.row}, {self.image}{_in_view(self.view)}: {self.what}"
+        return f"{self.split}: row {self.row}, {shown(self.image)}{_in_view(self.view)}: {self.what}"
 
 
 def _in_view(view: int) -> str:

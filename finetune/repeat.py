@@ -1,7 +1,6 @@
 """The `finetune` command that makes a head again: no more options than it takes."""
 
 import os
-import shlex
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from finetune.idle import idle_options
 from finetune.options import effective_options
 from finetune.resume import unfinished_path
 from store.errors import UserError
+from store.names import quoted
 
 OF_FOLDER = {"store", "out", "resume", "overwrite", "tensorboard"}  # said first, or saying nothing of a head
 OF_EVERY_RUN = ("seed", "shot_rule", "head_ratio")  # what a run tells, whatever its head depends on
@@ -37,7 +37,7 @@ def finetune_command(config: FinetuneConfig, out: str, n_classes: int) -> str:
         told = field.name in ("method", "seed") or value != field.default
         if told and field.name not in untold:
             words += [option(field.name), *(() if value is True else (str(value),))]
-    return shlex.join(words)
+    return " ".join(map(quoted, words))
 
 
 def _least(config: FinetuneConfig, n_classes: int) -> FinetuneConfig:

@@ -1,5 +1,7 @@
-"""Names of classes and files: as a screen shows them, and in one Unicode form."""
+"""Names of classes and files: as a screen shows them, as a shell reads them, and in one Unicode form."""
 
+import os
+import shlex
 import unicodedata
 
 
@@ -11,6 +13,19 @@ def shown(name: str) -> str:
 def visible(text: str) -> str:
     """A line with every character that a screen would not show, or would obey, as Python would write it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(value: object) -> str:
+    """A word for a shell, in one line; bash and its kin read what no terminal can show."""
+    text = str(value)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (c if c.isprintable() and c not in "\\'" else _escaped(c) for c in text)
+    return f"$'{''.join(escaped)}'"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def composed(name: str) -> str:

@@ -1,7 +1,6 @@
 """Names that a file system allows and that files of text break on: what is written is read back."""
 
 import json
-import shutil
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
-from console import fail
 from extract.checkpoint import load_checkpoint
 from extract.folders import list_folder
 from extract.sources import SOURCES
 from finetune.run import read_run
 from store.images import image_names
-from store.names import composed, shown
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -204,48 +201,3 @@ def test_a_copy_spelt_in_another_form(other, alike):
         succeed("extract", *evaluate[1:], "--store", "before.zarr", "--resume")
     else:
         refuse(*evaluate, says=["spells names in another Unicode form", "rename them as they were"])
-
-
-RAW = "\x1b[31m\nred"  # what a terminal would obey, and two lines
-SAID = r"\x1b[31m\nred"
-
-
-def test_names_in_notes_and_refusals_are_on_one_line_and_move_no_terminal(caplog):
-    root = write_classes(Path("images"), ["ape", RAW, "zebra"])
-    shutil.rmtree(root / "test" / RAW)
-    bad = root / "train" / "ape" / f"{RAW}.png"
-    bad.write_bytes(b"damaged")
-    command = ["train", *FOLDER, *TINY, "--image-size", 8, "--root", root, "--out", "phase1"]
-    says = [rf"/train/ape/{SAID}.png': not a readable image"]
-    refuse(*command, says=says)
-    result = succeed(*command, "--skip-bad-images")
-    assert f"note: left out, being unreadable: 'train/ape/{SAID}.png'\n" in result.stderr
-    assert f"note: 1 of 3 classes have no test images ('{SAID}'): " in result.stderr
-    assert {c for c in result.output if not c.isprintable()} == {"\n"}
-    image = next((root / "train" / RAW).iterdir())
-    Image.new("RGB", (8, 8), "red").save(image)
-    extract = ["extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]
-    says = [f"/train/{SAID}/{SAID}0.png': holds another image than when the network was trained"]
-    refuse(*extract, says=says)
-    shutil.rmtree(root / "train" / RAW)
-    (root / "train" / RAW).mkdir()
-    (root / "train" / RAW / "bad.png").write_bytes(b"damaged")
-    refuse(*command, "--skip-bad-images", "--overwrite", says=[f"/train/{SAID}': no readable image is left"])
-    assert not [r for r in caplog.records if not r.getMessage().isprintable()]
-
-
-def test_what_is_printed_moves_no_terminal_whoever_says_it(capsys):
-    """Names also come in words of others: of libraries, of the system."""
-    with pytest.raises(SystemExit):
-        fail(f"{RAW} é\udcff: damaged\nat 1")
-    assert capsys.readouterr().err == "tailcache: \\x1b[31m red é\\udcff: damaged at 1\n"
-
-
-def test_names_on_a_screen():
-    assert [shown(name) for name in ("a b", "日本", "x\r", "\u200b")] == [
-        "a b",
-        "日本",
-        r"'x\r'",
-        r"'\u200b'",
-    ]
-    assert composed(NFD) == NFC
