@@ -4,7 +4,6 @@ They are plain tensors and values, loaded with `weights_only=True`, so that open
 """
 
 import hashlib
-import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from extract.config import DatasetConfig
 from extract.how_far import FORMAT, FORMAT_VERSION
 from extract.presence import refuse_missing_checkpoint
+from extract.torch_files import Kind, read_torch_file
 from store.atomic import whole_file
 from store.errors import CheckpointError
 
@@ -58,6 +58,14 @@ class Checkpoint:
 
 
 LATER_FIELDS = {"images"}  # files of version 0.1 are without them
+KIND = Kind(
+    "a checkpoint",
+    FORMAT,
+    "expected a checkpoint.pt written by `train` or `finetune` of this version",
+    [f.name for f in fields(Checkpoint) if f.name not in LATER_FIELDS],
+    FORMAT_VERSION,
+    CheckpointError,
+)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -65,7 +73,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     # Not `asdict`, which would copy every tensor.
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
+        torch.save(KIND.marks | content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -76,17 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             weights that are not finite.
     """
     refuse_missing_checkpoint(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint can fail anywhere in torch's unpickler
-        raise CheckpointError(
-            f"{path}: not a checkpoint that can be read safely (a damaged file, or a pickle with code in "
-            "it); expected a checkpoint.pt written by `train` or `finetune`"
-        ) from error
-    _refuse_foreign(content, path)
+    content = read_torch_file(path, KIND)
     checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint) if f.name in content})
     _refuse_damaged(checkpoint, path)
     for name, tensor in checkpoint.state.items():
@@ -95,22 +93,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 f"{path}: {name} holds NaN or infinite weights; train again, with a lower --lr perhaps"
             )
     return checkpoint
-
-
-def _refuse_foreign(content: Any, path: Path) -> None:
-    keys = sorted(map(str, content)) if isinstance(content, dict) else []
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = ", ".join(keys[:4]) or type(content).__name__
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this program (it holds {found}, …); `train` writes one"
-        )
-    if content.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint version {content.get('format_version')}, this program reads {FORMAT_VERSION}"
-        )
-    missing = [f.name for f in fields(Checkpoint) if f.name not in content.keys() | LATER_FIELDS]
-    if missing:
-        raise CheckpointError(f"{path}: incomplete checkpoint, it lacks {', '.join(missing)}; train again")
 
 
 def _refuse_damaged(checkpoint: Checkpoint, path: Path) -> None:

@@ -3,7 +3,6 @@
 The checkpoint itself is always that of a whole epoch, so that whoever reads it never meets one half done.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,20 @@ from typing import Any
 import torch
 
 from extract.networks import Network
+from extract.torch_files import Kind, read_torch_file
 from store.atomic import whole_file
 from store.errors import UserError
 from store.notes import note
 
-FORMAT = "tailcache-unfinished-epoch"
 NAME = "unfinished_epoch.pt"
+ADVICE = "remove it, and the epoch that it is of begins anew with --resume"
+SUMS = ("step", "loss", "n_correct", "generator", "seconds")
+KIND = Kind(
+    "what an epoch on its way came to",
+    "tailcache-unfinished-epoch",
+    ADVICE,
+    ("history", "epoch", "state", "optimizer", *SUMS),
+)
 
 
 @dataclass
@@ -57,8 +64,7 @@ def save_epoch(
         so_far: the epoch.
         history: rows of epochs; those before this one tell which checkpoint it began from.
     """
-    content = {
-        "format": FORMAT,
+    content = KIND.marks | {
         "history": history[: so_far.epoch],
         "epoch": so_far.epoch,
         "state": {name: tensor.cpu() for name, tensor in network.state_dict().items()},
@@ -91,13 +97,10 @@ def load_epoch(
     path, epoch = out / NAME, len(history)
     if not path.exists():
         return SoFar.none(epoch, device)
+    content = read_torch_file(path, KIND)
+    if (content["epoch"], content["history"]) != (epoch, history):
+        return SoFar.none(epoch, device)  # of an earlier epoch, left by a kill
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
-            raise ValueError("another format")
-        if (content["epoch"], content["history"]) != (epoch, history):
-            return SoFar.none(epoch, device)  # of an earlier epoch, left by a kill
         so_far = SoFar(
             epoch,
             content["step"],
@@ -108,12 +111,8 @@ def load_epoch(
         )
         network.load_state_dict(content["state"])
         optimizer.load_state_dict(content["optimizer"])
-    except PermissionError:
-        raise
-    except Exception as error:  # bytes that are no epoch can fail anywhere in torch's unpickler
-        raise UserError(
-            f"{path}: damaged; remove it, and the epoch that it is of begins anew with --resume"
-        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged, or of another network; {ADVICE}") from error
     note(f"{out}: goes on within epoch {epoch + 1}, after {so_far.step} batches")
     return so_far
 

@@ -1,7 +1,6 @@
 """What an interrupted run leaves, so that it can be gone on with and end in the same bytes."""
 
 import json
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from analysis.options import PLACES, WAYS
+from extract.torch_files import Kind, read_torch_file
 from finetune.config import FinetuneConfig, option
 from finetune.options import EARLIER, as_begun, effective_options
 from finetune.run_folder import refuse_unfinished, unfinished_path
@@ -20,7 +20,12 @@ from store.errors import Interrupted, UserError
 from store.notes import note
 from store.reader import FeatureStore
 
-FORMAT = "tailcache-unfinished-run"
+KIND = Kind(
+    "the state of an interrupted run",
+    "tailcache-unfinished-run",
+    "remove it and begin anew",
+    ("options", "store", "state"),
+)
 MAY_CHANGE = PLACES | WAYS
 
 
@@ -79,7 +84,7 @@ class UnfinishedRun:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all."""
-        content = {"format": FORMAT, "options": json.dumps(self._options), "store": self.identity.digests}
+        content = KIND.marks | {"options": json.dumps(self._options), "store": self.identity.digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
@@ -125,18 +130,9 @@ class UnfinishedRun:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    content = read_torch_file(path, KIND)
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
-            raise ValueError("another format")
-        if not {"options", "store", "state"} <= content.keys():
-            raise ValueError("incomplete")
         json.loads(content["options"])
-    except PermissionError:
-        raise
-    except Exception as error:  # bytes that are no state can fail anywhere in torch's unpickler
-        raise UserError(
-            f"{path}: not the state of an interrupted run, or damaged; remove it and begin anew"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); {KIND.advice}") from error
     return content

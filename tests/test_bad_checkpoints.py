@@ -98,7 +98,7 @@ def nan_weights(path: Path, good: Path) -> None:
 
 
 UNSAFE = ["not a checkpoint that can be read safely", "expected a checkpoint.pt written by `train`"]
-FOREIGN = ["not a checkpoint of this program", "`train` writes one"]
+FOREIGN = ["not a checkpoint of this program", "expected a checkpoint.pt written by `train`"]
 
 
 def altered(**changes: object) -> Callable[[Path, Path], None]:
@@ -128,8 +128,8 @@ OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "trai
         (a_missing_file, ["expected a checkpoint file, found nothing", "`train` writes one"]),
         (another_programs_state, [*FOREIGN, "conv1.weight"]),
         (a_tensor, [*FOREIGN, "Tensor"]),
-        (a_newer_version, ["checkpoint version 99, this program reads 1"]),
-        (one_without_its_data, ["incomplete checkpoint, it lacks dataset", "train again"]),
+        (a_newer_version, ["a checkpoint, of version 99; this program reads 1"]),
+        (one_without_its_data, ["a checkpoint, but it lacks dataset", "written by `train`"]),
         (another_networks_weights, [*OTHER_WEIGHTS, "resnet32"]),
         (another_widths_weights, [*OTHER_WEIGHTS, "resnet20"]),
         (altered(network={"bad": 1}), ["its NetworkConfig is damaged", "train again"]),

@@ -179,7 +179,7 @@ def test_overwriting_spares_a_file_that_is_no_state(config, quiet):
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
 def test_a_damaged_state_is_told(config, content, quiet):
     unfinished_path(config.out).write_bytes(content)
-    with pytest.raises(UserError, match="not the state of an interrupted run, or damaged; remove it"):
+    with pytest.raises(UserError, match="not the state of an interrupted run that can be read safely"):
         finetune(replace(config, resume=True), quiet)
 
 

@@ -181,7 +181,10 @@ def test_an_epoch_of_another_run_of_as_many_epochs_is_not_taken_for_this_ones(
 def test_a_damaged_epoch_is_told(config, quiet):
     interrupted(config, quiet, 3)
     Path(config.out, NAME).write_text("damaged")
-    with pytest.raises(UserError, match=f"{NAME}: damaged; remove it, and the epoch .* begins anew"):
+    with pytest.raises(
+        UserError,
+        match=f"{NAME}: not what an epoch .*; remove it, and the epoch .* begins anew",
+    ):
         train(replace(config, resume=True), quiet)
 
 
