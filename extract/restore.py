@@ -1,6 +1,5 @@
 """A checkpoint's network and images, as they were in training."""
 
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from extract.identity import bound_to
 from extract.networks import Network, build_network
 from extract.source_kinds import KINDS
 from extract.transforms import Transform
+from extract.unfinished_training import note_unfinished
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
@@ -44,13 +44,7 @@ def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[s
         UserError: the checkpoint, the images, or the pair of them cannot be used.
     """
     listed = restore_listed(ckpt, root, progress)
-    checkpoint = listed.checkpoint
-    if checkpoint.optimizer is not None:
-        epochs = checkpoint.config.get("epochs", "?")
-        note(
-            f"{ckpt}: is of a training that is not finished (epoch {checkpoint.epoch} of {epochs}), and used "
-            f"as it is; `train --resume --out {shlex.quote(str(ckpt.parent))}` finishes it"
-        )
+    note_unfinished(listed.checkpoint, ckpt)
     size, reading = listed.transform.image_size, listed.transform.reading
     return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))
 

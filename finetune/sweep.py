@@ -17,6 +17,7 @@ from rich.progress import Progress
 from analysis.accuracy import group_accuracies
 from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
+from extract.unfinished_training import note_extracted_unfinished
 from finetune.config import FinetuneConfig, option
 from finetune.group import Bench, Group
 from finetune.idle import draws
@@ -70,6 +71,7 @@ def sweep(
     config = as_interrupted(config, named)
     base = config.base
     store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
+    note_extracted_unfinished(store)
     configs = _each_once(config, len(store.class_names))
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import in_words, is_score, summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
+from extract.unfinished_training import note_extracted_unfinished
 from finetune.config import FinetuneConfig
 from finetune.course import Course
 from finetune.group import Bench, Group, class_facts
@@ -59,6 +60,7 @@ def finetune(config: FinetuneConfig, progress: Progress, named: Collection[str] 
     make_deterministic()
     store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
     config = config.resolved(len(store.class_names))
+    note_extracted_unfinished(store)
     _refuse_options(config)
     with sole_writer(Path(config.out), "run"):
         unfinished = UnfinishedRun(config, store, named)
