@@ -21,8 +21,8 @@ def note_unfinished(checkpoint: Checkpoint, path: Path) -> None:
         return
     if checkpoint.finetuned:
         note(
-            f"{path}: its head was fine-tuned on a network whose training is not finished ({how_far}); finish "
-            "it with `train --resume`, then extract and fine-tune again"
+            f"{path}: its head was fine-tuned on a network whose training is not finished ({how_far}); "
+            "finish it with `train --resume`, then extract and fine-tune again"
         )
         return
     note(
@@ -40,8 +40,8 @@ def note_extracted_unfinished(store: FeatureStore) -> None:
         return
     if how_far is not None:
         note(
-            f"{store.path}: was extracted with a network whose training is not finished ({how_far}); finish it "
-            "with `train --resume`, then extract again"
+            f"{store.path}: was extracted with a network whose training is not finished ({how_far}); finish "
+            "it with `train --resume`, then extract again"
         )
 
 

@@ -1,6 +1,5 @@
 """A training that was not finished is told in every phase that uses its network, whatever head it has."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,15 +13,13 @@ NCM = ["--method", "ncm", "--device", "cpu", "--select-on", "test"]
 
 
 def phases(ckpt: Path) -> dict[str, str]:
-    """What each phase says on stderr, from a Phase I to the store of a run's own checkpoint."""
-    deployed = "run/checkpoint.pt"
+    """What each phase says on stderr, from a Phase I on."""
     return {
         "extract": succeed("extract", "--ckpt", ckpt, "--store", "s.zarr", *IMAGES).stderr,
         "finetune": succeed("finetune", "--store", "s.zarr", "--out", "run", *NCM).stderr,
         "sweep": succeed("sweep", "--store", "s.zarr", "--out", "sweep", *NCM).stderr,
-        "evaluate run": succeed("evaluate", "--ckpt", deployed, *IMAGES).stderr,
-        "extract run": succeed("extract", "--ckpt", deployed, "--store", "t.zarr", *IMAGES).stderr,
-        "finetune run": succeed("finetune", "--store", "t.zarr", "--out", "again", *NCM).stderr,
+        "evaluate": succeed("evaluate", "--ckpt", ckpt, *IMAGES).stderr,
+        "evaluate run": succeed("evaluate", "--ckpt", "run/checkpoint.pt", *IMAGES).stderr,
     }
 
 
@@ -37,8 +34,6 @@ def test_every_phase_after_an_unfinished_training_says_so() -> None:
         assert said.count("not finished") == 1, phase
     assert "run/checkpoint.pt: its head was fine-tuned on a network whose" in told["evaluate run"]
     assert "--out run`" not in told["evaluate run"]  # where there is no training to go on with
-    made = json.loads(succeed("store", "info", "t.zarr", "--json").stdout)["provenance"]
-    assert made["checkpoint"]["epoch"] == 1
 
 
 def test_nothing_is_said_of_a_finished_one() -> None:
