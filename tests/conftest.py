@@ -14,8 +14,10 @@ from rich.progress import Progress
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
 from extract.dump import extract
 from extract.train import train
+from store import provenance
 
 QUIET = Progress(disable=True)
+provenance.GIT_SECONDS = 60  # a busy machine is no slow file system, and stores are compared
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite beside others
 torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
 SMALL = NetworkConfig("resnet20", width=4)

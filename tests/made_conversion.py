@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from dying import die_at_commit
 from made_store import BATCH, CLASSES, contents, made_layouts, made_plan, made_rows, write_made
 from rich.progress import Progress
 
-from store.commits import Commit, CommitLog
 from store.config import ConvertConfig
 from store.convert import convert
 from store.plan import StorePlan
@@ -58,17 +58,10 @@ def twin(path: Path, codec: str = "none", rows=FINE) -> dict[str, bytes]:
 
 def kill(path: Path, target: str, n_commits: int, **options: object) -> None:
     """Convert in a forked process that is killed after so many commits."""
-    append = CommitLog.append
-
-    def kill_after(log: CommitLog, commit: Commit) -> None:
-        append(log, commit)
-        if len(log.commits) == n_commits:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     child = os.fork()
     if child == 0:
         try:
-            CommitLog.append = kill_after
+            die_at_commit(n_commits)
             converted(path, target, **options)
         finally:
             os._exit(1)

@@ -4,6 +4,7 @@ Run as a program, for it must never talk to S3 itself: it forks a child for ever
 of kills.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -30,13 +31,11 @@ def forked(action: Callable[[], object], die_at: int | None = None) -> int:
     """Run in a child, killed before its `die_at`-th change of the bucket; the signal, or 0."""
     child = os.fork()
     if child == 0:
-        n_calls = 0
+        n_calls = itertools.count(1)  # of several threads
 
         def counting(call: Callable) -> Callable:
             def counted(*args, **kwargs):
-                nonlocal n_calls
-                n_calls += 1
-                if n_calls == die_at:
+                if next(n_calls) == die_at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return call(*args, **kwargs)
 

@@ -282,8 +282,9 @@ def test_an_object_of_another_index_is_refused(bucket):
 def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
     monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
+        (renewing,) = (thread for thread in threading.enumerate() if thread.name == "store lock")
         bucket.beside(".unfinished").write("lock.json", [b'{"host": "elsewhere", "pid": 1}'])
-        next(t for t in threading.enumerate() if t.name == "store lock").join()
+        renewing.join()
         with pytest.raises(StoreError, match="another process has taken this store over"):
             complete(writer)
     assert "zarr.json" in bucket.sizes()
@@ -466,15 +467,11 @@ def test_many_threads_share_one_cache(bucket, tmp_path, monkeypatch):
 def test_extraction_goes_on_in_a_bucket(bucket, small_ckpt, small_store):
     """Killed through the command itself, at a record of its log."""
     code = """
-import os, signal, sys
-import store.layout, store.s3_draft
+import store.layout
+from dying import die_at_commit
+from store.s3_draft import S3CommitLog
 store.layout.BLOCK_BYTES = 1
-append = store.s3_draft.S3CommitLog.append
-def kill_after(log, commit):
-    append(log, commit)
-    if len(log.commits) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-store.s3_draft.S3CommitLog.append = kill_after
+die_at_commit(3, S3CommitLog)
 from cli import main
 main()
 """
@@ -482,8 +479,7 @@ main()
     options = ["--batch-size", "4", "--views", "2"]
     in_process(code, *command, *options, killed=True)
     assert run("store", "info", bucket).exit_code == 2
-    made = code.replace("== 3", "== 10**9")
-    in_process(made, *command, *options, "--resume")
+    in_process(code.replace("die_at_commit(3", "die_at_commit(10**9"), *command, *options, "--resume")
     sampled = ["--sample", 99, "--ckpt", small_ckpt, "--device", "cpu"]
     assert "54 rows extracted anew agree" in succeed("store", "verify", bucket, *sampled).stdout
     assert "2 views of each training image" in succeed("store", "info", bucket).stdout

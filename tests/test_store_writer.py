@@ -13,10 +13,10 @@ import h5py
 import made_store
 import pytest
 import zarr
+from dying import die_at_commit
 from faults import ended, forked, full_disk, readable
 from made_store import CLASSES, WITHOUT_VAL, committed, contents, fill, made_plan, made_rows, make_store
 
-from store.commits import Commit, CommitLog
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 from store.unfinished import unfinished_folder
@@ -81,15 +81,11 @@ def in_child(action: Callable[[], None], die_at: int | None = None) -> int:
 def begun(path: Path, n_commits: int = 4) -> None:
     """Leave a store whose writer was killed after so many commits."""
 
-    def kill_after(log: CommitLog, commit: Commit) -> None:
-        append(log, commit)
-        if len(log.commits) == n_commits:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def make() -> None:
+        die_at_commit(n_commits)
+        make_store(path)
 
-    append = CommitLog.append
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CommitLog, "append", kill_after)
-        assert in_child(lambda: make_store(path)) == signal.SIGKILL
+    assert in_child(make) == signal.SIGKILL
 
 
 def test_killed_before_every_durable_call_and_resumed(path):

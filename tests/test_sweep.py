@@ -323,7 +323,7 @@ def test_torchrun_tells_all_processes_that_one_was_refused(base, tmp_path):
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
         *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread")),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("tailcache: ")]
     assert any("is no sweep alone" in line for line in lines), done.stderr
     assert "RuntimeError" not in done.stderr
@@ -335,7 +335,7 @@ def test_torchrun_spreads_heads_over_processes(base, quiet, tmp_path):
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
         *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread"), *options),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ranked on the validation split") == 1
     alone = run(SweepConfig(base, grid=("lr=0.001,0.01,0.1", "method=fsa,ncm"), seeds=1), quiet)

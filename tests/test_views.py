@@ -367,15 +367,10 @@ def test_interrupted_after_any_view_and_resumed(small_ckpt, store, options, monk
 
 
 KILLED = """
-import os, signal
-import store.layout, store.commits
+import store.layout
+from dying import die_at_commit
 store.layout.BLOCK_BYTES = 1
-append = store.commits.CommitLog.append
-def kill_after(log, commit):
-    append(log, commit)
-    if len(log.commits) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-store.commits.CommitLog.append = kill_after
+die_at_commit(3)
 from cli import main
 main()
 """
