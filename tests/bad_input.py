@@ -25,9 +25,11 @@ def run(*arguments: object) -> Result:
 
 
 def succeed(*arguments: object) -> Result:
-    """Run a command that must work."""
+    """Run a command that must work; a bug is raised as it is, with the lines that led to it."""
     result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
     return result
 
 

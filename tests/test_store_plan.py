@@ -314,11 +314,11 @@ def test_what_the_measurement_wrote_is_gone(moment, error, tmp_path, monkeypatch
 def test_measuring_takes_a_share_of_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 40 * 2**20
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
-    found = measure_disk(tmp_path, block_bytes=2**18, row_bytes=3000, seconds=5)
+    found = measure_disk(tmp_path, block_bytes=2**18, row_bytes=3000, seconds=600)
     assert 0.8 * FREE_SHARE * free < found.n_bytes <= FREE_SHARE * free
-    found = measure_disk(tmp_path, block_bytes=2**30, row_bytes=3000, seconds=5)
+    found = measure_disk(tmp_path, block_bytes=2**30, row_bytes=3000, seconds=600)
     assert found.n_bytes <= FREE_SHARE * free
-    assert measure_disk(tmp_path, block_bytes=2**18, row_bytes=free, seconds=5) is None
+    assert measure_disk(tmp_path, block_bytes=2**18, row_bytes=free, seconds=600) is None
     assert list(tmp_path.iterdir()) == []
 
 
