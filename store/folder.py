@@ -1,5 +1,6 @@
 """A folder on a local disk that holds a zarr store: every file whole or absent, and on the disk."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file, by its name in the folder."""
-        found = (path for path in self.path.rglob("*") if path.is_file())
-        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in found}
+        root = os.path.join(self.path, "")
+        files = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+        return {file[len(root) :]: os.stat(file).st_size for file in files if os.path.isfile(file)}
 
     def read(self, name: str) -> bytes:
         """A small file. Raises FileNotFoundError where it is absent."""
@@ -58,8 +60,8 @@ class Folder:
 
     def sync(self) -> None:
         """Leave on the disk what `write_all` wrote, and the names of all files."""
-        files = [self.path / name for name in self.sizes()]
+        tree = [(Path(folder), names) for folder, _, names in os.walk(self.path)]
+        metadata = [folder / "zarr.json" for folder, names in tree if "zarr.json" in names]
         with ThreadPoolExecutor(AT_ONCE) as executor:  # waits for all, and raises the first error
-            list(executor.map(sync_file, [file for file in files if file.name == "zarr.json"]))
-            folders = {above for file in files for above in file.parents if above.is_relative_to(self.path)}
-            list(executor.map(sync_folder, {*folders, self.path.parent}))
+            list(executor.map(sync_file, metadata))
+            list(executor.map(sync_folder, [*(folder for folder, _ in tree), self.path.parent]))

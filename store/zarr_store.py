@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.buffer.cpu import Buffer
-from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from store.bucket import Bucket
-from store.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.errors import StoreError
 from store.extents import Extent, Files, StoredArray
 from store.folder import Folder
 from store.layout import ArrayLayout
 from store.packed import PackedArray
 from store.shard import index_bytes, raw_shard, shard_parts
+from store.zarr_metadata import FILE, array_layout, array_metadata, group_metadata
 
 Place = Folder | Bucket
-ROOT = "zarr.json"
+ROOT = FILE
 MOST_SHARDS = 1_000_000  # of one array, 32 TiB: more are a sign of damage
 DAMAGED = (
     OSError,
@@ -44,27 +43,11 @@ class ZarrContainer:
         self.place, self.layouts, self.state = place, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Make the tree: groups, and arrays without a shard; the root first, by which it is known as ours.
-
-        zarr-python makes it in memory, from where all its files go to their place at once.
-        """
-        metadata: dict[str, Buffer] = {}
-        root = zarr.create_group(
-            store=MemoryStore(metadata), zarr_format=3, attributes=attributes | {"complete": False}
-        )
-        for name, layout in self.layouts.items():
-            inner = layout.shape[1:]
-            root.create_array(
-                name,
-                shape=layout.shape,
-                dtype=layout.dtype,
-                chunks=(layout.chunk_rows, *inner),
-                shards=(layout.block_rows, *inner),
-                compressors=_compressor(layout),
-                fill_value=0,
-            )
-        files = {name: content.to_bytes() for name, content in metadata.items()}
-        self.place.write_all({ROOT: files.pop(ROOT)})
+        """Make the tree: groups, and arrays without a shard; the root first, by which it is known as ours."""
+        of_groups = {above for name in self.layouts for above in _groups_above(name)}
+        files = {f"{name}/{ROOT}": group_metadata({}) for name in sorted(of_groups)}
+        files |= {f"{name}/{ROOT}": array_metadata(layout) for name, layout in self.layouts.items()}
+        self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
         self.place.write_all(files)
 
     def mend(self, attributes: dict[str, Any]) -> None:
@@ -97,23 +80,10 @@ class ZarrContainer:
         self.place.write(ROOT, [json.dumps(content, indent=2).encode()])
 
 
-def _compressor(layout: ArrayLayout) -> ZstdCodec | BloscCodec | None:
-    if layout.codec == "lz4":
-        itemsize = np.dtype(layout.dtype).itemsize
-        return BloscCodec(cname="lz4", clevel=LZ4_LEVEL, shuffle="bitshuffle", typesize=itemsize)
-    return ZstdCodec(level=ZSTD_LEVEL) if layout.codec == "zstd" else None
-
-
-def _codec(array: zarr.Array) -> str | None:
-    """The codec of a zarr array, None for one that we do not write."""
-    match array.compressors:
-        case ():
-            return "none"
-        case (ZstdCodec(),):
-            return "zstd"
-        case (BloscCodec() as blosc,) if blosc.to_dict()["configuration"]["cname"] == "lz4":
-            return "lz4"  # asked by what is stored: as an attribute it is a string or an enum
-    return None
+def _groups_above(name: str) -> Iterator[str]:
+    """Every group between the root and an array."""
+    while name := name.rpartition("/")[0]:
+        yield name
 
 
 def _shard(name: str, layout: ArrayLayout, index: int) -> str:
@@ -141,9 +111,8 @@ def open_zarr(
     check(dict(root.attrs))
     found = (name for name, content in metadata.items() if name != ROOT and not _is_group(content))
     names = sorted(name.removesuffix(f"/{ROOT}") for name in found)
-    for name in names:
-        _refuse_empty_chunks(metadata[f"{name}/{ROOT}"], place, name)
-    return dict(root.attrs), {name: _open_array(root, place, name, files) for name in names}
+    layouts = {name: _layout(metadata[f"{name}/{ROOT}"], place, name) for name in names}
+    return dict(root.attrs), {name: _open_array(layouts[name], place, name, files) for name in names}
 
 
 def _in_memory(metadata: dict[str, bytes]) -> MemoryStore:
@@ -158,29 +127,7 @@ def _is_group(metadata: bytes) -> bool:
         return False  # to be named when it is opened
 
 
-def _refuse_empty_chunks(metadata: bytes, place: Place, name: str) -> None:
-    """Before zarr-python reads them: from 3.4 on it takes 0 for another length, and warns at length."""
-    try:
-        described = json.loads(metadata)
-    except ValueError:
-        return  # to be named when it is opened
-    if any(length == 0 for shape in _chunk_shapes(described) for length in shape):
-        raise StoreError(
-            f"{place}: metadata of {name} are damaged (chunks of no rows); extract again with --overwrite"
-        )
-
-
-def _chunk_shapes(part: Any) -> Iterator[list]:
-    """Every chunk shape in an array's metadata: of its shards, and of the chunks in them."""
-    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-    for value in inner:
-        yield from _chunk_shapes(value)
-    if isinstance(part, dict) and isinstance(part.get("chunk_shape"), list):
-        yield part["chunk_shape"]
-
-
-def _open_array(root: zarr.Group, place: Place, name: str, files: Files) -> StoredArray:
-    layout = _layout(root, place, name)
+def _open_array(layout: ArrayLayout, place: Place, name: str, files: Files) -> StoredArray:
     blocks = range(layout.n_blocks)
     paths = [place.file(_shard(name, layout, index)) for index in blocks]
     dtype = np.dtype(layout.dtype)
@@ -196,20 +143,15 @@ def _open_array(root: zarr.Group, place: Place, name: str, files: Files) -> Stor
     return PackedArray(name, layout.shape, dtype, extents, files, (layout.chunk_rows, layout.codec))
 
 
-def _layout(root: zarr.Group, place: Place, name: str) -> ArrayLayout:
+def _layout(metadata: bytes, place: Place, name: str) -> ArrayLayout:
     try:
-        array = root[name]
-        shards, chunks = array.shards, array.chunks
+        layout = array_layout(metadata)
     except DAMAGED as error:
         raise StoreError(
             f"{place}: metadata of {name} are damaged ({error}); extract again with --overwrite"
         ) from error
-    inner = array.shape[1:]
-    codec = _codec(array)
-    sound = shards is not None and shards[1:] == chunks[1:] == inner and min(shards[0], chunks[0]) > 0
-    if codec is None or not sound or not array.shape[0]:
+    if layout is None:
         raise StoreError(f"{place}: {name} is not laid out as `extract` does; extract again")
-    layout = ArrayLayout(array.shape, array.dtype.name, chunks[0], shards[0], codec)
     if layout.n_blocks > MOST_SHARDS:
         raise StoreError(
             f"{place}: metadata of {name} are damaged ({layout.n_blocks:,} shards); extract again"
