@@ -10,6 +10,7 @@ from finetune.sweep_marker import MARKER, as_untold, differing_option, options_o
 from store.atomic import foreign_names, is_leftover, refuse_both, refuse_existing
 from store.errors import UserError
 from store.location import locate
+from store.lock import lock_of
 
 DONE, HEADS = "done", "heads"  # folders in it
 RESULTS = ("results.csv", "results.parquet", "ranking.csv")
@@ -19,9 +20,12 @@ def refuse_taken(config: SweepConfig) -> None:
     """Raise UserError for a folder that the sweep can neither go on with nor replace.
 
     Whether it is the same sweep that was begun there, its store tells, which is read for it; not from a
-    bucket, and not of an earlier program's sweep: `SweepFolder.begin` tells those.
+    bucket, and not of an earlier program's sweep: `SweepFolder.begin` tells those. Of a folder that another
+    process is writing, its lock tells.
     """
     path, base = Path(config.base.out), config.base
+    if lock_of(path).exists():
+        return
     refuse_other_content(config)
     found = None if base.resume or base.overwrite else read_marker(path)
     n_heads, where = read_made(path).get("n_heads"), locate(base.store)
