@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +23,7 @@ from finetune.idle import draws
 from finetune.methods import METHODS
 from finetune.options import effective_options
 from finetune.prepare import split_classes
+from finetune.processes import processes
 from finetune.selection import Layer, require_selection
 from finetune.split import split_head_tail
 from finetune.sweep_config import SweepConfig
@@ -38,7 +38,6 @@ from store.lock import sole_writer
 from store.notes import note
 from store.reader import FeatureStore
 
-LONGEST = timedelta(days=30)  # that processes wait for the slowest
 Batch = list[FinetuneConfig]  # heads that share a plan, or one that is computed
 
 
@@ -75,26 +74,28 @@ def sweep(
     configs = _each_once(config, len(store.class_names))
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
-    with processes() as (rank, world), single_threaded() as threads, ExitStack() as lock:
+    with processes() as group, single_threaded() as threads, ExitStack() as lock:
         bench = Bench.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         require_selection(bench.held_out.get(base.select_on), "sweep")
         split_head_tail(bench.common.class_counts, base.head_ratio)  # of which all heads are told
         for one in configs:
             split_classes(one, bench.common.class_counts)  # before the first head, not after hours
-        with together(world), _interruptible(folder):
-            if rank == 0:
+        with _interruptible(folder):
+            if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
                 folder.begin()
                 _note_undrawn(configs, config.seeds)
+            group.meet()
 
         def tell(rows: list[dict[str, Any]]) -> None:
             if show is not None:
                 show(rank_configurations(folder.results(rows), base.select_on, base.rank_by))
 
         with _interruptible(folder):
-            _take_share(shared_out(configs, world)[rank::world], bench, folder, progress, tell)
-            wait_for_all(world)
-            return folder.finish() if rank == 0 else None
+            share = shared_out(configs, group.world)[group.rank :: group.world]
+            _take_share(share, bench, folder, progress, tell)
+            group.meet()
+            return folder.finish() if group.rank == 0 else None
 
 
 def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:
@@ -139,48 +140,6 @@ def _take_share(
                 tell(rows)
     finally:
         progress.remove_task(task)
-
-
-@contextmanager
-def processes() -> Iterator[tuple[int, int]]:
-    """This process's number and how many there are, as `torchrun` started them."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1:
-        yield 0, 1
-        return
-    torch.distributed.init_process_group("gloo", timeout=LONGEST)
-    try:
-        yield torch.distributed.get_rank(), world
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def together(world: int) -> Iterator[None]:
-    """Until every process is here; if one of them fails in the block, so do the others.
-
-    Raises:
-        UserError: another process failed.
-    """
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        if world > 1:
-            any_failed = torch.tensor(int(failed))
-            torch.distributed.all_reduce(any_failed)
-            if any_failed and not failed:
-                raise UserError("sweep: another of its processes stopped; its message says why")
-
-
-def wait_for_all(world: int) -> None:
-    """Until every process is here."""
-    try:
-        if world > 1:
-            torch.distributed.barrier()
-    except RuntimeError as error:  # of gloo, where a process is gone
-        raise UserError("sweep: another of its processes stopped; go on with --resume") from error
 
 
 def _device(name: str) -> torch.device:
