@@ -7,6 +7,7 @@ under the opposite order of bytes.
 """
 
 import io
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
 
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+WHITE_IS_ZERO = 0
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -27,6 +29,7 @@ TURNS = {
     8: Transpose.ROTATE_90,
 }
 FULL = 65535
+COMMENT = re.compile(rb"#[^\r\n]*")  # in the text of plain PPM
 NATIVE, FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 COLOURS = ("RGB;16", "RGBA;16", "RGBX;16")
 OTHER_ORDER = {c + a: c + b for c in COLOURS for a, b in ("BL", "LB", f"N{FOREIGN}")} | {"LA;16B": "RGBA"}
@@ -70,7 +73,7 @@ def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
             raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
         tiles, bits = list(image.tile), _told_bits(image, content)
         image.load()
-        values = _deep_values(image, tiles, content, colours=reading.white is not None)
+        values = _deep_values(image, tiles, content, whole=reading.white is not None)
         if values is not None:
             rgb, depth = _scaled(values, bits, reading)
         else:
@@ -121,15 +124,18 @@ def _scaled(values: np.ndarray, bits: int, reading: Reading) -> tuple[Image.Imag
     return Image.fromarray(scaled.astype(np.uint8)).convert("RGB"), depth
 
 
-def _deep_values(image: Image.Image, tiles: list, content: bytes, colours: bool) -> np.ndarray | None:
-    """uint16 (H, W) or, if colours count, (H, W, 3) of a loaded image of 16 bits; None of others.
+def _deep_values(image: Image.Image, tiles: list, content: bytes, whole: bool) -> np.ndarray | None:
+    """uint16 (H, W) or (H, W, 3) of a loaded image of 16 bits; None of others.
+
+    If not `whole`, colours are not counted, and grey is as Pillow gives it.
 
     Raises:
         ValueError: colours in a layout of which Pillow does not give both bytes.
     """
     if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.uint16)
-    if not colours or not tiles:
+        values = np.asarray(image).astype(np.uint16)
+        return FULL - values if whole and _is_white_zero(image) else values
+    if not whole or not tiles:
         return None
     rawmodes = {_rawmode(tile) for tile in tiles}
     if rawmodes <= OTHER_ORDER.keys():
@@ -138,10 +144,19 @@ def _deep_values(image: Image.Image, tiles: list, content: bytes, colours: bool)
         raise ValueError(
             "16-bit colours in an unusual layout (CMYK, planes, blended alpha): convert it to PNG"
         )
-    if image.format == "PPM" and tiles[0][0] == "ppm" and tiles[0][3] == ("RGB", FULL):
-        shape = (image.height, image.width, 3)
-        return np.frombuffer(content, ">u2", np.prod(shape), tiles[0][2]).reshape(shape).astype(np.uint16)
+    if image.format == "PPM" and tiles[0][3] == ("RGB", FULL):
+        n_values, start = image.height * image.width * 3, tiles[0][2]
+        if tiles[0][0] == "ppm_plain":
+            flat = np.array(COMMENT.sub(b" ", content[start:]).split()[:n_values], np.uint16)
+        else:
+            flat = np.frombuffer(content, ">u2", n_values, start).astype(np.uint16)
+        return flat.reshape(image.height, image.width, 3)
     return None
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether 0 is white, which Pillow sees to in grey of up to 8 bits, and not in that of 16."""
+    return image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _both_bytes(upper: Image.Image, rawmode: str, content: bytes) -> np.ndarray:

@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 from made_images import png16, tiff16
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from extract.decode import TODAY, Depth, Reading, decode_image, find_white
+from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white
 
 IN_0_1 = Reading(upright=False, white=None)
 SIDES = {  # EXIF's orientations: the side at which the stored rows begin, and the columns
@@ -50,8 +50,25 @@ def ppm16(drawn: np.ndarray) -> bytes:
     return b"P%d 6 5 65535\n" % (5 if drawn.shape[2] == 1 else 6) + drawn.astype(">u2").tobytes()
 
 
+def plain16(drawn: np.ndarray) -> bytes:
+    """As text, with a comment, and the pixels in lines of no meaning."""
+    words = [str(value) for value in drawn.ravel().tolist()]
+    lines = [" ".join(words[i : i + 7]) for i in range(0, len(words), 7)]
+    kind = 2 if drawn.shape[2] == 1 else 3
+    return f"P{kind}\n# made\n6 5\n65535\n{lines[0]} # 1 2 3\n".encode() + "\r\n".join(lines[1:]).encode()
+
+
+def white_is_zero(drawn: np.ndarray, order: str, compressed: bool) -> bytes:
+    """TIFF in which 0 is white and 65535 black."""
+    black_is_zero = tiff16(FULL - drawn, order, compressed)
+    content = black_is_zero.replace(*(struct.pack(f"{order}HHIH", 262, 3, 1, kind) for kind in (1, 0)))
+    assert content != black_is_zero
+    return content
+
+
 FILES = [
     *(pytest.param(ppm16, channels, id=f"ppm of {channels}") for channels in (1, 3)),
+    *(pytest.param(plain16, channels, id=f"plain ppm of {channels}") for channels in (1, 3)),
     *(pytest.param(png16, channels, id=f"png of {channels}") for channels in (1, 2, 3, 4)),
     *(
         pytest.param(
@@ -88,8 +105,24 @@ def test_values_are_scaled_and_rounded_and_those_above_clipped(write, channels):
 @pytest.mark.parametrize(("write", "channels"), FILES)
 def test_version_0_1_took_the_upper_bits(write, channels):
     drawn = values(channels, 65_535)
-    rounded = 1 if write is ppm16 else 0  # by Pillow, in colour
+    rounded = 1 if write in (ppm16, plain16) else 0  # by Pillow, in colour
     np.testing.assert_allclose(rgb(write(drawn), IN_0_1), without_alpha(drawn) >> 8, atol=rounded)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("order", "<>")
+def test_white_that_is_zero_is_white_or_the_image_is_refused(order, compressed):
+    """Pillow reads one order of bytes, as if 0 were black; version 0.1 took it so."""
+    drawn = values(1, 60_000)
+    content = white_is_zero(drawn, order, compressed)
+    try:
+        found = rgb(content, Reading(white={0: 60_000}))
+    except UnidentifiedImageError:
+        assert order == ">"
+        return
+    exact = without_alpha(drawn).astype(float) * 255 / 60_000
+    np.testing.assert_allclose(found, exact, atol=0.51)
+    np.testing.assert_array_equal(rgb(content, IN_0_1), without_alpha(FULL - drawn) >> 8)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
