@@ -21,11 +21,12 @@ from made_store import made_plan, write_made
 from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.transforms import Transform
+from store.schema import SPLITS
 
 LARGE, RARE, OTHER = range(3)
 CLASSES = ["large", "rare", "other"]
 TRAIN = {LARGE: 40, RARE: 4, OTHER: 36}  # images, each of strength 1 along the direction of its class
-TEST = [  # label, direction, strength, images
+HELD_OUT = [  # of val and of test: label, direction, strength, images
     (LARGE, LARGE, 1.0, 32),
     (LARGE, RARE, 3.0, 8),
     (RARE, RARE, 6.0, 2),
@@ -40,12 +41,12 @@ BIAS = np.array([2, -2, 0], np.float32)
 def make_course_store(folder: Path) -> Path:
     """Write checkpoint.pt and feats.zarr in a folder; the store's path."""
     train = [(label, label, 1.0, n) for label, n in TRAIN.items()]
-    rows = (
-        {"classifier/weight": WEIGHT, "classifier/bias": BIAS} | _rows("train", train) | _rows("test", TEST)
-    )
+    rows = {"classifier/weight": WEIGHT, "classifier/bias": BIAS}
+    for split, groups in (("train", train), ("val", HELD_OUT), ("test", HELD_OUT)):
+        rows |= _rows(split, groups)
     object_alone = np.array([[1, 0]], np.float16)  # the CAM of every map
     rows["train/cam"] = np.broadcast_to(object_alone, (len(rows["train/label"]), 1, 2))
-    sizes = {split: {"N": len(rows[f"{split}/label"]), "H": 1, "W": 2, "C": 3} for split in ("train", "test")}
+    sizes = {split: {"N": len(rows[f"{split}/label"]), "H": 1, "W": 2, "C": 3} for split in SPLITS}
     plan = replace(made_plan(sizes), class_names=CLASSES, provenance=_provenance(folder))
     write_made(folder / "feats.zarr", plan, rows)
     return folder / "feats.zarr"

@@ -306,8 +306,8 @@ def test_nothing_is_ranked_by_the_test_set_unasked(small_store: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_the_command_prints_the_ranking(feature_store) -> None:
-    command = ["sweep", "--store", feature_store, *SHORT, "--grid", "lr=0.001,0.1", "--seeds", 2]
+def test_the_command_prints_the_ranking(course_store) -> None:
+    command = ["sweep", "--store", course_store, *SHORT, "--grid", "lr=0.001,0.1", "--seeds", 2]
     lines = succeed(*command).stdout.splitlines()
     assert lines[0].split()[:4] == ["configuration", "heads", "val", "balanced"]
     assert lines[1].split()[:4] == ["1", "fsa,", "lr=0.1", "2"]
