@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from extract.arch_names import refuse_unknown_name, refuse_unsuited
+from extract.arch_names import ARCHITECTURES, refuse_unknown_name, refuse_unsuited
 from extract.config import (
     EvaluateConfig,
     ExtractConfig,
@@ -149,4 +149,5 @@ def refuse_planning(config: PlanConfig, given: Iterable[str]) -> None:
 def refuse_unknown_network(config: NetworkConfig) -> None:
     """Raise UserError for a network that is unknown, or does not take its options."""
     refuse_unknown_name(config.arch)
-    refuse_unsuited(config)
+    if config.arch in ARCHITECTURES:  # of others torchvision says first whether they can be used at all
+        refuse_unsuited(config)
