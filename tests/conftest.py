@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ provenance.GIT_SECONDS = 60  # a busy machine is no slow file system, and stores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite beside others
 torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
 SMALL = NetworkConfig("resnet20", width=4)
+MEMORY = "/dev/shm"  # as a disk: the suite writes and removes some hundred thousand small files
+
+
+def pytest_configure() -> None:
+    """Temporary files lie in memory, unless TMPDIR names a place, or there is no room, or nothing may run."""
+    if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize >= 2 * 1024**3 and not found.f_flag & os.ST_NOEXEC:
+            os.environ["TMPDIR"], tempfile.tempdir = MEMORY, None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -71,6 +81,15 @@ def _clock_stopped():
     """Stores are compared file by file."""
     with stopped_clock():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _figures_drawn_for_their_own_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Every report's figures are made; they are drawn, which takes a second, where a test is about them."""
+    if request.node.get_closest_marker("figures"):
+        monkeypatch.setattr("finetune.report_files.DOTS_PER_INCH", 50)
+    else:
+        monkeypatch.setattr("finetune.report_files._png", lambda figure: b"not drawn")
 
 
 @pytest.fixture

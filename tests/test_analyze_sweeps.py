@@ -37,6 +37,7 @@ def command_of(printed: str) -> str:
     return next(line.strip() for line in printed.splitlines() if line.startswith("  tailcache finetune "))
 
 
+@pytest.mark.figures
 def test_a_sweep_is_ranked_as_when_it_ended(swept):
     result = succeed("analyze", swept)
     assert result.stderr == ""
@@ -68,6 +69,7 @@ def test_what_it_prints_makes_the_head_of_the_sweep(swept):
     assert all(made[name].numpy().tobytes() == kept[name].numpy().tobytes() for name in ("weight", "bias"))
 
 
+@pytest.mark.figures
 def test_sweeps_are_ranked_together_and_a_head_of_both_is_one(feature_store):
     sweep(feature_store, "a", "--grid", "lr=0.001,0.01")
     sweep(feature_store, "b", "--grid", "tau_s=0.5,0.7")
@@ -78,6 +80,7 @@ def test_sweeps_are_ranked_together_and_a_head_of_both_is_one(feature_store):
     assert ranking["n"].tolist() == [2, 2, 2]
 
 
+@pytest.mark.figures
 def test_a_sweep_of_version_0_1():
     """It did not say where its store was, and ranked by overall accuracy."""
     result = succeed("analyze", OLD / "sweep", "--shot-rule", "oltr")

@@ -12,7 +12,7 @@ from test_advice import interrupted
 from extract.config import DatasetConfig, NetworkConfig
 from finetune.demo import DemoPhases, plan_demo
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 MOMENTS = [  # one after the other, each in what the one before has left
     ("extract.train._step", 2),
     ("store.local_draft.LocalDraft.publish.", 1),

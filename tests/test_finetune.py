@@ -215,6 +215,7 @@ def test_moved_together_store_and_checkpoint_still_find_each_other(phase1, tmp_p
     assert read_run(here / "run").summary["n_test"] == 300
 
 
+@pytest.mark.figures
 def test_cli_end_to_end(tmp_path):
     runner = CliRunner()
 

@@ -69,6 +69,7 @@ def test_its_runs_are_read():
     assert run.predictions["prediction"].tolist() == [0, 0, *[1] * 6, *[0] * 4]
 
 
+@pytest.mark.figures
 def test_its_runs_are_analyzed(tmp_path):
     out = tmp_path / "report"
     succeed("analyze", MADE / "run_fsa", MADE / "run_ncm", "--out", out)

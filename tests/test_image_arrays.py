@@ -137,6 +137,7 @@ def test_a_name_that_is_no_text_is_refused():
         image_names(with_images(no_utf8), "test")
 
 
+@pytest.mark.figures
 def test_predictions_name_the_image(small_store, small_root):
     succeed("finetune", "--store", small_store, "--out", "run", *QUICK, *FEW_CLASSES)
     predictions = pd.read_csv("run/predictions.csv")

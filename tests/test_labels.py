@@ -63,6 +63,7 @@ def test_extremes_and_pairs_of_long_names_are_told_apart():
 
 
 @pytest.mark.usefixtures("in_tmp_path")
+@pytest.mark.figures
 def test_no_name_turns_a_line_round():
     names = [f"{OVERRIDE}{i}" for i in range(12)]
     run = write_made_run(made_run(Path("run"), 12, per_class=20, class_names=names))
@@ -85,6 +86,7 @@ def own_font_alone(monkeypatch):
 
 @pytest.mark.usefixtures("in_tmp_path", "own_font_alone")
 @pytest.mark.parametrize(("script", "n"), [("", 0), ("é", 0), ("猫", 2)])
+@pytest.mark.figures
 def test_names_that_no_font_draws_are_counted_in_one_note(script, n):
     names = [f"class{i}{script if i < 2 else ''}" for i in range(12)]
     run = write_made_run(made_run(Path("run"), 12, per_class=5, class_names=names))

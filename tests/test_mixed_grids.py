@@ -28,6 +28,7 @@ def sweep(store: Path, *arguments: object) -> None:
         (["method=plain,weight-balancing", "max_norm=none,0.5"], [None, 0.5, "relative", 0.5]),
     ],
 )
+@pytest.mark.figures
 def test_an_option_of_numbers_and_words(feature_store, grid, bounds):
     sweep(feature_store, *(word for part in grid for word in ("--grid", part)))
     of_parquet = pd.read_parquet("sweep/results.parquet")["max_norm"]

@@ -20,7 +20,7 @@ from finetune.run import read_run
 from store.images import image_names
 from store.reader import FeatureStore
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 NFC, NFD = unicodedata.normalize("NFC", "bête"), unicodedata.normalize("NFD", "bête")
 NAMES = [
     "x\r",

@@ -5,15 +5,19 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import obstore
 import pytest
 import zarr
-from bad_input import FEW_CLASSES, QUICK, refuse, run, succeed
+from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 from faults import refused_after_fork
-from made_store import contents, fill, made_plan, made_rows, make_store
+from made_store import WITHOUT_VAL, contents, fill
+from made_store import made_plan as made_any_plan
+from made_store import made_rows as made_any_rows
+from made_store import make_store as make_any_store
 from rich.progress import Progress
 from s3_server import CREDENTIALS, TESTS, in_process, make_bucket, s3_server
 
@@ -27,6 +31,9 @@ from store.verify import verify
 from store.writer import StoreWriter, write_store
 
 MAPS = "train/feature_map"
+made_plan, made_rows, make_store = (  # fewer requests
+    partial(made, sizes=WITHOUT_VAL) for made in (made_any_plan, made_any_rows, make_any_store)
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +74,8 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
 def test_a_bucket_holds_what_a_folder_does(bucket, tmp_path, monkeypatch, codec):
     monkeypatch.setattr("made_store.CODEC", codec)
     monkeypatch.setattr("store.layout.PACKED_CHUNK_BYTES", 512)
-    make_store(bucket)
-    make_store(tmp_path / "s.zarr")
+    make_any_store(bucket)
+    make_any_store(tmp_path / "s.zarr")
     assert objects(bucket) == contents(tmp_path / "s.zarr")
     assert not bucket.beside(".unfinished").sizes()
     assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
@@ -149,11 +156,11 @@ def test_a_writer_that_lives_is_not_disturbed(bucket, monkeypatch):
         fill(writer, made_rows())
         code = """
 import sys
-from made_store import make_store
+from made_store import WITHOUT_VAL, make_store
 from store.errors import StoreError
 from store.location import locate
 try:
-    make_store(locate(sys.argv[1]), resume="resume" in sys.argv, overwrite="overwrite" in sys.argv)
+    make_store(locate(sys.argv[1]), sizes=WITHOUT_VAL, **{sys.argv[2]: True})
 except StoreError as error:
     print(error)
 """
@@ -265,8 +272,9 @@ def finish_late(bucket: Bucket) -> None:
 
 
 def test_more_objects_than_one_request_deletes(bucket):
-    bucket.write_all({f"many/{i}": b"" for i in range(1001)})
-    bucket.delete(bucket.sizes())
+    """Names of absent objects count as well."""
+    bucket.write_all({f"many/{i}": b"" for i in (0, 999, 1000)})
+    bucket.delete([f"many/{i}" for i in range(1001)])
     assert not bucket.sizes()
 
 
@@ -467,19 +475,24 @@ def test_many_threads_share_one_cache(bucket, tmp_path, monkeypatch):
 def test_extraction_goes_on_in_a_bucket(bucket, small_ckpt, small_store):
     """Killed through the command itself, at a record of its log."""
     code = """
-import store.layout
+import os, signal, sys
+import extract.dump, store.layout
+from bad_input import run, succeed
 from dying import die_at_commit
 from store.s3_draft import S3CommitLog
+bucket, *command = sys.argv[1:]
 store.layout.BLOCK_BYTES = 1
-die_at_commit(3, S3CommitLog)
-from cli import main
-main()
+child = os.fork()
+if child == 0:
+    die_at_commit(3, S3CommitLog)
+    run(*command)
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+assert run("store", "info", bucket).exit_code == 2
+succeed(*command, "--resume")
 """
     command = ["extract", "--ckpt", str(small_ckpt), "--store", str(bucket), "--device", "cpu"]
-    options = ["--batch-size", "4", "--views", "2"]
-    in_process(code, *command, *options, killed=True)
-    assert run("store", "info", bucket).exit_code == 2
-    in_process(code.replace("die_at_commit(3", "die_at_commit(10**9"), *command, *options, "--resume")
+    in_process(code, str(bucket), *command, "--batch-size", "4", "--views", "2")
     sampled = ["--sample", 99, "--ckpt", small_ckpt, "--device", "cpu"]
     assert "54 rows extracted anew agree" in succeed("store", "verify", bucket, *sampled).stdout
     assert "2 views of each training image" in succeed("store", "info", bucket).stdout

@@ -1,9 +1,12 @@
 """Sweeps: every head as it would be alone, ranked on validation images, resumable, spread over processes."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from bad_input import refuse, succeed
+from bad_input import run as invoke
+from faults import ended, forked
 
 from analysis.sweeps import rank_configurations
 from finetune.config import FinetuneConfig
@@ -316,17 +321,26 @@ def test_the_command_prints_the_ranking(course_store) -> None:
     assert [row["rank"] for row in content] == [1, 2]
 
 
-def test_torchrun_tells_all_processes_that_one_was_refused(base, tmp_path):
+def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
+    """Started as torchrun does it: what it adds are four variables."""
     (tmp_path / "spread").mkdir()
     (tmp_path / "spread" / "thesis.txt").write_text("three years of work")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-        *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread")),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("tailcache: ")]
-    assert any("is no sweep alone" in line for line in lines), done.stderr
-    assert "RuntimeError" not in done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+
+    def refused(rank: int) -> None:
+        os.environ |= place | {"RANK": str(rank)}
+        result = invoke("sweep", "--store", base.store, "--out", tmp_path / "spread")
+        (tmp_path / f"said_{rank}").write_text(result.output)
+        assert result.exit_code == 2
+
+    children = [forked(partial(refused, rank)) for rank in range(2)]
+    assert [ended(*child) for child in children] == [0, 0]
+    (first,), (second,) = ((tmp_path / f"said_{rank}").read_text().splitlines() for rank in range(2))
+    told = ("is no sweep alone (it holds thesis.txt)", "another of its processes stopped")
+    assert told[0] in first + second
+    assert all(any(part in line for part in told) for line in (first, second)), (first, second)
 
 
 def test_torchrun_spreads_heads_over_processes(base, quiet, tmp_path):

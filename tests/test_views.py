@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed
+from dying import die_at_commit
+from faults import ended, forked
 from PIL import Image
 from rich.progress import Progress
-from s3_server import in_process
 
 from extract.batches import evaluation_batches
 from extract.config import ExtractConfig
@@ -366,23 +368,16 @@ def test_interrupted_after_any_view_and_resumed(small_ckpt, store, options, monk
         Path(store).unlink() if store.endswith(".h5") else shutil.rmtree(store)
 
 
-KILLED = """
-import store.layout
-from dying import die_at_commit
-store.layout.BLOCK_BYTES = 1
-die_at_commit(3)
-from cli import main
-main()
-"""
-
-
 @pytest.mark.parametrize("store", ["s.zarr", "s.h5"])
 def test_killed_and_resumed(small_ckpt, store, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in this process
-    in_process(KILLED, *map(str, command(small_ckpt, store)), killed=True)
+    def dying() -> None:
+        die_at_commit(3)
+        run(*command(small_ckpt, store))
+
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
+    assert ended(*forked(dying)) == -signal.SIGKILL
     n_begun = len((unfinished_folder(Path(store)) / "commits.jsonl").read_text().splitlines())
     assert n_begun == 3
-    monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
     succeed(*command(small_ckpt, store), "--resume")
     succeed(*command(small_ckpt, f"whole-{store}"))
     assert_same(Path(store), Path(f"whole-{store}"))

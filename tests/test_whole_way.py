@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from bad_input import run
 from click.testing import Result
 from hypothesis import HealthCheck, Phase, event, given, note, settings
@@ -40,6 +41,7 @@ def taken(*arguments: object) -> Result | None:
     return None
 
 
+@pytest.mark.figures
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
