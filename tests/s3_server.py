@@ -5,14 +5,12 @@ a fork.
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from urllib.request import Request, urlopen
 
 TESTS = Path(__file__).parent
@@ -22,17 +20,28 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
 }
 
+# As `python -m moto.server`, which finds out for each request what service of many is asked, and logs it:
+# that takes as long as to answer.
+SERVER = """
+from moto.server import create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+class Silent(WSGIRequestHandler):
+    def log_request(self, *arguments):
+        pass
+
+server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=Silent)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """The server's address; it chooses a free port itself, and says which."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     try:
-        said = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stderr)
-        address = next(found[0] for found in said if found)
-        Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()  # lest the pipe fills up
-        yield address
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
     finally:
         server.kill()
         server.wait()
