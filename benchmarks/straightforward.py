@@ -21,8 +21,8 @@ class StraightforwardLoop:
         for mask in (self.specific, self.generic):
             mask[mask.sum(1) == 0] = 1
         train = store.read("train")
-        self.pooled = torch.from_numpy(train.pooled).to(device)
-        self.label = torch.from_numpy(train.label).long().to(device)
+        self.pooled = torch.tensor(train.pooled, device=device)
+        self.label = torch.tensor(train.label, dtype=torch.int64, device=device)
         self.tail_rows, self.head_rows = (
             torch.from_numpy(np.flatnonzero(np.isin(train.label, classes))).to(device)
             for classes in (drawing.head_tail.tail, drawing.head_tail.head)
@@ -30,7 +30,7 @@ class StraightforwardLoop:
         bounds = np.searchsorted(train.label, np.arange(len(store.class_names) + 1))
         self.bounds = torch.from_numpy(bounds).to(device)
         self.confusing = torch.from_numpy(drawing.confusing).to(device)
-        self.head = tuple(torch.from_numpy(part).to(device, copy=True) for part in store.classifier)
+        self.head = tuple(torch.tensor(part, device=device) for part in store.classifier)
         for part in self.head:
             part.requires_grad_()
         self.config = config

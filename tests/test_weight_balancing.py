@@ -38,12 +38,12 @@ def by_autograd(config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray, int]:
     """As the authors' second stage goes about it, but for the rows: weight, bias, and how often it cut."""
     store = FeatureStore(locate(config.store))
     config, train = config.resolved(10), store.read("train")
-    pooled, label = torch.from_numpy(train.pooled).double(), torch.from_numpy(train.label).long()
+    pooled, label = torch.tensor(train.pooled).double(), torch.tensor(train.label).long()
     rows = METHODS["weight-balancing"].sampling.draw(prepare_drawing(config, store), 0, ITERATIONS).row
     counts = label.bincount().double()
     of_class = 1 / (1 - 0.9999**counts)
     of_class *= 10 / of_class.sum()
-    weight, bias = (torch.from_numpy(part).double().requires_grad_() for part in store.classifier)
+    weight, bias = (torch.tensor(part).double().requires_grad_() for part in store.classifier)
     length = [float((w.detach() ** 2).sum() ** 0.5) for w in weight]
     bound = min(length) + 0.1 * (max(length) - min(length))
     optimizer = torch.optim.SGD([weight, bias], config.lr, 0.9, weight_decay=0.1)
