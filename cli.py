@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-import early
-from advice import resumable
-from console import (
+from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from finetune.commands import early
+from finetune.commands.advice import resumable
+from finetune.commands.console import (
     PLACE,
     Program,
     build,
@@ -25,12 +26,11 @@ from console import (
     say,
     table,
 )
-from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from finetune.commands.store import store_group
 from finetune.config import AnalyzeConfig, FinetuneConfig
-from finetune.sweep_config import SweepConfig
+from finetune.sweep.config import SweepConfig
 from store.names import shown
 from store.notes import note
-from store_commands import store_group
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -52,8 +52,8 @@ def train(context: click.Context, **values: Any) -> None:
     early.refuse_training(build(TrainConfig, values))
     from analysis.accuracy import in_words
     from extract.data_notes import note_skipped
-    from extract.resume import resumed_config
     from extract.train import train as run
+    from extract.training.resume import resumed_config
 
     named = given(context)
     config = resumed_config(values["out"], named) if values["resume"] else build(TrainConfig, values)
@@ -93,7 +93,7 @@ def extract(context: click.Context, **values: Any) -> None:
 def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
     early.refuse_finetuning(FinetuneConfig(**values))
-    from finetune.idle import idle_in_words, idle_options
+    from finetune.methods.idle import idle_in_words, idle_options
     from finetune.train import finetune as run
 
     with resumable(context), progress_bar() as progress:
@@ -132,8 +132,8 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     early.refuse_sweep(build(SweepConfig, values))
     from analysis.sweeps import ranking_rows
     from analysis.tables import without_nan
-    from finetune.idle import idle_in_sweep, idle_in_words
-    from finetune.sweep import sweep as run
+    from finetune.methods.idle import idle_in_sweep, idle_in_words
+    from finetune.sweep.sweep import sweep as run
 
     best = 10
     with resumable(context), live_table() as (progress, show):
@@ -183,7 +183,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
     from extract.evaluate import summary_of
-    from finetune.split import ratio_in_words
+    from finetune.sampling.head_tail import ratio_in_words
 
     with progress_bar() as progress:
         frame = run(EvaluateConfig(**values), progress)
@@ -207,8 +207,8 @@ def evaluate(as_json: bool, **values: Any) -> None:
 def analyze(as_json: bool, **values: Any) -> None:
     """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
     early.refuse_analysis(AnalyzeConfig(**values))
-    from finetune.analyze import analyze as run
-    from finetune.analyze_sweeps import SweepAnalysis
+    from finetune.compare.analyze import analyze as run
+    from finetune.compare.analyze_sweeps import SweepAnalysis
 
     analysis = run(AnalyzeConfig(**values))
     files = [str(path) for path in analysis.files]
@@ -275,10 +275,10 @@ def demo(out: str, device: str) -> None:
     early.refuse_unknown_device(device)
     from extract.dump import extract as run_extract
     from extract.train import train as run_train
-    from finetune.analyze import analyze as run_analyze
+    from finetune.compare.analyze import analyze as run_analyze
     from finetune.demo import SEEDS, plan_demo
     from finetune.train import finetune as run_finetune
-    from store.lock import sole_writer
+    from store.storage.lock import sole_writer
 
     runs = []
     with sole_writer(Path(out), "demo"), progress_bar() as progress:

@@ -28,13 +28,13 @@ from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.dump import fill
-from extract.images import ImageSet
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform, normalise
 from extract.inference import by_class
-from extract.networks import build_network
+from extract.networks.resnets import build_network
 from extract.restore import Restored
-from extract.transforms import Transform, normalise
 from store.layout import store_layout
-from store.plan import StorePlan
+from store.spec import StorePlan
 from store.writer import write_store
 
 GOAL = 0.9  # of the bare pass

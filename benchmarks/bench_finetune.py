@@ -23,19 +23,19 @@ from straightforward import StraightforwardLoop
 from extract.cam import class_activation_maps
 from extract.config import NetworkConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.networks import build_network
+from extract.networks.resnets import build_network
 from finetune.config import FinetuneConfig
-from finetune.fusion import fuse
-from finetune.group import Bench, Group
-from finetune.methods import METHODS
-from finetune.prepare import head_options, prepare_drawing
-from finetune.residency import uploaded
-from finetune.stacks import Stacks
-from finetune.threads import single_threaded
-from finetune.window import WindowMaker
+from finetune.heads.threads import single_threaded
+from finetune.loading.residency import uploaded
+from finetune.loading.window import WindowMaker
+from finetune.methods.registry import METHODS
+from finetune.mixing.fusion import fuse
+from finetune.training.head_pool import Stacks
+from finetune.training.inputs import head_options, prepare_drawing
+from finetune.training.trainer import Bench, Group
 from store.layout import store_layout
-from store.plan import StorePlan
 from store.reader import FeatureStore
+from store.spec import StorePlan
 from store.writer import write_store
 
 BATCH = 256

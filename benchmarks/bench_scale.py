@@ -23,14 +23,14 @@ from rich.progress import Progress
 from scale_store import make_store
 
 from extract.device import keep_freed_memory
-from finetune.analyze import analyze
+from finetune.compare.analyze import analyze
 from finetune.config import AnalyzeConfig, FinetuneConfig
-from finetune.confusion import ROWS_AT_ONCE
-from finetune.group import Bench, Group
-from finetune.methods import METHODS
-from finetune.prepare import computed_layer, prepare_drawing
-from finetune.threads import Threads, single_threaded
+from finetune.heads.threads import Threads, single_threaded
+from finetune.methods.registry import METHODS
+from finetune.sampling.confusion import ROWS_AT_ONCE
 from finetune.train import finetune
+from finetune.training.inputs import computed_layer, prepare_drawing
+from finetune.training.trainer import Bench, Group
 from store.reader import FeatureStore
 
 SIZES = ("12000,10", "115000,1000", "437000,8142")

@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from store.gather import gather
+from store.arrays.gather import gather
 from store.layout import store_layout
-from store.plan import StorePlan
 from store.reader import FeatureStore
+from store.spec import StorePlan
 from store.writer import IN_FLIGHT, write_store
 
 H, W, C = 7, 7, 2048

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from extract.decode import TODAY, decode_image
-from extract.digest import digest_of
+from extract.images.decode import TODAY, decode_image
+from extract.proof.digest import digest_of
 
 GOAL = 0.03  # of decoding, at most
 KINDS = {"JPEG, 500×375": ((500, 375), 60), "JPEG, 32×32": ((32, 32), 400)}  # sizes, and how many

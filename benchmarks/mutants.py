@@ -4,7 +4,7 @@ Every mutant is one replacement in a copy of the project, among them the mistake
 implementation of the paper. The named tests must pass on the copy as it is, and fail on the mutant.
 
 Usage: python benchmarks/mutants.py   (make mutants: half an hour on two cores)
-       python benchmarks/mutants.py finetune store/gather.py   (only those of what is named)
+       python benchmarks/mutants.py finetune store/arrays/gather.py   (only those of what is named)
 """
 
 import shutil
@@ -18,19 +18,7 @@ from mutants_of_heads import HEADS
 from mutants_of_plans import PLANS
 
 ROOT = Path(__file__).parent.parent
-COPIED = (
-    "cli.py",
-    "advice.py",
-    "early.py",
-    "console.py",
-    "store_commands.py",
-    "extract",
-    "store",
-    "finetune",
-    "analysis",
-    "tests",
-)
-COPIED += ("pyproject.toml",)
+COPIED = ("cli.py", "extract", "store", "finetune", "analysis", "tests", "pyproject.toml")
 
 MUTANTS = [
     *PLANS,
@@ -59,15 +47,21 @@ MUTANTS = [
     ),
     Mutant(
         "counts rounded, not truncated",
-        "extract/longtail.py",
+        "extract/sources/longtail.py",
         "int(n_max * ratio",
         "round(n_max * ratio",
         "test_longtail",
     ),
-    Mutant("subset not shuffled", "extract/longtail.py", "        rng.shuffle(index)\n", "", "test_longtail"),
+    Mutant(
+        "subset not shuffled",
+        "extract/sources/longtail.py",
+        "        rng.shuffle(index)\n",
+        "",
+        "test_longtail",
+    ),
     Mutant(
         "pooled in half precision",
-        "extract/networks.py",
+        "extract/networks/resnets.py",
         "feature_map.float().mean(dim=(2, 3))",
         "feature_map.half().mean(dim=(2, 3)).float()",
         "test_store",
@@ -81,12 +75,14 @@ MUTANTS = [
     ),
     Mutant(
         "views drawn by place, not by image",
-        "extract/views.py",
+        "extract/images/views.py",
         "images.sample_index[:, None]",
         "np.arange(len(images))[:, None]",
         "test_views",
     ),
-    Mutant("view 0 augmented too", "extract/views.py", "    seeds[:, 0] = EVALUATION\n", "", "test_views"),
+    Mutant(
+        "view 0 augmented too", "extract/images/views.py", "    seeds[:, 0] = EVALUATION\n", "", "test_views"
+    ),
     Mutant(
         "blocks that cut an image's views apart",
         "store/layout.py",
@@ -96,7 +92,7 @@ MUTANTS = [
     ),
     Mutant(
         "sampled rows compared in view 0",
-        "extract/sample.py",
+        "extract/proof/sample.py",
         "rows % images.n_views][:, None]",
         "0 * rows][:, None]",
         "test_sample",
@@ -131,28 +127,28 @@ MUTANTS = [
     ),
     Mutant(
         "the best head is best by the other accuracy",
-        "finetune/course.py",
+        "finetune/training/history.py",
         "is_score(name, [self.rank_by])",
         'is_score(name, ["overall"])',
         "test_selection",
     ),
     Mutant(
         "rows of a chunk off by one",
-        "store/packed.py",
+        "store/arrays/compressed.py",
         "- n * self.chunk_rows]",
         "- n * self.chunk_rows - 1]",
         "test_codecs",
     ),
     Mutant(
         "a long read taken for whole",
-        "store/files.py",
+        "store/storage/mmap_files.py",
         "rest = rest[n_read:]",
         "rest = rest[len(rest) :]",
         "test_gather",
     ),
     Mutant(
         "threads left behind by Ctrl-C",
-        "store/gather.py",
+        "store/arrays/gather.py",
         "        _wait(others)\n",
         "        pass\n",
         "test_gather",
@@ -166,14 +162,14 @@ MUTANTS = [
     ),
     Mutant(
         "complete before it is synced",
-        "store/zarr_store.py",
+        "store/containers/zarr_v3.py",
         "        self.place.sync()\n",
         "",
         "test_store_writer",
     ),
     Mutant(
         "what came to lie there is replaced",
-        "store/local_draft.py",
+        "store/drafts/local.py",
         'refuse_existing(self._asked, "store", foreign_to_store, replaces)',
         'refuse_existing(self._asked, "store", lambda path: None, True)',
         "test_store_writer",

@@ -8,9 +8,9 @@ import torch
 
 from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from extract.transforms import Transform
+from extract.images.transforms import Transform
 from store.layout import store_layout
-from store.plan import StorePlan
+from store.spec import StorePlan
 from store.writer import write_store
 
 CHANNELS, SIDE, BATCH = 2048, 2, 256

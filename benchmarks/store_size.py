@@ -19,10 +19,10 @@ from extract.config import ExtractConfig
 from extract.dump import extract
 from finetune.config import FinetuneConfig
 from finetune.train import finetune
-from store.codecs import CODECS
+from store.arrays.codecs import CODECS
+from store.arrays.gather import gather
 from store.config import ConvertConfig
 from store.convert import convert
-from store.gather import gather
 from store.reader import FeatureStore
 from store.schema import MAP_DTYPES
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig
-from finetune.prepare import prepare_drawing
+from finetune.training.inputs import prepare_drawing
 from store.reader import FeatureStore
 
 

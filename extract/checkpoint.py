@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from extract.config import DatasetConfig
-from extract.how_far import FORMAT, FORMAT_VERSION
-from extract.presence import refuse_missing_checkpoint
+from extract.sources.presence import refuse_missing_checkpoint
 from extract.torch_files import Kind, read_torch_file
-from store.atomic import whole_file
+from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
+from store.storage.atomic import whole_file
 
 BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
     DatasetConfig: {"subfolders": False, "tail_order": "class index"}
@@ -39,7 +39,7 @@ class Checkpoint:
         optimizer: state dict of the optimiser while training can go on, else None.
         history: a row of metrics for each finished epoch.
         finetuned: whether Phase II replaced the FC layer.
-        images: names and digests of the images (`extract.record`); None where a file does not hold them.
+        images: names and digests of the images (`extract.proof.record`); None in files that lack them.
     """
 
     network: dict[str, Any]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import refuse_unknown_device
-from extract.recipe import RECIPES
-from extract.source_kinds import KINDS, REFUSALS
+from extract.sources.kinds import KINDS, REFUSALS
+from extract.training.recipes import RECIPES
 from store.errors import UserError, check_at_least
 
 MapDtype = Annotated[

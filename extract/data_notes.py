@@ -6,7 +6,7 @@ import numpy as np
 
 from extract.config import DatasetConfig
 from extract.dataset import Dataset
-from extract.source_kinds import KINDS
+from extract.sources.kinds import KINDS
 from store.names import shown
 from store.notes import note
 

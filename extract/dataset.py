@@ -14,13 +14,13 @@ import torch
 from rich.progress import Progress
 
 from extract.config import DatasetConfig
-from extract.decode import Reading
-from extract.digest import digests_of
-from extract.images import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
-from extract.longtail import split_source, tail_order
-from extract.presence import refuse_missing_images
-from extract.skipped import without_bad_images
-from extract.sources import SOURCES, Source, refuse_lookalikes, refuse_undecodable_names
+from extract.images.decode import Reading
+from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
+from extract.proof.digest import digests_of
+from extract.sources.embedded import SOURCES, Source, refuse_lookalikes, refuse_undecodable_names
+from extract.sources.longtail import split_source, tail_order
+from extract.sources.presence import refuse_missing_images
+from extract.sources.skipped import without_bad_images
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
@@ -39,7 +39,7 @@ class Dataset:
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
         per_class: (K,) training images of each class in the source, from which some may be drawn; None of
             images that were not listed.
-        record: what a checkpoint keeps of the images, once it is known (`extract.record`).
+        record: what a checkpoint keeps of the images, once it is known (`extract.proof.record`).
     """
 
     config: DatasetConfig

@@ -15,22 +15,22 @@ from extract.cam import class_activation_maps
 from extract.checkpoint import file_digest
 from extract.config import ExtractConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.images import ImageSet
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+from extract.images.views import check_views, with_views
 from extract.inference import by_class, numbered_maps
-from extract.networks import Network, pool
-from extract.record import content_fingerprint
+from extract.networks.resnets import Network, pool
+from extract.proof.record import content_fingerprint
 from extract.restore import Restored, restore
-from extract.transforms import Transform
-from extract.views import check_views, with_views
-from store.bucket import Bucket
+from store.arrays.dtypes import NUMPY, largest
+from store.arrays.image_names import DIGEST, NAME, names_as_bytes
+from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import UserError
-from store.images import DIGEST, NAME, names_as_bytes
 from store.layout import store_layout
-from store.location import locate
-from store.map_dtypes import NUMPY, largest
-from store.plan import StorePlan
 from store.provenance import as_utc, commit, now, versions
-from store.unfinished import check_writable, is_finished
+from store.spec import StorePlan
+from store.storage.location import locate
+from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
 
 BUFFERED_AS = {  # as the writer takes them over; of lossy dtypes it finds the scales first

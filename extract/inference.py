@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from extract.batches import evaluation_batches
 from extract.device import Compute
-from extract.images import ImageSet
-from extract.networks import Network, pool
-from extract.transforms import Transform
+from extract.images.batches import evaluation_batches
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+from extract.networks.resnets import Network, pool
 
 
 def by_class(split: ImageSet) -> ImageSet:

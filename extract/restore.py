@@ -9,13 +9,13 @@ from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
-from extract.content import lies_turned
 from extract.dataset import Dataset, decoded, list_dataset
-from extract.identity import bound_to
-from extract.networks import Network, build_network
-from extract.source_kinds import KINDS
-from extract.transforms import Transform
-from extract.unfinished_training import note_unfinished
+from extract.images.transforms import Transform
+from extract.networks.resnets import Network, build_network
+from extract.proof.identity import bound_to
+from extract.sources.content import lies_turned
+from extract.sources.kinds import KINDS
+from extract.training.unfinished import note_unfinished
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS

@@ -13,27 +13,27 @@ from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
-from extract.batches import training_batches
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.data_notes import note_empty_classes, note_mirroring
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device, use_device
-from extract.identity import bound_to
-from extract.images import white_of
+from extract.images.batches import training_batches
+from extract.images.image_set import white_of
+from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from extract.inference import predict
-from extract.mirror import note_mirrored_pairs
-from extract.networks import Network, build_network, check_network, default_image_size
-from extract.recipe import learning_rate
-from extract.record import record_images
-from extract.resume import earlier_run, with_found
-from extract.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
-from extract.unfinished_epoch import SoFar, forget_epoch, load_epoch, save_epoch
-from extract.whole_steps import WholeSteps
-from store.atomic import write_json, write_text
+from extract.networks.resnets import Network, build_network, check_network, default_image_size
+from extract.proof.identity import bound_to
+from extract.proof.record import record_images
+from extract.training.mirror import note_mirrored_pairs
+from extract.training.recipes import learning_rate
+from extract.training.resume import earlier_run, with_found
+from extract.training.unfinished_epoch import SoFar, forget_epoch, load_epoch, save_epoch
+from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
-from store.lock import sole_writer
 from store.notes import note
+from store.storage.atomic import write_json, write_text
+from store.storage.lock import sole_writer
 
 SAVE_EVERY = 120.0  # seconds between states within an epoch that a killed run can be gone on with from
 

@@ -32,7 +32,7 @@ class FinetuneConfig:
 
     The rest (tau_s, tau_g, tail_draw), and head_ratio, which is 0.9 there (sec. 5.4), were chosen on
     validation images: docs/methods.md has the evidence.
-    None is the method's own value (finetune/methods.py), or what the help says.
+    None is the method's own value (finetune/methods/registry.py), or what the help says.
     """
 
     store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
@@ -124,7 +124,7 @@ class FinetuneConfig:
         Raises:
             UserError: a value out of its range.
         """
-        from finetune.methods import METHODS, OF_ALL  # numpy, which --help does without
+        from finetune.methods.registry import METHODS, OF_ALL  # numpy, which --help does without
 
         self._check(n_classes)
         method = METHODS[self.method]
@@ -169,7 +169,7 @@ class FinetuneConfig:
             )
 
     def _check_batch(self) -> None:
-        from finetune.methods import METHODS
+        from finetune.methods.registry import METHODS
 
         unit = 2 * (1 + self.augmented_per_sample)
         if self.tail_samples is None and not METHODS[self.method].in_halves:

@@ -13,14 +13,14 @@ import torch
 from analysis.accuracy import is_score, per_class_frame, summarise
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import Checkpoint, save_checkpoint
-from extract.origin import load_origin
+from extract.phase1 import load_origin
 from finetune.config import FinetuneConfig
-from finetune.options import EARLIER
+from finetune.methods.options import EARLIER
 from finetune.run_folder import EVENTS, RunError, refuse_missing_run
-from finetune.split import parts_of
-from store.atomic import whole_folder, write_json
+from finetune.sampling.head_tail import parts_of
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
+from store.storage.atomic import whole_folder, write_json
 
 NESTED_KEYS = {  # of what made the store
     "checkpoint": {"sha256", "path", "relative_path"},

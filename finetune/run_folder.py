@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from store.atomic import foreign_names
 from store.errors import UserError
+from store.storage.atomic import foreign_names
 
 EVENTS = "events"  # folder of TensorBoard's files
 RUN_FILES = (

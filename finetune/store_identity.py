@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from store.images import image_digests
+from store.arrays.image_names import image_digests
 from store.notes import note
 from store.reader import FeatureStore
 

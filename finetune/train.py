@@ -13,28 +13,28 @@ from rich.progress import Progress
 
 from analysis.accuracy import in_words, is_score, summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.unfinished_training import note_extracted_unfinished
+from extract.training.unfinished import note_extracted_unfinished
 from finetune.config import FinetuneConfig
-from finetune.course import Course
-from finetune.group import Bench, Group, class_facts
-from finetune.methods import METHODS
-from finetune.prepare import computed_layer
-from finetune.resume import Latest, UnfinishedRun
+from finetune.heads.threads import single_threaded
+from finetune.methods.registry import METHODS
 from finetune.run import Run, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
-from finetune.selection import Layer, accuracies, require_selection, selection_split
-from finetune.split import parts_of, split_head_tail
+from finetune.sampling.head_tail import parts_of, split_head_tail
 from finetune.store_identity import StoreIdentity
-from finetune.threads import single_threaded
-from store.atomic import refuse_both, refuse_existing
-from store.cache import open_cache
+from finetune.training.history import Course
+from finetune.training.inputs import computed_layer
+from finetune.training.resume import Latest, UnfinishedRun
+from finetune.training.selection import Layer, accuracies, require_selection, selection_split
+from finetune.training.trainer import Bench, Group, class_facts
+from store.arrays.image_names import image_names
 from store.errors import UserError
-from store.images import image_names
-from store.location import locate
-from store.lock import sole_writer
 from store.names import shown
 from store.provenance import versions
 from store.reader import FeatureStore
+from store.storage.atomic import refuse_both, refuse_existing
+from store.storage.cache import open_cache
+from store.storage.location import locate
+from store.storage.lock import sole_writer
 
 NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
 SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from

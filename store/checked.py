@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from store.checksum import crc32c, metadata_checksum
+from store.arrays.checksum import crc32c, metadata_checksum
 from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.reader import FeatureStore

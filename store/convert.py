@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from store.bucket import Bucket
+from store.arrays.compressed import PackedArray
+from store.arrays.dtypes import MAY_BECOME, largest
 from store.checked import CheckedReader
 from store.config import ConvertConfig
+from store.drafts.lifecycle import check_writable, draft_of, is_finished
 from store.errors import StoreError, check_at_least
 from store.layout import Cut, store_layout
-from store.location import locate
-from store.map_dtypes import MAY_BECOME, largest
-from store.packed import PackedArray
-from store.plan import StorePlan
 from store.provenance import versions
 from store.reader import FeatureStore
 from store.schema import CLASSIFIER, EVERY_SPLIT, OF_IMAGES, SCALE, SCALED, STREAMED
-from store.unfinished import check_writable, draft_of, is_finished
+from store.spec import StorePlan
+from store.storage.location import locate
+from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from store.container import file_sizes
+from store.containers.detect import file_sizes
 from store.provenance import as_utc
 from store.reader import FeatureStore
 

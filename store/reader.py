@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from store.bucket import Bucket
-from store.cache import Cache
-from store.container import open_container
+from store.arrays.dtypes import computing_dtype, decode
+from store.arrays.finite import first_not_finite
+from store.arrays.image_names import DIGEST_BYTES
+from store.arrays.raw import StoredArray
+from store.containers.detect import open_container
 from store.errors import StoreError
-from store.extents import StoredArray
-from store.finite import first_not_finite
-from store.images import DIGEST_BYTES
-from store.location import unfinished_advice
-from store.map_dtypes import computing_dtype, decode
 from store.schema import (
     CLASSIFIER,
     FINISHED,
@@ -32,6 +29,9 @@ from store.schema import (
     ArraySpec,
     split_arrays,
 )
+from store.storage.cache import Cache
+from store.storage.location import unfinished_advice
+from store.storage.s3 import Bucket
 
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from store.checksum import crc32c, metadata_checksum
+from store.arrays.checksum import crc32c, metadata_checksum
+from store.arrays.dtypes import OF_SCALE, RELATIVE
+from store.arrays.image_names import DIGEST, NAME, names_from_bytes
+from store.arrays.raw import StoredArray
 from store.errors import StoreError
-from store.extents import StoredArray
-from store.images import DIGEST, NAME, names_from_bytes
 from store.layout import ArrayLayout
-from store.map_dtypes import OF_SCALE, RELATIVE
 from store.reader import FeatureStore
 from store.schema import CHECKSUM, SCALED
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from store import provenance
-from store.bucket import Bucket, BucketError
-from store.checksum import crc32c, metadata_checksum
-from store.commits import Commit
+from store.arrays.checksum import crc32c, metadata_checksum
+from store.arrays.dtypes import buffer_dtype, encode
+from store.drafts.journal import Commit
+from store.drafts.lifecycle import Draft, begun_of, check_writable, draft_of, replaces_store, take_over
 from store.errors import Interrupted, StoreError
-from store.map_dtypes import buffer_dtype, encode
-from store.plan import StorePlan
 from store.schema import CHECKSUM, FINISHED, SCALE
-from store.unfinished import Draft, begun_of, check_writable, draft_of, replaces_store, take_over
+from store.spec import StorePlan
+from store.storage.s3 import Bucket, BucketError
 
 AT_ONCE = 8  # checksums that are written
 IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed

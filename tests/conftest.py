@@ -87,9 +87,9 @@ def _clock_stopped():
 def _figures_drawn_for_their_own_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """Every report's figures are made; they are drawn, which takes a second, where a test is about them."""
     if request.node.get_closest_marker("figures"):
-        monkeypatch.setattr("finetune.report_files.DOTS_PER_INCH", 50)
+        monkeypatch.setattr("finetune.compare.files.DOTS_PER_INCH", 50)
     else:
-        monkeypatch.setattr("finetune.report_files._png", lambda figure: b"not drawn")
+        monkeypatch.setattr("finetune.compare.files._png", lambda figure: b"not drawn")
 
 
 @pytest.fixture

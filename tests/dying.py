@@ -4,8 +4,8 @@ import os
 import signal
 from threading import Lock
 
-from store.commits import Commit, CommitLog
-from store.s3_draft import S3CommitLog
+from store.drafts.journal import Commit, CommitLog
+from store.drafts.s3 import S3CommitLog
 
 
 def die_at_commit(n_commits: int, log: type[CommitLog] | type[S3CommitLog] = CommitLog) -> None:

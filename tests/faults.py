@@ -26,12 +26,12 @@ import pytest
 from made_store import contents, make_store
 from rich.progress import Progress
 
-from store.commits import Commit, CommitLog
+from store.arrays.gather import gather
+from store.arrays.raw import StoredArray
+from store.drafts.journal import Commit, CommitLog
+from store.drafts.lifecycle import unfinished_folder
 from store.errors import StoreError
-from store.extents import StoredArray
-from store.gather import gather
 from store.reader import FeatureStore
-from store.unfinished import unfinished_folder
 from store.verify import verify
 
 ROOM = str(Path(__file__).parent.parent / "store")

@@ -12,7 +12,7 @@ import pytest
 from made_store import stopped_clock
 
 from store.layout import store_layout
-from store.plan import StorePlan
+from store.spec import StorePlan
 from store.writer import write_store
 
 DATA = Path(__file__).parent / "data"

@@ -12,8 +12,8 @@ from rich.progress import Progress
 
 from store.config import ConvertConfig
 from store.convert import convert
-from store.plan import StorePlan
 from store.reader import FeatureStore
+from store.spec import StorePlan
 
 QUIET = Progress(disable=True)
 OTHER = {".zarr": ".h5", ".h5": ".zarr"}

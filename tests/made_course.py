@@ -20,7 +20,7 @@ from made_store import made_plan, write_made
 
 from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from extract.transforms import Transform
+from extract.images.transforms import Transform
 from store.schema import SPLITS
 
 LARGE, RARE, OTHER = range(3)

@@ -11,8 +11,8 @@ from analysis.accuracy import per_class_frame, summarise
 from analysis.tables import without_nan
 from finetune.config import FinetuneConfig
 from finetune.run import Run
-from finetune.split import split_head_tail
-from store.atomic import write_json
+from finetune.sampling.head_tail import split_head_tail
+from store.storage.atomic import write_json
 
 PROVENANCE = {
     "checkpoint": {"sha256": "made", "path": "/made/checkpoint.pt", "relative_path": "checkpoint.pt"},

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store.bucket import Bucket
+from store.drafts.lifecycle import is_finished
 from store.layout import ArrayLayout, store_layout
-from store.plan import StorePlan
-from store.unfinished import is_finished
+from store.spec import StorePlan
+from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
 
 BATCH = 8

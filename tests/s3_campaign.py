@@ -20,8 +20,8 @@ from made_store import make_store as make_any_store
 
 import store.layout
 from store.errors import StoreError
-from store.location import locate
 from store.reader import FeatureStore
+from store.storage.location import locate
 
 make_store = partial(make_any_store, sizes=WITHOUT_VAL)  # fewer requests
 CHANGES = ("put", "put_async", "delete")  # requests between which the bucket differs

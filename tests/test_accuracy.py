@@ -20,7 +20,7 @@ from analysis.accuracy import (
     per_class_frame,
     shown_measures,
 )
-from analysis.figures import learning_curve_figure
+from analysis.figures.per_class import learning_curve_figure
 from analysis.shots import bounds, rule_in_words, shot_groups
 from analysis.tables import PHASE_1, comparison_table
 

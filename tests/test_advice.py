@@ -15,8 +15,8 @@ import torch
 from bad_input import FEW_CLASSES, QUICK, TINY, refuse, run, succeed
 from made_store import contents
 
-from advice import command_line, quoted
 from cli import main
+from finetune.commands.advice import command_line, quoted
 
 pytestmark = pytest.mark.usefixtures("several_blocks")  # in a folder of its own
 ODD = 'it\'s a  "run"\n#1 $HOME/-é'
@@ -43,29 +43,29 @@ MOMENTS = {
         ("store.writer.StoreWriter.write", 1),
         ("store.writer.StoreWriter.write", 6),
         ("store.writer.StoreWriter.finish", 1),
-        ("store.local_draft.LocalDraft.publish", 1),
-        ("store.local_draft.LocalDraft.publish.", 1),
+        ("store.drafts.local.LocalDraft.publish", 1),
+        ("store.drafts.local.LocalDraft.publish.", 1),
     ],
     "finetune": [
         ("finetune.train.find_phase1", 1),
-        ("finetune.stacks.Stacks.take", 1),
-        ("finetune.stacks.Stacks.take", 2),
+        ("finetune.training.head_pool.Stacks.take", 1),
+        ("finetune.training.head_pool.Stacks.take", 2),
         ("finetune.train.write_run", 1),
         ("finetune.train.write_run.", 1),
-        ("finetune.resume.UnfinishedRun.remove.", 1),
+        ("finetune.training.resume.UnfinishedRun.remove.", 1),
     ],
     "sweep": [
-        ("finetune.sweep_folder.SweepFolder.begin", 1),
-        ("finetune.sweep_folder.write_json.", 1),
-        ("finetune.sweep._take", 1),
-        ("finetune.sweep._take", 2),
-        ("finetune.sweep_folder.SweepFolder.finish", 1),
-        ("finetune.sweep_folder.SweepFolder.finish.", 1),
+        ("finetune.sweep.folder.SweepFolder.begin", 1),
+        ("finetune.sweep.folder.write_json.", 1),
+        ("finetune.sweep.sweep._take", 1),
+        ("finetune.sweep.sweep._take", 2),
+        ("finetune.sweep.folder.SweepFolder.finish", 1),
+        ("finetune.sweep.folder.SweepFolder.finish.", 1),
     ],
     "convert": [
         ("store.convert._plan", 1),
         ("store.writer.StoreWriter.write", 2),
-        ("store.local_draft.LocalDraft.publish.", 1),
+        ("store.drafts.local.LocalDraft.publish.", 1),
     ],
 }
 
@@ -215,7 +215,7 @@ def test_a_command_is_said_with_all_that_was_given() -> None:
 
 def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("sweep", "out", small_store)
-    interrupted(asked, "finetune.sweep._take", 2)
+    interrupted(asked, "finetune.sweep.sweep._take", 2)
     says = ["2 of its 8 heads are done", "pass --resume to go on, or --overwrite to throw them away"]
     refuse(*asked, says=says)
     refuse(*asked, "--momentum", 0.5, says=["out: holds another sweep, 2 heads of which are done", "another"])
@@ -224,7 +224,7 @@ def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) ->
 def test_a_run_that_was_to_replace_another_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("finetune", "out", small_store)
     succeed(*asked)
-    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.stacks.Stacks.take", 2)
+    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.training.head_pool.Stacks.take", 2)
     refuse(*asked, "--seed", 1, says=["out.unfinished.pt: an interrupted run", "pass --resume to go on"])
 
 

@@ -13,14 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune.config import FinetuneConfig
-from finetune.draws import Draws
-from finetune.features import load_features
-from finetune.methods import METHODS
-from finetune.prepare import head_options, prepare_drawing
-from finetune.residency import Residency, hold_maps
-from finetune.stacks import Stacks
-from finetune.threads import single_threaded
-from finetune.window import WindowMaker
+from finetune.heads.threads import single_threaded
+from finetune.loading.features import load_features
+from finetune.loading.residency import Residency, hold_maps
+from finetune.loading.window import WindowMaker
+from finetune.methods.registry import METHODS
+from finetune.sampling.philox import Draws
+from finetune.training.head_pool import Stacks
+from finetune.training.inputs import head_options, prepare_drawing
 from store.reader import SplitArrays
 
 CPU = torch.device("cpu")

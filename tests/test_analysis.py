@@ -13,7 +13,7 @@ from analysis.tables import (
     format_change,
     name_configurations,
 )
-from extract.longtail import long_tail_counts
+from extract.sources.longtail import long_tail_counts
 
 
 def test_edges_of_both_shot_rules():

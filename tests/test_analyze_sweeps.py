@@ -11,7 +11,7 @@ import pytest
 import torch
 from bad_input import refuse, succeed
 
-from analysis.sweep_figure import options_figure
+from analysis.figures.sweep import options_figure
 
 SHORT = ["--iterations", 20, "--window", 8, "--device", "cpu"]
 OLD = Path(__file__).parent / "data" / "program_0_1"

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from store.atomic import foreign_names, refuse_existing, whole_file, whole_folder, write_json, write_text
 from store.errors import UserError
+from store.storage.atomic import (
+    foreign_names,
+    refuse_existing,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,7 +96,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back(old_folder, monkeypatch, e
             raise error("no more room")
         rename(source, target)
 
-    monkeypatch.setattr("store.atomic.os.replace", fail_on_new)
+    monkeypatch.setattr("store.storage.atomic.os.replace", fail_on_new)
     with pytest.raises(error, match="no more room"), whole_folder(old_folder):
         pass
     assert (old_folder / "head.pt").read_text() == "old"
@@ -100,7 +107,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back(old_folder, monkeypatch, e
 def test_a_kill_leaves_what_was_there(old_file, old_folder, kind):
     path = old_file if kind == "whole_file" else old_folder
     code = (
-        f"import os, signal; from pathlib import Path; from store.atomic import {kind}\n"
+        f"import os, signal; from pathlib import Path; from store.storage.atomic import {kind}\n"
         f"with {kind}(Path({str(path)!r})) as unfinished:\n"
         "    (unfinished / 'head.pt' if unfinished.is_dir() else unfinished).write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"

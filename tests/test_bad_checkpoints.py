@@ -207,7 +207,7 @@ def test_extraction_that_fails_before_the_first_rows_leaves_nothing(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("store.commits.CommitLog.append", full_disk)
+    monkeypatch.setattr("store.drafts.journal.CommitLog.append", full_disk)
     says = [f"{store}: the disk is full after 0 blocks", "make room", "run it again"]
     refuse("extract", "--ckpt", small_ckpt, "--store", store, "--device", "cpu", says=says)
 

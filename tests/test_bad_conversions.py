@@ -10,11 +10,11 @@ from faults import full_disk
 from made_conversion import FINE, OTHER, converted, extracted, kill, twin
 from made_store import contents, made_plan
 
+from store.arrays.dtypes import MAY_BECOME
+from store.drafts.lifecycle import is_finished
 from store.errors import StoreError
-from store.map_dtypes import MAY_BECOME
 from store.reader import FeatureStore
 from store.schema import MAP_DTYPES, SCALED
-from store.unfinished import is_finished
 
 pytestmark = pytest.mark.usefixtures("several_blocks")
 

@@ -10,9 +10,9 @@ import torch
 from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 
 from finetune.config import FinetuneConfig
-from finetune.resume import KIND, unfinished_path
-from finetune.stacks import Stacks
 from finetune.train import finetune
+from finetune.training.head_pool import Stacks
+from finetune.training.resume import KIND, unfinished_path
 from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

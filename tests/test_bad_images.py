@@ -15,7 +15,7 @@ from made_images import tiff16
 from PIL import Image, features
 
 from extract.checkpoint import load_checkpoint
-from extract.images import read_image
+from extract.images.image_set import read_image
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -13,8 +13,8 @@ from test_finetune_resume import interrupt
 from test_sample import rewrite
 
 from finetune.config import FinetuneConfig
-from finetune.resume import unfinished_path
 from finetune.train import finetune
+from finetune.training.resume import unfinished_path
 from store.errors import UserError
 from store.reader import FeatureStore
 

@@ -9,7 +9,7 @@ import torch
 
 from extract.checkpoint import Checkpoint, CheckpointError, file_digest, load_checkpoint, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from extract.transforms import Transform
+from extract.images.transforms import Transform
 
 
 def example(**changes) -> Checkpoint:

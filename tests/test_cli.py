@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-import console
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from finetune.commands import console
 from finetune.config import AnalyzeConfig, FinetuneConfig
 from finetune.demo import plan_demo
 from store.notes import note

@@ -9,9 +9,9 @@ import zarr
 from made_store import made_plan, made_rows, write_made
 from rich.progress import Progress
 
-from store.codecs import CODECS
-from store.gather import gather
-from store.map_dtypes import LARGEST_CODE, OF_SCALE, RELATIVE, computing_dtype, encode
+from store.arrays.codecs import CODECS
+from store.arrays.dtypes import LARGEST_CODE, OF_SCALE, RELATIVE, computing_dtype, encode
+from store.arrays.gather import gather
 from store.reader import FeatureStore
 from store.schema import MAP_DTYPES, SCALED
 from store.verify import verify

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from finetune.confusion import ROWS_AT_ONCE, Scores, confusing_classes
-from finetune.threads import Threads
+from finetune.heads.threads import Threads
+from finetune.sampling.confusion import ROWS_AT_ONCE, Scores, confusing_classes
 
 EVERY = np.arange(4)
 

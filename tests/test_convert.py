@@ -11,16 +11,16 @@ from made_conversion import FINE, OTHER, QUIET, converted, extracted, kill, twin
 from made_store import committed, contents, make_store
 
 import cli
-import console
+from finetune.commands import console
+from store.arrays.compressed import PackedArray
+from store.arrays.dtypes import MAY_BECOME
+from store.arrays.raw import StoredArray
 from store.checked import CheckedReader
 from store.config import ConvertConfig
-from store.extents import StoredArray
+from store.drafts.lifecycle import unfinished_folder
 from store.layout import Cut, store_layout
-from store.map_dtypes import MAY_BECOME
-from store.packed import PackedArray
 from store.reader import FeatureStore
 from store.schema import SCALED, STREAMED
-from store.unfinished import unfinished_folder
 from store.verify import verify
 
 pytestmark = pytest.mark.usefixtures("several_blocks")

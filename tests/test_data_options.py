@@ -10,8 +10,8 @@ from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
-from extract.source_kinds import KINDS, REFUSALS
-from extract.sources import SOURCES
+from extract.sources.embedded import SOURCES
+from extract.sources.kinds import KINDS, REFUSALS
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

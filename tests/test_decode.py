@@ -8,7 +8,7 @@ import pytest
 from made_images import png16, tiff16
 from PIL import Image, UnidentifiedImageError
 
-from extract.decode import FULL, TODAY, Depth, Reading, decode_image, find_white
+from extract.images.decode import FULL, TODAY, Depth, Reading, decode_image, find_white
 
 IN_0_1 = Reading(upright=False, white=None)
 SIDES = {  # EXIF's orientations: the side at which the stored rows begin, and the columns

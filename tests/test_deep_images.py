@@ -12,8 +12,8 @@ from made_images import png16
 from PIL import Image
 
 from extract.checkpoint import load_checkpoint
+from extract.images.transforms import image_views
 from extract.restore import restore
-from extract.transforms import image_views
 from store.reader import FeatureStore
 
 PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"

@@ -15,8 +15,8 @@ from finetune.demo import DemoPhases, plan_demo
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 MOMENTS = [  # one after the other, each in what the one before has left
     ("extract.train._step", 2),
-    ("store.local_draft.LocalDraft.publish.", 1),
-    ("finetune.stacks.Stacks.take", 2),
+    ("store.drafts.local.LocalDraft.publish.", 1),
+    ("finetune.training.head_pool.Stacks.take", 2),
 ]
 
 

@@ -9,10 +9,10 @@ from torch.nn.functional import conv2d
 
 from extract.config import DatasetConfig, NetworkConfig, PlanConfig
 from extract.device import make_deterministic, resolve_device, use_device
-from extract.subject import find_subject
-from finetune.forecast import forecast
-from finetune.pace import Pace
-from finetune.sweep import _device
+from finetune.forecast.finetune_throughput import Pace
+from finetune.forecast.forecast import forecast
+from finetune.forecast.workload import find_subject
+from finetune.sweep.sweep import _device
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
 
     choice = SimpleNamespace(dtype="float16", maps=SimpleNamespace(shape=(2, 3)))
     found = SimpleNamespace(sizes={"train": {"N": 2}}, n_classes=3, choices=[choice], disk=None)
-    monkeypatch.setattr("finetune.forecast.forecast_extraction", lambda *_: found)
-    monkeypatch.setattr("finetune.forecast.measure_pace", pace)
+    monkeypatch.setattr("finetune.forecast.forecast.forecast_extraction", lambda *_: found)
+    monkeypatch.setattr("finetune.forecast.forecast.measure_pace", pace)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 12, 2**40))
     (run,) = forecast(PlanConfig(device="cuda:1"), quiet).finetuning
     second = torch.device("cuda:1")
@@ -93,7 +93,7 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
     assert run.in_memory  # 12 bytes, which is all that a GPU has beyond what it keeps free
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 11, 2**40))
     for of_host, holds in ((None, True), (24, True), (23, False)):  # of which maps may take half
-        monkeypatch.setattr("finetune.residency.available_memory", lambda n=of_host: n)
+        monkeypatch.setattr("finetune.loading.residency.available_memory", lambda n=of_host: n)
         (run,) = forecast(PlanConfig(device="cuda:1"), quiet).finetuning
         assert run.in_memory == holds
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from extract.arch_names import ARCHITECTURES
-from extract.networks import CIFAR_ARCHITECTURES
+from extract.networks.names import ARCHITECTURES
+from extract.networks.resnets import CIFAR_ARCHITECTURES
 from finetune.config import FinetuneConfig
-from finetune.sweep_config import SweepConfig
-from finetune.sweep_folder import SweepFolder, head_id
+from finetune.sweep.config import SweepConfig
+from finetune.sweep.folder import SweepFolder, head_id
 from store.reader import FeatureStore
 
 ROOT = Path(__file__).parent.parent

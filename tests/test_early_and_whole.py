@@ -10,11 +10,11 @@ import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed
 from test_early import CASES, OF_STORES, make_folder
 
-import early
 from extract.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import TrainConfig
-from extract.how_far import how_far
-from extract.resume import earlier_run
+from extract.training.how_far import how_far
+from extract.training.resume import earlier_run
+from finetune.commands import early
 from store.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -8,12 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.axes import MOST_CONFIGURATIONS, log_ticks
-from analysis.confusion_figure import N_PAIRS, confusion_figure, grouped_confusion_figure
-from analysis.figures import N_EXTREMES, class_accuracy_figure, learning_curve_figure
-from analysis.labels import label_of
+from analysis.figures.axes import MOST_CONFIGURATIONS, log_ticks
+from analysis.figures.confusion import N_PAIRS, confusion_figure, grouped_confusion_figure
+from analysis.figures.labels import label_of
+from analysis.figures.per_class import N_EXTREMES, class_accuracy_figure, learning_curve_figure
 from analysis.tables import PHASE_1
-from finetune.report_files import DOTS_PER_INCH
+from finetune.compare.files import DOTS_PER_INCH
 
 ODD = ["$_$", "$a", "猫と犬", "two\nlines", "x" * 80, "a\\$b", "\x1b[0m", "", "^_{", "e\u0301"]
 

@@ -20,13 +20,13 @@ from extract.dump import extract
 from extract.evaluate import evaluate
 from extract.train import train
 from finetune.config import FinetuneConfig
-from finetune.features import load_features
-from finetune.methods import METHODS
-from finetune.prepare import prepare_drawing
-from finetune.residency import Residency, hold_maps
+from finetune.loading.features import load_features
+from finetune.loading.residency import Residency, hold_maps
+from finetune.loading.window import WindowMaker
+from finetune.methods.registry import METHODS
 from finetune.run import read_run
 from finetune.train import finetune
-from finetune.window import WindowMaker
+from finetune.training.inputs import prepare_drawing
 from store.errors import UserError
 from store.reader import FeatureStore
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from finetune.config import FinetuneConfig
-from finetune.methods import METHODS
-from finetune.resume import unfinished_path
-from finetune.stacks import Stacks
+from finetune.methods.registry import METHODS
 from finetune.train import finetune
+from finetune.training.head_pool import Stacks
+from finetune.training.resume import unfinished_path
 from store.errors import Interrupted, UserError
 
 TRAINED = [name for name, method in METHODS.items() if method.sampling]

@@ -10,9 +10,9 @@ import torch
 from extract.config import ExtractConfig
 from extract.dump import extract
 from finetune.config import FinetuneConfig
-from finetune.methods import METHODS
-from finetune.prepare import Common, prepare_drawing
+from finetune.methods.registry import METHODS
 from finetune.train import finetune
+from finetune.training.inputs import Common, prepare_drawing
 from store.reader import FeatureStore
 
 VIEWS = 3

@@ -2,8 +2,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from store import finite
-from store.finite import first_not_finite
+from store.arrays import finite
+from store.arrays.finite import first_not_finite
 
 DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
 

@@ -13,9 +13,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from extract.checkpoint import load_checkpoint
-from extract.folders import KNOWN, list_folder
-from extract.images import read_image
-from extract.sources import image_folder
+from extract.images.image_set import read_image
+from extract.sources.embedded import image_folder
+from extract.sources.folders import KNOWN, list_folder
 from store.errors import UserError
 
 PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"
@@ -132,7 +132,7 @@ def test_links_that_go_round_end(root, caplog):
 
 
 def test_files_of_known_extension_are_not_opened(root, monkeypatch):
-    monkeypatch.setattr("extract.folders.is_image", lambda path: pytest.fail(path))
+    monkeypatch.setattr("extract.sources.folders.is_image", lambda path: pytest.fail(path))
     assert len(listed(root)) == 4
     (root / "train/ape/d.gif").touch()
     assert len(listed(root)) == 5

@@ -139,17 +139,17 @@ def test_hdf5_ends_with_its_process_after_a_full_disk(tmp_path, n_writes):
     """What it could not write it must neither try again nor crash on; only another process can show it."""
     code = """
 import sys
-import store.hdf5_file
+import store.containers.hdf5_driver
 from made_store import made_plan
-from store.hdf5_store import Hdf5Container
+from store.containers.hdf5 import Hdf5Container
 from pathlib import Path
 
-def full(file, content, offset, write=store.hdf5_file.os.pwrite, writes=iter(range(int(sys.argv[2])))):
+def full(file, content, offset, write=os.pwrite, writes=iter(range(int(sys.argv[2])))):
     for _ in writes:
         return write(file, content, offset)
     raise OSError(28, "No space left on device")
 
-store.hdf5_file.os.pwrite = full
+store.containers.hdf5_driver.os.pwrite = full
 plan = made_plan()
 try:
     Hdf5Container(Path(sys.argv[1]), plan.layouts, {}).create(plan.attributes)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.fusion import fuse
+from finetune.mixing.fusion import fuse
 
 
 def test_fused_sample_by_hand():

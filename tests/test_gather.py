@@ -10,9 +10,9 @@ import pytest
 from faults import refused_after_fork
 from made_store import made_rows, make_store
 
-from store.files import MappedFiles
-from store.gather import gather
+from store.arrays.gather import gather
 from store.reader import FeatureStore
+from store.storage.mmap_files import MappedFiles
 
 MAPS = made_rows()["train/feature_map"]
 SETS = {
@@ -58,8 +58,8 @@ def test_every_neighbour_is_read_once_and_in_storage_order(stored, monkeypatch):
 
 @pytest.mark.parametrize("large_row", [1, 10**9])
 def test_more_rows_than_one_thread_takes_at_once(stored, monkeypatch, large_row):
-    monkeypatch.setattr("store.extents.READ_BYTES", 5 * MAPS[0].nbytes)
-    monkeypatch.setattr("store.files.LARGE_ROW", large_row)
+    monkeypatch.setattr("store.arrays.raw.READ_BYTES", 5 * MAPS[0].nbytes)
+    monkeypatch.setattr("store.storage.mmap_files.LARGE_ROW", large_row)
     rows = np.random.default_rng(1).permutation(44)
     for n_threads in (1, 2, 4):
         read = gather(stored.arrays["train/feature_map"], rows, n_threads=n_threads)
@@ -76,7 +76,7 @@ def test_many_threads_read_one_array(stored):
 
 
 def test_files_stay_few(stored, monkeypatch):
-    monkeypatch.setattr("store.files.MAPPED_FILES", 1)
+    monkeypatch.setattr("store.storage.mmap_files.MAPPED_FILES", 1)
     array = stored.arrays["train/feature_map"]
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
@@ -134,7 +134,7 @@ def test_a_read_that_comes_in_pieces(stored, monkeypatch):
 
 def test_ctrl_c_waits_for_the_other_threads(stored, monkeypatch):
     """Nobody writes to the buffer of a gather that has ended: the other goes on once it is waited for."""
-    monkeypatch.setattr("store.extents.READ_BYTES", 1)
+    monkeypatch.setattr("store.arrays.raw.READ_BYTES", 1)
     array, main = stored.arrays["train/feature_map"], threading.current_thread()
     going, waited_for, copied = threading.Event(), threading.Event(), []
 
@@ -151,7 +151,7 @@ def test_ctrl_c_waits_for_the_other_threads(stored, monkeypatch):
         wait(others)
 
     monkeypatch.setattr(array.files, "copy_rows", copy_rows)
-    monkeypatch.setattr("store.gather.wait", waiting)
+    monkeypatch.setattr("store.arrays.gather.wait", waiting)
     try:
         with pytest.raises(KeyboardInterrupt):
             gather(array, np.arange(44), n_threads=2)

@@ -24,7 +24,7 @@ from golden import (
 from made_store import SECONDS, contents
 from rich.progress import Progress
 
-from store.gather import gather
+from store.arrays.gather import gather
 from store.reader import FeatureStore
 from store.verify import verify
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from finetune import graph
-from finetune.features import Features
-from finetune.graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
-from finetune.head import HeadOptions, Heads, padded
-from finetune.losses import Loss, focal
-from finetune.plan import Plan
-from finetune.stacks import Stacks
-from finetune.threads import Threads
-from finetune.window import Window, WindowMaker
+from finetune.heads import cuda_graph as graph
+from finetune.heads.cuda_graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
+from finetune.heads.losses import Loss, focal
+from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.heads.threads import Threads
+from finetune.loading.features import Features
+from finetune.loading.window import Window, WindowMaker
+from finetune.sampling.plan import Plan
+from finetune.training.head_pool import Stacks
 
 CPU = torch.device("cpu")
 COSINE = {"schedule": "cosine", "n_iterations": 15}
@@ -97,7 +97,7 @@ def mixed_stacks(record=None) -> Stacks:
     rest = HeadOptions(np.ones((5, 7), np.float32), np.zeros(5, np.float32), Loss(), 0.1, 0.9)
     with pytest.MonkeyPatch.context() as patch:
         if record is not None:
-            patch.setattr("finetune.stacks.recorded_on", lambda device: RecordedSteps(record))
+            patch.setattr("finetune.training.head_pool.recorded_on", lambda device: RecordedSteps(record))
         return Stacks([*options(2), rest, *options(1, **COSINE)], CPU, Threads(1))
 
 

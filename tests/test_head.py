@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy, cross_entropy, linear, log_softmax, one_hot
 
-from finetune.binary import binary_gradient
-from finetune.head import HeadOptions, Heads, padded
-from finetune.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
-from finetune.scales import ScaledHead
-from finetune.stacks import Stacks
-from finetune.threads import Threads, single_threaded
+from finetune.heads.binary import binary_gradient
+from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
+from finetune.heads.lws import ScaledHead
+from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.heads.threads import Threads, single_threaded
+from finetune.training.head_pool import Stacks
 
 CPU = torch.device("cpu")
 PRIOR = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
@@ -222,7 +222,7 @@ def test_every_kind_of_head_has_the_same_bits_in_a_stack(name):
 
 
 def test_a_large_head_is_shared_by_threads_without_a_changed_bit(monkeypatch):
-    monkeypatch.setattr("finetune.stacks.LEAST_SHARED", 1)
+    monkeypatch.setattr("finetune.training.head_pool.LEAST_SHARED", 1)
     rng = np.random.default_rng(0)
     heads = [options(rng, 700, 40, np.float32)]
     pooled, label = batches(rng, 5, 32, 700, 40, np.float32)

@@ -1,9 +1,9 @@
-"""The house: which way imports go, and how large a room may be."""
+"""The house: which way imports go, how large a room may be, and that every public name says what it is."""
 
 import ast
+from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
@@ -11,50 +11,98 @@ MAY_IMPORT = {
     "analysis": {"store"},
     "extract": {"store", "analysis"},
     "finetune": {"extract", "store", "analysis"},
-    "console": {"store", "analysis"},
-    "advice": {"console", "store"},
-    "early": {"finetune", "extract", "store"},
-    "store_commands": {"advice", "early", "console", "finetune", "extract", "store", "analysis"},
-    "cli": {"advice", "early", "console", "store_commands", "finetune", "extract", "store", "analysis"},
+    "cli": {"finetune", "extract", "store", "analysis"},
 }
-SOURCES = [
-    ROOT / "cli.py",
-    ROOT / "advice.py",
-    ROOT / "console.py",
-    ROOT / "early.py",
-    ROOT / "store_commands.py",
-    *(p for room in MAY_IMPORT for p in sorted((ROOT / room).glob("*.py"))),
-]
+PACKAGES = [room for room in MAY_IMPORT if room != "cli"]
+SOURCES = [ROOT / "cli.py", *(path for room in PACKAGES for path in sorted((ROOT / room).rglob("*.py")))]
+TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in SOURCES}
+TESTS = {path.name: ast.parse(path.read_text()) for path in Path(__file__).parent.glob("*.py")}
+MODULES_A_FOLDER, LINES_A_FILE, LINES_A_FUNCTION, LINES_WITH_A_LOOP, ARGUMENTS = 15, 300, 40, 60, 8
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            rooms.add(node.module.split(".")[0])
+def imported(tree: ast.Module) -> set[str]:
+    """Modules of ours that a file imports anywhere in it, inside functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            rooms |= {alias.name.split(".")[0] for alias in node.names}
-    return rooms & MAY_IMPORT.keys()
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] in MAY_IMPORT}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    room = path.stem if path.parent == ROOT else path.parent.name
-    assert imported_rooms(path) <= MAY_IMPORT[room] | {room}
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Every function of a file."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_room_is_too_large(path):
-    text = path.read_text()
-    assert text.count("\n") <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
-            assert len(node.args.args) + len(node.args.kwonlyargs) <= 8, node.name
+def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Functions and classes that others may use, and the methods of those classes."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+    for node in [*tree.body, *(member for of in classes for member in of.body)]:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_the_rooms_that_are_installed_are_those_that_are_held_to_the_house():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options"]["py_modules"].split() == ["cli"]
+    assert sorted(setup["options.packages.find"]["include"].split()) == sorted(f"{p}*" for p in PACKAGES)
+    assert {path.name for path in ROOT.glob("*.py")} == {"cli.py"}
+
+
+def test_imports_go_one_way():
+    for name, tree in TREES.items():
+        room = Path(name).with_suffix("").parts[0]
+        assert {of.split(".")[0] for of in imported(tree)} <= MAY_IMPORT[room] | {room}, name
+
+
+def test_no_imports_run_in_a_circle():
+    modules = {name.removesuffix(".py").replace("/", "."): tree for name, tree in TREES.items()}
+    needs = {name: (imported(tree) & modules.keys()) - {name} for name, tree in modules.items()}
+    while free := [name for name, of in needs.items() if not of & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert not needs  # else each of these imports another of them
+
+
+def test_no_file_is_too_large():
+    for path in [*SOURCES, *Path(__file__).parent.glob("*.py")]:
+        assert path.read_text().count("\n") <= LINES_A_FILE, path
+
+
+def test_no_function_is_too_long():
+    for name, tree in TREES.items():
+        for function in functions(tree):
+            loops = any(isinstance(node, ast.For | ast.While) for node in ast.walk(function))
+            n_lines = function.end_lineno - function.lineno + 1
+            assert n_lines <= (LINES_WITH_A_LOOP if loops else LINES_A_FUNCTION), (name, function.name)
+            assert len(function.args.args + function.args.kwonlyargs) <= ARGUMENTS, (name, function.name)
+
+
+def test_a_folder_is_seen_at_a_glance():
+    for folder in {path.parent for path in SOURCES} - {ROOT}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= MODULES_A_FOLDER, folder
+        assert (folder / "__init__.py").exists(), folder
+
+
+def test_whatever_is_public_says_what_it_is():
+    for name, tree in TREES.items():
+        assert ast.get_docstring(tree), name
+        for node in public(tree):
+            assert ast.get_docstring(node), (name, node.name)
 
 
 def test_nothing_is_unpickled():
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                assert any(k.arg == "weights_only" and k.value.value is True for k in node.keywords), path
+                assert any(k.arg == "weights_only" and k.value.value is True for k in node.keywords), name
+
+
+def test_no_test_has_the_name_of_another():
+    names = [function.name for tree in TESTS.values() for function in functions(tree)]
+    names = [name for name in names if name.startswith("test_")]
+    assert not {name for name in names if names.count(name) > 1}

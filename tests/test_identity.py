@@ -12,7 +12,7 @@ from bad_input import TINY, refuse, run, succeed
 from PIL import Image
 
 from extract.checkpoint import load_checkpoint
-from extract.record import recorded_images
+from extract.proof.record import recorded_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SIZES = [16, 72]  # decoded when they are listed, and by workers as they are needed
@@ -254,7 +254,7 @@ def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
     refuse(*evaluate, says=[f"{path}: holds another image"])
     path.write_bytes(content)
     monkeypatch.setattr("extract.dataset.find_unreadable", interrupt)
-    monkeypatch.setattr("extract.skipped.find_unreadable", interrupt)
+    monkeypatch.setattr("extract.sources.skipped.find_unreadable", interrupt)
     succeed(*evaluate)
     succeed("train", "--resume", "--out", HALF, "--workers", 0)
     assert load_checkpoint(HALF / "checkpoint.pt").dataset["skip_bad_images"]

@@ -12,8 +12,8 @@ from made_store import SIZES, made_plan, made_rows, write_made
 from rich.progress import Progress
 
 from extract import dump
+from store.arrays.image_names import image_digests, image_names, names_as_bytes
 from store.errors import StoreError
-from store.images import image_digests, image_names, names_as_bytes
 from store.reader import FeatureStore
 from store.verify import verify
 from store.writer import StoreWriter

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from extract.decode import TODAY
-from extract.images import ImageSet, decode, read_image, resize_and_crop
+from extract.images.decode import TODAY
+from extract.images.image_set import ImageSet, decode, read_image, resize_and_crop
 from store.errors import UserError
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10  # 4 rows, 6 columns

@@ -10,8 +10,8 @@ import pytest
 from faults import KINDS, KillCampaign, ended, forked, killed_at_line
 from made_store import contents, made_plan, make_store
 
+from store.drafts.lifecycle import check_writable, unfinished_folder
 from store.errors import UserError
-from store.unfinished import check_writable, unfinished_folder
 from store.writer import StoreWriter, write_store
 
 N_KILLS = 20  # of each way to write a store

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from made_runs import made_run, write_made_run
 from matplotlib.font_manager import fontManager
 
-from analysis import fonts
-from analysis.confusion_figure import N_PAIRS, grouped_confusion_figure
-from analysis.figures import class_accuracy_figure
-from analysis.labels import LONGEST_NAME, label_of, labels_of
+from analysis.figures import fonts
+from analysis.figures.confusion import N_PAIRS, grouped_confusion_figure
+from analysis.figures.labels import LONGEST_NAME, label_of, labels_of
+from analysis.figures.per_class import class_accuracy_figure
 from analysis.tables import PHASE_1
 
 LONG = [f"long class name number {i} of many" for i in range(400)]

@@ -11,7 +11,7 @@ from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed
 from faults import ended, forked
 
 from store.errors import UserError
-from store.lock import lock_of, sole_writer
+from store.storage.lock import lock_of, sole_writer
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -186,8 +186,8 @@ def test_a_place_that_cannot_be_written_is_named() -> None:
 STOPS = {  # where a command has begun, and has not ended
     "train": "extract.train._keep",
     "finetune": "finetune.train.write_run",
-    "sweep": "finetune.sweep._take",
-    "analyze": "finetune.analyze.write_report",
+    "sweep": "finetune.sweep.sweep._take",
+    "analyze": "finetune.compare.analyze.write_report",
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from extract.longtail import long_tail_counts, split_source
+from extract.sources.longtail import long_tail_counts, split_source
 
 CIFAR10 = {
     10: (20431, [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500]),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from made_runs import made_run, write_made_run
 
-from finetune.analyze import analyze
+from finetune.compare.analyze import analyze
 from finetune.config import AnalyzeConfig
 
 MANY = 6_000
@@ -27,5 +27,5 @@ def peak(tmp_path: Path, n_classes: int) -> int:
 
 def test_not_a_byte_for_each_pair_of_classes(tmp_path, monkeypatch):
     """Pixels, of which there are the same for any number of classes, are left out."""
-    monkeypatch.setattr("finetune.report_files._png", lambda figure: b"")
+    monkeypatch.setattr("finetune.compare.files._png", lambda figure: b"")
     assert peak(tmp_path, MANY) < 0.7 * MANY**2

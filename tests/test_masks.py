@@ -1,6 +1,6 @@
 import numpy as np
 
-from finetune.masks import generic_positions, specific_positions
+from finetune.sampling.masks import generic_positions, specific_positions
 
 
 def members(sets, row):

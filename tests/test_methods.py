@@ -12,12 +12,12 @@ from sklearn.neighbors import NearestCentroid
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig, MethodName
-from finetune.draws import Draws
-from finetune.methods import METHODS
-from finetune.prepare import head_options, prepare_drawing
+from finetune.methods.registry import METHODS
+from finetune.sampling.philox import Draws
 from finetune.train import finetune
-from store.location import locate
+from finetune.training.inputs import head_options, prepare_drawing
 from store.reader import FeatureStore
+from store.storage.location import locate
 
 ITERATIONS = 40
 PLAIN = {

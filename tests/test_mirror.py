@@ -17,9 +17,9 @@ from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import Dataset, load_dataset
 from extract.device import Compute
-from extract.images import ImageSet
-from extract.mirror import CONFUSED, MOST_PAIRS, confused_pairs, note_mirrored_pairs
-from extract.transforms import Transform
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+from extract.training.mirror import CONFUSED, MOST_PAIRS, confused_pairs, note_mirrored_pairs
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 COMPUTE = Compute(torch.device("cpu"), "fp32", 128, 0)
@@ -73,8 +73,8 @@ def hints(caplog, images: list[np.ndarray], predicted: np.ndarray | None = None)
 
 @pytest.fixture(autouse=True)
 def _few_mistakes_will_do(monkeypatch):
-    monkeypatch.setattr("extract.mirror.MISTAKEN", 1)
-    monkeypatch.setattr("extract.mirror.MOST_PAIRS", 1000)
+    monkeypatch.setattr("extract.training.mirror.MISTAKEN", 1)
+    monkeypatch.setattr("extract.training.mirror.MOST_PAIRS", 1000)
 
 
 def test_arrows_to_the_left_and_to_the_right_are_named(caplog):
@@ -226,7 +226,7 @@ def test_no_flip_is_kept_for_views_and_for_going_on(signs, monkeypatch):
         drawn.append(mirrored)
         return images
 
-    monkeypatch.setattr("extract.transforms._cropped", seen)
+    monkeypatch.setattr("extract.images.transforms._cropped", seen)
     succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--views", 4, "--device", "cpu")
     assert drawn
     assert not any(bool(mirrored.any()) for mirrored in drawn)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from bad_input import refuse, succeed
 
-from analysis.sweep_figure import options_figure
-from finetune.finished_sweep import read_sweep
-from finetune.split import split_head_tail
+from analysis.figures.sweep import options_figure
+from finetune.compare.finished_sweep import read_sweep
+from finetune.sampling.head_tail import split_head_tail
 from store.reader import FeatureStore
 
 SHORT = ["--iterations", 4, "--window", 4, "--device", "cpu", "--seeds", 1]
@@ -113,7 +113,8 @@ def test_what_was_varied_is_drawn(feature_store, monkeypatch, arguments, drawn):
     """And not what differs between methods of itself, or follows from it."""
     made = []
     monkeypatch.setattr(
-        "finetune.analyze_sweeps.options_figure", lambda *args: made.append(args[1]) or options_figure(*args)
+        "finetune.compare.analyze_sweeps.options_figure",
+        lambda *args: made.append(args[1]) or options_figure(*args),
     )
     sweep(feature_store, *arguments)
     succeed("analyze", "sweep")
@@ -123,7 +124,8 @@ def test_what_was_varied_is_drawn(feature_store, monkeypatch, arguments, drawn):
 def test_what_sweeps_differ_in_is_drawn(feature_store, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "finetune.analyze_sweeps.options_figure", lambda *args: made.append(args[1]) or options_figure(*args)
+        "finetune.compare.analyze_sweeps.options_figure",
+        lambda *args: made.append(args[1]) or options_figure(*args),
     )
     for out, lr in (("a", 0.1), ("b", 0.01)):
         options = [*SHORT, "--method", "plain", "--lr", lr, "--grid", "momentum=0,0.9"]

@@ -8,8 +8,8 @@ from bad_input import FOLDER, TINY, refuse, succeed
 from PIL import Image
 from test_odd_names import NFC, NFD, write_classes
 
-from console import fail, print_table, table
-from extract.sample import Difference
+from extract.proof.sample import Difference
+from finetune.commands.console import fail, print_table, table
 from store.names import composed, shown
 
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]

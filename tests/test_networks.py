@@ -5,10 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
-from extract.arch_names import TORCHVISION_ARCHITECTURES
 from extract.config import NetworkConfig
 from extract.device import Compute
-from extract.networks import (
+from extract.networks.names import TORCHVISION_ARCHITECTURES
+from extract.networks.resnets import (
     CIFAR_ARCHITECTURES,
     ZeroPadShortcut,
     build_network,

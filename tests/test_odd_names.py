@@ -14,10 +14,10 @@ from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import load_checkpoint
-from extract.folders import list_folder
-from extract.sources import SOURCES
+from extract.sources.embedded import SOURCES
+from extract.sources.folders import list_folder
 from finetune.run import read_run
-from store.images import image_names
+from store.arrays.image_names import image_names
 from store.reader import FeatureStore
 
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]

@@ -14,12 +14,12 @@ from bad_input import refuse, succeed
 from analysis.accuracy import SCORES
 from analysis.sweeps import rank_configurations, ranking_rows
 from finetune.config import FinetuneConfig, option
-from finetune.options import effective_options
-from finetune.resume import unfinished_path
+from finetune.methods.options import effective_options
 from finetune.run import read_run
-from finetune.stacks import Stacks
-from finetune.sweep_folder import head_id
+from finetune.sweep.folder import head_id
 from finetune.train import finetune
+from finetune.training.head_pool import Stacks
+from finetune.training.resume import unfinished_path
 from store.errors import Interrupted
 
 MADE = Path(__file__).parent / "data" / "program_0_1"

@@ -14,10 +14,10 @@ from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.device import make_deterministic
 from extract.train import train
 from finetune.config import FinetuneConfig
-from finetune.fusion import fuse
-from finetune.graph import RECORDING, RecordedSteps, recorded_on
-from finetune.head import HeadOptions, Heads, padded
-from finetune.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.heads.cuda_graph import RECORDING, RecordedSteps, recorded_on
+from finetune.heads.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.mixing.fusion import fuse
 from finetune.train import finetune
 
 CHANNELS, BATCH = 64, 32

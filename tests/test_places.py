@@ -15,8 +15,8 @@ from made_store import make_store
 from rich.console import Console
 from test_locks import Gate
 
-import console
 from cli import main
+from finetune.commands import console
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are something else

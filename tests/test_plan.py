@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.draws import KINDS, Draws
-from finetune.masks import generic_positions, specific_positions
-from finetune.methods import METHODS
-from finetune.plan import Drawing, Plan, draw_specific_counts
-from finetune.split import HeadTail
+from finetune.methods.registry import METHODS
+from finetune.sampling.head_tail import HeadTail
+from finetune.sampling.masks import generic_positions, specific_positions
+from finetune.sampling.philox import KINDS, Draws
+from finetune.sampling.plan import Drawing, Plan, draw_specific_counts
 
 LABEL = np.repeat([0, 1, 2, 3], [40, 30, 6, 3])
 L = 9

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from finetune.prefetch import prefetched
+from finetune.loading.prefetch import prefetched
 
 DEPTHS = [0, 1, 2, 5, 100]
 WAIT = 60  # seconds after which something that must happen has not

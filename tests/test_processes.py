@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
-from console import fail
-from finetune.processes import LOOKS, Processes, processes
+from finetune.commands.console import fail
+from finetune.sweep.processes import LOOKS, Processes, processes
 from store.errors import UserError
 
 

@@ -14,9 +14,9 @@ from made_store import SECONDS, make_store
 from rich.progress import Progress
 
 from store import provenance
-from store.checksum import metadata_checksum
+from store.arrays.checksum import metadata_checksum
+from store.drafts.local import LocalDraft
 from store.layout import ArrayLayout
-from store.local_draft import LocalDraft
 from store.provenance import as_utc, commit
 from store.reader import FeatureStore
 from store.verify import verify

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from bad_input import QUICK, succeed
 
-from store.extents import StoredArray
+from store.arrays.raw import StoredArray
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from bad_input import succeed
 
 import cli
 from finetune.config import FinetuneConfig
-from finetune.repeat import finetune_command, free_folder
-from finetune.sweep_config import SweepConfig
-from finetune.sweep_folder import head_id
+from finetune.sweep.config import SweepConfig
+from finetune.sweep.folder import head_id
+from finetune.sweep.repeat import finetune_command, free_folder
 from store.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from finetune.config import FinetuneConfig
-from finetune.group import Bench
-from finetune.methods import METHODS
-from finetune.prepare import prepare_drawing
-from finetune.residency import StreamedMaps, choose_residency, hold_maps
-from finetune.threads import single_threaded
+from finetune.heads.threads import single_threaded
+from finetune.loading.residency import StreamedMaps, choose_residency, hold_maps
+from finetune.methods.registry import METHODS
 from finetune.train import finetune
+from finetune.training.inputs import prepare_drawing
+from finetune.training.trainer import Bench
+from store.arrays.gather import gather
 from store.config import ConvertConfig
 from store.convert import convert
 from store.errors import UserError
-from store.gather import gather
-from store.location import locate
 from store.reader import FeatureStore
+from store.storage.location import locate
 
 CPU = torch.device("cpu")
 
@@ -76,8 +76,8 @@ def test_window_and_prefetch_change_no_bit(config, changed, quiet):
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_threads_change_no_bit(config, n_threads, quiet, monkeypatch):
     expected = head_of(config, quiet)
-    monkeypatch.setattr("finetune.stacks.LEAST_SHARED", 1)
-    monkeypatch.setattr("finetune.head.CLASSES_AT_ONCE", 3)
+    monkeypatch.setattr("finetune.training.head_pool.LEAST_SHARED", 1)
+    monkeypatch.setattr("finetune.heads.stacked.CLASSES_AT_ONCE", 3)
     alone = head_of(config, quiet)
     torch.set_num_threads(n_threads)
     try:
@@ -92,7 +92,7 @@ def test_auto_streams_what_does_not_fit_and_says_so(config, quiet, monkeypatch):
     expected = head_of(config, quiet)
     assert finetune(replace(config, overwrite=True), quiet).config["facts"]["residency"]["kind"] == "device"
     store = FeatureStore(locate(config.store))
-    monkeypatch.setattr("finetune.residency.available_memory", lambda: store.map_bytes)
+    monkeypatch.setattr("finetune.loading.residency.available_memory", lambda: store.map_bytes)
     run = finetune(replace(config, overwrite=True), quiet)
     residency = run.config["facts"]["residency"]
     assert residency["kind"] == "stream"
@@ -118,7 +118,7 @@ def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
     """Free memory may be another when the second is made; the room that was taken is not."""
     store = FeatureStore(locate(config.store))
     free = store.map_bytes  # of which half may be taken
-    monkeypatch.setattr("finetune.residency.available_memory", lambda: free)
+    monkeypatch.setattr("finetune.loading.residency.available_memory", lambda: free)
     n_classes = len(store.class_names)
     small, large = (replace(config, tail_samples=n).resolved(n_classes) for n in (4, 32))
     with single_threaded() as threads:
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused_where_it_is_asked_for(config, wanted):
 
 
 def test_memory_unknown_is_memory_enough(config, monkeypatch):
-    monkeypatch.setattr("finetune.residency.available_memory", lambda: None)
+    monkeypatch.setattr("finetune.loading.residency.available_memory", lambda: None)
     assert choose(config, "auto", None).kind == "device"
     assert choose(config, "stream", None).fitting(64, 10**9) == 64
 
@@ -153,7 +153,7 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
         asked.append(rows.copy())
         return gather(array, rows, out)
 
-    monkeypatch.setattr("finetune.residency.gather", counting)
+    monkeypatch.setattr("finetune.loading.residency.gather", counting)
     resolved = config.resolved(len(store.class_names))
     drawing, draw = prepare_drawing(resolved, store), METHODS["fsa"].sampling.draw
     n_rows = store.map_shape[0]
@@ -185,7 +185,7 @@ def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
         out[rows == row] = np.nan
         return out
 
-    monkeypatch.setattr("finetune.residency.gather", damaged)
+    monkeypatch.setattr("finetune.loading.residency.gather", damaged)
     with pytest.raises(UserError, match=rf"train/feature_map has NaN or infinite features in row {row};"):
         StreamedMaps(store, store.map_shape[0]).fused(plan)
     with pytest.raises(UserError, match="train/feature_map has NaN"):  # through the background thread

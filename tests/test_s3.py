@@ -21,12 +21,12 @@ from made_store import make_store as make_any_store
 from rich.progress import Progress
 from s3_server import CREDENTIALS, TESTS, in_process, make_bucket, s3_server
 
-from store.bucket import Bucket
-from store.cache import Cache, CacheError, open_cache
+from store.arrays.gather import gather
 from store.errors import StoreError
-from store.gather import gather
-from store.location import locate
 from store.reader import FeatureStore
+from store.storage.cache import Cache, CacheError, open_cache
+from store.storage.location import locate
+from store.storage.s3 import Bucket
 from store.verify import verify
 from store.writer import StoreWriter, write_store
 
@@ -151,14 +151,14 @@ def test_killed_and_resumed(bucket, step, overwrite):
 
 
 def test_a_writer_that_lives_is_not_disturbed(bucket, monkeypatch):
-    monkeypatch.setattr("store.s3_lock.LEASE", 0.3)  # of the writer; the others watch for 30 seconds
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 0.3)  # of the writer; the others watch for 30 seconds
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
         fill(writer, made_rows())
         code = """
 import sys
 from made_store import WITHOUT_VAL, make_store
 from store.errors import StoreError
-from store.location import locate
+from store.storage.location import locate
 try:
     make_store(locate(sys.argv[1]), sizes=WITHOUT_VAL, **{sys.argv[2]: True})
 except StoreError as error:
@@ -184,7 +184,7 @@ def test_a_reader_is_told_how_to_go_on_with_a_store_that_was_begun(bucket):
 
 
 def test_the_lock_of_a_dead_host_is_taken_over(bucket, monkeypatch):
-    monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 0.05)
     begin(bucket, {"host": "elsewhere", "pid": 1, "token": "x"})
     make_store(bucket, resume=True)
     assert not bucket.beside(".unfinished").sizes()
@@ -202,7 +202,7 @@ def test_a_number_of_another_container_says_nothing(bucket, monkeypatch):
             self.write(name, [json.dumps(holder).encode()])
         return read(self, name)
 
-    monkeypatch.setattr("store.s3_lock.LEASE", 5.0)
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 5.0)
     monkeypatch.setattr(Bucket, "read_tagged", renewed)
     with pytest.raises(StoreError, match="is writing this store"):
         make_store(bucket, resume=True)
@@ -219,7 +219,7 @@ def test_the_lock_of_a_living_host_is_respected(bucket, monkeypatch):
             side.write(name, [json.dumps({"host": "elsewhere", "pid": 1, "token": found[1]}).encode()])
         return found
 
-    monkeypatch.setattr("store.s3_lock.LEASE", 5.0)
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 5.0)
     monkeypatch.setattr(Bucket, "read_tagged", renewed)
     with pytest.raises(StoreError, match="process 1 of elsewhere is writing this store"):
         make_store(bucket, resume=True)
@@ -227,7 +227,7 @@ def test_the_lock_of_a_living_host_is_respected(bucket, monkeypatch):
 
 def test_an_answer_that_gets_lost_does_not_lose_the_lock(bucket, monkeypatch):
     """The server renews, the answer is lost, the client asks again, and is told that the condition fails."""
-    monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 0.05)
     renewals, write_if = threading.Event(), Bucket.write_if
 
     def unheard(self, name, content, tag):
@@ -288,7 +288,7 @@ def test_an_object_of_another_index_is_refused(bucket):
 
 
 def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
-    monkeypatch.setattr("store.s3_lock.LEASE", 0.05)
+    monkeypatch.setattr("store.drafts.s3_lock.LEASE", 0.05)
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
         (renewing,) = (thread for thread in threading.enumerate() if thread.name == "store lock")
         bucket.beside(".unfinished").write("lock.json", [b'{"host": "elsewhere", "pid": 1}'])
@@ -368,7 +368,7 @@ def test_only_zarr_lies_in_a_bucket(bucket, small_ckpt, in_tmp_path):
 
 def test_a_server_that_does_not_answer(bucket, in_tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("store.bucket.IMPATIENT", {"max_retries": 0})
+    monkeypatch.setattr("store.storage.s3.IMPATIENT", {"max_retries": 0})
     refuse("store", "info", bucket, says=[bucket, "AWS_ENDPOINT_URL", "check address and credentials"])
 
 
@@ -402,7 +402,7 @@ def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago(bucket, tmp_pa
     bound = 2 * max(shards)
     cache = Cache(tmp_path, bound)
     array = FeatureStore(bucket, cache).arrays[MAPS]
-    monkeypatch.setattr("store.files.MAPPED_FILES", 0)  # every use opens the copy
+    monkeypatch.setattr("store.storage.mmap_files.MAPPED_FILES", 0)  # every use opens the copy
     keys = count_calls(monkeypatch, "get")
     for row in (0, 16, 0, 32, 0, 16):  # the third shard drives out the second, not the first
         gather(array, np.array([row]))
@@ -463,7 +463,7 @@ def test_a_cache_that_is_too_small(bucket, small_store, tmp_path, in_tmp_path):
 
 def test_many_threads_share_one_cache(bucket, tmp_path, monkeypatch):
     make_store(bucket)
-    monkeypatch.setattr("store.files.MAPPED_FILES", 1)
+    monkeypatch.setattr("store.storage.mmap_files.MAPPED_FILES", 1)
     size = max(bucket.sizes().values())
     array = FeatureStore(bucket, Cache(tmp_path, size)).arrays[MAPS]
     expected, generator = made_rows()[MAPS], np.random.default_rng(0)
@@ -479,7 +479,7 @@ import os, signal, sys
 import extract.dump, store.layout
 from bad_input import run, succeed
 from dying import die_at_commit
-from store.s3_draft import S3CommitLog
+from store.drafts.s3 import S3CommitLog
 bucket, *command = sys.argv[1:]
 store.layout.BLOCK_BYTES = 1
 child = os.fork()

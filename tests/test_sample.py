@@ -11,10 +11,10 @@ from made_store import write_made
 from rich.progress import Progress
 
 from extract.config import SampleConfig
-from extract.sample import draw_sample
+from extract.proof.sample import draw_sample
 from store.layout import store_layout
-from store.plan import StorePlan
 from store.reader import FeatureStore
+from store.spec import StorePlan
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 ALL = 99  # rows a split: more than there are

@@ -10,9 +10,9 @@ from bad_input import refuse, run, snapshot, succeed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from finetune.config import FinetuneConfig
-from finetune.features import HeldOut
-from finetune.stacks import Stacks
+from finetune.loading.features import HeldOut
 from finetune.train import finetune
+from finetune.training.head_pool import Stacks
 
 GROUPS = ("overall", "balanced_accuracy", "many", "medium", "few")
 LOOKED = "choices looked at the test set"

@@ -100,7 +100,7 @@ def nothing(root: Path) -> None:
 )
 def test_no_image_is_read_before_what_the_listing_tells(images, monkeypatch, change, options, says):
     change(images)
-    monkeypatch.setattr("extract.skipped.find_unreadable", lambda *_: pytest.fail("images are read"))
+    monkeypatch.setattr("extract.sources.skipped.find_unreadable", lambda *_: pytest.fail("images are read"))
     command = ["train", *FOLDER, *TINY, "--root", images, "--skip-bad-images", "--out", "phase1"]
     refuse(*command, *options, says=[says])
 

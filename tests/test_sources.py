@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from extract.config import DatasetConfig
 from extract.dataset import load_dataset
-from extract.sources import cifar, digits, image_folder
+from extract.sources.embedded import cifar, digits, image_folder
 
 
 def write_folder(root: Path, files: dict[str, int]) -> Path:

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from extract.longtail import long_tail_counts
+from extract.sources.longtail import long_tail_counts
 from finetune.config import FinetuneConfig
-from finetune.prepare import split_classes
-from finetune.split import split_head_tail
+from finetune.sampling.head_tail import split_head_tail
+from finetune.training.inputs import split_classes
 from store.errors import UserError
 
 CIFAR10 = {10: (7, 9), 20: (7, 8), 50: (6, 7), 100: (5, 6), 200: (4, 5)}

@@ -13,10 +13,10 @@ from extract.checkpoint import load_checkpoint
 from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.dump import extract
+from extract.images.transforms import normalise
 from extract.inference import by_class, feature_maps
 from extract.restore import restore
-from extract.transforms import normalise
-from store.container import open_container
+from store.containers.detect import open_container
 from store.layout import BLOCK_BYTES, CHUNK_BYTES, store_layout
 from store.reader import FeatureStore
 from store.schema import STREAMED

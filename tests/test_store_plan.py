@@ -16,16 +16,16 @@ import pytest
 from bad_input import refuse, run, snapshot, succeed
 from made_store import made_layouts, made_plan, made_rows, write_made
 
-import console
 from cli import main
 from extract.config import PlanConfig
-from extract.transforms import view_batch
-from finetune.pace import Pace
-from store.disk import FREE_SHARE, DiskSpeed, measure_disk
+from extract.images.transforms import view_batch
+from finetune.commands import console
+from finetune.forecast.compression import Packing, measure_packing
+from finetune.forecast.disk import FREE_SHARE, DiskSpeed, measure_disk
+from finetune.forecast.finetune_throughput import Pace
+from finetune.forecast.store_size import dataset_bytes, shard_bytes, store_size
 from store.layout import ArrayLayout
-from store.packing import Packing, measure_packing
 from store.schema import MAP_DTYPES
-from store.size import dataset_bytes, shard_bytes, store_size
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 QUICK = ["--seconds", 0.02, "--device", "cpu"]
@@ -159,11 +159,11 @@ def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyP
         return Packing(1.0 if layout.codec == "none" else 0.5, 2.0, 3.0)
 
     disk = DiskSpeed(write=1e3, read=2e3, read_random=500.0, read_cached=1e9, n_bytes=0)
-    monkeypatch.setattr("extract.forecast.measure_disk", lambda *_: disk)
-    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 0.1)
-    monkeypatch.setattr("extract.forecast.measure_packing", packing)
-    monkeypatch.setattr("finetune.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
-    monkeypatch.setattr("finetune.forecast.memory_for_maps", lambda _: 2 * 18 * 1024 - 1)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_disk", lambda *_: disk)
+    monkeypatch.setattr("finetune.forecast.extraction.images_per_second", lambda *_: 0.1)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_packing", packing)
+    monkeypatch.setattr("finetune.forecast.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
+    monkeypatch.setattr("finetune.forecast.forecast.memory_for_maps", lambda _: 2 * 18 * 1024 - 1)
     options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--iterations", 200]
     content = planned(*options, "--image-size", 16, "--store", "s.h5")
     sizes = {"N": 18, "H": 4, "W": 4, "C": 16, "D": 16, "T": len("train/ape/0.png")}
@@ -180,18 +180,18 @@ def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyP
     wide = by_name["float32", "none"]
     assert (plain["in_memory"], wide["in_memory"]) == (True, False)
     assert wide["finetune_seconds"] == pytest.approx(200 * 64 * (1024 / 500 + 3) + computing)
-    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 1e6)
+    monkeypatch.setattr("finetune.forecast.extraction.images_per_second", lambda *_: 1e6)
     content = planned(*options, "--image-size", 16, "--store", "s.zarr")
     assert chosen(content)["extract_seconds"] == pytest.approx(chosen(content)["n_bytes"] / 1e3 + 18 * 2)
 
 
 def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = DiskSpeed(write=1e12, read=2e3, read_random=500.0, read_cached=1e9, n_bytes=0)
-    monkeypatch.setattr("extract.forecast.measure_disk", lambda *_: disk)
-    monkeypatch.setattr("extract.forecast.images_per_second", lambda *_: 0.1)
-    monkeypatch.setattr("extract.forecast.measure_packing", lambda *_: Packing(1.0, 0.0, 3.0))
-    monkeypatch.setattr("finetune.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
-    monkeypatch.setattr("finetune.forecast.memory_for_maps", lambda _: 2 * 54 * 512)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_disk", lambda *_: disk)
+    monkeypatch.setattr("finetune.forecast.extraction.images_per_second", lambda *_: 0.1)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_packing", lambda *_: Packing(1.0, 0.0, 3.0))
+    monkeypatch.setattr("finetune.forecast.forecast.measure_pace", lambda *_: Pace(0.25, 0.125))
+    monkeypatch.setattr("finetune.forecast.forecast.memory_for_maps", lambda _: 2 * 54 * 512)
     options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--iterations", 200]
     options += ["--image-size", 16, "--store", "s.h5", "--batch-size", 6]
     one, three = (chosen(planned(*options, "--views", n)) for n in (1, 3))
@@ -219,9 +219,11 @@ def test_views_are_measured_as_they_are_extracted(small_root: Path, monkeypatch:
         shown.append(seeds)
         return view_batch(images, transform, seeds)
 
-    monkeypatch.setattr("extract.batches.view_batch", noted)
+    monkeypatch.setattr("extract.images.batches.view_batch", noted)
     seconds = itertools.count()
-    monkeypatch.setattr("extract.speed.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    monkeypatch.setattr(
+        "finetune.forecast.extract_throughput.time", SimpleNamespace(perf_counter=lambda: next(seconds))
+    )
     options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
     content = planned(*options, "--views", 5)
     assert content["images_per_second"] == 8 * 5  # the first 8 images in a second
@@ -301,7 +303,7 @@ def test_what_the_measurement_wrote_is_gone(moment, error, tmp_path, monkeypatch
         seen.extend(path.name for path in tmp_path.iterdir())
         raise error
 
-    monkeypatch.setattr(f"store.disk.{moment}", breaking)
+    monkeypatch.setattr(f"finetune.forecast.disk.{moment}", breaking)
     result = run("store", "plan", *QUICK, *TINY)
     assert [name.startswith(".tailcache-plan-") for name in seen] == [True]
     assert list(tmp_path.iterdir()) == []

@@ -17,9 +17,9 @@ from dying import die_at_commit
 from faults import ended, forked, full_disk, readable
 from made_store import CLASSES, WITHOUT_VAL, committed, contents, fill, made_plan, made_rows, make_store
 
+from store.drafts.lifecycle import unfinished_folder
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
-from store.unfinished import unfinished_folder
 from store.writer import write_store
 
 DURABLE = ("fsync", "replace", "truncate")  # calls between which the state on the disk differs

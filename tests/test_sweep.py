@@ -19,10 +19,10 @@ from faults import ended, forked
 
 from analysis.sweeps import rank_configurations
 from finetune.config import FinetuneConfig
-from finetune.sweep import shared_out, sweep
-from finetune.sweep_config import Range, SweepConfig, parse_grid, parse_range
+from finetune.loading.window import WindowMaker
+from finetune.sweep.config import Range, SweepConfig, parse_grid, parse_range
+from finetune.sweep.sweep import shared_out, sweep
 from finetune.train import finetune
-from finetune.window import WindowMaker
 from store.errors import Interrupted, UserError
 
 ROOT = Path(__file__).parent.parent

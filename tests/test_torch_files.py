@@ -8,7 +8,7 @@ import torch
 
 from extract import checkpoint, unfinished_epoch
 from extract.torch_files import Kind, read_torch_file
-from finetune import resume
+from finetune.training import resume
 from store.errors import CheckpointError, UserError
 
 KINDS = [checkpoint.KIND, unfinished_epoch.KIND, resume.KIND]

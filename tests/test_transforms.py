@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from extract.batches import evaluation_batches, training_batches
 from extract.device import Compute
-from extract.images import ImageSet, read_image
-from extract.transforms import (
+from extract.images.batches import evaluation_batches, training_batches
+from extract.images.image_set import ImageSet, read_image
+from extract.images.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Transform,

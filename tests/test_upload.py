@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from finetune.config import FinetuneConfig
-from finetune.graph import RecordedSteps
-from finetune.group import Bench, Group
-from finetune.residency import (
+from finetune.heads.cuda_graph import RecordedSteps
+from finetune.heads.threads import single_threaded
+from finetune.loading.residency import (
     GIB,
     Residency,
     available_memory,
@@ -20,13 +20,13 @@ from finetune.residency import (
     memory_for_maps,
     uploaded,
 )
-from finetune.threads import single_threaded
+from finetune.training.trainer import Bench, Group
+from store.arrays.raw import StoredArray
 from store.config import ConvertConfig
 from store.convert import convert
 from store.errors import UserError
-from store.extents import StoredArray
-from store.location import locate
 from store.reader import FeatureStore
+from store.storage.location import locate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -76,7 +76,7 @@ def test_maps_uploaded_in_parts_are_the_maps(rounded, monkeypatch, at_once):
     block = rounded.block_rows("train/feature_map")
     assert 1 < block < rounded.map_shape[0] / 2
     row_bytes = rounded.map_bytes // rounded.map_shape[0]
-    monkeypatch.setattr("finetune.residency.UPLOAD_BYTES", at_once * block * row_bytes)
+    monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", at_once * block * row_bytes)
     table = uploaded(rounded, CPU)
     assert table.dtype == getattr(torch, rounded.read_feature_map().dtype.name)
     assert table.shape == (np.prod(rounded.map_shape[:3]), rounded.map_shape[3])
@@ -85,7 +85,7 @@ def test_maps_uploaded_in_parts_are_the_maps(rounded, monkeypatch, at_once):
 
 def test_maps_for_a_device_are_never_all_in_the_hosts_memory(store, monkeypatch):
     """The device "meta" has no memory; it stands for any that is not the host's."""
-    monkeypatch.setattr("finetune.residency.UPLOAD_BYTES", store.map_bytes // 3)
+    monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", store.map_bytes // 3)
     block = store.map_shape[0] // 4
     monkeypatch.setattr(FeatureStore, "block_rows", lambda self, name: block)
     asked, read = [], FeatureStore.read_feature_map
@@ -100,7 +100,7 @@ def test_maps_for_a_device_are_never_all_in_the_hosts_memory(store, monkeypatch)
 
 def test_a_value_that_is_no_number_is_found_on_the_way_with_its_row(store, monkeypatch):
     monkeypatch.setattr(FeatureStore, "block_rows", lambda self, name: 8)
-    monkeypatch.setattr("finetune.residency.UPLOAD_BYTES", 1)
+    monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", 1)
     row, read = store.map_shape[0] - 3, StoredArray.read
 
     def damaged(self, start=0, stop=None) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_a_value_that_is_no_number_is_found_on_the_way_with_its_row(store, monke
 def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, feature_store, monkeypatch):
     """Or a sweep would pile up graphs until Python looks for cycles."""
     recorded = RecordedSteps(lambda work: (work(), lambda: None)[1])
-    monkeypatch.setattr("finetune.stacks.recorded_on", lambda device: recorded)
+    monkeypatch.setattr("finetune.training.head_pool.recorded_on", lambda device: recorded)
     config = FinetuneConfig(str(feature_store), iterations=4, window=2, eval_every=2)
     one = config.resolved(len(store.class_names))
     gc.disable()
@@ -140,5 +140,5 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
 
 @pytest.mark.cuda
 def test_maps_on_a_gpu_are_the_maps(rounded, monkeypatch):
-    monkeypatch.setattr("finetune.residency.UPLOAD_BYTES", rounded.map_bytes // 3)
+    monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", rounded.map_bytes // 3)
     assert as_bytes(uploaded(rounded, GPU)) == rounded.read_feature_map().tobytes()

@@ -17,18 +17,18 @@ from faults import ended, forked
 from PIL import Image
 from rich.progress import Progress
 
-from extract.batches import evaluation_batches
 from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.dump import extract
-from extract.images import EVALUATION, ImageSet, read_image
+from extract.images.batches import evaluation_batches
+from extract.images.image_set import EVALUATION, ImageSet, read_image
+from extract.images.transforms import Transform, evaluation_image, normalise, training_image, view_batch
+from extract.images.views import draw_below, view_seeds, with_views
 from extract.inference import by_class
-from extract.networks import pool
+from extract.networks.resnets import pool
 from extract.restore import Restored, restore
-from extract.transforms import Transform, evaluation_image, normalise, training_image, view_batch
-from extract.views import draw_below, view_seeds, with_views
+from store.drafts.lifecycle import unfinished_folder
 from store.reader import FeatureStore
-from store.unfinished import unfinished_folder
 from store.writer import StoreWriter
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -195,7 +195,7 @@ def test_a_file_is_opened_once_for_all_its_views(small_root, monkeypatch):
         opened.append(path)
         return read_image(path, *known)
 
-    monkeypatch.setattr("extract.transforms.read_image", noted)
+    monkeypatch.setattr("extract.images.transforms.read_image", noted)
     paths = sorted(small_root.glob("train/*/*.png"))
     images = with_views(ImageSet(paths, np.zeros(18, np.int64), np.arange(18)), 0, V)
     found = shown(images, Transform(16), BATCH, workers=0)

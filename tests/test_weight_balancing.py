@@ -13,16 +13,16 @@ from torch.nn.functional import binary_cross_entropy, linear, one_hot
 
 from analysis.tables import name_configurations
 from finetune.config import FinetuneConfig
-from finetune.loop import train_heads
-from finetune.methods import METHODS
-from finetune.options import effective_options, named_options
-from finetune.prepare import head_options, prepare_drawing
-from finetune.resume import unfinished_path
-from finetune.sweep_folder import head_id
+from finetune.methods.options import effective_options, named_options
+from finetune.methods.registry import METHODS
+from finetune.sweep.folder import head_id
 from finetune.train import finetune
+from finetune.training.inputs import head_options, prepare_drawing
+from finetune.training.loop import train_heads
+from finetune.training.resume import unfinished_path
 from store.errors import Interrupted, UserError
-from store.location import locate
 from store.reader import FeatureStore
+from store.storage.location import locate
 
 OF_OLD = {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0, "max_norm_every": "step"}
 BATCH, ITERATIONS = 31, 40
@@ -115,7 +115,7 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.group.train_heads", legs)
+        patch.setattr("finetune.training.trainer.train_heads", legs)
         with pytest.raises(Interrupted):
             finetune(replace(config, **OF_OLD, eval_every=10), quiet)
     path = unfinished_path(config.out)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-import extract.workers
-from extract.batches import evaluation_batches, training_batches
+import extract.images.workers
 from extract.device import Compute
-from extract.images import ImageSet
-from extract.transforms import Transform
-from extract.workers import SHARED
-from finetune.prefetch import prefetched
+from extract.images.batches import evaluation_batches, training_batches
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+from extract.images.workers import SHARED
+from finetune.loading.prefetch import prefetched
 from store.errors import UserError
 
 SIZE = 72  # pixels, so that images stay files
@@ -35,8 +35,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 @pytest.fixture
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the machine has, and looked at often."""
-    monkeypatch.setattr(extract.workers, "available_cores", lambda: 2)
-    monkeypatch.setattr(extract.workers, "LOOK", 1)
+    monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
+    monkeypatch.setattr(extract.images.workers, "LOOK", 1)
 
 
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -58,9 +58,9 @@ def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor
 def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog):
     """The default of containers is 64 MiB, less than lies ready of a batch of 128 at 224 pixels."""
     expected = read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
-    sizes, begin = [], extract.workers._begin
+    sizes, begin = [], extract.images.workers._begin
     monkeypatch.setattr(
-        extract.workers,
+        extract.images.workers,
         "_begin",
         lambda files, parts, n: sizes.extend(map(len, parts)) or begin(files, parts, n),
     )
@@ -107,7 +107,7 @@ def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
         os.kill(os.getpid(), number)
         return torch.zeros(())
 
-    monkeypatch.setattr(extract.workers, "image_views", dying)
+    monkeypatch.setattr(extract.images.workers, "image_views", dying)
     with pytest.raises(UserError, match=r"a worker process that reads images died, .* --workers 0"):
         read(split)
     assert capfd.readouterr().err == ""
@@ -115,21 +115,21 @@ def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
 
 def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
     reading, _ = os.pipe()
-    monkeypatch.setattr(extract.workers, "image_views", lambda *_: os.read(reading, 1))  # for ever
-    monkeypatch.setattr(extract.workers, "LONGEST", 1)
+    monkeypatch.setattr(extract.images.workers, "image_views", lambda *_: os.read(reading, 1))  # for ever
+    monkeypatch.setattr(extract.images.workers, "LONGEST", 1)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until they are killed
     with pytest.raises(UserError, match="no image came from the worker processes for 0 minutes; see whether"):
         read(split)
 
 
 def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch):
-    original = extract.workers.image_views
+    original = extract.images.workers.image_views
 
     def pressed(*arguments: object) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)  # as a terminal does, to all of them
         return original(*arguments)
 
-    monkeypatch.setattr(extract.workers, "image_views", pressed)
+    monkeypatch.setattr(extract.images.workers, "image_views", pressed)
     assert len(read(split)) == 6
 
 
@@ -143,7 +143,7 @@ def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
 
 def test_a_thread_that_makes_windows_and_dies_is_told(monkeypatch):
     """Whatever it died of: what waits for its windows does not wait for ever."""
-    monkeypatch.setattr("finetune.prefetch._make", lambda *_: None)
+    monkeypatch.setattr("finetune.loading.prefetch._make", lambda *_: None)
     with pytest.raises(RuntimeError, match="the thread that makes windows ended before its last one"):
         list(prefetched(lambda item: item, [1, 2], 1))
 

@@ -1,0 +1,66 @@
+"""Streams of batches over a split, from memory or through worker processes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from extract.device import Compute
+from extract.images.image_set import EVALUATION, ImageSet
+from extract.images.transforms import Transform, augment_batch, normalise, view_batch
+from extract.images.workers import ImageFiles, load_batches
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (B, 3, H, W) normalised, int64 (B,) labels
+
+
+def training_batches(
+    split: ImageSet,
+    transform: Transform,
+    generator: torch.Generator,
+    compute: Compute,
+    taken: tuple[int, torch.Tensor | None] = (0, None),
+) -> Iterator[Batch]:
+    """One epoch in random order, augmented; wholly determined by `generator` (a CPU generator).
+
+    Args:
+        split: the images.
+        transform: how they are prepared.
+        generator: as the epoch begins with it.
+        compute: where to.
+        taken: batches at the beginning that are passed over unread, and the generator's state after them.
+    """
+    order = torch.randperm(len(split), generator=generator)
+    label = torch.from_numpy(split.label)
+    if split.in_memory:
+        if taken[1] is not None:
+            generator.set_state(taken[1])
+        for index in order.split(compute.batch_size)[taken[0] :]:
+            chosen = split.images[index].to(compute.device)
+            images = augment_batch(chosen, transform, generator)
+            yield normalise(images, transform), label[index].to(compute.device)
+        return
+    seeds = torch.randint(2**62, (len(split), 1), generator=generator)
+    rest = order[taken[0] * compute.batch_size :]
+    files = ImageFiles(split, transform, rest.tolist(), seeds.numpy())
+    for views, index in load_batches(files, compute):
+        yield normalise(views[:, 0].to(compute.device), transform), label[index].to(compute.device)
+
+
+def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) -> Iterator[Batch]:
+    """The split in its own order, each batch of images as often as they have views, view 0 first.
+
+    A batch shows one view, so that view 0 goes through the network in the same batches whatever the number
+    of views, and its features are the same to the bit.
+    """
+    label = torch.from_numpy(split.label)
+    seeds = np.full((len(split), 1), EVALUATION) if split.seeds is None else split.seeds
+    if split.in_memory:
+        for start in range(0, len(split), compute.batch_size):
+            batch = slice(start, start + compute.batch_size)  # which copies nothing
+            images, of_batch = split.images[batch].to(compute.device), label[batch].to(compute.device)
+            for of_view in seeds[batch].T:
+                yield normalise(view_batch(images, transform, of_view), transform), of_batch
+        return
+    for views, index in load_batches(ImageFiles(split, transform, range(len(split)), seeds), compute):
+        for images in views.unbind(1):
+            yield normalise(images.to(compute.device), transform), label[index].to(compute.device)

@@ -1,0 +1,164 @@
+"""From uint8 images to what the network sees: evaluation and training transforms.
+
+Small images are augmented as a batch on the training device (pad, random crop, flip: the CIFAR recipe);
+large ones one by one in worker processes (random resized crop, flip: the ImageNet recipe). Every random
+choice comes from a generator or seed given by the caller.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from extract.images.decode import Reading
+from extract.images.image_set import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_image, resize_and_crop
+from extract.images.views import draw_below
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGES_AT_ONCE = 512  # whose pixels are float64 at a time
+CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How images are prepared; it travels in the checkpoint.
+
+    Attributes:
+        image_size: side of the square that the network sees, in pixels.
+        mean, std: of each channel, in units of the [0, 1] range.
+        flip: mirror half of the training images.
+        upright, white: how files are read, as of Reading; unless they are given, as version 0.1 read them.
+    """
+
+    image_size: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    flip: bool = True
+    upright: bool = False
+    white: Mapping[int, int] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How files become RGB of 8 bits."""
+        return Reading(self.upright, self.white)
+
+
+def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of a split; ImageNet's where it is not in memory."""
+    if not train.in_memory:
+        return IMAGENET_MEAN, IMAGENET_STD
+    total, squares = torch.zeros(2, 3, dtype=torch.float64)
+    for images in train.images.split(IMAGES_AT_ONCE):  # sums of whole numbers below 2^53 are exact
+        pixels = images.permute(1, 0, 2, 3).flatten(1).double()
+        total += pixels.sum(dim=1)
+        squares += pixels.square_().sum(dim=1)
+    n_pixels = train.images[:, 0].numel()
+    mean = total / n_pixels
+    std = ((squares - total * mean).clamp_min(0) / (n_pixels - 1)).sqrt() / 255
+    # a channel of one value would divide by zero
+    return tuple((mean / 255).tolist()), tuple(std.clamp_min(1e-3).tolist())
+
+
+def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
+    """uint8 (B, 3, H, W) to float32, channel by channel to mean 0 and standard deviation 1."""
+    mean = torch.tensor(transform.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(transform.std, device=images.device).view(1, 3, 1, 1)
+    return images.float().div_(255).sub_(mean).div_(std)  # in place: fresh memory costs more than arithmetic
+
+
+def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.Generator) -> torch.Tensor:
+    """Pad, crop at random and flip a whole batch.
+
+    Args:
+        images: uint8 (B, 3, H, W) on any device.
+        transform: supplies the flip.
+        generator: on the CPU, so that the draws are the same whatever the device.
+
+    Returns:
+        uint8 (B, 3, H, W) in channels-last memory.
+    """
+    n, padding = len(images), _padding(images)
+    top, left = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
+    mirrored = torch.rand(n, 1, generator=generator) < (0.5 if transform.flip else 0.0)
+    return _cropped(images, top, left, mirrored)
+
+
+def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) -> torch.Tensor:
+    """One view of each image of a batch: the same as `augment_batch` does, but drawn from a seed each.
+
+    Args:
+        images: uint8 (B, 3, H, W) on any device.
+        transform: supplies the flip.
+        seeds: (B,) int64; EVALUATION leaves an image as it is.
+
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    augmented = seeds != EVALUATION
+    if not augmented.any():
+        return images
+    padding = _padding(images)
+    top, left = (np.where(augmented, draw_below(seeds, i, 2 * padding + 1), padding) for i in (0, 1))
+    mirrored = augmented & transform.flip & (draw_below(seeds, 2, 2) == 1)
+    return _cropped(images, *(torch.from_numpy(drawn)[:, None] for drawn in (top, left, mirrored)))
+
+
+def _padding(images: torch.Tensor) -> int:
+    return max(1, CROP_PADDING * images.shape[2] // 32)
+
+
+def _cropped(
+    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor
+) -> torch.Tensor:
+    """Crops of padded images with one gather; top and left int64 (B, 1) within the padding, mirrored bool."""
+    n, _, height, width = images.shape
+    device, padding = images.device, _padding(images)
+    top, left, mirrored = (drawn.to(device) for drawn in (top, left, mirrored))
+    across = torch.arange(width, device=device)
+    rows = top + torch.arange(height, device=device)  # (B, H)
+    columns = left + torch.where(mirrored, width - 1 - across, across)  # (B, W)
+    padded = torch.nn.functional.pad(images, [padding] * 4)
+    batch = torch.arange(n, device=device)[:, None, None]
+    cropped = padded[batch, :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, 3)
+    return cropped.permute(0, 3, 1, 2)
+
+
+def image_views(
+    path: Path, transform: Transform, seeds: Sequence[int], expected: bytes | None = None
+) -> torch.Tensor:
+    """Views of one file, decoded once, from a seed each (or EVALUATION); uint8 (V, 3, H, W).
+
+    Raises:
+        UserError: the file cannot be decoded, or its digest is not the one expected.
+    """
+    image = read_image(path, expected, transform.reading)
+    views = [
+        evaluation_image(image, transform) if seed == EVALUATION else training_image(image, transform, seed)
+        for seed in seeds
+    ]
+    return torch.stack(views) if len(views) > 1 else views[0][None]  # which copies nothing
+
+
+def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:
+    """An image as the network sees it in evaluation, uint8 (3, H, W)."""
+    size = transform.image_size
+    resize = size if size <= IN_MEMORY_SIZE else round(size * 256 / 224)
+    return resize_and_crop(image, resize, size)
+
+
+def training_image(image: Image.Image, transform: Transform, seed: int) -> torch.Tensor:
+    """An image cropped and flipped at random from `seed`, uint8 (3, H, W)."""
+    augment = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.RandomResizedCrop(transform.image_size, antialias=True),
+            v2.RandomHorizontalFlip(0.5 if transform.flip else 0.0),
+        ]
+    )
+    with torch.random.fork_rng(devices=[]):  # v2 draws from the global generator
+        torch.manual_seed(seed)
+        return augment(image)

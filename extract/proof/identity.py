@@ -1,0 +1,117 @@
+"""Whether images are still those of a checkpoint: names at once, contents as they are read."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from extract.checkpoint import Checkpoint, CheckpointError
+from extract.dataset import Dataset
+from extract.images.image_set import ImageSet
+from extract.proof.changes import describe_changes, describe_undrawn
+from extract.proof.record import Recorded, recorded_images, text_of
+from store.names import composed, shown
+from store.notes import note
+
+
+def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:
+    """The data set with the digests that the checkpoint keeps: reading an image that changed is an error.
+
+    Names that differ in their Unicode form alone (as some file systems spell them) are taken for the same,
+    where they sort alike.
+
+    Args:
+        dataset: listed; images in memory are compared at once.
+        checkpoint: of the training.
+        where: the checkpoint's place, for messages.
+
+    Raises:
+        CheckpointError: classes or images are missing, new, moved or others.
+    """
+    if checkpoint.images is None:
+        return _bound_by_name(dataset, checkpoint, where)
+    recorded = recorded_images(checkpoint, where)
+    unlike = [
+        name
+        for name in {**recorded, **dataset.splits}
+        if name not in recorded
+        or name not in dataset.splits
+        or recorded[name].text != text_of(dataset.splits[name])
+    ]
+    if unlike and not _same_but_for_form(dataset, recorded, where):
+        _refuse(dataset, where, describe_changes(dataset, recorded))
+    if unlike:
+        note(
+            f"{_place(dataset)}: spells names in another Unicode form than {where} does "
+            f"({unlike[0]}); they are taken for the same"
+        )
+    bound = {}
+    for name, split in dataset.splits.items():
+        if len(split) != len(recorded[name].digest):
+            _refuse(dataset, where, _counted(dataset, checkpoint))
+        bound[name] = _bound_split(dataset, split, recorded[name], where)
+        if name in unlike and split.name is not None:  # stores and tables call images as in training
+            bound[name] = replace(bound[name], name=np.array(recorded[name].names, dtype=bytes))
+    if not unlike and dataset.fingerprint != checkpoint.fingerprint:
+        _refuse(dataset, where, describe_undrawn(dataset, recorded) or "their classes or labels differ")
+    return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
+
+
+def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:
+    if dataset.fingerprint != checkpoint.fingerprint:
+        _refuse(dataset, where, _counted(dataset, checkpoint))
+    if any(split.name is not None for split in dataset.splits.values()):
+        note(
+            f"{where}: its version kept the names of images and no digests; whether the files still hold the "
+            "same images is not known"
+        )
+    return dataset
+
+
+def _same_but_for_form(dataset: Dataset, recorded: dict[str, Recorded], where: Path | str) -> bool:
+    """Whether names differ in their Unicode form alone.
+
+    Raises:
+        CheckpointError: they do, and are sorted otherwise for it.
+    """
+    then = {name: composed(split.text.decode()) for name, split in recorded.items()}
+    now = {name: composed(text_of(split).decode()) for name, split in dataset.splits.items()}
+    names_then, names_now = (sorted("".join(names.values()).split("\0")) for names in (then, now))
+    if then != now and names_then == names_now:
+        raise CheckpointError(
+            f"{where}: {_place(dataset)} spells names in another Unicode form than it was trained with (as "
+            "copying between file systems may do), and so sorts them otherwise; rename them as they were, or "
+            "train anew"
+        )
+    return then == now
+
+
+def _bound_split(dataset: Dataset, split: ImageSet, recorded: Recorded, where: Path | str) -> ImageSet:
+    """One split with its digests; those that are known already are compared."""
+    if split.digest is not None:
+        unlike = np.flatnonzero((split.digest != recorded.digest).any(axis=1))
+        if len(unlike):
+            first = int(unlike[0])
+            image = (
+                f"image {split.sample_index[first]}"
+                if split.name is None
+                else shown(split.name[first].decode())
+            )
+            _refuse(dataset, where, f"{len(unlike)} changed (the first is {image})")
+    return replace(split, digest=recorded.digest)
+
+
+def _counted(dataset: Dataset, checkpoint: Checkpoint) -> str:
+    return f"{len(dataset.train)} for training, {sum(checkpoint.class_counts)} then, or other names"
+
+
+def _refuse(dataset: Dataset, where: Path | str, what: str) -> NoReturn:
+    raise CheckpointError(
+        f"{where}: was trained on other images than {_place(dataset)} holds now: {what}; "
+        "put them back as they were, point --root at the data set it was trained on, or train anew"
+    )
+
+
+def _place(dataset: Dataset) -> str:
+    return dataset.config.root or dataset.config.dataset

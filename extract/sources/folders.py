@@ -1,0 +1,210 @@
+"""Class folders: which of the files below them are images, and what is passed over.
+
+Images of a class are sorted by their paths within its folder, written with `/`, code point by code point.
+"""
+
+import os
+from pathlib import Path
+
+from extract.sources.content import image_extensions, is_image
+from extract.sources.presence import refuse_missing_folders
+from store.errors import UserError
+from store.names import composed, shown
+from store.notes import note
+from store.schema import SPLITS
+
+KNOWN = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+UNUSED = ("val", "valid", "validation", "dev")  # other spellings of val, in any case
+
+NO_IMAGE = ("file of no image format", "files of no image format")
+EMPTY = ("empty file", "empty files")
+BROKEN = ("broken link", "broken links")
+LOOP = ("link to a folder that holds it", "links to folders that hold them")
+OUTSIDE = ("image outside of class folders", "images outside of class folders")
+HIDDEN = ("hidden", "hidden")
+
+
+class PassedOver:
+    """What is no image of a class: a count of each reason, and the first name by the alphabet."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._counts: dict[tuple[str, str], int] = {}
+        self._first: dict[tuple[str, str], str] = {}
+
+    def add(self, reason: tuple[str, str], path: str) -> None:
+        """Count a file or folder below the root."""
+        name = path[len(str(self.root)) :].lstrip("/")
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        self._first[reason] = min(name, self._first.get(reason, name))
+
+    def add_all(self, other: "PassedOver") -> None:
+        """Count what another has counted."""
+        for reason, n in other._counts.items():
+            first = other._first[reason]
+            self._counts[reason] = self._counts.get(reason, 0) + n
+            self._first[reason] = min(first, self._first.get(reason, first))
+
+    def __str__(self) -> str:
+        told = []
+        for reason in (NO_IMAGE, EMPTY, BROKEN, LOOP, OUTSIDE, HIDDEN):
+            if n := self._counts.get(reason, 0):
+                first = self._first[reason]
+                told.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
+        return ", ".join(told)
+
+
+def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:
+    """Class names, sorted, and of every split that is there the images' paths and classes.
+
+    Args:
+        root: holds `train/<class>/…`, `test/<class>/…` and perhaps `val/<class>/…`.
+        subfolders: images in subfolders of a class count, and so do files with the extension of any image
+            format, and others whose content is that of an image; else none of these, as in version 0.1.
+
+    Raises:
+        UserError: a missing or empty root or split, fewer than two classes, a class folder without
+            images, or a val or test class that train does not have.
+    """
+    refuse_missing_folders(root)
+    passed = PassedOver(root) if subfolders else None
+    present = {s: _class_folders(root / s, passed) for s in SPLITS if (root / s).is_dir()}
+    class_names = present["train"]
+    if len(class_names) < 2:
+        found = ", ".join(map(shown, class_names)) or "none"
+        raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
+    splits = {s: _list_split(root / s, class_names, folders, passed) for s, folders in present.items()}
+    if passed is not None:
+        _tell(root, passed)
+    return class_names, splits
+
+
+def _tell(root: Path, passed: PassedOver) -> None:
+    if str(passed):
+        note(f"passed over under {root}/: {passed}")
+    for name in sorted(os.listdir(root)):
+        if name.lower() in UNUSED and name != "val" and (root / name).is_dir():
+            note(f"{root / name}/ is not used; validation images are looked for in val/ alone")
+
+
+def _list_split(
+    folder: Path, class_names: list[str], present: list[str], passed: PassedOver | None
+) -> tuple[list[Path], list[int]]:
+    folder_of = _folders_of(folder, class_names, present)
+    if not present:
+        raise UserError(f"{folder}: holds no class folders; expected {folder.name}/<class>/<image>")
+    paths, label = [], []
+    for class_id, name in enumerate(class_names):
+        if name not in folder_of:
+            continue
+        of_class = folder / folder_of[name]
+        if passed is None:
+            files, here = _images_in(of_class), ""
+        else:
+            here = PassedOver(passed.root)
+            files = _images_below(of_class, here)
+            passed.add_all(here)
+        if not files:
+            found = f", but {here}" if str(here) else ""
+            kinds = ", ".join(KNOWN)
+            raise UserError(f"{of_class}: holds no images ({kinds}){found}; add some or remove it")
+        paths += [of_class / file for file in sorted(files)]
+        label += [class_id] * len(files)
+    return paths, label
+
+
+def _folders_of(folder: Path, class_names: list[str], present: list[str]) -> dict[str, str]:
+    """The folder of each class that has one; it may be spelt in another Unicode form than the class."""
+    classes, in_form = set(class_names), {composed(name): name for name in class_names}
+    class_of = {name: name if name in classes else in_form.get(composed(name)) for name in present}
+    folder_of: dict[str, str] = {}
+    for name, class_name in class_of.items():
+        if class_name is None:
+            raise UserError(
+                f"{folder / name}: class {name!r} is not among the {len(class_names)} classes of train; "
+                "rename or remove the folder"
+            )
+        other = folder_of.setdefault(class_name, name)
+        if other != name:
+            raise UserError(
+                f"{folder}: {other!a} and {name!a} are one class in two Unicode forms; put their "
+                "images into one folder"
+            )
+        if name != class_name:
+            note(f"{folder / name}: is spelt in another Unicode form than the class of train; taken for it")
+    return folder_of
+
+
+def _class_folders(split: Path, passed: PassedOver | None) -> list[str]:
+    names = []
+    with os.scandir(split) as entries:
+        for entry in entries:
+            if _is_folder(entry) and not _is_hidden(entry.name, passed):
+                names.append(entry.name)
+            elif passed is not None:
+                passed.add(_reason(entry) or OUTSIDE, entry.path)
+    return sorted(names)
+
+
+def _images_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [e.name for e in entries if _is_known(e.name) and e.name[0] != "." and _is_file(e)]
+
+
+def _images_below(folder: Path, passed: PassedOver) -> list[str]:
+    """Paths of images relative to a class folder, in no order; links to folders are followed."""
+    found, pending = [], [("", (os.path.realpath(folder),))]
+    while pending:
+        below, way = pending.pop()  # way: real paths of the folders that lead here, for links may go round
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                name = below + entry.name
+                if _is_folder(entry) and not _is_hidden(entry.name, passed):
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{way[-1]}/{entry.name}"
+                    if any(f"{step}/".startswith(f"{real}/") for step in way):
+                        passed.add(LOOP, entry.path)
+                    else:
+                        pending.append((f"{name}/", (*way, real)))
+                elif reason := _reason(entry):
+                    passed.add(reason, entry.path)
+                else:
+                    found.append(name)
+    return found
+
+
+def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
+    """Why a folder's entry is no image, None if it is one. A file that is named like one is not opened.
+
+    Whether it can be read is seen later: who names a file so means an image, not to be left out in silence.
+    """
+    if _is_hidden(entry.name, True):
+        return HIDDEN
+    if not _is_file(entry):
+        return NO_IMAGE if os.path.exists(entry.path) else BROKEN
+    if _is_known(entry.name) or _extension(entry.name) in image_extensions():
+        return None
+    if not entry.stat().st_size:
+        return EMPTY
+    return None if is_image(entry.path) else NO_IMAGE
+
+
+def _is_hidden(name: str, passed: object) -> bool:
+    # What macOS adds to zip files is hidden there; version 0.1 took the folder for a class.
+    return name.startswith(".") or (passed is not None and name == "__MACOSX")
+
+
+def _is_known(name: str) -> bool:
+    return _extension(name) in KNOWN
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    # An entry itself raises an error for a link that leads to itself.
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

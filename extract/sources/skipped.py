@@ -1,0 +1,84 @@
+"""Images that cannot be decoded, left out of training and of every later phase."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from extract.config import DatasetConfig
+from extract.images.image_set import ImageSet, find_unreadable
+from extract.sources.embedded import Source
+from extract.sources.kinds import KINDS
+from store.errors import UserError
+from store.names import composed, shown
+
+
+def without_bad_images(
+    source: Source, config: DatasetConfig, root: Path, progress: Progress | None
+) -> tuple[Source, DatasetConfig]:
+    """Leave out images that cannot be decoded, where the description says so.
+
+    Args:
+        source: its images with their names.
+        config: the description; what it says was skipped is left out again, whatever it is now.
+        root: what names are relative to.
+        progress: shows the search; None where it was made before.
+
+    Returns:
+        The rest, numbered as if all were listed, those too that are not there any more; and the description
+        with `skipped`.
+
+    Raises:
+        UserError: a class or a split without any readable image.
+    """
+    if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
+        return source, config
+    splits, skipped = dict(source.splits), set(config.skipped)
+    if progress is not None and not skipped:
+        for name, split in splits.items():
+            bad, found = find_unreadable(split.images, progress)
+            skipped |= {path.relative_to(root).as_posix() for path in bad}
+            splits[name] = replace(split, **found)
+    for name, split in splits.items():
+        of_split = {path.encode() for path in skipped if path.startswith(f"{name}/")}
+        splits[name] = _without(split, of_split, source.class_names)
+    emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
+    if emptied:
+        name = source.class_names[min(emptied)]
+        folder = shown(str(root / "train" / name))
+        raise UserError(f"{folder}: no readable image is left in this class; add some")
+    for name, split in splits.items():
+        if not len(split):
+            raise UserError(f"{root / name}: no readable image is left in this split; add some")
+    return Source(source.class_names, splits), replace(config, skipped=tuple(sorted(skipped)))
+
+
+def _without(split: ImageSet, skipped: set[bytes], class_names: list[str]) -> ImageSet:
+    """A listed split without some images, the others numbered as with them, listed or not."""
+    left_out = np.fromiter((name in skipped for name in split.name), bool, len(split))
+    gone = skipped - set(split.name[left_out].tolist())
+    if not all(map(bytes.isascii, gone)):  # a copy may spell them in another Unicode form
+        respelt = {composed(name.decode()): name for name in gone}
+        for row, name in enumerate(split.name):
+            if (known := respelt.get(composed(name.decode()))) is not None:
+                left_out[row] = True
+                gone.discard(known)
+    places = sorted(place for name in gone if (place := _place(split, name, class_names)) is not None)
+    before = np.searchsorted(places, np.arange(len(split)), side="right")
+    split = replace(split, sample_index=split.sample_index + before)
+    return split.take(np.flatnonzero(~left_out))
+
+
+def _place(split: ImageSet, name: bytes, class_names: list[str]) -> int | None:
+    """How many listed images come before one that is not listed; None of a class that is not there."""
+    _, folder, below = name.split(b"/", 2)
+    in_form = [composed(class_name) for class_name in class_names]
+    if composed(folder.decode()) not in in_form:
+        return None
+    class_id = in_form.index(composed(folder.decode()))
+    first, end = np.searchsorted(split.label, [class_id, class_id + 1])
+    of_class = split.name[first:end]
+    if len(of_class):  # as the folder is spelt here
+        name = b"/".join([*of_class[0].split(b"/")[:2], below])
+    return int(first + np.searchsorted(of_class, np.bytes_(name)))

@@ -1,0 +1,99 @@
+"""Going on with an earlier run: its options, and what may not change between then and now."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from extract.checkpoint import Checkpoint, described, load_checkpoint
+from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.sources.presence import occupied, refuse_nothing_begun
+from store.errors import UserError
+from store.storage.atomic import foreign_names, refuse_both, refuse_existing
+
+# What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
+MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped", "tail_order"}
+
+
+def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
+    """The options of the run in `out`, with those given anew for this call.
+
+    What was stored of `overwrite` was about the folder as it lay then.
+
+    Args:
+        out: folder of the run.
+        given: options named by the user, flat: those of the network and the data set among them.
+    """
+    path = Path(out) / "checkpoint.pt"
+    refuse_nothing_begun(path)
+    stored = _stored_config(load_checkpoint(path), path)
+    network = {k: v for k, v in given.items() if k in asdict(stored.network)}
+    dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
+    own = {k: v for k, v in given.items() if k not in network and k not in dataset}
+    return replace(
+        stored,
+        **{"overwrite": False} | own | {"out": out, "resume": True},
+        network=replace(stored.network, **network),
+        dataset=replace(stored.dataset, **dataset),
+    )
+
+
+def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
+    content = dict(checkpoint.config)
+    network = described(NetworkConfig, content.pop("network", None), path)
+    dataset = described(DatasetConfig, content.pop("dataset", None), path)
+    # Version 0.1 took options that the source has no use for, and kept them.
+    dataset = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
+    return described(TrainConfig, content | {"network": network, "dataset": dataset}, path)
+
+
+def _foreign_to_training(out: Path) -> str | None:
+    """What tells that a folder is no training run; other files beside one's own are left alone."""
+    try:
+        content = json.loads((out / "config.json").read_text())
+        if isinstance(content, dict) and content.keys() >= {"network", "dataset", "recipe"}:
+            return None  # its checkpoint may be damaged
+    except (OSError, ValueError):
+        pass
+    try:
+        load_checkpoint(out / "checkpoint.pt")
+    except UserError:
+        return foreign_names(out, ())
+    return None
+
+
+def earlier_run(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint that a resolved config goes on from, which may be a finished one; None for a new run.
+
+    Raises:
+        UserError: the folder holds a run that this one may neither replace nor continue.
+    """
+    path = Path(config.out) / "checkpoint.pt"
+    refuse_both(config.out, "a run", config.resume, config.overwrite)
+    if path.with_name("head.pt").exists():
+        raise UserError(f"{config.out}: holds a run of `finetune`, not a training run; name another --out")
+    refuse_existing(path.parent, "training run", _foreign_to_training, overwrite=True)
+    if not config.resume and (config.overwrite or not path.exists()):
+        return None
+    previous = load_checkpoint(path)
+    if not config.resume:
+        raise occupied(path.parent, previous.epoch, previous.config["epochs"])
+    stored, asked = _flat(_stored_config(previous, path)), _flat(config)
+    for name in sorted(stored.keys() - MAY_CHANGE):
+        if stored[name] != asked[name]:
+            raise UserError(
+                f"{config.out}: cannot resume: {name} was {stored[name]}, this run asks {asked[name]}; "
+                "leave the option out, or start anew with --overwrite"
+            )
+    return previous
+
+
+def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
+    """A description with what an earlier run found out when it listed the images."""
+    found = {"skipped": (), "tail_order": "class index"} | previous.dataset
+    return replace(dataset, skipped=tuple(found["skipped"]), tail_order=found["tail_order"])
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    content = asdict(config)
+    return content | content.pop("network") | content.pop("dataset")

@@ -1,0 +1,143 @@
+"""The commands about stores, `store …`: look into one, prove it, copy it, look ahead to one."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from extract.config import PlanConfig, SampleConfig
+from finetune.commands import early
+from finetune.commands.advice import resumable
+from finetune.commands.console import PLACE, build, given, json_option, options, print_json, progress_bar, say
+from store.config import ConvertConfig
+from store.names import shown, visible
+from store.notes import note
+
+
+@click.group("store")
+def store_group() -> None:
+    """Look into a feature store, prove it, copy it into another form, or look ahead to one."""
+
+
+@store_group.command()
+@click.argument("path", type=PLACE)
+@json_option
+def info(path: str, as_json: bool) -> None:
+    """What a store holds, and what made it."""
+    early.refuse_missing_store(path)
+    from store.info import describe
+    from store.reader import FeatureStore
+    from store.storage.location import locate
+
+    content = describe(FeatureStore(locate(path)))
+    if as_json:
+        print_json(content)
+        return
+    for name, array in content["arrays"].items():
+        if not name.startswith("checksum/"):
+            shape = " × ".join(map(str, array["shape"]))
+            say(f"{name:<20} {array['dtype']:<8} {shape:<22} {array['bytes']:>18,} bytes")
+    say(f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files, complete")
+    say(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
+    if content["views"]["train"] > 1:
+        say(f"{content['views']['train']} views of each training image")
+    try:
+        made = content["provenance"]
+        ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
+        ended = f", finished {content['finished']}" if content["finished"] else ""
+        say(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        version, commit = made["versions"]["tailcache"], made.get("commit")
+        of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
+        say(f"by tailcache {version}{of_commit}")
+    except (KeyError, TypeError):
+        say("its provenance does not say what made it")
+
+
+def _counts(classes: list[dict[str, Any]]) -> list[str]:
+    told = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
+    return [f"{shown(c['class_name'])} {c['train']:,}" if c else "…" for c in told]
+
+
+@store_group.command()
+@click.argument("path", type=PLACE)
+@options(SampleConfig)
+@json_option
+@click.pass_context
+def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
+    """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    early.refuse_proof(path, SampleConfig(**values))
+    from store.reader import FeatureStore
+    from store.storage.location import locate
+    from store.verify import verify as run
+
+    config, store, sampled = SampleConfig(**values).checked(), FeatureStore(locate(path)), None
+    idle = {"seed", "device", "workers"} if config.sample is None else set()
+    for name in sorted(idle.intersection(given(context))):
+        note(f"--{name} changes nothing without --sample, the number of rows to extract anew")
+    with progress_bar() as progress:
+        if config.sample is not None:
+            from extract.proof.sample import compare, draw_sample
+
+            sample = draw_sample(store, config, progress)
+        faults = [str(fault) for fault in run(store, progress)]
+        if config.sample is not None and not faults:
+            differences = list(compare(sample, progress))
+            faults = [str(difference) for difference in differences]
+            rows = {split: len(of_split) for split, of_split in sample.rows.items()}
+            sampled = {"rows": rows, "differ": [asdict(difference) for difference in differences]}
+    if as_json:
+        print_json({"path": path, "sound": not faults, "faults": faults, "sample": sampled})
+    else:
+        verdict = f"not sound, {len(faults)} found" if faults else "sound"
+        agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
+        say(*faults, f"{path}: {verdict}{'' if faults else agree}")
+    context.exit(1 if faults else 0)
+
+
+@store_group.command()
+@click.argument("path", type=PLACE)
+@click.argument("target", type=PLACE)
+@options(ConvertConfig)
+@json_option
+@click.pass_context
+def convert(context: click.Context, as_json: bool, **values: Any) -> None:
+    """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
+    early.refuse_missing_store(values["path"])
+    early.refuse_target(values["target"], values["resume"], values["overwrite"])
+    from store.convert import convert as run
+    from store.info import describe
+    from store.reader import FeatureStore
+    from store.storage.location import locate
+
+    target = values["target"]
+    with resumable(context), progress_bar() as progress:
+        run(ConvertConfig(**values), progress)
+    content = describe(FeatureStore(locate(target)))
+    if as_json:
+        print_json(content)
+        return
+    form = content["provenance"]["converted"][-1]
+    size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
+    say(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
+
+
+@store_group.command()
+@options(PlanConfig)
+@json_option
+@click.pass_context
+def plan(context: click.Context, as_json: bool, **values: Any) -> None:
+    """How much room and time a store will take, measured on a few images and on the disk."""
+    early.refuse_planning(build(PlanConfig, values), given(context))
+    from finetune.forecast.forecast import forecast
+    from finetune.forecast.options import refuse_beside_checkpoint
+    from finetune.forecast.text import forecast_json, forecast_lines, warnings
+
+    refuse_beside_checkpoint(given(context))
+    with progress_bar() as progress:
+        found = forecast(build(PlanConfig, values), progress)
+    if as_json:
+        print_json(forecast_json(found))
+    else:
+        say(*forecast_lines(found))
+    for warning in warnings(found):
+        click.echo(f"tailcache: warning: {visible(warning)}", err=True)

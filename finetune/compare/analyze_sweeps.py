@@ -1,0 +1,133 @@
+"""Sweeps read back, their configurations ranked together: tables, CSV files and a figure."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.accuracy import SCORES, in_words
+from analysis.figures.sweep import options_figure
+from analysis.sweeps import rank_configurations
+from analysis.tables import name_configurations
+from finetune.compare.files import write_report
+from finetune.compare.finished_sweep import UNKNOWN_STORE, FinishedSweep, read_sweep
+from finetune.compare.sweeps_together import refuse_unknown_accuracy, refuse_unlike, together
+from finetune.config import FinetuneConfig
+from finetune.methods.options import effective_options
+from finetune.sampling.head_tail import ratio_in_words
+from finetune.sweep.config import FIXED
+from finetune.sweep.marker import UNTOLD, varied_options
+from finetune.sweep.repeat import finetune_command, free_folder
+from store.notes import note
+
+
+@dataclass(frozen=True)
+class SweepAnalysis:
+    """What `analyze` found in sweeps.
+
+    Attributes:
+        ranking: a row a configuration, best first, from `analysis.sweeps.rank_configurations`.
+        results: a row a head.
+        select_on, rank_by, shot_rule: what is ranked by, and what the groups mean.
+        head_in_words: what head is.
+        command: the `finetune` command that repeats the best; None where heads of every one diverged.
+        files: what was written.
+    """
+
+    ranking: pd.DataFrame
+    results: pd.DataFrame
+    select_on: str
+    rank_by: str
+    shot_rule: str
+    head_in_words: str
+    command: str | None
+    files: list[Path]
+
+
+def analyze_sweeps(paths: list[Path], out: Path, rank_by: str | None = None) -> SweepAnalysis:
+    """Rank the configurations of one or more sweeps of a store; write two tables and a figure.
+
+    A sweep keeps no predictions, so there is nothing by class: the command that is found makes a run of the
+    best configuration, which has all that.
+
+    Args:
+        paths: folders of sweeps.
+        out: folder of the report.
+        rank_by: the accuracy to rank by; the sweeps' own if None.
+
+    Raises:
+        UserError: a sweep is interrupted or damaged, they are not alike, or do not tell what is ranked by.
+    """
+    sweeps = [read_sweep(path) for path in paths]
+    first = sweeps[0]
+    refuse_unlike(sweeps, rank_by)
+    rank_by = first.rank_by if rank_by is None else rank_by
+    refuse_unknown_accuracy(sweeps, first.select_on, rank_by)
+    results, configs = together(sweeps)
+    results["configuration"] = name_configurations([effective_options(asdict(one)) for one in configs])
+    ranking = rank_configurations(results, first.select_on, rank_by)
+    command = None
+    if not ranking["diverged"][0]:
+        place = results.index[results["configuration"] == ranking["configuration"][0]][0]
+        command = _command(configs[place], sweeps)
+    figures = _figures(sweeps, results, configs, ranking)
+    content = {"ranking": ranking.to_dict("records"), "command": command}
+    files = write_report(out, content, {"ranking": ranking, "results": results}, figures)
+    if command is not None and configs[place].store == UNKNOWN_STORE:
+        note(f"{first.path}: an earlier program's sweep does not say where its store is; put it for STORE")
+    head_in_words = ratio_in_words(first.head_ratio) if "test_head" in results else "head: not told"
+    ways = (first.select_on, rank_by, first.shot_rule, head_in_words)
+    return SweepAnalysis(ranking, results, *ways, command, files)
+
+
+def repeating(path: Path) -> str | None:
+    """The command that repeats the best configuration of one sweep.
+
+    Raises:
+        UserError: the sweep is interrupted or damaged.
+    """
+    found = read_sweep(path)
+    ranking = rank_configurations(found.results, found.select_on, found.rank_by)
+    if ranking["diverged"][0]:
+        return None
+    place = found.results.index[found.results["configuration"] == ranking["configuration"][0]][0]
+    return _command(found.configs[place], [found])
+
+
+def _command(config: FinetuneConfig, sweeps: list[FinishedSweep]) -> str:
+    n_classes = max(one.n_classes for one in sweeps)
+    return finetune_command(config, free_folder(sweeps[0].path, "best"), n_classes)
+
+
+def _figures(
+    sweeps: list[FinishedSweep], results: pd.DataFrame, configs: list[FinetuneConfig], ranking: pd.DataFrame
+) -> dict[str, Any]:
+    """A figure of the options that were varied; none where there is nothing to draw."""
+    of_name = dict(zip(results["configuration"], configs, strict=True))
+    drawn = [_told(of_name[name]) for name in ranking["configuration"]]
+    names = varied_in(sweeps)
+    options = pd.DataFrame([{name: one.get(name) for name in names} for one in drawn], dtype=object)
+    options = options.where(options.notna(), None)
+    varied = [name for name in names if options[name].map(repr).nunique() > 1]
+    select_on, score = ranking["select_on"][0], SCORES[ranking["rank_by"][0]]
+    column = f"{select_on}_{score}"
+    if not varied or ranking[f"{column}_mean"].isna().all():
+        return {}
+    scores = [f"{column}_mean", f"{column}_std"]
+    called = f"{in_words(column)} accuracy, %".replace("val", "validation", 1)
+    return {"options": options_figure(options.join(ranking[scores]), varied, column, called)}
+
+
+def varied_in(sweeps: list[FinishedSweep]) -> list[str]:
+    """Options that grids and ranges vary, and those in which the sweeps themselves differ."""
+    names = dict.fromkeys(name for one in sweeps for name in varied_options(one.options))
+    own = [name for name in FinetuneConfig.__dataclass_fields__ if name not in FIXED]
+    asked = [UNTOLD | one.options for one in sweeps]
+    return [*names, *(n for n in own if n not in names and len({repr(one.get(n)) for one in asked}) > 1)]
+
+
+def _told(config: FinetuneConfig) -> dict[str, Any]:
+    """What a head depends on, the tail samples that make the size of its batch included."""
+    told = effective_options(asdict(config))
+    return told | ({"tail_samples": config.tail_samples} if "batch_size" in told else {})

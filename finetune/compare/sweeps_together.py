@@ -1,0 +1,94 @@
+"""Heads of several sweeps in one table: which sweeps may stand in it, and what all of them tell."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+import pandas as pd
+
+from analysis.accuracy import MEASURES, PARTS, SCORES
+from analysis.sweeps import SPLITS
+from finetune.compare.finished_sweep import FinishedSweep, head_key
+from finetune.config import FinetuneConfig, option
+from store.errors import UserError
+from store.notes import note
+
+
+def refuse_unlike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
+    """Raise UserError for sweeps of other stores, or that tell of other things.
+
+    Args:
+        sweeps: the sweeps.
+        rank_by: what they are to be ranked by; None where each says.
+    """
+    first = sweeps[0]
+    for one in sweeps[1:]:
+        if type(one.store) is not type(first.store):
+            old = one if isinstance(one.store, str) else first
+            raise UserError(
+                f"{old.path}: is version 0.1's, which recorded its store otherwise; run the same `sweep` "
+                "with --resume, which trains nothing again, and analyze it then"
+            )
+        if one.store != first.store:
+            raise UserError(
+                f"{one.path}: is a sweep of another store than {first.path}; analyze the sweeps of one store "
+                "at a time"
+            )
+        for name in ("select_on", "shot_rule", *(("rank_by",) if rank_by is None else ())):
+            here, there = getattr(one, name), getattr(first, name)
+            if here != there:
+                way_out = ", or name the --rank-by for all" if name == "rank_by" else ""
+                raise UserError(
+                    f"{one.path}: was made with {option(name)} {here}, and {first.path} with {option(name)} "
+                    f"{there}, so their numbers do not compare; analyze them apart{way_out}"
+                )
+
+
+def refuse_unknown_accuracy(sweeps: list[FinishedSweep], select_on: str, rank_by: str) -> None:
+    """Raise UserError where heads have no accuracy of the kind that is ranked by."""
+    for one in sweeps:
+        if f"{select_on}_{SCORES[rank_by]}" not in one.results and one.results["diverged_at"].isna().any():
+            others = " or ".join(f"--rank-by {name}" for name in SCORES if name != rank_by)
+            raise UserError(
+                f"{one.path}: heads of an earlier program have no {rank_by} accuracy to be ranked by; use "
+                f"{others}"
+            )
+
+
+def together(sweeps: list[FinishedSweep]) -> tuple[pd.DataFrame, list[FinetuneConfig]]:
+    """Every head of some sweeps once: a row each, and the resolved options of each.
+
+    An accuracy that not all of them tell, or tell of other classes, is left out for all, with a note: its
+    mean would be one of fewer heads than are counted, or of several things.
+    """
+    options = [f.name for f in fields(FinetuneConfig) if any(f.name in one.results for one in sweeps)]
+    frames = []
+    for one in sweeps:
+        untold = [name for name in options if name not in one.results]
+        of_configs = {name: [getattr(config, name) for config in one.configs] for name in untold}
+        frames.append(one.results.assign(**of_configs, sweep=str(one.path)))
+    results = pd.concat(frames, ignore_index=True).drop(columns=sorted(_untold(sweeps)))
+    configs = [config for one in sweeps for config in one.configs]
+    keys = pd.Series([head_key(*pair) for pair in zip(configs, results["head"], strict=True)])
+    kept = results.index[~keys.duplicated()]
+    return results.loc[kept].reset_index(drop=True), [configs[i] for i in kept]
+
+
+def _untold(sweeps: list[FinishedSweep]) -> set[str]:
+    """Accuracies that are left out."""
+    every = {f"{split}_{measure}" for split in SPLITS for measure in MEASURES}
+    told = {one.path: every & set(one.results) for one in sweeps if one.results["diverged_at"].isna().any()}
+    left_out = set().union(*told.values()) - set.intersection(every, *told.values())
+    if left_out:
+        lacking = next(path for path, names in told.items() if left_out - names)
+        note(f"{lacking}: does not tell {_listed(left_out)}, left out for all")
+    ratios = {one.head_ratio: one.path for one in sweeps}
+    of_parts = {f"{split}_{part}" for split in SPLITS for part in PARTS} & set().union(*told.values())
+    if len(ratios) > 1 and of_parts - left_out:
+        called = " and ".join("their own" if ratio is None else f"{ratio:g}" for ratio in ratios)
+        note(f"head and tail are other classes in these sweeps (--head-ratio {called}), left out for all")
+        left_out |= of_parts
+    return left_out
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(sorted(columns))

@@ -1,0 +1,161 @@
+"""What an extraction will take, before it is begun: room for every dtype and codec, and time.
+
+The model is simple, of the largest effects only. Computing goes at the pace measured on a few images, writing
+at the disk's; the two run side by side, so the longer one is the time expected. Writing is rounding and
+compressing as one thread would (the writer has two), then the disk; a compressed HDF5 store is then put
+together, that is written again.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+from rich.progress import Progress
+
+from extract.config import PlanConfig
+from extract.device import Compute, make_deterministic, resolve_device, use_device
+from extract.dump import axis_lengths
+from extract.images.views import check_views, with_views
+from finetune.forecast.compression import Packing, measure_packing
+from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
+from finetune.forecast.extract_throughput import images_per_second, sample_maps, settle_batch_norms
+from finetune.forecast.options import refuse_bucket
+from finetune.forecast.store_size import StoreSize, store_size
+from finetune.forecast.workload import Subject, find_subject
+from store.arrays.codecs import CODECS
+from store.arrays.image_names import DIGEST_BYTES
+from store.drafts.lifecycle import check_writable
+from store.layout import ArrayLayout, store_layout
+from store.schema import MAP_DTYPES
+from store.storage.location import locate
+
+MAPS = "train/feature_map"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A store in one dtype and codec.
+
+    Attributes:
+        dtype, codec: of its feature maps.
+        maps: their layout.
+        size: exact without a codec, else from a sample.
+        packing: of the sample.
+        seconds: expected of its extraction; None where the disk could not be measured.
+    """
+
+    dtype: str
+    codec: str
+    maps: ArrayLayout
+    size: StoreSize
+    packing: Packing
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction will take.
+
+    Attributes:
+        arch, weights, trained: the network, as of Subject.
+        device: where it was measured.
+        sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
+        views: V, of each training image.
+        n_classes: K.
+        n_sampled: maps of training images that were compressed.
+        images_per_second: through the network, decoding included; each view is one.
+        folder: the target's, or the nearest above it that exists.
+        free_bytes: of its disk.
+        disk: its speeds; None where there was no room to measure.
+        choices: every dtype with every codec.
+    """
+
+    arch: str
+    weights: str
+    trained: bool
+    device: str
+    sizes: dict[str, dict[str, int]]
+    views: int
+    n_classes: int
+    n_sampled: int
+    images_per_second: float
+    folder: str
+    free_bytes: int
+    disk: DiskSpeed | None
+    choices: tuple[Choice, ...]
+
+
+def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
+    """Look at the images, a few of their feature maps and the disk; nothing stays behind.
+
+    Raises:
+        UserError: what `extract` would raise of checkpoint, network, images, options and path.
+    """
+    refuse_bucket(config.store)
+    path = locate(config.store)
+    check_writable(path, resume=False, overwrite=True)
+    config.check_numbers()
+    check_views(config)
+    device = use_device(resolve_device(config.device))
+    compute = Compute(device, config.precision, config.batch_size, config.workers)
+    make_deterministic()
+    subject = find_subject(config, progress)
+    subject.network.to(compute.device, memory_format=compute.memory_format)
+    task = progress.add_task("measuring", total=3, status="the network")
+    if not subject.trained:
+        settle_batch_norms(subject, compute)
+    subject = _in_views(subject, config.views)
+    sizes = axis_lengths(subject.network, subject.dataset.splits, subject.transform, compute)
+    if config.ckpt is None:  # training will read every image, and keep its digest
+        sizes = {split: lengths | {"D": DIGEST_BYTES} for split, lengths in sizes.items()}
+    maps = sample_maps(subject, compute, config.seconds)
+    pace = images_per_second(subject, compute, config.seconds)
+    progress.update(task, completed=1, status="the disk")
+    n_classes, folder = len(subject.dataset.class_names), existing_folder(path)
+    free = free_bytes(folder)
+
+    def layouts_of(dtype: str, codec: str) -> dict[str, ArrayLayout]:
+        return store_layout(sizes, n_classes, dtype, config.batch_size, codec, n_views=config.views)
+
+    layout = layouts_of(config.dtype, config.codec)[MAPS]
+    disk = measure_disk(folder, layout.block_rows * layout.row_bytes, layout.row_bytes, config.seconds)
+    progress.update(task, completed=2, status="codecs")
+    choices = []
+    for dtype, codec in product(MAP_DTYPES, CODECS):
+        layouts = layouts_of(dtype, codec)
+        packing = measure_packing(maps, dtype, layouts[MAPS])
+        size = store_size(path.suffix, layouts, packing.share)
+        seconds = None if disk is None else _seconds(sizes, pace, size, packing, disk)
+        choices.append(Choice(dtype, codec, layouts[MAPS], size, packing, seconds))
+    progress.remove_task(task)
+    return Extraction(
+        arch=subject.arch,
+        weights=subject.weights,
+        trained=subject.trained,
+        device=str(compute.device),
+        sizes=sizes,
+        views=config.views,
+        n_classes=n_classes,
+        n_sampled=len(maps),
+        images_per_second=pace,
+        folder=str(folder),
+        free_bytes=free,
+        disk=disk,
+        choices=tuple(choices),
+    )
+
+
+def _in_views(subject: Subject, n_views: int) -> Subject:
+    """The same with training images in so many views, drawn as by the seed 0: any is like any other."""
+    train = with_views(subject.dataset.train, 0, n_views)
+    return replace(subject, dataset=replace(subject.dataset, train=train))
+
+
+def _seconds(
+    sizes: dict[str, dict[str, int]], pace: float, size: StoreSize, packing: Packing, disk: DiskSpeed
+) -> float:
+    """Expected of an extraction."""
+    computing = sum(lengths["N"] for lengths in sizes.values()) / pace
+    assembled = size.n_bytes if size.peak_bytes > size.n_bytes else 0
+    blocks = size.peak_bytes - assembled
+    writing = blocks / disk.write + sizes["train"]["N"] * packing.pack_seconds
+    return max(computing, writing) + assembled / disk.write

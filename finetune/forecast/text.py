@@ -1,0 +1,138 @@
+"""A forecast in words, in numbers for scripts, and what it warns of."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from finetune.forecast.forecast import Forecast
+
+GB = 1e9
+
+
+def forecast_json(forecast: Forecast) -> dict[str, Any]:
+    """Everything of a forecast but the options, sizes in bytes and times in seconds."""
+    extraction = asdict(forecast.extraction)
+    choices = zip(extraction.pop("choices"), forecast.extraction.choices, forecast.finetuning, strict=True)
+    return {
+        "store": forecast.config.store,
+        "iterations": forecast.config.iterations,
+        "memory_bytes": forecast.memory_bytes,
+        "warnings": list(warnings(forecast)),
+        **extraction,
+        "choices": [
+            {
+                "dtype": choice.dtype,
+                "codec": choice.codec,
+                "chosen": choice is forecast.chosen,
+                "exact": choice.codec == "none",
+                "fits": forecast.fits(choice),
+                **content["size"],
+                **content["packing"],
+                "extract_seconds": choice.seconds,
+                "finetune_seconds": run.seconds,
+                "map_bytes": run.map_bytes,
+                "in_memory": run.in_memory,
+            }
+            for content, choice, run in choices
+        ],
+    }
+
+
+def warnings(forecast: Forecast) -> Iterator[str]:
+    """What will not work, one line each."""
+    extraction, chosen = forecast.extraction, forecast.chosen
+    lengths = extraction.sizes["train"]
+    if not forecast.fits(chosen):
+        fitting = [f"--dtype {c.dtype} --codec {c.codec}" for c in extraction.choices if forecast.fits(c)]
+        yield (
+            f"{forecast.config.store}: takes {size(chosen.size.peak_bytes)} while it is written and "
+            f"{extraction.folder} has {size(extraction.free_bytes)} free; make room, name another disk, or "
+            f"choose what fits ({', '.join(fitting) or 'of the other dtypes and codecs none does'})"
+        )
+    if lengths["H"] * lengths["W"] == 1:
+        yield (
+            f"{extraction.arch}: its feature maps are 1×1 on these images, with nothing to fuse: fsa will "
+            "refuse them; choose a network with larger maps (resnet18-cifar for 32×32 images, say)"
+        )
+
+
+def forecast_lines(forecast: Forecast) -> Iterator[str]:
+    """A table and what it rests on, in 100 columns."""
+    extraction, disk = forecast.extraction, forecast.extraction.disk
+    lengths = extraction.sizes["train"]
+    held_out = ", ".join(f"{n['N']:,} {split}" for split, n in extraction.sizes.items() if split != "train")
+    maps = "×".join(str(lengths[axis]) for axis in "HWC")
+    n_images, views = lengths["N"] // extraction.views, extraction.views
+    in_views = f" in {views} views each" if views > 1 else ""
+    yield f"{extraction.n_classes} classes, {n_images:,} training images{in_views} (maps {maps}), {held_out}"
+    yield (
+        f"{extraction.arch}, {extraction.weights}, on {extraction.device}: "
+        f"{extraction.images_per_second:,.0f} {'views' if views > 1 else 'images'}/s, decoding included"
+    )
+    yield f"{extraction.folder}: {size(extraction.free_bytes)} free"
+    yield (
+        f"its disk writes {disk.write / GB:.2f} GB/s, reads {disk.read / GB:.2f} GB/s in order, "
+        f"{disk.read_random / GB:.2f} row by row, {disk.read_cached / GB:.2f} cached"
+        if disk
+        else "its disk has too little room to be measured"
+    )
+    yield ""
+    yield from _table(forecast)
+    yield ""
+    yield from _notes(forecast)
+
+
+def _table(forecast: Forecast) -> Iterator[str]:
+    yield (
+        f"  {'dtype':<12} {'codec':<5} {'store':>10} {'while written':>13} {'files':>7} {'shards':>7} "
+        f"{'extract':>8} {'finetune':>8}"
+    )
+    for choice, run in zip(forecast.extraction.choices, forecast.finetuning, strict=True):
+        about = "" if choice.codec == "none" else "~"
+        remarks = {"too large": not forecast.fits(choice), "streamed": not run.in_memory}
+        remark = ", ".join(name for name, holds in remarks.items() if holds)
+        row = (
+            f"{'*' if choice is forecast.chosen else ' '} {choice.dtype:<12} {choice.codec:<5} "
+            f"{about + size(choice.size.n_bytes):>10} {about + size(choice.size.peak_bytes):>13} "
+            f"{choice.size.n_files:>7,} {choice.size.n_shards:>7,} "
+            f"{duration(choice.seconds):>8} {duration(run.seconds):>8}  {remark}"
+        )
+        yield row.rstrip()
+
+
+def _notes(forecast: Forecast) -> Iterator[str]:
+    extraction = forecast.extraction
+    other = "" if extraction.trained else "; a trained one's may differ, pass --ckpt"
+    yield "*: as the options say. Sizes are exact without a codec, but for metadata, a KiB or so an array;"
+    what = "training views" if extraction.views > 1 else "training images"
+    yield f"~ from the maps of {extraction.n_sampled} {what}, {extraction.weights}{other}."
+    if forecast.config.store.endswith(".h5"):
+        yield "A compressed .h5 is put together at the end, and takes its space twice for a moment."
+    yield "extract, expected: the longer of computing and writing, at the speeds measured above."
+    memory = "memory" if forecast.memory_bytes is None else f"{size(forecast.memory_bytes)} of memory"
+    yield (
+        f"finetune, expected: {forecast.config.iterations:,} iterations of fsa at a pace measured on made-up "
+        "features,"
+    )
+    yield f"after reading all maps into {memory}; starting and drawing, a few seconds, come on top."
+    if not all(run.in_memory for run in forecast.finetuning):
+        where = "the GPU and half of" if extraction.device.startswith("cuda") else "half of"
+        yield f"streamed: too large for {where} the memory; `finetune` streams the maps, and the time is"
+        yield "that of reading the maps of every iteration from the disk, row by row."
+
+
+def size(n_bytes: int) -> str:
+    """Bytes in a unit that suits them."""
+    if n_bytes < 1000:
+        return f"{n_bytes} bytes"
+    power = next((p for p in (1, 2, 3) if n_bytes < 1000 * 1024**p), 4)
+    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in a unit that suits them; a dash for what is not known."""
+    if seconds is None:
+        return "–"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:,.1f} h"

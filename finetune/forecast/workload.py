@@ -1,0 +1,59 @@
+"""What a store is planned for: a checkpoint's network and images, or those that options describe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from extract.config import PlanConfig, TrainConfig
+from extract.dataset import Dataset, list_dataset
+from extract.images.transforms import Transform
+from extract.networks.resnets import Network, build_network, check_network, default_image_size
+from extract.restore import restore_listed
+from extract.train import transform_for
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the images that it is to see.
+
+    Attributes:
+        arch: the network's name.
+        weights: what its weights are, in words.
+        trained: whether they were trained, here or elsewhere.
+        network: in evaluation mode, on the CPU.
+        dataset: images that are files stay paths.
+        transform: how they reach the network.
+    """
+
+    arch: str
+    weights: str
+    trained: bool
+    network: Network
+    dataset: Dataset
+    transform: Transform
+
+
+def find_subject(config: PlanConfig, progress: Progress) -> Subject:
+    """The network and images of a plan.
+
+    Raises:
+        UserError: the checkpoint, the network or the images cannot be had.
+    """
+    if config.ckpt is not None:
+        restored = restore_listed(Path(config.ckpt), config.dataset.root, progress)
+        weights = f"trained for {restored.checkpoint.epoch} epochs"
+        arch = restored.checkpoint.network["arch"]
+        return Subject(arch, weights, True, restored.network, restored.dataset, restored.transform)
+    check_network(config.network)
+    size = config.image_size or default_image_size(config.network.arch)
+    training = TrainConfig(network=config.network, dataset=config.dataset.resolved(), image_size=size)
+    dataset = list_dataset(training.dataset, progress)
+    transform = transform_for(training, dataset)
+    with torch.random.fork_rng(devices=[]):  # the network is made on the CPU
+        torch.manual_seed(training.seed)
+        network = build_network(config.network, len(dataset.class_names))
+    weights = config.network.weights
+    words = f"pre-trained weights {weights}" if weights else "initial weights"
+    return Subject(config.network.arch, words, weights is not None, network.eval(), dataset, transform)

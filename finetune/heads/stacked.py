@@ -1,0 +1,261 @@
+"""FC layers in training: softmax losses and SGD with momentum, written out, many heads at once.
+
+Heads that take the same batches are one layer of S · K outputs. The gradient of the logits is a row
+coefficient times softmax minus one-hot, or what `binary.py` makes of it, so autograd has nothing to
+find. A feature has a 1 appended, whose weight is the bias, and zeros up to a whole number of cache lines:
+every product has the same shape, strides and alignment for one head as for that head among many, and so the
+same bits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from finetune.heads.binary import binary_gradient
+from finetune.heads.cuda_graph import RecordedSteps
+from finetune.heads.losses import Loss
+from finetune.heads.row_terms import RowTerms
+from finetune.heads.threads import Threads
+
+LINE = 16  # float32 in a cache line
+CLASSES_AT_ONCE = 128  # of a matrix product: weights and velocities of 2,048 channels stay in the cache
+LEAST_SHARED = 2**18  # weights from which on threads share one head: handing over takes some 50 μs
+
+
+def padded(values: torch.Tensor) -> torch.Tensor:
+    """(…, C) with a 1 appended, then zeros up to a multiple of LINE."""
+    out = values.new_zeros(*values.shape[:-1], padded_channels(values.shape[-1]))
+    out[..., : values.shape[-1]] = values
+    out[..., values.shape[-1]] = 1
+    return out
+
+
+def padded_channels(n_channels: int) -> int:
+    """What C becomes with the 1 and the zeros."""
+    return -(-(n_channels + 1) // LINE) * LINE
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Where one head starts, and how it is trained.
+
+    Attributes:
+        weight, bias: (K, C) and (K,) float32 at the start.
+        loss: its loss.
+        lr: learning rate at the start.
+        momentum: of SGD.
+        weight_decay: of weights and biases.
+        max_norm: the longest that a class's weight may be; None for no bound.
+        max_norm_every: iterations between steps after which it is cut to that; the last step is one of them.
+        schedule: "constant", or "cosine" down to 0 at the last of n_iterations.
+        n_iterations: of the whole run.
+        trainable: "fc", or "scales": one factor of each class's logit, the layer as it is.
+    """
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    loss: Loss
+    lr: float
+    momentum: float
+    weight_decay: float = 0.0
+    max_norm: float | None = None
+    max_norm_every: int = 1
+    schedule: str = "constant"
+    n_iterations: int = 1
+    trainable: str = "fc"
+
+    @property
+    def structure(self) -> tuple:
+        """Heads that share it go through the same operations, and may be stacked."""
+        loss = self.loss
+        of_loss = (
+            loss.shift is None,
+            loss.class_weight is None,
+            loss.divide_by_weights,
+            loss.focal_gamma > 0,
+            loss.against_rest,
+        )
+        of_sgd = (self.momentum, self.weight_decay > 0, self.max_norm is None, self.max_norm_every)
+        return (self.trainable, self.schedule, self.n_iterations, *of_sgd, *of_loss)
+
+    def share_of_lr(self, iteration: int) -> float:
+        """The learning rate of an iteration (counted from 0) over the one at the start."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * iteration / self.n_iterations))
+
+    def is_cut_after(self, iteration: int) -> bool:
+        """Whether weights longer than `max_norm` are cut after an iteration (counted from 0)."""
+        at_end = iteration + 1 == self.n_iterations
+        return self.max_norm is not None and (at_end or (iteration + 1) % self.max_norm_every == 0)
+
+    @property
+    def asks_for_iteration(self) -> bool:
+        """Whether a step depends on its number."""
+        return self.schedule != "constant" or (self.max_norm is not None and self.max_norm_every > 1)
+
+
+class Heads:
+    """S FC layers of one structure under SGD, each equal to torch.optim.SGD on its loss.
+
+    The velocity is kept times the learning rate, which saves a pass over the weights in every step.
+
+    Attributes:
+        options: of each head.
+        weight: (S, K, Cp) float32, of padded features.
+        velocity: the same shape.
+    """
+
+    def __init__(
+        self,
+        options: list[HeadOptions],
+        device: torch.device,
+        threads: Threads | None = None,
+        recorded: RecordedSteps | None = None,
+    ):
+        self.options = options
+        first = options[0]
+        self._n_channels = first.weight.shape[1]
+        stacked = torch.stack([torch.from_numpy(head.weight) for head in options])
+        self.weight = padded(stacked).to(device)
+        self.weight[:, :, self._n_channels] = torch.from_numpy(np.stack([head.bias for head in options]))
+        self.velocity = torch.zeros_like(self.weight)
+        self._threads = threads
+        self._terms = RowTerms(options, self.weight)
+        self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
+        self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
+        self._buffers: _Buffers | None = None
+        self._recorded = None if first.asks_for_iteration else recorded
+
+    def _of_heads(self, values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
+
+    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight (K, C) and bias (K,) of each head, copies."""
+        c = self._n_channels
+        return [(of_head[:, :c].clone(), of_head[:, c].clone()) for of_head in self.weight]
+
+    def state(self) -> list[dict[str, torch.Tensor]]:
+        """What each head needs to go on, copies on the host."""
+        pairs = zip(self.weight.cpu(), self.velocity.cpu(), strict=True)
+        return [{"weight": weight.clone(), "velocity": velocity.clone()} for weight, velocity in pairs]
+
+    def load(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Go on from what `state` gave."""
+        for name in ("weight", "velocity"):
+            getattr(self, name).copy_(torch.stack([state[name] for state in states]))
+
+    def take(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
+        """One step on each batch of a window.
+
+        Args:
+            pooled: (T, B, Cp) padded features.
+            label: (T, B) int64.
+            start: iteration of the first batch, counted from 0.
+
+        Returns:
+            (T, S) loss of every batch before its step.
+        """
+        n_heads, n_iterations, batch = len(self.options), len(pooled), pooled.shape[1]
+        if self._buffers is None or self._buffers.batch != batch:
+            self._buffers = _Buffers(self.weight, self.velocity, batch)
+        label = label[:, None, None].expand(n_iterations, n_heads, 1, batch)
+        log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
+        rate = self._terms.rates(label, start)
+        if self._recorded is not None:
+            self._recorded(self._steps, [self.weight, self.velocity], [pooled, label, rate, log_p])
+        else:
+            self._steps(pooled, label, rate, log_p, start)
+        return self._terms.losses(log_p, label)
+
+    def _steps(
+        self,
+        pooled: torch.Tensor,
+        label: torch.Tensor,
+        rate: torch.Tensor,
+        log_p: torch.Tensor,
+        start: int = 0,
+    ) -> None:
+        """The steps of a window; those that are recorded do not ask where it starts."""
+        x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
+        batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate.unbind(), strict=True)
+        for iteration, terms in enumerate(batches, start):
+            self._step(iteration, *terms)
+
+    def _step(
+        self,
+        iteration: int,
+        x: torch.Tensor,
+        label: torch.Tensor,
+        log_p: torch.Tensor,
+        rate: torch.Tensor,
+    ) -> None:
+        """One step; x (S, B, Cp), label (S, 1, B), rate (S, 1, B or 1); log p of the labels goes to log_p."""
+        buffers, head = self._buffers, self.options[0]
+        x_t = x.transpose(1, 2)
+        self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
+        if self._terms.shift is not None:
+            buffers.logits.add_(self._terms.shift)
+        gradient = torch.log_softmax(buffers.logits, 1, out=buffers.gradient)
+        if self._terms.against_rest:
+            binary_gradient(gradient, label, log_p, buffers.logits)
+        else:
+            torch.gather(gradient, 1, label, out=log_p)
+            gradient.exp_().scatter_add_(1, label, buffers.minus_one)
+        gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(log_p))
+        momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
+
+        def update(block: "_Block") -> None:
+            block.velocity.baddbmm_(block.gradient, x, beta=momentum)
+            if head.weight_decay > 0:
+                block.velocity.addcmul_(block.weight, self._decay, value=head.share_of_lr(iteration))
+            block.weight.sub_(block.velocity)
+            if head.is_cut_after(iteration):
+                of_class = block.weight[:, :, : self._n_channels]
+                length = torch.linalg.vector_norm(of_class, dim=2, keepdim=True)
+                of_class.mul_((self._max_norm / length).clamp_(max=1))
+
+        self._each_block(update)
+
+    def _each_block(self, work: Callable[["_Block"], None]) -> None:
+        blocks = self._buffers.blocks
+        if self._threads is None or len(blocks) == 1:
+            for block in blocks:
+                work(block)
+        else:
+            self._threads.each(work, blocks)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some classes of all heads: views of the weights and of what a step passes on."""
+
+    weight: torch.Tensor
+    velocity: torch.Tensor
+    logits: torch.Tensor
+    gradient: torch.Tensor
+
+
+class _Buffers:
+    """What a step writes, and views of it by blocks of classes.
+
+    Logits are (S, K, B): over few classes a softmax is ten times as fast where the batch is innermost.
+    """
+
+    def __init__(self, weight: torch.Tensor, velocity: torch.Tensor, batch: int):
+        n_heads, n_classes, _ = weight.shape
+        self.batch = batch
+        self.logits = weight.new_empty(n_heads, n_classes, batch)
+        self.gradient = torch.empty_like(self.logits)
+        self.minus_one = weight.new_tensor(-1.0).expand(n_heads, 1, batch)
+        n_blocks = -(-n_classes // CLASSES_AT_ONCE) if weight.device.type == "cpu" else 1
+        cuts = [n_classes * i // n_blocks for i in range(n_blocks + 1)]
+        slices = [slice(start, stop) for start, stop in pairwise(cuts)]
+        self.blocks = [
+            _Block(weight[:, block], velocity[:, block], self.logits[:, block], self.gradient[:, block])
+            for block in slices
+        ]

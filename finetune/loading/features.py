@@ -1,0 +1,87 @@
+"""A store's splits on the device where the head is trained."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analysis.accuracy import per_class_frame
+from finetune.heads.threads import Threads
+from store.reader import FeatureStore
+
+AT_ONCE = 2048  # held-out rows of one product: its shape, and so its rounding, is the same for every thread
+
+
+@dataclass(frozen=True)
+class Features:
+    """The train split, but for its maps.
+
+    Attributes:
+        pooled: (N, C) float32.
+        label: (N,) int64.
+    """
+
+    pooled: torch.Tensor
+    label: torch.Tensor
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out split (val or test) and what its accuracies are told by.
+
+    Attributes:
+        name: of the split.
+        pooled: (N, C) float32 on the device.
+        label, sample_index: (N,) on the host.
+        class_names: K names.
+        class_counts: (K,) training images.
+        shot_rule: a name in SHOT_RULES.
+    """
+
+    name: str
+    pooled: torch.Tensor
+    label: np.ndarray
+    sample_index: np.ndarray
+    class_names: list[str]
+    class_counts: np.ndarray
+    shot_rule: str
+
+    def predict(self, weight: torch.Tensor, bias: torch.Tensor, threads: Threads) -> np.ndarray:
+        """(N,) int64 predicted classes of a head, weight (K, C) and bias (K,)."""
+        prediction = torch.empty(len(self.pooled), dtype=torch.int64, device=self.pooled.device)
+
+        def predict_block(start: int) -> None:
+            block = self.pooled[start : start + AT_ONCE]
+            logits = torch.nn.functional.linear(block, weight, bias)
+            prediction[start : start + AT_ONCE] = logits.argmax(dim=1)
+
+        threads.each(predict_block, range(0, len(prediction), AT_ONCE))
+        return prediction.cpu().numpy()
+
+    def frame(self, prediction: np.ndarray) -> pd.DataFrame:
+        """The per-class frame of predictions."""
+        return per_class_frame(self.label, prediction, self.class_names, self.class_counts, self.shot_rule)
+
+
+def load_features(store: FeatureStore, device: torch.device) -> Features:
+    """Read the train split's pooled features and labels."""
+    train = store.read("train")
+    label = torch.from_numpy(train.label.astype(np.int64))
+    return Features(torch.from_numpy(train.pooled).to(device), label.to(device))
+
+
+def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> dict[str, HeldOut]:
+    """Read val, where the store has it, and test."""
+    class_counts = store.read("train").class_counts(len(store.class_names))
+    held_out = {}
+    for name in ("val", "test"):
+        if name == "val" and name not in store.splits:
+            continue
+        split = store.read(name)
+        pooled = torch.from_numpy(split.pooled).to(device)
+        label = split.label.astype(np.int64)
+        held_out[name] = HeldOut(
+            name, pooled, label, split.sample_index, store.class_names, class_counts, shot_rule
+        )
+    return held_out

@@ -1,0 +1,251 @@
+"""Where the feature maps live while a head is trained: on the device, in the host's memory, or in the store.
+
+Maps on the host are fused there, and only the augmented samples go to the device; a streamed window holds the
+maps that it draws from, in order, and is fused alike. So the two give the same bits.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from finetune.mixing.fusion import fuse
+from finetune.sampling.plan import Plan
+from store.arrays.dtypes import computing_dtype, decode
+from store.arrays.finite import first_not_finite
+from store.arrays.gather import gather
+from store.errors import UserError
+from store.reader import FeatureStore
+from store.schema import SCALED
+
+MAPS = "train/feature_map"
+GIB = 2**30
+SHARE = 0.5  # of the memory that is free, for maps, unless the user says
+KEPT_FREE = 2 * GIB  # of a GPU's memory: windows, recorded steps, and what libraries work in
+UPLOAD_BYTES = 64 * 1024**2  # of maps that are in the host's memory on their way to a GPU
+Kind = Literal["device", "host", "stream"]
+
+
+@dataclass(frozen=True)
+class Residency:
+    """Where maps live.
+
+    Attributes:
+        kind: "device", "host" or "stream"; on a CPU the first two are one.
+        why: for the user to read.
+        rows: maps that a stream has room for; None for all, as where they are held.
+        memory: bytes that they may take.
+        row_bytes: of a map.
+    """
+
+    kind: Kind
+    why: str
+    rows: int | None = None
+    memory: int = 0
+    row_bytes: float = 0
+
+    def fitting(self, window: int, rows: int) -> int:
+        """The most iterations at once, at most `window`, whose maps have room: `rows` of them in each.
+
+        Raises:
+            UserError: not even those of one have.
+        """
+        if self.rows is None:
+            return window
+        if self.rows < rows:
+            raise UserError(
+                f"--memory {self.memory / GIB:.3g}: the maps of one iteration take "
+                f"{rows * self.row_bytes / GIB:.3g} GiB; allow more, or lower --batch-size"
+            )
+        return min(window, self.rows // rows)
+
+
+class Maps(Protocol):
+    """Feature maps that can be fused."""
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """(T, A, C) float32 augmented samples of a window, on the device or on the host."""
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had, the page cache's among them; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def memory_for_maps(device: torch.device) -> int | None:
+    """Bytes free on a device, but for what a GPU needs besides maps; None where the system does not tell."""
+    if device.type == "cuda":
+        return max(0, torch.cuda.mem_get_info(device)[0] - KEPT_FREE)
+    return available_memory()
+
+
+def share_for_maps(device: torch.device) -> float:
+    """How much of `memory_for_maps` maps may take: nothing else asks for a GPU's."""
+    return 1 if device.type == "cuda" else SHARE
+
+
+def choose_residency(
+    wanted: str, memory_gib: float | None, store: FeatureStore, device: torch.device
+) -> Residency:
+    """Where the maps of a store are to live.
+
+    Args:
+        wanted: a kind, or "auto": the first of device, host and stream that has room.
+        memory_gib: the most that maps may take in the host's memory; None for half of what is free.
+        store: the maps.
+        device: where the head is trained.
+
+    Raises:
+        UserError: the kind asked for has no room.
+    """
+    needed, on_device = store.map_bytes, memory_for_maps(device)
+    free = available_memory()
+    budget = int(memory_gib * GIB) if memory_gib is not None else None if free is None else int(free * SHARE)
+    has_room = {
+        "device": on_device is None or needed <= on_device * share_for_maps(device),
+        "host": budget is None or needed <= budget,
+    }
+    if device.type != "cuda":
+        has_room["device"] = has_room["host"]
+    kind = next((k for k in ("device", "host") if has_room[k]), "stream") if wanted == "auto" else wanted
+    size = f"{needed / GIB:.2f} GiB of feature maps"
+    if not has_room.get(kind, True):
+        where = f"{on_device / GIB:.1f} GiB for them on {device}"
+        if kind == "host" or device.type != "cuda":
+            where = f"{budget / GIB:.1f} GiB for them (--memory)"
+        raise UserError(f"--residency {kind}: {size}, {where}; use --residency stream, or auto")
+    why = f"{size}, {'as asked for' if wanted != 'auto' else 'chosen by free memory'}"
+    if kind != "stream" or has_room["host"]:
+        return Residency(kind, why)
+    row_bytes = needed / store.map_shape[0]
+    return Residency(kind, why, int(budget / row_bytes), budget, row_bytes)
+
+
+class HeldMaps:
+    """All feature maps in memory, as one table of vectors (N · L, C)."""
+
+    def __init__(self, table: torch.Tensor):
+        self._table = table
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """See `Maps`."""
+        return fuse(self._table, torch.from_numpy(plan.vectors).to(self._table.device))
+
+
+class StreamedMaps:
+    """Feature maps read when a window draws from them, and kept as long as there is room.
+
+    A ring of maps: those of a window that it lacks are read in storage order, one after the other from where
+    the ring has come to, over the oldest. A map of a rare class, drawn again and again, is read seldom.
+    """
+
+    def __init__(self, store: FeatureStore, rows: int):
+        """Read nothing yet.
+
+        Args:
+            store: the maps.
+            rows: maps that are kept; at least as many as any window draws from.
+        """
+        self._store, self._array = store, store.arrays[MAPS]
+        self._scaled = store.map_dtype in SCALED
+        dtype = computing_dtype(store.map_dtype) if self._scaled else self._array.dtype
+        self._ring = np.empty((rows, *self._array.shape[1:]), dtype)
+        self._row_at = np.full(rows, -1)  # -1: empty
+        n_vectors = rows * self._ring.shape[1] * self._ring.shape[2]
+        dtype = np.int32 if n_vectors < 2**31 else np.int64
+        self._place = np.full(self._array.shape[0], -1, dtype)  # of each row in the ring; -1: not there
+        self._next = 0
+
+    def fused(self, plan: Plan) -> torch.Tensor:
+        """See `Maps`.
+
+        Raises:
+            StoreError: a file is missing or damaged, or a value is not finite.
+        """
+        rows = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
+        self._read(self._make_room(rows))
+        n_positions = self._ring.shape[1] * self._ring.shape[2]
+        row, position = np.divmod(plan.vectors, n_positions)
+        vectors = torch.from_numpy(self._place[row] * n_positions + position)
+        maps = self._ring
+        if not self._scaled:  # bits of bfloat16, perhaps
+            maps = decode(maps, self._store.map_dtype, None, computing_dtype(self._store.map_dtype))
+        fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), vectors)
+        # The sum is quick, and may overflow only where the looking begins.
+        if not fused.sum().isfinite() and not fused.isfinite().all():
+            bad = first_not_finite(maps[self._place[rows]])
+            self._store.refuse_not_finite_row(MAPS, None if bad is None else int(rows[bad]))
+        return fused
+
+    def _make_room(self, rows: np.ndarray) -> np.ndarray:
+        """Forget the oldest maps; the rows, of those asked for, that are to be read in their places."""
+        missing = rows[self._place[rows] < 0]
+        while True:
+            places = (self._next + np.arange(len(missing))) % len(self._ring)
+            overwritten = np.intersect1d(self._row_at[places], rows)
+            if not np.setdiff1d(overwritten, missing).size:
+                break
+            missing = np.union1d(missing, overwritten)  # and what then lies in a place further on
+        gone = self._row_at[places]
+        self._place[gone[gone >= 0]] = -1
+        self._row_at[places], self._place[missing] = missing, places
+        return missing
+
+    def _read(self, rows: np.ndarray) -> None:
+        """Read rows to where the ring has come to, around its end where they reach it."""
+        until = min(len(rows), len(self._ring) - self._next)
+        for part, start in ((rows[:until], self._next), (rows[until:], 0)):
+            out = self._ring[start : start + len(part)]
+            if self._scaled:
+                scale = self._store.scale[part // self._store.block_rows(MAPS)]
+                codes = gather(self._array, part)
+                out[:] = decode(codes, self._store.map_dtype, scale, out.dtype)
+            else:
+                gather(self._array, part, out)
+        self._next = (self._next + len(rows)) % len(self._ring)
+
+
+def _as_tensor(maps: np.ndarray) -> torch.Tensor:
+    if maps.dtype.name == "bfloat16":  # which torch does not take from numpy
+        return torch.from_numpy(maps.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(maps)
+
+
+def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -> Maps:
+    """The maps of a store, where they are to live.
+
+    Raises:
+        StoreError: a value that is not finite.
+    """
+    if residency.kind == "stream":
+        return StreamedMaps(store, store.map_shape[0] if residency.rows is None else residency.rows)
+    if residency.kind == "device" and device.type != "cpu":
+        return HeldMaps(uploaded(store, device))
+    maps = _as_tensor(store.read_feature_map())
+    return HeldMaps(maps.reshape(-1, maps.shape[-1]))
+
+
+def uploaded(store: FeatureStore, device: torch.device) -> torch.Tensor:
+    """The maps of a store as a table (N · L, C) on a device, of which the host never holds more than a part.
+
+    Raises:
+        StoreError: a value that is not finite.
+    """
+    n_rows, *of_map = store.map_shape
+    block = store.block_rows(MAPS)  # whole ones, for a compressed one is decoded whole
+    at_once = min(n_rows, block * max(1, int(UPLOAD_BYTES / (block * store.map_bytes / n_rows))))
+    dtype = getattr(torch, computing_dtype(store.map_dtype).name)
+    table = torch.empty(n_rows, *of_map, dtype=dtype, device=device)
+    # Copies from memory that the system may move go through such a buffer anyway, a small one.
+    buffer = torch.empty(at_once, *of_map, dtype=dtype, pin_memory=device.type == "cuda")
+    for start in range(0, n_rows, at_once):
+        maps = _as_tensor(store.read_feature_map(start, start + at_once))
+        part = buffer[: len(maps)].copy_(maps)
+        table[start : start + len(maps)].copy_(part)
+    return table.reshape(-1, of_map[-1])

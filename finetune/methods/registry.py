@@ -1,0 +1,146 @@
+"""What Phase II can do, in one table: what a batch is drawn from, the loss, and what is trained.
+
+A new method is a function (a draw, or a head computed in one pass) and a line of METHODS.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
+from finetune.sampling.plan import Drawing, Plan, augmentation_plan, real_plan
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the batches of a method are drawn.
+
+    Attributes:
+        draw: the plan of the iterations from a first to before a last.
+        prior: (K,) the class distribution of what it draws.
+        uses_maps: whether it reads feature maps, and takes vectors of confusing classes from them.
+        uses_tail: whether it tells tail classes from head classes.
+        options: that its plan depends on, besides the seed.
+    """
+
+    draw: Callable[[Drawing, int, int], Plan]
+    prior: Callable[[Drawing], np.ndarray]
+    uses_maps: bool = False
+    uses_tail: bool = False
+    options: tuple[str, ...] = ("batch_size",)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method is made of.
+
+    Attributes:
+        description: for the user.
+        sampling: of its batches; None where nothing is trained.
+        loss: its name, where the user names none.
+        trainable: "fc" or "scales".
+        defaults: of options that are None where the user names none.
+        compute: the head, where nothing is trained.
+    """
+
+    description: str
+    sampling: Sampling | None = None
+    loss: str = "ce"
+    trainable: str = "fc"
+    defaults: dict[str, Any] = field(default_factory=dict)
+    compute: Callable[[Trained], ComputedLayer] | None = None
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether a batch is half tail, half head."""
+        return self.sampling is not None and self.sampling.uses_tail
+
+
+def _uniform(drawing: Drawing, start: int, stop: int) -> Plan:
+    return real_plan(drawing.any_rows(start, stop, drawing.batch_size))
+
+
+def _uniform_prior(drawing: Drawing) -> np.ndarray:
+    return drawing.row_counts / len(drawing.label)
+
+
+def _balanced(drawing: Drawing, start: int, stop: int) -> Plan:
+    return real_plan(drawing.balanced_rows(start, stop, drawing.batch_size))
+
+
+def _balanced_prior(drawing: Drawing) -> np.ndarray:
+    present = drawing.row_counts > 0
+    return present / present.sum()
+
+
+def _halves(drawing: Drawing, start: int, stop: int) -> Plan:
+    half = drawing.batch_size // 2
+    tail, head = drawing.tail_rows(start, stop, half), drawing.head_rows(start, stop, half)
+    return real_plan(np.concatenate([tail, head], axis=1))
+
+
+def _halves_prior(drawing: Drawing) -> np.ndarray:
+    """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
+    head, tail = drawing.head_tail.head, drawing.head_tail.tail
+    prior = drawing.row_counts.astype(np.float64)
+    prior[head] /= 2 * prior[head].sum()
+    prior[tail] = 0.5 / len(tail) if drawing.tail_draw == "classes" else prior[tail] / (2 * prior[tail].sum())
+    return prior
+
+
+OF_HALVES = ("batch_size", "head_ratio", "tail_draw")
+OF_FUSION = (
+    *OF_HALVES,
+    "augmented_per_sample",
+    "confusing_classes",
+    "donors",
+    "gamma_min",
+    "gamma_max",
+    "tau_s",
+    "tau_g",
+)
+UNIFORM = Sampling(_uniform, _uniform_prior)
+BALANCED = Sampling(_balanced, _balanced_prior)
+HALVES = Sampling(_halves, _halves_prior, uses_tail=True, options=OF_HALVES)
+FUSED = Sampling(augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION)
+
+CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
+LWS = {"lr": 0.1, "schedule": "cosine"}
+WEIGHT_BALANCING = {
+    "lr": 0.01,
+    "schedule": "cosine",
+    "weight_decay": 0.1,
+    "max_norm": "relative",
+    "max_norm_every": "epoch",
+}
+OF_ALL = {
+    "lr": 0.001,
+    "schedule": "constant",
+    "init": "phase1",
+    "weight_decay": 0.0,
+    "max_norm": None,
+    "max_norm_every": "step",
+}
+
+METHODS = {
+    "fsa": Method("feature space augmentation, Algorithm 1 of the paper", FUSED),
+    "no-aug": Method("FSA's batch with real tail samples for the augmented ones (Fig. 9)", HALVES),
+    "plain": Method("uniform sampling of all training samples", UNIFORM),
+    "crt": Method("a fresh FC layer, classes drawn uniformly", BALANCED, defaults=CRT),
+    "lws": Method("one learned scale a class, drawn uniformly", BALANCED, "ce", "scales", LWS),
+    "tau-norm": Method("Phase I's weights over their norm to the τ", compute=tau_norm),
+    "ncm": Method("the nearest class mean", compute=nearest_class_mean),
+    "logit-adjustment": Method("Phase I's logits less τ · log π", compute=logit_adjustment),
+    "balanced-softmax": Method("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
+    "class-balanced": Method("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
+    "focal": Method("cross-entropy that hard samples weigh in more", UNIFORM, "focal"),
+    "weight-balancing": Method(
+        "weight decay, MaxNorm and class-balanced loss, as its authors published it",
+        UNIFORM,
+        "class-balanced-bce",
+        "fc",
+        WEIGHT_BALANCING,
+    ),
+}

@@ -1,0 +1,103 @@
+"""Confusing classes (paper, sec. 4.2): those that a class's samples are most readily taken for.
+
+Scores are summed in float64, where no two classes tie by rounding, so that a seed means the same plan on
+every processor. K × K of them would be half a gigabyte for the classes of iNaturalist, so they are ranked as
+soon as they are known: classes go through in groups, and nothing larger than a group's scores is kept.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from finetune.heads.threads import Threads
+
+# Samples whose scores are computed in one product: a few megabytes for thousands of classes.
+ROWS_AT_ONCE = 256
+
+
+class Scores:
+    """Phase I's mean softmax scores, class by class.
+
+    Attributes:
+        n_rows: (K,) training samples of each class.
+    """
+
+    def __init__(self, pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray, label: np.ndarray):
+        """Compute nothing yet.
+
+        Args:
+            pooled: (N, C) float32 pooled features.
+            weight, bias: (K, C) and (K,) float32, Phase I's FC layer.
+            label: (N,) int, ascending.
+        """
+        self._pooled = pooled
+        self._weight = torch.from_numpy(weight).double().T
+        self._bias = torch.from_numpy(bias).double()
+        self._bounds = np.searchsorted(label, np.arange(len(weight) + 1))
+        self.n_rows = np.diff(self._bounds)
+
+    def mean(self, classes: np.ndarray) -> np.ndarray:
+        """Softmax scores averaged over each class's samples.
+
+        Args:
+            classes: (P,) class ids; each has samples.
+
+        Returns:
+            (P, K) float64: row = true class, column = the class scored.
+        """
+        rows = np.concatenate([np.arange(self._bounds[c], self._bounds[c + 1]) for c in classes])
+        place = torch.from_numpy(np.repeat(np.arange(len(classes)), self.n_rows[classes]))
+        sums = torch.zeros(len(classes), len(self.n_rows), dtype=torch.float64)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            features = torch.from_numpy(self._pooled[rows[start : start + ROWS_AT_ONCE]]).double()
+            scores = torch.addmm(self._bias, features, self._weight).softmax(dim=1)
+            sums.index_add_(0, place[start : start + ROWS_AT_ONCE], scores)
+        return sums.numpy() / self.n_rows[classes, None]
+
+
+def confusing_classes(
+    scores: Scores,
+    classes: np.ndarray,
+    n_confusing: int,
+    among: np.ndarray | None = None,
+    threads: Threads | None = None,
+) -> np.ndarray:
+    """The `n_confusing` other classes with the highest mean score for each class, highest first.
+
+    Args:
+        scores: Phase I's.
+        classes: (P,) classes that ask; each has samples.
+        n_confusing: N_f, at most the number of other classes.
+        among: classes that count; all without it. A class that has too few others of them gets further ones.
+        threads: that share the classes; which of them takes a class changes no bit.
+
+    Returns:
+        (P, N_f) int64; of equal scores the lower class id comes first.
+    """
+    found = np.empty((len(classes), n_confusing), np.int64)
+    behind = np.setdiff1d(np.arange(len(scores.n_rows)), among) if among is not None else []
+
+    def rank(part: slice) -> None:
+        of_part = scores.mean(classes[part])
+        of_part[:, behind] -= 1  # scores are at most 1: behind all others
+        for i, (own, of_class) in enumerate(zip(classes[part], of_part, strict=True), part.start):
+            of_class[own] = -np.inf
+            found[i] = _highest(of_class, n_confusing)
+
+    (threads or Threads(1)).each(rank, _groups(scores.n_rows[classes]))
+    return found
+
+
+def _groups(n_rows: np.ndarray) -> list[slice]:
+    """Runs of classes with about ROWS_AT_ONCE samples in each, and one class at least."""
+    group = (np.cumsum(n_rows) - n_rows) // ROWS_AT_ONCE
+    cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(n_rows)]
+    return [slice(start, stop) for start, stop in pairwise(cuts) if start < stop]
+
+
+def _highest(scores: np.ndarray, n: int) -> np.ndarray:
+    """Places of the n highest, highest first, of equal ones the first; without sorting all."""
+    least = np.partition(scores, -n)[-n]
+    candidates = np.flatnonzero(scores >= least)
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:n]

@@ -1,0 +1,145 @@
+"""The options of a sweep, and the configurations that they come to."""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from analysis.options import PLACES, WAYS
+from finetune.config import FinetuneConfig, option
+from store.errors import UserError, check_at_least
+
+FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # of all heads of a sweep
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Options of `sweep`: those of `finetune`, and what to vary.
+
+    `out`, `resume` and `overwrite` are the sweep's folder's.
+    """
+
+    base: FinetuneConfig
+    grid: Annotated[tuple[str, ...], "option=value,value,…; every combination is tried"] = ()
+    range: Annotated[tuple[str, ...], "option=low:high or low:high:log, for --random"] = ()
+    random: Annotated[int | None, "draw so many configurations from --grid and --range"] = None
+    seeds: Annotated[int, "runs of every configuration, from --seed on"] = 3
+    heads: Annotated[bool, "keep the weights of every head, in heads/"] = False
+
+    def configurations(self) -> list[FinetuneConfig]:
+        """Every configuration with every seed, in a fixed order, each once.
+
+        Raises:
+            UserError: an option that cannot be varied, or a value that it cannot have.
+        """
+        check_at_least(self, random=1, seeds=1)
+        varied = self.varied()
+        if len(varied) < len(self.grid) + len(self.range):
+            raise UserError("--grid, --range: an option is named twice; name it once, with all its values")
+        if self.range and self.random is None:
+            raise UserError("--range: values are drawn from it, so say how many with --random")
+        if self.random is None:
+            chosen = [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
+        else:
+            chosen = [self._drawn(varied, i) for i in range(self.random)]
+        seeds = range(self.base.seed, self.base.seed + self.seeds)
+        found = [replace(self.base, **values, seed=seed) for values in chosen for seed in seeds]
+        return list(dict.fromkeys(found))
+
+    def varied(self) -> dict[str, Any]:
+        """What each option that is varied may be: a list of values, or a range."""
+        return {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
+
+    def _drawn(self, varied: dict[str, Any], i: int) -> dict[str, Any]:
+        from finetune.sampling.philox import Draws  # numpy, which --help does without
+
+        uniform = Draws(self.base.seed).uniform("configuration", i, i + 1, max(1, len(varied)))[0]
+        return {
+            name: values.at(u) if isinstance(values, Range) else values[int(u * len(values))]
+            for (name, values), u in zip(varied.items(), uniform, strict=False)
+        }
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two bounds.
+
+    Attributes:
+        low, high: the bounds.
+        log: whether their logarithm is uniform.
+        whole: whether they are whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+    def at(self, u: float) -> float | int:
+        """The number that a uniform one in [0, 1) stands for; four digits, as one would type it."""
+        spread = self.high / self.low if self.log else self.high - self.low
+        value = self.low * spread**u if self.log else self.low + spread * u
+        rounded = round(value) if self.whole else float(f"{value:.4g}")
+        return rounded if self.low <= rounded <= self.high else value
+
+
+def parse_grid(text: str) -> tuple[str, list[Any]]:
+    """`tau_s=0.5,0.7` as the option's name and its values."""
+    name, kind = _varied(text, "--grid", "option=value,value")
+    values = [_value(name, kind, part) for part in text.partition("=")[2].split(",")]
+    return name, list(dict.fromkeys(values))
+
+
+def parse_range(text: str) -> tuple[str, Range]:
+    """`lr=1e-4:1e-1:log` as the option's name and its range."""
+    expected = "option=low:high or option=low:high:log"
+    name, kind = _varied(text, "--range", expected)
+    number = next((k for k in (int, float) if k in (kind, *get_args(kind))), None)
+    low, colon, rest = text.partition("=")[2].partition(":")
+    high, *scale = rest.split(":")
+    if number is None or not colon or scale not in ([], ["log"]):
+        raise UserError(f"--range {text}: expected {expected}, of an option that is a number")
+    bounds = [float(_value(name, number, bound)) for bound in (low, high)]
+    found = Range(*bounds, log=bool(scale), whole=number is int)
+    if not found.low < found.high or (found.log and found.low <= 0):
+        raise UserError(f"--range {text}: low must be below high, and above 0 for log")
+    return name, found
+
+
+def name_of(text: str) -> str:
+    """The option of `tau-s=0.5,0.7`: tau_s."""
+    return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
+
+
+def _varied(text: str, flag: str, expected: str) -> tuple[str, Any]:
+    """The name and the type of an option that can be varied."""
+    _, equals, values = text.partition("=")
+    name = name_of(text)
+    kinds = {f: get_args(hint)[0] for f, hint in get_type_hints(FinetuneConfig, include_extras=True).items()}
+    if not equals or not values:
+        raise UserError(f"{flag} {text}: expected {expected}")
+    if name in FIXED:
+        advice = "use --seeds" if name == "seed" else f"give {option(name)} to the whole sweep"
+        raise UserError(f"{flag} {text}: {name} does not make another configuration; {advice}")
+    if name not in kinds:
+        known = ", ".join(sorted(set(kinds) - FIXED))
+        raise UserError(f"{flag} {text}: no option {name}; there are {known}")
+    return name, kinds[name]
+
+
+def _value(name: str, kind: Any, text: str) -> Any:
+    text = text.strip()
+    kinds = get_args(kind) if get_origin(kind) is Union or "|" in str(kind) else (kind,)
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    for one in kinds:
+        if get_origin(one) is Literal and text in get_args(one):
+            return text
+        if one in (int, float):
+            try:
+                return one(text)
+            except ValueError:
+                continue
+    choices = [str(c) for one in kinds if get_origin(one) is Literal for c in get_args(one)]
+    number = "a whole number" if int in kinds else "a number" if float in kinds else None
+    expected = " or ".join(filter(None, [number, f"one of {', '.join(choices)}" if choices else None]))
+    raise UserError(f"{name}={text}: expected {expected}")

@@ -1,0 +1,4 @@
+"""Heads that share a plan are trained together.
+
+Their inputs, the loop, history, choosing, resuming. Start at `trainer`.
+"""

@@ -1,0 +1,109 @@
+"""All heads that share a plan, stacked where they can be, and spread over threads."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from finetune.heads.cuda_graph import RecordedSteps, recorded_on
+from finetune.heads.lws import ScaledHead
+from finetune.heads.stacked import LEAST_SHARED, HeadOptions, Heads
+from finetune.heads.threads import Threads
+from finetune.loading.window import Window
+
+STATE_BYTES = 2**20  # of weights and velocities in a stack: what stays in a core's cache from step to step
+
+
+class Stacks:
+    """Heads that take their steps on the same windows.
+
+    Heads of one structure are stacked. On a CPU a stack is small enough for a core's cache and each thread
+    takes whole stacks through a window; a single large head is shared by the threads, class by class. None of
+    that changes a bit.
+
+    Attributes:
+        n_heads: how many.
+    """
+
+    def __init__(self, options: list[HeadOptions], device: torch.device, threads: Threads):
+        self.n_heads = len(options)
+        self._threads = threads
+        alike: dict[tuple, list[int]] = {}
+        for i, head in enumerate(options):
+            alike.setdefault(head.structure, []).append(i)
+        self._members = [
+            part for members in alike.values() for part in _parts(members, options, device, threads.n)
+        ]
+        alone = len(self._members) == 1 and device.type == "cpu"
+        self._recorded = recorded_on(device)
+        self._heads = [
+            _stack([options[i] for i in members], device, threads if alone else None, self._recorded)
+            for members in self._members
+        ]
+
+    def take(self, window: Window) -> torch.Tensor:
+        """One step of every head on each batch of a window.
+
+        Returns:
+            (T, S) float64 loss of every batch before its step, on the host.
+        """
+        losses = torch.empty(*window.label.shape[:1], self.n_heads, dtype=torch.float64)
+
+        def take(stack: int) -> None:
+            taken = self._heads[stack].take(window.pooled, window.label, window.start)
+            losses[:, self._members[stack]] = taken.cpu()
+
+        if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
+            for stack in range(len(self._heads)):
+                take(stack)
+        else:
+            self._threads.each(take, range(len(self._heads)))
+        return losses
+
+    def forget_recordings(self) -> None:
+        """Free what recorded steps hold on a GPU; further ones are recorded anew."""
+        if self._recorded is not None:
+            self._recorded.clear()
+
+    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight (K, C) and bias (K,) of every head."""
+        return self._in_order([heads.layers() for heads in self._heads])
+
+    def state(self) -> list[dict[str, torch.Tensor]]:
+        """What every head needs to go on."""
+        return self._in_order([heads.state() for heads in self._heads])
+
+    def load(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Go on from what `state` gave."""
+        for members, heads in zip(self._members, self._heads, strict=True):
+            heads.load([states[i] for i in members])
+
+    def _in_order(self, of_stacks: list[list]) -> list:
+        found = [None] * self.n_heads
+        for members, values in zip(self._members, of_stacks, strict=True):
+            for i, value in zip(members, values, strict=True):
+                found[i] = value
+        return found
+
+
+def _stack(
+    heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
+) -> Heads | ScaledHead:
+    if heads[0].trainable == "scales":
+        return ScaledHead(heads[0], device)
+    large = heads[0].weight.size >= LEAST_SHARED
+    return Heads(heads, device, threads if large else None, recorded)
+
+
+def _parts(
+    members: list[int], options: list[HeadOptions], device: torch.device, n_threads: int
+) -> list[list[int]]:
+    """Heads of one structure, cut into stacks: one on a GPU, several that fit in caches on a CPU."""
+    if options[members[0]].trainable == "scales":
+        return [[i] for i in members]
+    if device.type != "cpu":
+        return [members]
+    fitting = max(1, STATE_BYTES // (2 * options[members[0]].weight.nbytes))
+    n_parts = min(len(members), max(n_threads, -(-len(members) // fitting)))
+    cuts = np.linspace(0, len(members), n_parts + 1).astype(int)
+    return [members[start:stop] for start, stop in pairwise(cuts)]

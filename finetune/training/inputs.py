@@ -1,0 +1,216 @@
+"""From options and a store to what the loop needs: what is drawn from, and the heads at their start."""
+
+from functools import cached_property
+
+import numpy as np
+
+from finetune.config import RELATIVE, FinetuneConfig
+from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
+from finetune.heads.posthoc import ComputedLayer, Trained
+from finetune.heads.stacked import HeadOptions
+from finetune.heads.threads import Threads
+from finetune.methods.registry import METHODS
+from finetune.sampling.confusion import Scores, confusing_classes
+from finetune.sampling.head_tail import HeadTail, split_head_tail
+from finetune.sampling.masks import generic_positions, specific_positions
+from finetune.sampling.philox import Draws
+from finetune.sampling.plan import Drawing
+from store.errors import UserError
+from store.reader import FeatureStore
+
+SHARE = 0.1  # of the way from the shortest weight to the longest: the published bound of --max-norm relative
+
+
+class Common:
+    """What the plans and heads of one store have in common, read and computed once.
+
+    Attributes:
+        store: the features.
+        label: (N,) int32, ascending.
+        class_counts: (K,) training images.
+    """
+
+    def __init__(self, store: FeatureStore, threads: Threads | None = None):
+        """Read labels; scores and CAMs when a plan asks for them.
+
+        Args:
+            store: the features.
+            threads: that compute scores; the calling one alone without them.
+        """
+        self.store, self._threads = store, threads
+        self._confusing: dict[tuple, np.ndarray] = {}
+        train = store.read("train")
+        self.label = train.label
+        self.class_counts = train.class_counts(len(store.class_names))
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Mean scores of Phase I."""
+        return Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
+
+    def confusing(self, classes: np.ndarray, n_confusing: int, among: np.ndarray) -> np.ndarray:
+        """Confusing classes of some classes, (K, N_f) with −1 for the others: see `confusing_classes`.
+
+        Plans that ask alike share them.
+        """
+        key = (classes.tobytes(), n_confusing, among.tobytes())
+        if key not in self._confusing:
+            found = np.full((len(self.class_counts), n_confusing), -1)
+            found[classes] = confusing_classes(self.scores, classes, n_confusing, among, self._threads)
+            self._confusing[key] = found
+        return self._confusing[key]
+
+    @cached_property
+    def cam(self) -> np.ndarray:
+        """(N, H, W) class activation maps."""
+        return self.store.read_cam()
+
+
+def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common | None = None) -> Drawing:
+    """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
+
+    Args:
+        config: resolved options.
+        store: the features.
+        common: of the store, where several plans are made.
+
+    Raises:
+        UserError: there is no tail class, or the feature maps have one position only.
+    """
+    common = common or Common(store)
+    method, head_tail = METHODS[config.method], split_classes(config, common.class_counts)
+    confusing = specific = generic = None
+    if method.sampling is not None and method.sampling.uses_maps:
+        _, height, width, _ = store.map_shape
+        if height * width == 1:
+            raise UserError(
+                f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
+                "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
+            )
+        specific = specific_positions(common.cam, config.tau_s)
+        generic = generic_positions(common.cam, config.tau_g)
+        lenders = _donor_classes(config, head_tail)
+        # Only tail samples are augmented: their classes are a small part of the samples.
+        confusing = common.confusing(head_tail.tail, config.confusing_classes, lenders)
+    return Drawing(
+        label=common.label,
+        head_tail=head_tail,
+        confusing=confusing,
+        specific=specific,
+        generic=generic,
+        batch_size=config.batch_size,
+        n_tail=config.n_tail,
+        n_augmented=config.augmented_per_sample,
+        tail_draw=config.tail_draw,
+        gamma=(config.gamma_min, config.gamma_max),
+        draws=Draws(config.seed),
+    )
+
+
+def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
+    """Head and tail classes.
+
+    Raises:
+        UserError: there is no tail class, or too few classes lend vectors, for a method that asks for them.
+    """
+    head_tail = split_head_tail(class_counts, config.head_ratio)
+    method = METHODS[config.method]
+    if method.in_halves and not len(head_tail.tail):
+        raise UserError(
+            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
+            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+        )
+    empty = head_tail.tail[class_counts[head_tail.tail] == 0]
+    if method.in_halves and len(empty):
+        raise UserError(
+            f"--method {config.method}: {len(empty)} classes have no training rows in the store (class "
+            f"{empty[0]} is the first), so no tail sample can be drawn of them; extract again, or use "
+            "--method plain"
+        )
+    if method.sampling is not None and method.sampling.uses_maps:
+        _donor_classes(config, head_tail)
+    return head_tail
+
+
+def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
+    """Classes that may lend vectors; a head class is never asked for its own, so all head classes count."""
+    if config.donors == "any":
+        return np.concatenate([head_tail.head, head_tail.tail])
+    if config.confusing_classes > len(head_tail.head):
+        raise UserError(
+            f"--confusing-classes {config.confusing_classes}: with --donors head there are "
+            f"{len(head_tail.head)} classes to lend vectors; lower it, or raise --head-ratio"
+        )
+    return head_tail.head
+
+
+def head_options(
+    config: FinetuneConfig, store: FeatureStore, drawing: Drawing, common: Common | None = None
+) -> HeadOptions:
+    """One head at its start, and how it is trained."""
+    common = common or Common(store)
+    weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
+    return HeadOptions(
+        weight=weight,
+        bias=bias,
+        loss=_loss(config, common, drawing),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        max_norm=_max_norm(config, store),
+        max_norm_every=1 if config.max_norm_every == "step" else _iterations_of_an_epoch(config, common),
+        schedule=config.schedule,
+        n_iterations=config.iterations,
+        trainable=METHODS[config.method].trainable,
+    )
+
+
+def _max_norm(config: FinetuneConfig, store: FeatureStore) -> float | None:
+    """A number, or a tenth of the way from the shortest of Phase I's weights to the longest."""
+    if config.max_norm != RELATIVE:
+        return config.max_norm
+    length = np.linalg.norm(store.classifier[0].astype(np.float64), axis=1)
+    return float(length.min() + SHARE * (length.max() - length.min()))
+
+
+def _iterations_of_an_epoch(config: FinetuneConfig, common: Common) -> int:
+    return -(-int(common.class_counts.sum()) // config.batch_size)
+
+
+def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
+    prior = METHODS[config.method].sampling.prior(drawing)
+    if config.loss == "balanced-softmax":
+        return balanced_softmax(prior, config.tau)
+    if config.loss == "class-balanced":
+        n_samples = int(common.class_counts.sum())
+        return class_balanced(prior, n_samples, config.beta, config.weighted_mean == "weights")
+    if config.loss == "class-balanced-bce":
+        return class_balanced_binary(prior, int(common.class_counts.sum()), config.beta)
+    return focal(config.focal_gamma) if config.loss == "focal" else Loss()
+
+
+def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
+    """Uniform within ± 1 / √C, as PyTorch begins an FC layer, from the seed."""
+    weight, bias = store.classifier
+    uniform = Draws(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
+    values = ((2 * uniform - 1) / np.sqrt(weight.shape[1])).astype(np.float32)
+    return values[: weight.size].reshape(weight.shape), values[weight.size :]
+
+
+def computed_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
+    """The head of a method that trains nothing.
+
+    Raises:
+        UserError: it has weights that are not finite.
+    """
+    train = store.read("train")
+    class_counts = train.class_counts(len(store.class_names))
+    trained = Trained(*store.classifier, train.pooled, train.label, class_counts, config.tau, config.distance)
+    with np.errstate(all="ignore"):
+        layer = METHODS[config.method].compute(trained)
+    if not all(np.isfinite(part).all() for part in layer):
+        raise UserError(
+            f"--method {config.method}, --tau {config.tau:g}: makes weights that are no numbers; "
+            f"name {'another method' if config.method == 'ncm' else 'a --tau nearer to 0'}"
+        )
+    return layer

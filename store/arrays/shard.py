@@ -1,0 +1,73 @@
+"""zarr's shards: the chunks of one block, one after the other, and an index of them at the end."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from store.arrays.checksum import crc32c
+from store.arrays.codecs import compress
+from store.layout import ArrayLayout
+
+ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold, beyond the array's end
+CHECK_BYTES = 4
+
+
+def shard_parts(layout: ArrayLayout, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+    """What the shard of one block of rows is put together of, in order."""
+    n_chunks = math.ceil(len(rows) / layout.chunk_rows)
+    if layout.codec == "none":
+        yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        yield bytes(-len(rows) % layout.chunk_rows * layout.row_bytes)
+        yield shard_index(layout, np.full(n_chunks, layout.chunk_rows * layout.row_bytes))
+        return
+    sizes = []
+    for chunk in _chunks(layout, rows):
+        packed = compress(layout.codec, chunk)
+        sizes.append(len(packed))
+        yield packed
+    yield shard_index(layout, np.array(sizes))
+
+
+def _chunks(layout: ArrayLayout, rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), layout.chunk_rows):
+        chunk = np.ascontiguousarray(rows[start : start + layout.chunk_rows])
+        if len(chunk) < layout.chunk_rows:
+            chunk = np.concatenate(
+                [chunk, np.zeros((layout.chunk_rows - len(chunk), *chunk.shape[1:]), chunk.dtype)]
+            )
+        yield chunk
+
+
+def shard_index(layout: ArrayLayout, sizes: np.ndarray) -> bytes:
+    """Offset and size of every chunk of a shard that holds its first `len(sizes)`, and a CRC-32C."""
+    index = np.full((layout.block_rows // layout.chunk_rows, 2), ABSENT, "<u8")
+    index[: len(sizes), 0] = np.cumsum(sizes) - sizes
+    index[: len(sizes), 1] = sizes
+    content = index.tobytes()
+    return content + crc32c(content).to_bytes(CHECK_BYTES, "little")
+
+
+def raw_shard(layout: ArrayLayout, n_rows: int) -> tuple[int, bytes]:
+    """Size of a shard of so many uncompressed rows, and its index: both are known beforehand."""
+    sizes = np.full(math.ceil(n_rows / layout.chunk_rows), layout.chunk_rows * layout.row_bytes)
+    index = shard_index(layout, sizes)
+    return int(sizes.sum()) + len(index), index
+
+
+def index_bytes(layout: ArrayLayout) -> int:
+    """Size of a shard's index."""
+    return layout.block_rows // layout.chunk_rows * 16 + CHECK_BYTES
+
+
+def parse_index(content: bytes) -> np.ndarray:
+    """Offset and size (n, 2) int64 of the chunks that a shard holds.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
+    content, check = content[:-CHECK_BYTES], content[-CHECK_BYTES:]
+    if crc32c(content).to_bytes(CHECK_BYTES, "little") != check:
+        raise ValueError("its index of chunks is damaged")
+    index = np.frombuffer(content, "<u8").reshape(-1, 2)
+    return index[index[:, 0] != ABSENT].astype(np.int64)

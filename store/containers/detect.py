@@ -1,0 +1,109 @@
+"""Which container a place names, and what lies there."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from store.arrays.raw import StoredArray
+from store.containers.hdf5 import Hdf5Container, LockedStoreError, open_hdf5
+from store.containers.hdf5_compressed import PackedHdf5Container
+from store.containers.zarr_v3 import ROOT, ZarrContainer, open_zarr
+from store.errors import StoreError
+from store.layout import ArrayLayout
+from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
+from store.storage.cache import Cache
+from store.storage.local import Folder
+from store.storage.location import absent, refuse_absent
+from store.storage.mmap_files import MappedFiles
+from store.storage.s3 import Bucket
+from store.storage.s3_files import CachedFiles, S3Files
+
+Container = ZarrContainer | Hdf5Container | PackedHdf5Container
+Check = Callable[[dict[str, Any]], None]  # of attributes; may raise
+NODES = (ROOT, "classifier", CHECKSUM, FINISHED, *SPLITS)
+
+
+def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
+    """The writer of the container that the path's suffix says; `state` is what its `create` left, if any."""
+    if path.suffix == ".zarr":
+        return ZarrContainer(Folder(path), layouts, state)
+    packed = any(layout.codec != "none" for layout in layouts.values())
+    return (PackedHdf5Container if packed else Hdf5Container)(path, layouts, state)
+
+
+def open_container(
+    where: Path | Bucket, check: Check = lambda attributes: None, cache: Cache | None = None
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
+
+    Args:
+        where: the store.
+        check: is shown the attributes before any array is looked at, and may raise.
+        cache: keeps what is read from a bucket, None for reading it anew each time.
+
+    Raises:
+        StoreError: nothing there, nothing that the container's library knows, or a name that misleads.
+    """
+    if isinstance(where, Bucket):
+        return _open_bucket(where, check, cache)
+    refuse_absent(where)
+    if where.is_dir():
+        if where.suffix == ".h5":
+            raise StoreError(f"{where}: is a folder, expected an HDF5 file; a zarr store is named *.zarr")
+        return open_zarr(Folder(where), MappedFiles(), check)
+    if where.suffix == ".zarr":
+        raise StoreError(
+            f"{where}: is a file, expected the folder of a zarr store; an HDF5 store is named *.h5"
+        )
+    return open_hdf5(where, check)
+
+
+def _open_bucket(
+    bucket: Bucket, check: Check, cache: Cache | None
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    try:
+        bucket.read(ROOT)
+    except FileNotFoundError as error:
+        raise absent(bucket) from error
+    with bucket.errors():
+        files = S3Files(bucket) if cache is None else CachedFiles(bucket, cache)
+        return open_zarr(bucket, files, check)
+
+
+def file_sizes(where: Path | Bucket) -> list[int]:
+    """Bytes of every file of a store."""
+    if isinstance(where, Path) and where.is_file():
+        return [where.stat().st_size]
+    return list((where if isinstance(where, Bucket) else Folder(where)).sizes().values())
+
+
+def foreign_files(names: Iterable[str]) -> str | None:
+    """What is no part of a zarr store among its files ("holds thesis.txt"), None where all are."""
+    foreign = [name for name in names if not _is_part(name.split("/"))]
+    return f"holds {min(foreign)}" if foreign else None
+
+
+def _is_part(names: list[str]) -> bool:
+    metadata = names[-1] == ROOT
+    shard = ("c" in names[1:-1] and names[-1].partition(".")[0].isdigit()) or names[-1].startswith(".")
+    return names[0] in NODES and (metadata or shard)
+
+
+def foreign_to_store(path: Path) -> str | None:
+    """What tells that a path is not a store alone, finished or not; None where it is."""
+    if path.is_dir():
+        try:
+            attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            attributes = {}
+        if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
+            return f"holds {min(entry.name for entry in path.iterdir())}"
+        return foreign_files(Folder(path).sizes())
+    try:
+        attributes, _ = open_hdf5(path, lambda attributes: None)
+    except LockedStoreError:
+        raise
+    except StoreError:
+        return "is a file"
+    return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"

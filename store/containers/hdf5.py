@@ -1,0 +1,278 @@
+"""The HDF5 container: metadata by h5py, rows written and found by ourselves.
+
+The file is laid out in full before the first row: every dataset is contiguous and has its place. From then
+on only rows change, and at the end one attribute, `complete`, whose bytes are known beforehand; so HDF5's own
+structures, which a killed h5py leaves unreadable, are never touched again.
+
+Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed length: in older ones, and
+in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
+"""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from store.arrays.codecs import LZ4_LEVEL, ZSTD_LEVEL
+from store.arrays.compressed import PackedArray
+from store.arrays.raw import Extent, Files, StoredArray
+from store.containers.hdf5_driver import change_file, create_file
+from store.errors import StoreError
+from store.layout import ArrayLayout
+from store.storage.mmap_files import MappedFiles
+
+FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstandard, Blosc
+BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
+
+
+LOCK_REFUSED = re.compile(r"unable to lock file, errno = (\d+)")  # in what HDF5 says
+
+
+class LockedStoreError(StoreError):
+    """An HDF5 file that another program writes, or whose file system has no locks."""
+
+
+class Hdf5Container:
+    """An HDF5 store that is being written.
+
+    Attributes:
+        state: where each array's rows lie, and which bytes `complete` changes (JSON); `create` finds it, and
+            from then on HDF5 is not asked.
+    """
+
+    def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
+        self.path, self.layouts, self.state = path, layouts, state
+
+    def create(self, attributes: dict[str, Any]) -> None:
+        """Lay the file out: attributes, and a place for every row.
+
+        Under a name of passage, for to find the bytes of `complete` it is set, and taken back.
+        """
+        passage = self.path.with_name(f"{self.path.name}.assembling")
+        self._lay_out(passage, attributes)
+        with passage.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(passage, self.path)
+
+    def _lay_out(self, passage: Path, attributes: dict[str, Any]) -> None:
+        with create_file(passage) as (file, _):
+            for name, value in (attributes | {"complete": False}).items():
+                file.attrs[name] = stored_attribute(value)
+            for name, layout in self.layouts.items():
+                create_dataset(file, name, layout)
+        offsets = self._find_offsets(passage)
+        unfinished = self._metadata(passage, offsets)
+        set_complete(passage, True)
+        complete = self._metadata(passage, offsets)
+        set_complete(passage, False)
+        if self._metadata(passage, offsets) != unfinished or not complete.keys() == unfinished.keys():
+            raise StoreError(
+                f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
+            )
+        self.state |= {"offsets": offsets, "patch": list(_differing_bytes(unfinished, complete))}
+
+    def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
+        """Write one block of rows in its place, and leave it on the disk."""
+        layout = self.layouts[name]
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
+
+    def mend(self, attributes: dict[str, Any]) -> None:
+        """Nothing: the file was laid out, and synced, before anything was begun in it."""
+
+    def holds(self, name: str, index: int) -> bool:
+        """Whether a block is there: its place is, wherever the file is, and was synced before its record.
+
+        Raises:
+            StoreError: the file is gone.
+        """
+        if not self.path.exists():
+            raise StoreError(f"{self.path}: is missing; pass --overwrite to begin anew")
+        return True
+
+    def finish(self) -> None:
+        """Set `complete`: bytes in their place."""
+        for offset, value in self.state["patch"]:
+            self._write(offset, bytes([value]))
+
+    def _write(self, offset: int, content: np.ndarray | bytes) -> None:
+        rest = memoryview(content)
+        with self.path.open("rb+", buffering=0) as file:
+            file.seek(offset)
+            while len(rest):
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+
+    def _find_offsets(self, path: Path) -> dict[str, int]:
+        with h5py.File(path, "r") as file:
+            return {name: file[name].id.get_offset() for name in self.layouts}
+
+    def _metadata(self, path: Path, offsets: dict[str, int]) -> dict[int, bytes]:
+        """All bytes of the file but the rows, by their offset."""
+        places = sorted((start, self.layouts[name].n_bytes) for name, start in offsets.items())
+        ends = [0, *(start + n_bytes for start, n_bytes in places)]
+        starts = [*(start for start, _ in places), path.stat().st_size]
+        with path.open("rb") as file:
+            regions = {}
+            for end, start in zip(ends, starts, strict=True):
+                file.seek(end)
+                regions[end] = file.read(start - end)
+        return regions
+
+
+def set_complete(path: Path, value: bool) -> None:
+    """Set the attribute of a file that HDF5 may still change."""
+    with change_file(path) as file:
+        file.attrs.modify("complete", np.bool_(value))
+
+
+def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Iterator[tuple[int, int]]:
+    for offset, region in before.items():
+        old, new = (np.frombuffer(content, np.uint8) for content in (region, after[offset]))
+        for position in np.flatnonzero(old != new):
+            yield offset + int(position), int(new[position])
+
+
+def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:
+    if name in file:
+        return file[name].id
+    above, _, leaf = name.rpartition("/")
+    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)
+    return h5py.h5g.create(_create_group(file, above or "/"), leaf.encode(), gcpl=properties)
+
+
+def create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
+    """A dataset without rows: contiguous and in its place, or, compressed, in chunks yet to be written."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    if layout.codec == "none":
+        properties.set_layout(h5py.h5d.CONTIGUOUS)
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    else:
+        properties.set_chunk((layout.chunk_rows, *layout.shape[1:]))
+        # Optional, so that writing does not need the plugin: we compress ourselves.
+        properties.set_filter(FILTERS[layout.codec], h5py.h5z.FLAG_OPTIONAL, _filter_options(layout))
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)
+    group, _, leaf = name.rpartition("/")
+    h5py.h5d.create(
+        _create_group(file, group or "/"),
+        leaf.encode(),
+        h5py.h5t.py_create(np.dtype(layout.dtype)),
+        h5py.h5s.create_simple(layout.shape),
+        properties,
+    )
+
+
+def _filter_options(layout: ArrayLayout) -> tuple[int, ...]:
+    if layout.codec == "zstd":
+        return (ZSTD_LEVEL,)
+    itemsize, chunk_bytes = np.dtype(layout.dtype).itemsize, layout.chunk_rows * layout.row_bytes
+    return (
+        2,
+        2,
+        itemsize,
+        chunk_bytes,
+        LZ4_LEVEL,
+        BLOSC_BITSHUFFLE,
+        BLOSC_LZ4,
+    )  # versions of filter and format
+
+
+def open_hdf5(
+    path: Path, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Attributes and arrays of an HDF5 store, nothing of their rows read.
+
+    Raises:
+        StoreError: nothing there that HDF5 knows, or another layout.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {str(name): _attribute(value) for name, value in file.attrs.items()}
+            check(attributes)
+            datasets: dict[str, h5py.Dataset] = {}
+            file.visititems(
+                lambda name, node: datasets.update({str(name): node}) if _is_dataset(node) else None
+            )
+            files = MappedFiles()
+            return attributes, {name: _open_dataset(path, name, d, files) for name, d in datasets.items()}
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        if refused := LOCK_REFUSED.search(str(error)):
+            raise LockedStoreError(f"{path}: {_why_not_locked(int(refused[1]))}") from error
+        raise StoreError(f"{path}: not an HDF5 store ({error}); expected one written by `extract`") from error
+
+
+def _why_not_locked(number: int) -> str:
+    """What the system's error number of a lock means, and what to do."""
+    if number in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return (
+            "another program has this HDF5 file open for writing; close it there (a notebook, HDFView, "
+            "h5py), then run this again"
+        )
+    return (
+        f"its file system has no locks, which HDF5 asks for ({os.strerror(number)}); set "
+        "HDF5_USE_FILE_LOCKING=FALSE in the environment, and run this again"
+    )
+
+
+def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
+    return isinstance(node, h5py.Dataset)
+
+
+def stored_attribute(value: Any) -> Any:
+    """An attribute as HDF5 keeps it: lists and objects as JSON, texts with a fixed length, in ASCII."""
+    if isinstance(value, bool | int):
+        return np.bool_(value) if isinstance(value, bool) else value
+    return np.bytes_(value if isinstance(value, str) else json.dumps(value))
+
+
+def _attribute(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        return json.loads(value)
+    return value if isinstance(value, str | int | float) else repr(value)  # of a type that we never write
+
+
+def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, files: Files) -> StoredArray:
+    if dataset.chunks:
+        return _open_packed(path, name, dataset, files)
+    size = path.stat().st_size
+    offset = dataset.id.get_offset()
+    if offset is None or not dataset.ndim or not dataset.shape[0]:
+        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+    if offset + dataset.nbytes > size:
+        raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
+    extent = Extent(path, offset, 0, dataset.shape[0], size)
+    return StoredArray(name, dataset.shape, dataset.dtype, [extent], files)
+
+
+def _open_packed(path: Path, name: str, dataset: h5py.Dataset, files: Files) -> StoredArray:
+    size = path.stat().st_size
+    chunk_rows, *rest = dataset.chunks
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    codec = next((codec for codec, number in FILTERS.items() if filters == [number]), None)
+    n_chunks = -(-dataset.shape[0] // chunk_rows)
+    if codec is None or tuple(rest) != dataset.shape[1:] or dataset.id.get_num_chunks() != n_chunks:
+        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+    index = np.empty((n_chunks, 2), np.int64)
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        index[chunk.chunk_offset[0] // chunk_rows] = chunk.byte_offset, chunk.size
+
+    dataset.id.chunk_iter(note)
+    if index.sum(axis=1).max() > size:
+        raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
+    extent = Extent(path, 0, 0, dataset.shape[0], size, index=index)
+    return PackedArray(name, dataset.shape, dataset.dtype, [extent], files, (chunk_rows, codec))

@@ -1,0 +1,159 @@
+"""The sole writer of a store in a bucket: an object that only one process can make, and keeps alive.
+
+A killed process cannot remove it. The lock of a process of this host that is gone is taken over at once; any
+other is watched, and taken over if nobody renewed it for a while. No clocks are compared.
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from store.errors import StoreError
+from store.storage.s3 import Bucket
+
+NAME = "lock.json"
+LEASE = 30.0  # seconds without a renewal after which its holder counts as dead
+RENEWALS = 3  # in a lease
+STALE = 20.0  # seconds without one, after which its holder itself looks who has it
+
+
+class S3Lock:
+    """The lock of one draft."""
+
+    def __init__(self, bucket: Bucket):
+        self._bucket = bucket
+        self._token = secrets.token_hex(8)
+        self._n_renewals = 0
+        self._tag: str | None = None
+        self._renewed = 0.0  # by the clock that never stands still, when the last renewal was asked for
+        self._stop = Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, renewing it on a thread.
+
+        Raises:
+            StoreError: another process holds it.
+        """
+        self._tag = self._bucket.write_if(NAME, self._content(), None) or self._take_over()
+        self._renewed = time.monotonic()
+        thread = Thread(target=self._renew, name="store lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            if self._tag is not None and self._tag_of_ours() is not None:
+                self._bucket.delete([NAME])
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process is known to have taken the lock over."""
+        return self._tag is None
+
+    def refuse_lost(self) -> None:
+        """Raise StoreError if the lock is lost; after a while without a renewal, it is looked at."""
+        if not self.is_lost and time.monotonic() - self._renewed > STALE:
+            self.prove()
+        elif self.is_lost:
+            raise self._lost()
+
+    def prove(self) -> None:
+        """Raise StoreError unless the lock is ours now: asked before what cannot be taken back."""
+        if self.is_lost or self._tag_of_ours() is None:
+            self._tag = None
+            raise self._lost()
+
+    def _lost(self) -> StoreError:
+        return StoreError(f"{self._bucket}: another process has taken this store over; leave it to that one")
+
+    def _content(self) -> bytes:
+        self._n_renewals += 1
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "numbered_by": _numbered_by()}
+        return json.dumps(mine | {"token": self._token, "renewals": self._n_renewals}).encode()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(LEASE / RENEWALS):
+            asked = time.monotonic()
+            try:
+                self._tag = self._bucket.write_if(NAME, self._content(), self._tag) or self._tag_of_ours()
+            except StoreError:  # the network, which may come back
+                continue
+            if self._tag is None:
+                return
+            self._renewed = asked
+
+    def _tag_of_ours(self) -> str | None:
+        """The lock's tag if it is ours: then the answer got lost, and the question was asked again."""
+        try:
+            content, tag = self._bucket.read_tagged(NAME)
+        except FileNotFoundError:
+            return None
+        return tag if _parsed(content).get("token") == self._token else None
+
+    def _take_over(self) -> str:
+        try:
+            content, tag = self._bucket.read_tagged(NAME)
+        except FileNotFoundError:  # given back in this moment
+            return self._taken(None)
+        holder = _parsed(content)
+        if holder.get("token") == self._token:
+            return tag
+        # A process that is gone, or whose number is ours by now. One that lives may be another.
+        gone = holder.get("numbered_by") == _numbered_by() and not _is_alive(holder.get("pid"))
+        deadline = time.monotonic() + (0 if gone else LEASE)
+        while time.monotonic() < deadline:
+            self._stop.wait(LEASE / RENEWALS / 4)
+            try:
+                if self._bucket.read_tagged(NAME)[1] != tag:
+                    raise self._in_use(holder)
+            except FileNotFoundError:  # given back
+                return self._taken(None)
+        return self._taken(tag)
+
+    def _taken(self, tag: str | None) -> str:
+        mine = self._bucket.write_if(NAME, self._content(), tag)
+        if mine is None:
+            raise self._in_use({})
+        return mine
+
+    def _in_use(self, holder: dict[str, Any]) -> StoreError:
+        who = f"process {holder['pid']} of {holder['host']}" if holder else "another process"
+        return StoreError(f"{self._bucket}: {who} is writing this store; wait for it, or stop it")
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+        return found if isinstance(found, dict) and {"host", "pid"} <= found.keys() else {}
+    except ValueError:
+        return {}
+
+
+def _numbered_by() -> list[str]:
+    """What gives processes their numbers: this host since it was started, or a container on it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
+    except OSError:
+        return [socket.gethostname()]
+
+
+def _is_alive(pid: Any) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, TypeError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,67 @@
+"""A folder on a local disk that holds a zarr store: every file whole or absent, and on the disk."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from store.storage.atomic import sync_file, sync_folder, whole_file
+from store.storage.mmap_files import MappedFiles
+
+AT_ONCE = 8  # syncs, which the disk puts together
+Part = bytes | np.ndarray  # of a file's content; arrays are one-dimensional uint8
+
+
+@dataclass(frozen=True)
+class Folder:
+    """`Bucket` offers the same, in object storage."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def files(self) -> MappedFiles:
+        """Where the store's bytes come from."""
+        return MappedFiles()
+
+    def file(self, name: str) -> Path:
+        """A file of the folder, as an extent's path."""
+        return self.path / name
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file, by its name in the folder."""
+        root = os.path.join(self.path, "")
+        files = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+        return {file[len(root) :]: os.stat(file).st_size for file in files if os.path.isfile(file)}
+
+    def read(self, name: str) -> bytes:
+        """A small file. Raises FileNotFoundError where it is absent."""
+        return (self.path / name).read_bytes()
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Small files, by their names."""
+        return {name: self.read(name) for name in names}
+
+    def write(self, name: str, parts: Iterable[Part]) -> None:
+        """Write a file, whole or not at all, and leave it on the disk."""
+        with whole_file(self.path / name) as unfinished, unfinished.open("wb") as file:
+            file.writelines(memoryview(part) for part in parts)
+
+    def write_all(self, files: dict[str, bytes]) -> None:
+        """Write small files, which `sync` leaves on the disk."""
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def sync(self) -> None:
+        """Leave on the disk what `write_all` wrote, and the names of all files."""
+        tree = [(Path(folder), names) for folder, _, names in os.walk(self.path)]
+        metadata = [folder / "zarr.json" for folder, names in tree if "zarr.json" in names]
+        with ThreadPoolExecutor(AT_ONCE) as executor:  # waits for all, and raises the first error
+            list(executor.map(sync_file, metadata))
+            list(executor.map(sync_folder, [*(folder for folder, _ in tree), self.path.parent]))
