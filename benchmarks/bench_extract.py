@@ -31,7 +31,7 @@ from extract.dump import fill
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform, normalise
 from extract.inference import by_class
-from extract.networks.resnets import build_network
+from extract.networks.registry import build_network
 from extract.restore import Restored
 from store.layout import store_layout
 from store.spec import StorePlan

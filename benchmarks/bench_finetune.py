@@ -23,7 +23,7 @@ from straightforward import StraightforwardLoop
 from extract.cam import class_activation_maps
 from extract.config import NetworkConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.networks.resnets import build_network
+from extract.networks.registry import build_network
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import single_threaded
 from finetune.loading.residency import uploaded

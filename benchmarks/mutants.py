@@ -61,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         "pooled in half precision",
-        "extract/networks/resnets.py",
+        "extract/networks/parts.py",
         "feature_map.float().mean(dim=(2, 3))",
         "feature_map.half().mean(dim=(2, 3)).float()",
         "test_store",

@@ -60,7 +60,7 @@ DIGEST = (
     "source",
     "phase1",
 )  # of a file that holds a clock, unless there are keys in it
-SAID = re.compile(r"\d+\.\d s\b|\d{4}-\d\d-\d\dT\S+|commit [0-9a-f]+")
+SAID = re.compile(r"\d+\.\d s\b|\d{4}-\d\d-\d\dT\S+|commit [0-9a-f]+( with changes)?")
 
 
 def ways() -> Iterator[tuple[str, ...]]:

@@ -13,7 +13,13 @@ from store.notes import note
 SHOWN = 5  # names in a note
 
 
-def note_mirroring(config: DatasetConfig) -> None:
+def note_data(dataset: Dataset) -> None:
+    """What is to be known before a first training: classes without held-out images, and mirrored images."""
+    _note_empty_classes(dataset)
+    _note_mirroring(dataset.config)
+
+
+def _note_mirroring(config: DatasetConfig) -> None:
     """Say that training images are mirrored, where the user alone knows whether they may be."""
     if config.mirrored and KINDS[config.source].mirrored is None:
         note(
@@ -34,7 +40,7 @@ def note_skipped(skipped: Sequence[str], out: str) -> None:
         note(f"left out, being unreadable: {', '.join(map(shown, skipped[:SHOWN]))}{where}")
 
 
-def note_empty_classes(dataset: Dataset) -> None:
+def _note_empty_classes(dataset: Dataset) -> None:
     """Say which training classes have no images in a held-out split, where nothing is measured of them."""
     for name, split in dataset.splits.items():
         n_images = np.bincount(split.label, minlength=len(dataset.class_names))

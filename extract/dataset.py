@@ -58,6 +58,7 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, ImageSet]:
+        """The splits that there are, by name."""
         present = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in present.items() if split is not None}
 

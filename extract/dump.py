@@ -19,7 +19,7 @@ from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
 from extract.inference import by_class, numbered_maps
-from extract.networks.resnets import Network, pool
+from extract.networks.parts import Network, pool
 from extract.proof.record import content_fingerprint
 from extract.restore import Restored, restore
 from store.arrays.dtypes import NUMPY, largest

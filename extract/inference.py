@@ -11,7 +11,7 @@ from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
-from extract.networks.resnets import Network, pool
+from extract.networks.parts import Network, pool
 
 
 def by_class(split: ImageSet) -> ImageSet:

@@ -11,7 +11,8 @@ from extract.checkpoint import Checkpoint, CheckpointError, described, load_chec
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
 from extract.images.transforms import Transform
-from extract.networks.resnets import Network, build_network
+from extract.networks.parts import Network
+from extract.networks.registry import build_network
 from extract.proof.identity import bound_to
 from extract.sources.content import lies_turned
 from extract.sources.kinds import KINDS

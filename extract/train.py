@@ -15,19 +15,20 @@ from torch.nn.functional import cross_entropy
 from analysis.accuracy import balanced_accuracy
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
-from extract.data_notes import note_empty_classes, note_mirroring
+from extract.data_notes import note_data
 from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
 from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
 from extract.inference import predict
-from extract.networks.resnets import Network, build_network, check_network, default_image_size
+from extract.networks.parts import Network
+from extract.networks.registry import build_network, check_network, default_image_size
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.mirror import note_mirrored_pairs
-from extract.training.recipes import learning_rate
 from extract.training.resume import earlier_run, with_found
+from extract.training.schedule import learning_rate
 from extract.training.unfinished_epoch import SoFar, forget_epoch, load_epoch, save_epoch
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
@@ -89,8 +90,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     _refuse_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
         dataset = refuse_unreadable(dataset, progress)
-        note_empty_classes(dataset)
-        note_mirroring(config.dataset)
+        note_data(dataset)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"

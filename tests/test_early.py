@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from extract.networks.cifar_resnet import CIFAR_ARCHITECTURES
 from extract.networks.names import ARCHITECTURES
-from extract.networks.resnets import CIFAR_ARCHITECTURES
 from finetune.config import FinetuneConfig
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import SweepFolder, head_id

@@ -13,7 +13,8 @@ import torch
 from finetune.heads import cuda_graph as graph
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
 from finetune.heads.losses import Loss, focal
-from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.heads.options import HeadOptions
+from finetune.heads.stacked import Heads, padded
 from finetune.heads.threads import Threads
 from finetune.loading.features import Features
 from finetune.loading.window import Window, WindowMaker

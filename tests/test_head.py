@@ -12,7 +12,8 @@ from torch.nn.functional import binary_cross_entropy, cross_entropy, linear, log
 from finetune.heads.binary import binary_gradient
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.heads.lws import ScaledHead
-from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.heads.options import HeadOptions
+from finetune.heads.stacked import Heads, padded
 from finetune.heads.threads import Threads, single_threaded
 from finetune.training.head_pool import Stacks
 

@@ -7,13 +7,10 @@ from torch import nn
 
 from extract.config import NetworkConfig
 from extract.device import Compute
+from extract.networks.cifar_resnet import CIFAR_ARCHITECTURES, ZeroPadShortcut
 from extract.networks.names import TORCHVISION_ARCHITECTURES
-from extract.networks.resnets import (
-    CIFAR_ARCHITECTURES,
-    ZeroPadShortcut,
-    build_network,
-    default_image_size,
-)
+from extract.networks.parts import Family, Network, pool
+from extract.networks.registry import FAMILIES, build_network, default_image_size
 from store.errors import UserError
 
 
@@ -221,3 +218,17 @@ def test_other_heads_are_refused_with_the_reason(arch, reason):
 def test_options_that_an_architecture_lacks_are_refused(arch, changes, message):
     with pytest.raises(UserError, match=message):
         build(arch, **changes)
+
+
+def test_a_family_from_outside_is_a_place_in_the_registry(monkeypatch):
+    def toy(config: NetworkConfig, n_classes: int) -> Network:
+        return Network(nn.Conv2d(3, config.width, 4, stride=4), nn.Linear(config.width, n_classes))
+
+    monkeypatch.setattr(
+        "extract.networks.registry.FAMILIES", [Family("toy".__eq__, lambda config: None, toy, 8), *FAMILIES]
+    )
+    network, images = build("toy", 5, width=6), random_images(2, 8)
+    assert default_image_size("toy") == 8
+    assert torch.equal(network(images), network.classify(pool(network.features(images))))
+    assert network(images).shape == (2, 5)
+    assert count(build("resnet20")) == option_a_parameters(20, 10, 16)

@@ -16,7 +16,8 @@ from extract.train import train
 from finetune.config import FinetuneConfig
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, recorded_on
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, focal
-from finetune.heads.stacked import HeadOptions, Heads, padded
+from finetune.heads.options import HeadOptions
+from finetune.heads.stacked import Heads, padded
 from finetune.mixing.fusion import fuse
 from finetune.train import finetune
 

@@ -18,11 +18,11 @@ import extract.train
 from extract.checkpoint import Checkpoint, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.dataset import load_dataset
-from extract.networks.resnets import build_network
+from extract.networks.registry import build_network
 from extract.restore import restore
 from extract.train import train
-from extract.training.recipes import learning_rate
 from extract.training.resume import resumed_config
+from extract.training.schedule import learning_rate
 from store.errors import UserError
 
 STEPS = 5  # an epoch of 34 images (18, 10 and 6 a class) in batches of 8

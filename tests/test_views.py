@@ -25,7 +25,7 @@ from extract.images.image_set import EVALUATION, ImageSet, read_image
 from extract.images.transforms import Transform, evaluation_image, normalise, training_image, view_batch
 from extract.images.views import draw_below, view_seeds, with_views
 from extract.inference import by_class
-from extract.networks.resnets import pool
+from extract.networks.parts import pool
 from extract.restore import Restored, restore
 from store.drafts.lifecycle import unfinished_folder
 from store.reader import FeatureStore

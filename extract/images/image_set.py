@@ -55,6 +55,7 @@ class ImageSet:
 
     @property
     def in_memory(self) -> bool:
+        """Whether images are decoded already."""
         return isinstance(self.images, torch.Tensor)
 
     @property

@@ -21,7 +21,7 @@ from extract.dump import row_images, row_names, store_splits
 from extract.images.image_set import ImageSet
 from extract.images.views import MOST_VIEWS
 from extract.inference import feature_maps
-from extract.networks.resnets import pool
+from extract.networks.parts import pool
 from extract.phase1 import load_origin
 from extract.restore import Restored, restore
 from extract.sources.presence import refuse_missing_origin

@@ -1,11 +1,6 @@
-"""Learning-rate schedules that go by a name."""
+"""Learning-rate schedules that go by a name, and what goes with them."""
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from extract.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -27,14 +22,3 @@ RECIPES = {
     "cifar-lt": Recipe(300, milestones=(0.5,)),  # paper, sec. 5.1: /10 every 150 of 300 epochs
     "inaturalist": Recipe(100, milestones=(0.3, 0.6, 0.9)),  # sec. 5.3: /10 every 30 of 100 epochs
 }
-
-
-def learning_rate(config: "TrainConfig", epoch: float) -> float:
-    """The rate at one moment of a resolved config; `epoch` counts finished epochs and their fractions."""
-    if epoch < config.warmup_epochs:
-        return config.lr * epoch / config.warmup_epochs
-    if config.schedule == "cosine":
-        share = (epoch - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
-        return config.lr * (1 + math.cos(math.pi * share)) / 2
-    milestones = RECIPES[config.recipe].milestones
-    return config.lr * 0.1 ** sum(epoch >= milestone * config.epochs for milestone in milestones)

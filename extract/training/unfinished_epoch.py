@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from extract.networks.resnets import Network
+from extract.networks.parts import Network
 from extract.torch_files import Kind, read_torch_file
 from store.errors import UserError
 from store.notes import note

@@ -31,12 +31,14 @@ class Program(click.Group):
     """A group whose errors are one line each."""
 
     def invoke(self, context: click.Context) -> Any:
+        """Run a command; Ctrl-C that it does not answer itself begins anew."""
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
             fail("interrupted; the same command begins anew", INTERRUPTED)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program and leave it with an exit code; what a user can mend is one line and code 2."""
         kwargs["standalone_mode"] = False
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable images

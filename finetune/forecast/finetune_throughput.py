@@ -9,7 +9,7 @@ import torch
 
 from finetune.config import FinetuneConfig
 from finetune.heads.losses import Loss
-from finetune.heads.stacked import HeadOptions
+from finetune.heads.options import HeadOptions
 from finetune.heads.threads import single_threaded
 from finetune.loading.features import Features
 from finetune.loading.residency import HeldMaps

@@ -9,7 +9,8 @@ from rich.progress import Progress
 from extract.config import PlanConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.images.transforms import Transform
-from extract.networks.resnets import Network, build_network, check_network, default_image_size
+from extract.networks.parts import Network
+from extract.networks.registry import build_network, check_network, default_image_size
 from extract.restore import restore_listed
 from extract.train import transform_for
 

@@ -3,8 +3,9 @@
 import torch
 
 from finetune.heads.binary import binary_gradient
+from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms
-from finetune.heads.stacked import HeadOptions, padded
+from finetune.heads.stacked import padded
 
 
 class ScaledHead:

@@ -1,12 +1,11 @@
 """What losses make of the rows of a batch: weights, shifts of logits, factors of gradients."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from finetune.heads.stacked import HeadOptions
+from finetune.heads.options import HeadOptions
 
 
 class RowTerms:
@@ -18,7 +17,7 @@ class RowTerms:
         against_rest: whether a row's loss is `binary_gradient`'s.
     """
 
-    def __init__(self, options: "list[HeadOptions]", like: torch.Tensor):
+    def __init__(self, options: list[HeadOptions], like: torch.Tensor):
         def stacked(values: list[Any]) -> torch.Tensor | None:
             if values[0] is None:
                 return None

@@ -7,7 +7,8 @@ import torch
 
 from finetune.heads.cuda_graph import RecordedSteps, recorded_on
 from finetune.heads.lws import ScaledHead
-from finetune.heads.stacked import LEAST_SHARED, HeadOptions, Heads
+from finetune.heads.options import HeadOptions
+from finetune.heads.stacked import LEAST_SHARED, Heads
 from finetune.heads.threads import Threads
 from finetune.loading.window import Window
 

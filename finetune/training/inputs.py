@@ -6,8 +6,8 @@ import numpy as np
 
 from finetune.config import RELATIVE, FinetuneConfig
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
+from finetune.heads.options import HeadOptions
 from finetune.heads.posthoc import ComputedLayer, Trained
-from finetune.heads.stacked import HeadOptions
 from finetune.heads.threads import Threads
 from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import Scores, confusing_classes

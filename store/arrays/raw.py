@@ -38,15 +38,28 @@ class Extent:
 
 
 class Files(Protocol):
-    """Where a store's bytes come from: `MappedFiles` says what each method does."""
+    """Where a store's bytes come from: a local disk (`MappedFiles`) or a bucket (`S3Files`).
+
+    Attributes:
+        most_threads: that reading is spread over.
+    """
 
     most_threads: int
 
-    def threads(self, n_bytes: int) -> int: ...
-    def read(self, extent: Extent, offset: int, target: memoryview) -> None: ...
-    def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]: ...
-    def end(self, extent: Extent, n_bytes: int) -> tuple[bytes, int]: ...
-    def copy_rows(self, extent: Extent, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None: ...
+    def threads(self, n_bytes: int) -> int:
+        """Threads that pay for so many bytes."""
+
+    def read(self, extent: Extent, offset: int, target: memoryview) -> None:
+        """Fill `target` with the bytes of an extent from `offset` on."""
+
+    def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
+        """The bytes of some ranges (first, after the last) of an extent's file, each (n,) uint8."""
+
+    def end(self, extent: Extent, n_bytes: int) -> tuple[bytes, int]:
+        """The last bytes of an extent's file, and its length."""
+
+    def copy_rows(self, extent: Extent, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None:
+        """Copy rows of an extent to places of `target`."""
 
 
 class StoredArray:
