@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from extract import checkpoint, unfinished_epoch
+from extract import checkpoint
+from extract.training import unfinished_epoch
 from extract.torch_files import Kind, read_torch_file
 from finetune.training import resume
 from store.errors import CheckpointError, UserError
