@@ -34,7 +34,7 @@ from extract.inference import by_class
 from extract.networks.registry import build_network
 from extract.restore import Restored
 from store.layout import store_layout
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.writer import write_store
 
 GOAL = 0.9  # of the bare pass
@@ -120,7 +120,7 @@ def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[],
     axes = {"H": height, "W": width, "C": channels}
     sizes = {name: axes | {"N": len(images)} for name, images in splits.items()}
     layouts = store_layout(sizes, N_CLASSES, "float16", compute.batch_size)
-    plan = StorePlan(layouts, "float16", restored.dataset.class_names, {}, {})
+    plan = StoreSpec(layouts, "float16", restored.dataset.class_names, {}, {})
 
     def run() -> None:
         with write_store(path, plan, resume=False, overwrite=False) as writer:

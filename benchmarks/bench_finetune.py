@@ -30,12 +30,12 @@ from finetune.loading.residency import uploaded
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
 from finetune.mixing.fusion import fuse
-from finetune.training.head_pool import Stacks
-from finetune.training.inputs import head_options, prepare_drawing
-from finetune.training.trainer import Bench, Group
+from finetune.training.head_pool import HeadPool
+from finetune.training.inputs import head_options, plan_inputs
+from finetune.training.trainer import LoadedStore, Trainer
 from store.layout import store_layout
 from store.reader import FeatureStore
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.writer import write_store
 
 BATCH = 256
@@ -78,7 +78,7 @@ def make_store(path: Path, shape: Shape) -> FeatureStore:
         rows |= {f"{split}/label": label[:n], f"{split}/sample_index": np.arange(n)}
         rows |= {f"{split}/view": np.zeros(n)}
     axes = {split: {"N": n, "H": side, "W": side, "C": c} for split, n in n_rows.items()}
-    plan = StorePlan(store_layout(axes, k, "float16", BATCH), "float16", [str(i) for i in range(k)], {}, {})
+    plan = StoreSpec(store_layout(axes, k, "float16", BATCH), "float16", [str(i) for i in range(k)], {}, {})
     with write_store(path, plan, resume=False, overwrite=False) as writer:
         writer.write_known(rows)
         for start in range(0, shape.n_rows, BATCH):
@@ -107,13 +107,13 @@ def contestants(
         one = replace(config, residency=residency, memory=memory)
         configs = [replace(one, lr=0.001 / (i + 1)) for i in range(n_heads)]
         with single_threaded() as threads:
-            bench = Bench.open(store, config.shot_rule, device, threads)
+            bench = LoadedStore.open(store, config.shot_rule, device, threads)
             bench.hold_maps(configs[0])
 
         def steps() -> None:
             with single_threaded() as threads:
                 bench.threads = threads
-                group = Group(configs, bench)
+                group = Trainer(configs, bench)
                 group.begin()
                 times = [(0, time.perf_counter())]
                 group.run(iterations, lambda i: times.append((i, time.perf_counter())), lambda: None)
@@ -141,9 +141,9 @@ def window_parts(
 ) -> dict[str, Callable[[], object]]:
     """The parts of a window, and beside them what memory and arithmetic allow at the least."""
     with single_threaded() as threads:
-        bench = Bench.open(store, config.shot_rule, device, threads)
+        bench = LoadedStore.open(store, config.shot_rule, device, threads)
         bench.hold_maps(replace(config, residency="device"))
-        drawing = prepare_drawing(config, store, bench.common)
+        drawing = plan_inputs(config, store, bench.common)
         draw = METHODS["fsa"].sampling.draw
         window = WindowMaker(draw, drawing, bench.features, bench.maps).make((0, WINDOW))
         options = head_options(config, store, drawing)
@@ -161,7 +161,7 @@ def window_parts(
 
     def step() -> None:
         with single_threaded() as threads:
-            stacks = Stacks([options], device, threads)
+            stacks = HeadPool([options], device, threads)
             if device.type == "cuda":
                 stacks.take(window)  # which records it
             started = time.perf_counter()

@@ -29,8 +29,8 @@ from finetune.heads.threads import Threads, single_threaded
 from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import ROWS_AT_ONCE
 from finetune.train import finetune
-from finetune.training.inputs import computed_layer, prepare_drawing
-from finetune.training.trainer import Bench, Group
+from finetune.training.inputs import computed_layer, plan_inputs
+from finetune.training.trainer import LoadedStore, Trainer
 from store.reader import FeatureStore
 
 SIZES = ("12000,10", "115000,1000", "437000,8142")
@@ -65,9 +65,9 @@ def measure(path: Path) -> list[dict]:
             store = FeatureStore(path)
         fsa = config.resolved(len(store.class_names))
         with stages.measured("reading all but maps"):
-            bench = Bench.open(store, "decoupling", torch.device("cpu"), threads)
+            bench = LoadedStore.open(store, "decoupling", torch.device("cpu"), threads)
         with stages.measured("preparing FSA"):
-            drawing = prepare_drawing(fsa, store, bench.common)
+            drawing = plan_inputs(fsa, store, bench.common)
         with stages.measured("(its product and softmax alone)"):
             needed = np.flatnonzero(np.isin(bench.common.label, drawing.head_tail.tail))
             bare_product(store, needed, threads)
@@ -106,8 +106,8 @@ def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> Non
     threads.each(score, range(0, len(rows), ROWS_AT_ONCE))
 
 
-def _take_steps(configs: list[FinetuneConfig], bench: Bench) -> None:
-    group = Group(configs, bench, looks=False)
+def _take_steps(configs: list[FinetuneConfig], bench: LoadedStore) -> None:
+    group = Trainer(configs, bench, looks=False)
     group.begin()
     group.run(ITERATIONS, lambda iteration: None, lambda: None)
 

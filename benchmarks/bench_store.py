@@ -26,7 +26,7 @@ import zarr
 from store.arrays.gather import gather
 from store.layout import store_layout
 from store.reader import FeatureStore
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.writer import IN_FLIGHT, write_store
 
 H, W, C = 7, 7, 2048
@@ -66,7 +66,7 @@ def write(path: Path, rows: dict[str, np.ndarray]) -> None:
     layouts = store_layout(
         {"train": axes | {"N": n_rows}, "test": axes | {"N": N_CLASSES}}, N_CLASSES, "float16", BATCH
     )
-    plan = StorePlan(layouts, "float16", [str(k) for k in range(N_CLASSES)], {}, {})
+    plan = StoreSpec(layouts, "float16", [str(k) for k in range(N_CLASSES)], {}, {})
     known = {name: value for name, value in rows.items() if name in layouts and "checksum" not in name}
     streamed = {"train": ("pooled", "feature_map", "cam"), "test": ("pooled",)}
     for split, names in streamed.items():

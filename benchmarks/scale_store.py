@@ -10,7 +10,7 @@ from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.images.transforms import Transform
 from store.layout import store_layout
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.writer import write_store
 
 CHANNELS, SIDE, BATCH = 2048, 2, 256
@@ -62,7 +62,7 @@ def _cams(maps: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (raw - low) / (high - low)
 
 
-def _plan(folder: Path, label: dict[str, np.ndarray], weight: np.ndarray, counts: np.ndarray) -> StorePlan:
+def _plan(folder: Path, label: dict[str, np.ndarray], weight: np.ndarray, counts: np.ndarray) -> StoreSpec:
     config = asdict(TrainConfig().resolved())
     network, dataset = asdict(NetworkConfig()), asdict(DatasetConfig("digits"))
     names = [f"class {k}" for k in range(len(weight))]
@@ -90,4 +90,4 @@ def _plan(folder: Path, label: dict[str, np.ndarray], weight: np.ndarray, counts
         split: {"N": len(of_split), "H": SIDE, "W": SIDE, "C": CHANNELS} for split, of_split in label.items()
     }
     layouts = store_layout(axes, len(names), "float16", BATCH)
-    return StorePlan(layouts, "float16", names, provenance, {})
+    return StoreSpec(layouts, "float16", names, provenance, {})

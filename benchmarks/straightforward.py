@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig
-from finetune.training.inputs import prepare_drawing
+from finetune.training.inputs import plan_inputs
 from store.reader import FeatureStore
 
 
@@ -13,7 +13,7 @@ class StraightforwardLoop:
     """An iteration at a time, whole maps, autograd; all of it on the device."""
 
     def __init__(self, store: FeatureStore, config: FinetuneConfig, device: torch.device):
-        drawing = prepare_drawing(config, store)
+        drawing = plan_inputs(config, store)
         self.device = device
         self.maps = torch.from_numpy(store.read_feature_map()).flatten(1, 2).to(device)  # (N, L, C)
         cam = torch.from_numpy(store.read_cam()).flatten(1).float().to(device)

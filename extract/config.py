@@ -225,7 +225,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class PlanConfig:
+class ForecastConfig:
     """Options of `store plan`. What the network and the images are, options say or a checkpoint."""
 
     ckpt: Annotated[str | None, "trained checkpoint; it says what network and images are"] = None

@@ -28,7 +28,7 @@ from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import UserError
 from store.layout import store_layout
 from store.provenance import as_utc, commit, now, versions
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
@@ -118,7 +118,7 @@ def fill(
 
 def _plan(
     config: ExtractConfig, restored: Restored, splits: dict[str, ImageSet], compute: Compute
-) -> StorePlan:
+) -> StoreSpec:
     sizes = axis_lengths(restored.network, splits, restored.transform, compute)
     class_names = restored.dataset.class_names
     layouts = store_layout(
@@ -136,7 +136,7 @@ def _plan(
         "batch size": config.batch_size,
         "number of views": config.views,
     }
-    return StorePlan(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
+    return StoreSpec(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
 
 
 @torch.inference_mode()

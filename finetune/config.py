@@ -124,11 +124,11 @@ class FinetuneConfig:
         Raises:
             UserError: a value out of its range.
         """
-        from finetune.methods.registry import METHODS, OF_ALL  # numpy, which --help does without
+        from finetune.methods.registry import METHOD_DEFAULTS, METHODS  # numpy, which --help does without
 
         self._check(n_classes)
         method = METHODS[self.method]
-        own = OF_ALL | {"loss": method.loss} | method.defaults
+        own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         config = replace(self, **(own | given))
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)

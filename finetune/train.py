@@ -21,11 +21,11 @@ from finetune.run import Run, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
 from finetune.sampling.head_tail import parts_of, split_head_tail
 from finetune.store_identity import StoreIdentity
-from finetune.training.history import Course
+from finetune.training.history import HeadHistory
 from finetune.training.inputs import computed_layer
 from finetune.training.resume import Latest, UnfinishedRun
 from finetune.training.selection import Layer, accuracies, require_selection, selection_split
-from finetune.training.trainer import Bench, Group, class_facts
+from finetune.training.trainer import LoadedStore, Trainer, class_facts
 from store.arrays.image_names import image_names
 from store.errors import UserError
 from store.names import shown
@@ -76,7 +76,7 @@ def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, pr
     phase1 = find_phase1(store, config.ckpt)
     with single_threaded() as threads, unfinished.kept_when_interrupted() as latest:
         latest.state = unfinished.load()
-        bench = Bench.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
+        bench = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             require_selection(selection_split(bench.held_out, config.select_on), "--keep best")
         loaded = time.perf_counter()
@@ -102,10 +102,10 @@ def _refuse_options(config: FinetuneConfig) -> None:
 
 
 def _train(
-    config: FinetuneConfig, bench: Bench, unfinished: UnfinishedRun, latest: Latest, progress: Progress
-) -> tuple[Layer, Course, dict[str, Any]]:
+    config: FinetuneConfig, bench: LoadedStore, unfinished: UnfinishedRun, latest: Latest, progress: Progress
+) -> tuple[Layer, HeadHistory, dict[str, Any]]:
     """Take every step that the latest state has not: the head, its course, and facts of the run."""
-    group = Group([config], bench)
+    group = Trainer([config], bench)
     if latest.state is None:
         group.begin()
     else:
@@ -141,7 +141,7 @@ def _status(row: dict[str, float]) -> str:
     return f"loss {row['loss']:.3f}{told}"
 
 
-def _refuse_divergence(config: FinetuneConfig, course: Course, bench: Bench) -> None:
+def _refuse_divergence(config: FinetuneConfig, course: HeadHistory, bench: LoadedStore) -> None:
     if course.diverged is None:
         return
     rows = course.diverged.rows
@@ -153,16 +153,16 @@ def _refuse_divergence(config: FinetuneConfig, course: Course, bench: Bench) -> 
     )
 
 
-def _compute(config: FinetuneConfig, bench: Bench) -> tuple[Layer, Course, dict[str, Any]]:
+def _compute(config: FinetuneConfig, bench: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
     """The head of a method that trains nothing, as `_train` gives it."""
     layer = computed(config, bench)
-    course = Course(rank_by=config.rank_by)
+    course = HeadHistory(rank_by=config.rank_by)
     split = selection_split(bench.held_out, config.select_on)
     course.begin(accuracies(split, layer, bench.threads), layer)
     return layer, course, class_facts(split_head_tail(bench.common.class_counts, config.head_ratio))
 
 
-def computed(config: FinetuneConfig, bench: Bench) -> Layer:
+def computed(config: FinetuneConfig, bench: LoadedStore) -> Layer:
     """The head of a method that trains nothing, on the device."""
     weight, bias = computed_layer(config, bench.store)
     return torch.from_numpy(weight).to(bench.device), torch.from_numpy(bias).to(bench.device)
@@ -170,9 +170,9 @@ def computed(config: FinetuneConfig, bench: Bench) -> Layer:
 
 def _describe(
     config: FinetuneConfig,
-    bench: Bench,
+    bench: LoadedStore,
     layer: Layer,
-    course: Course,
+    course: HeadHistory,
     facts: dict[str, Any],
     identity: StoreIdentity,
 ) -> Run:

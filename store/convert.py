@@ -26,7 +26,7 @@ from store.layout import Cut, store_layout
 from store.provenance import versions
 from store.reader import FeatureStore
 from store.schema import CLASSIFIER, EVERY_SPLIT, OF_IMAGES, SCALE, SCALED, STREAMED
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
@@ -83,7 +83,7 @@ def _open(where: Path | Bucket) -> FeatureStore:
     return FeatureStore(where)
 
 
-def _plan(config: ConvertConfig, source: CheckedReader) -> StorePlan:
+def _plan(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
     store = source.store
     maps = store.arrays["train/feature_map"]
     was = {"dtype": store.map_dtype, "codec": maps.codec if isinstance(maps, PackedArray) else "none"}
@@ -99,7 +99,7 @@ def _plan(config: ConvertConfig, source: CheckedReader) -> StorePlan:
         "chunk rows": {name: layout.chunk_rows for name, layout in streamed.items()},
     }
     provenance = _provenance(store, locate(config.target), was, now)
-    return StorePlan(layouts, now["dtype"], store.class_names, provenance, identity)
+    return StoreSpec(layouts, now["dtype"], store.class_names, provenance, identity)
 
 
 def _refuse_finer(store: FeatureStore, dtype: str) -> None:

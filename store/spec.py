@@ -41,7 +41,7 @@ def differing(asked: dict[str, Any], made: dict[str, Any]) -> tuple[str, Any, An
 
 
 @dataclass(frozen=True)
-class StorePlan:
+class StoreSpec:
     """A store before its first row.
 
     Attributes:
@@ -72,7 +72,7 @@ class StorePlan:
             "provenance": self.provenance | {"identity": self.identity},
         }
 
-    def as_begun(self, begun: dict[str, Any]) -> "StorePlan":
+    def as_begun(self, begun: dict[str, Any]) -> "StoreSpec":
         """The same without arrays that stores may be without, where what was begun is without them."""
         absent = {
             path

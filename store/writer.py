@@ -21,7 +21,7 @@ from store.drafts.journal import Commit
 from store.drafts.lifecycle import Draft, begun_of, check_writable, draft_of, replaces_store, take_over
 from store.errors import Interrupted, StoreError
 from store.schema import CHECKSUM, FINISHED, SCALE
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.storage.s3 import Bucket, BucketError
 
 AT_ONCE = 8  # checksums that are written
@@ -36,7 +36,7 @@ KNOWN = "known"  # the group of commits of arrays known beforehand
 
 @contextmanager
 def write_store(
-    where: Path | Bucket, plan: StorePlan, resume: bool, overwrite: bool
+    where: Path | Bucket, plan: StoreSpec, resume: bool, overwrite: bool
 ) -> Iterator["StoreWriter"]:
     """Begin a store, or go on with one; what was committed stays when the block ends with an exception.
 
@@ -76,7 +76,7 @@ class StoreWriter:
         self,
         where: Path | Bucket,
         draft: Draft,
-        plan: StorePlan,
+        plan: StoreSpec,
         begun: dict[str, Any] | None,
         replaces: bool,
     ):

@@ -12,7 +12,7 @@ import pytest
 from made_store import stopped_clock
 
 from store.layout import store_layout
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.writer import write_store
 
 DATA = Path(__file__).parent / "data"
@@ -60,7 +60,7 @@ def write(path: Path, dtype: str, codec: str, splits: tuple[str, ...]) -> None:
     """Write one golden store."""
     made = {name: value for name, value in rows().items() if name.startswith(("classifier/", *splits))}
     sizes = {split: SIZES[split] for split in splits}
-    plan = StorePlan(
+    plan = StoreSpec(
         store_layout(sizes, len(CLASS_NAMES), dtype, BATCH, codec), dtype, CLASS_NAMES, PROVENANCE, IDENTITY
     )
     streamed = dict.fromkeys(splits, ("pooled",)) | {"train": ("pooled", "feature_map", "cam")}

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from store.config import ConvertConfig
 from store.convert import convert
 from store.reader import FeatureStore
-from store.spec import StorePlan
+from store.spec import StoreSpec
 
 QUIET = Progress(disable=True)
 OTHER = {".zarr": ".h5", ".h5": ".zarr"}
@@ -50,7 +50,7 @@ def twin(path: Path, codec: str = "none", rows=FINE) -> dict[str, bytes]:
     """The files that an extraction leaves which is told the provenance of another store."""
     store = FeatureStore(path)
     layouts = made_layouts(dtype=store.map_dtype, codec=codec)
-    made = StorePlan(layouts, store.map_dtype, CLASSES, store.provenance, store.provenance["identity"])
+    made = StoreSpec(layouts, store.map_dtype, CLASSES, store.provenance, store.provenance["identity"])
     other = path.with_name(f"twin{path.suffix}")
     write_made(other, made, rows)
     return contents(other)

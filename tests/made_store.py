@@ -10,7 +10,7 @@ import pytest
 
 from store.drafts.lifecycle import is_finished
 from store.layout import ArrayLayout, store_layout
-from store.spec import StorePlan
+from store.spec import StoreSpec
 from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
 
@@ -39,10 +39,10 @@ def made_layouts(sizes=SIZES, dtype: str = "float16", codec: str = "none") -> di
     return store_layout(sizes, len(CLASSES), dtype, BATCH, codec)
 
 
-def made_plan(sizes=SIZES, dtype: str = "float16", **identity: object) -> StorePlan:
+def made_plan(sizes=SIZES, dtype: str = "float16", **identity: object) -> StoreSpec:
     """The plan of a made store."""
     made = {"checkpoint": {"sha256": "0", "path": "c.pt", "relative_path": "c.pt"}, "note": "é"}
-    return StorePlan(
+    return StoreSpec(
         made_layouts(sizes, dtype, CODEC), dtype, CLASSES, made, {"precision": "fp32"} | identity
     )
 
@@ -81,7 +81,7 @@ def fill(writer: StoreWriter, rows: dict[str, np.ndarray]) -> None:
                 writer.write(split, start, {name: rows[f"{split}/{name}"][start:stop] for name in names})
 
 
-def write_made(path: Path, plan: StorePlan, rows: dict[str, np.ndarray]) -> None:
+def write_made(path: Path, plan: StoreSpec, rows: dict[str, np.ndarray]) -> None:
     """Write a store of given rows."""
     with write_store(path, plan, resume=False, overwrite=False) as writer:
         fill(writer, rows)

@@ -48,8 +48,8 @@ MOMENTS = {
     ],
     "finetune": [
         ("finetune.train.find_phase1", 1),
-        ("finetune.training.head_pool.Stacks.take", 1),
-        ("finetune.training.head_pool.Stacks.take", 2),
+        ("finetune.training.head_pool.HeadPool.take", 1),
+        ("finetune.training.head_pool.HeadPool.take", 2),
         ("finetune.train.write_run", 1),
         ("finetune.train.write_run.", 1),
         ("finetune.training.resume.UnfinishedRun.remove.", 1),
@@ -224,7 +224,7 @@ def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) ->
 def test_a_run_that_was_to_replace_another_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("finetune", "out", small_store)
     succeed(*asked)
-    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.training.head_pool.Stacks.take", 2)
+    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.training.head_pool.HeadPool.take", 2)
     refuse(*asked, "--seed", 1, says=["out.unfinished.pt: an interrupted run", "pass --resume to go on"])
 
 

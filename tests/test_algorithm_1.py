@@ -18,9 +18,9 @@ from finetune.loading.features import load_features
 from finetune.loading.residency import Residency, hold_maps
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
-from finetune.sampling.philox import Draws
-from finetune.training.head_pool import Stacks
-from finetune.training.inputs import head_options, prepare_drawing
+from finetune.sampling.philox import CounterRNG
+from finetune.training.head_pool import HeadPool
+from finetune.training.inputs import head_options, plan_inputs
 from store.reader import SplitArrays
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ class Reference:
     """Algorithm 1, one iteration after the other."""
 
     def __init__(self, store: MadeStore, config: FinetuneConfig):
-        self.config, self.draws, self.iteration = config, Draws(config.seed), 0
+        self.config, self.draws, self.iteration = config, CounterRNG(config.seed), 0
         n, k = len(store.label), len(store.class_names)
         self.label = store.label.tolist()
         self.vectors = store.maps.astype(np.float64).reshape(n, -1, store.maps.shape[-1])  # (N, L, C)
@@ -214,7 +214,7 @@ def test_a_run_is_algorithm_1_and_sgd(problem, cut):
     store, config, start = problem
     reference = Reference(store, config)
     resolved = config.resolved(len(store.class_names))
-    drawing = prepare_drawing(resolved, store)
+    drawing = plan_inputs(resolved, store)
     maker = WindowMaker(
         METHODS["fsa"].sampling.draw,
         drawing,
@@ -243,7 +243,7 @@ def test_a_run_is_algorithm_1_and_sgd(problem, cut):
     assert sum(window.n_empty for window in windows).tolist() == reference.n_empty
 
     with single_threaded() as threads:
-        stacks = Stacks([head_options(resolved, store, drawing)], CPU, threads)
+        stacks = HeadPool([head_options(resolved, store, drawing)], CPU, threads)
         taken = torch.cat([stacks.take(window) for window in windows])
     np.testing.assert_allclose(taken[:, 0], losses, rtol=1e-3, atol=10 * tolerance)
     for found, wanted in zip(stacks.layers()[0], parameters, strict=True):

@@ -11,7 +11,7 @@ from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 
 from finetune.config import FinetuneConfig
 from finetune.train import finetune
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 from finetune.training.resume import KIND, unfinished_path
 from store.errors import Interrupted
 
@@ -171,7 +171,7 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stacks, "take", interrupting)
+        patch.setattr(HeadPool, "take", interrupting)
         with pytest.raises(Interrupted):
             finetune(
                 FinetuneConfig(str(feature_store), "fsa", iterations=2, eval_every=1, device="cpu"), quiet

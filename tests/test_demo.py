@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 MOMENTS = [  # one after the other, each in what the one before has left
     ("extract.train._step", 2),
     ("store.drafts.local.LocalDraft.publish.", 1),
-    ("finetune.training.head_pool.Stacks.take", 2),
+    ("finetune.training.head_pool.HeadPool.take", 2),
 ]
 
 

@@ -7,7 +7,7 @@ import torch
 from bad_input import refuse, succeed
 from torch.nn.functional import conv2d
 
-from extract.config import DatasetConfig, NetworkConfig, PlanConfig
+from extract.config import DatasetConfig, ForecastConfig, NetworkConfig
 from extract.device import make_deterministic, resolve_device, use_device
 from finetune.forecast.finetune_throughput import Pace
 from finetune.forecast.forecast import forecast
@@ -87,14 +87,14 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
     monkeypatch.setattr("finetune.forecast.forecast.forecast_extraction", lambda *_: found)
     monkeypatch.setattr("finetune.forecast.forecast.measure_pace", pace)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 12, 2**40))
-    (run,) = forecast(PlanConfig(device="cuda:1"), quiet).finetuning
+    (run,) = forecast(ForecastConfig(device="cuda:1"), quiet).finetuning
     second = torch.device("cuda:1")
     assert measured == [(second, second)]
     assert run.in_memory  # 12 bytes, which is all that a GPU has beyond what it keeps free
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 11, 2**40))
     for of_host, holds in ((None, True), (24, True), (23, False)):  # of which maps may take half
         monkeypatch.setattr("finetune.loading.residency.available_memory", lambda n=of_host: n)
-        (run,) = forecast(PlanConfig(device="cuda:1"), quiet).finetuning
+        (run,) = forecast(ForecastConfig(device="cuda:1"), quiet).finetuning
         assert run.in_memory == holds
 
 
@@ -116,7 +116,7 @@ def test_training_on_the_cpu_starts_no_gpu(gpus_left_alone, small_root, tmp_path
 
 
 def test_planning_starts_no_gpu(gpus_left_alone, quiet):
-    config = PlanConfig(network=NetworkConfig("resnet20", width=4), dataset=DatasetConfig("digits"))
+    config = ForecastConfig(network=NetworkConfig("resnet20", width=4), dataset=DatasetConfig("digits"))
     assert find_subject(config, quiet).arch == "resnet20"
 
 

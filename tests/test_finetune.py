@@ -26,7 +26,7 @@ from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
 from finetune.run import read_run
 from finetune.train import finetune
-from finetune.training.inputs import prepare_drawing
+from finetune.training.inputs import plan_inputs
 from store.errors import UserError
 from store.reader import FeatureStore
 
@@ -40,7 +40,7 @@ def batches_of(config: FinetuneConfig):
     """The store, what is drawn from, and the plan and the batches of 150 iterations, 64 at a time."""
     store = FeatureStore(Path(config.store))
     config = config.resolved(len(store.class_names))
-    drawing, draw = prepare_drawing(config, store), METHODS[config.method].sampling.draw
+    drawing, draw = plan_inputs(config, store), METHODS[config.method].sampling.draw
     cpu = torch.device("cpu")
     maker = WindowMaker(
         draw, drawing, load_features(store, cpu), hold_maps(store, Residency("host", ""), cpu)

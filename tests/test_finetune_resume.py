@@ -10,7 +10,7 @@ import torch
 from finetune.config import FinetuneConfig
 from finetune.methods.registry import METHODS
 from finetune.train import finetune
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 from finetune.training.resume import unfinished_path
 from store.errors import Interrupted, UserError
 
@@ -25,7 +25,7 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
 
 def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
     """Run a command until Ctrl-C comes in the window that holds an iteration."""
-    take = Stacks.take
+    take = HeadPool.take
 
     def take_until(self, window):
         if window.start >= at:
@@ -33,7 +33,7 @@ def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
         return take(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stacks, "take", take_until)
+        patch.setattr(HeadPool, "take", take_until)
         with pytest.raises(Interrupted):
             finetune(config, quiet)
     assert not Path(config.out).exists()
@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
     monkeypatch.setattr("finetune.train.SAVE_EVERY", 0.0)
     monkeypatch.setattr("finetune.train.NOTE_EVERY", 0.0)
-    take = Stacks.take
+    take = HeadPool.take
 
     def dying(self, window):
         if window.start >= 45:
@@ -88,7 +88,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
         return take(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stacks, "take", dying)
+        patch.setattr(HeadPool, "take", dying)
         with pytest.raises(SystemExit):
             finetune(config, quiet)
     assert (
@@ -134,7 +134,7 @@ def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeyp
         patch.setattr("finetune.train.write_run", stopped)
         with pytest.raises(Interrupted):
             finetune(config, quiet)
-        patch.setattr(Stacks, "take", stopped)  # no step is left
+        patch.setattr(HeadPool, "take", stopped)  # no step is left
         with pytest.raises(Interrupted):
             finetune(replace(config, resume=True), quiet)
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
@@ -152,7 +152,7 @@ def test_a_state_is_read_once(config, quiet, monkeypatch):
 
 def test_a_run_that_was_to_replace_another_is_resumed(config, quiet, monkeypatch):
     earlier = files(finetune(config, quiet).path)
-    take = Stacks.take
+    take = HeadPool.take
 
     def dying(self, window):
         if window.start >= 45:
@@ -161,7 +161,7 @@ def test_a_run_that_was_to_replace_another_is_resumed(config, quiet, monkeypatch
 
     other = replace(config, lr=0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(Stacks, "take", dying)
+        patch.setattr(HeadPool, "take", dying)
         with pytest.raises(Interrupted):
             finetune(replace(other, overwrite=True), quiet)
     assert files(Path(config.out)) == earlier
@@ -196,8 +196,10 @@ def test_resume_begins_where_there_is_nothing(config, quiet, tmp_path):
 
 def test_a_run_that_diverges_stops_there(config, quiet, monkeypatch):
     taken = []
-    take = Stacks.take
-    monkeypatch.setattr(Stacks, "take", lambda self, window: taken.append(window.start) or take(self, window))
+    take = HeadPool.take
+    monkeypatch.setattr(
+        HeadPool, "take", lambda self, window: taken.append(window.start) or take(self, window)
+    )
     wild = replace(config, iterations=5000, eval_every=5000, lr=1e9, momentum=1e9)
     with pytest.raises(UserError, match="the loss is no number at iteration"):
         finetune(wild, quiet)

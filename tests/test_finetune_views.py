@@ -12,7 +12,7 @@ from extract.dump import extract
 from finetune.config import FinetuneConfig
 from finetune.methods.registry import METHODS
 from finetune.train import finetune
-from finetune.training.inputs import Common, prepare_drawing
+from finetune.training.inputs import TrainStatistics, plan_inputs
 from store.reader import FeatureStore
 
 VIEWS = 3
@@ -32,7 +32,7 @@ def viewed(phase1, tmp_path_factory) -> Path:
 def test_draws_pick_every_view_alike(viewed, feature_store, method):
     store, single = FeatureStore(viewed), FeatureStore(feature_store)
     config = FinetuneConfig("", method=method).resolved(len(store.class_names))
-    drawing, one_view = prepare_drawing(config, store), prepare_drawing(config, single)
+    drawing, one_view = plan_inputs(config, store), plan_inputs(config, single)
     plan = METHODS[method].sampling.draw(drawing, 0, 500)
     view = store.read("train").view[np.concatenate([plan.row, plan.donor_row], axis=1)]
     np.testing.assert_allclose(np.bincount(view.ravel()) / view.size, 1 / VIEWS, atol=0.01)
@@ -42,7 +42,7 @@ def test_draws_pick_every_view_alike(viewed, feature_store, method):
 
 
 def test_counts_are_of_images(viewed, feature_store):
-    counts = [Common(FeatureStore(path)).class_counts.tolist() for path in (viewed, feature_store)]
+    counts = [TrainStatistics(FeatureStore(path)).class_counts.tolist() for path in (viewed, feature_store)]
     assert counts[0] == counts[1]
     assert len(FeatureStore(viewed).read("train").label) == VIEWS * sum(counts[0])
 
@@ -50,7 +50,7 @@ def test_counts_are_of_images(viewed, feature_store):
 def test_a_run_tells_images_and_streams_views_as_it_holds_them(viewed, tmp_path, quiet):
     config = FinetuneConfig(str(viewed), str(tmp_path / "run"), iterations=40, device="cpu", overwrite=True)
     run = finetune(config, quiet)
-    assert run.per_class["n_train"].tolist() == Common(FeatureStore(viewed)).class_counts.tolist()
+    assert run.per_class["n_train"].tolist() == TrainStatistics(FeatureStore(viewed)).class_counts.tolist()
     held = torch.load(run.path / "head.pt", weights_only=True)
     finetune(replace(config, residency="stream"), quiet)
     assert torch.equal(held["weight"], torch.load(run.path / "head.pt", weights_only=True)["weight"])

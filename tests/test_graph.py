@@ -14,12 +14,12 @@ from finetune.heads import cuda_graph as graph
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
 from finetune.heads.losses import Loss, focal
 from finetune.heads.options import HeadOptions
-from finetune.heads.stacked import Heads, padded
+from finetune.heads.stacked import StackedHeads, padded
 from finetune.heads.threads import Threads
 from finetune.loading.features import Features
 from finetune.loading.window import Window, WindowMaker
 from finetune.sampling.plan import Plan
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 
 CPU = torch.device("cpu")
 COSINE = {"schedule": "cosine", "n_iterations": 15}
@@ -64,14 +64,17 @@ def as_window(pooled: torch.Tensor, label: torch.Tensor, start: int) -> Window:
     return Window(start, pooled, label, None, np.zeros(2))
 
 
-def assert_same(one: Heads, other: Heads) -> None:
+def assert_same(one: StackedHeads, other: StackedHeads) -> None:
     assert torch.equal(one.weight, other.weight)
     assert torch.equal(one.velocity, other.velocity)
 
 
 def test_replayed_steps_are_the_steps():
     record = Recorder()
-    plain_heads, recorded = Heads(options(), CPU), Heads(options(), CPU, recorded=RecordedSteps(record))
+    plain_heads, recorded = (
+        StackedHeads(options(), CPU),
+        StackedHeads(options(), CPU, recorded=RecordedSteps(record)),
+    )
     for window in windows():
         torch.testing.assert_close(plain_heads.take(*window), recorded.take(*window), rtol=0, atol=0)
     assert_same(plain_heads, recorded)
@@ -79,7 +82,7 @@ def test_replayed_steps_are_the_steps():
 
 
 def test_the_windows_given_are_left_alone():
-    recorded = Heads(options(), CPU, recorded=RecordedSteps(Recorder()))
+    recorded = StackedHeads(options(), CPU, recorded=RecordedSteps(Recorder()))
     pooled, label, start = windows()[0]
     before = pooled.clone(), label.clone()
     recorded.take(pooled, label, start)
@@ -89,17 +92,17 @@ def test_the_windows_given_are_left_alone():
 
 def test_a_schedule_that_changes_is_not_recorded():
     record = Recorder()
-    Heads(options(**COSINE), CPU, recorded=RecordedSteps(record)).take(*windows()[0])
+    StackedHeads(options(**COSINE), CPU, recorded=RecordedSteps(record)).take(*windows()[0])
     assert record.recorded == 0
 
 
-def mixed_stacks(record=None) -> Stacks:
+def mixed_stacks(record=None) -> HeadPool:
     """Two stacks that are recorded, of focal and of plain loss, and one that is not."""
     rest = HeadOptions(np.ones((5, 7), np.float32), np.zeros(5, np.float32), Loss(), 0.1, 0.9)
     with pytest.MonkeyPatch.context() as patch:
         if record is not None:
             patch.setattr("finetune.training.head_pool.recorded_on", lambda device: RecordedSteps(record))
-        return Stacks([*options(2), rest, *options(1, **COSINE)], CPU, Threads(1))
+        return HeadPool([*options(2), rest, *options(1, **COSINE)], CPU, Threads(1))
 
 
 def test_stacks_share_the_memory_of_a_window_and_mix_nothing_up():
@@ -138,7 +141,7 @@ def test_what_cannot_be_recorded_is_taken_step_by_step_with_a_note(on_trial, cap
             work()
         raise RuntimeError("CUDA error: operation not permitted\nlonger advice")
 
-    expected, heads = Heads(options(), CPU), Heads(options(), CPU, recorded=RecordedSteps(fail))
+    expected, heads = StackedHeads(options(), CPU), StackedHeads(options(), CPU, recorded=RecordedSteps(fail))
     for window in windows():
         assert torch.equal(expected.take(*window), heads.take(*window))
     assert_same(expected, heads)
@@ -226,8 +229,8 @@ def test_no_window_is_made_while_steps_are_recorded():
 @pytest.mark.cuda
 def test_a_cuda_graph_takes_the_same_steps():
     device = torch.device("cuda", 0)
-    recorded = Heads(options(), device, recorded=RecordedSteps(partial(record_on_gpu, device=device)))
-    eager = Heads(options(), device)
+    recorded = StackedHeads(options(), device, recorded=RecordedSteps(partial(record_on_gpu, device=device)))
+    eager = StackedHeads(options(), device)
     for pooled, label, start in windows():
         window = pooled.to(device), label.to(device), start
         torch.testing.assert_close(eager.take(*window), recorded.take(*window), rtol=0, atol=0)

@@ -13,9 +13,9 @@ from finetune.heads.binary import binary_gradient
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.heads.lws import ScaledHead
 from finetune.heads.options import HeadOptions
-from finetune.heads.stacked import Heads, padded
+from finetune.heads.stacked import StackedHeads, padded
 from finetune.heads.threads import Threads, single_threaded
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 
 CPU = torch.device("cpu")
 PRIOR = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
@@ -82,7 +82,7 @@ def test_steps_equal_autograd_and_torch_sgd(name, weight_decay, schedule):
         if schedule == "cosine":
             scheduler.step()
         expected.append(loss.detach())
-    heads = Heads([head], CPU)
+    heads = StackedHeads([head], CPU)
     losses = torch.cat([heads.take(padded(pooled[i : i + 7]), label[i : i + 7], i) for i in range(0, 20, 7)])
     # shifts and class weights are float32: a few 1e-8
     torch.testing.assert_close(losses[:, 0], torch.stack(expected), rtol=1e-6, atol=1e-6)
@@ -95,7 +95,7 @@ def test_max_norm_bounds_every_class_and_only_long_ones():
     head = replace(options(rng, lr=1e-9), max_norm=2.5)
     lengths = np.linalg.norm(head.weight, axis=1)
     assert lengths.max() > 2.5 > lengths.min()
-    heads = Heads([head], CPU)
+    heads = StackedHeads([head], CPU)
     pooled, label = batches(rng, 1, 12)
     heads.take(padded(pooled), label, 0)
     weight, bias = heads.layers()[0]
@@ -125,14 +125,14 @@ def test_scales_equal_autograd_and_torch_sgd():
 def test_a_confident_head_has_a_finite_loss():
     """Probabilities below the smallest float have a logarithm all the same."""
     weight = np.array([[500.0], [0.0]], np.float32)
-    heads = Heads([HeadOptions(weight, np.zeros(2, np.float32), Loss(), 1e-9, 0.9)], CPU)
+    heads = StackedHeads([HeadOptions(weight, np.zeros(2, np.float32), Loss(), 1e-9, 0.9)], CPU)
     loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[1]]), 0)
     assert loss.item() == pytest.approx(500)
 
 
 def test_focal_loss_of_a_certain_row_is_zero_and_so_is_its_gradient():
     weight = np.array([[500.0], [0.0]], np.float32)
-    heads = Heads([HeadOptions(weight, np.zeros(2, np.float32), focal(0.5), 1.0, 0.9)], CPU)
+    heads = StackedHeads([HeadOptions(weight, np.zeros(2, np.float32), focal(0.5), 1.0, 0.9)], CPU)
     loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[0]]), 0)
     assert loss.item() == 0
     assert heads.layers()[0][0].tolist() == weight.tolist()
@@ -160,7 +160,7 @@ def test_the_given_parameters_are_left_alone():
     head = options(rng)
     before = head.weight.copy()
     pooled, label = batches(rng, 3, 4)
-    Heads([head], CPU).take(padded(pooled), label, 0)
+    StackedHeads([head], CPU).take(padded(pooled), label, 0)
     np.testing.assert_array_equal(head.weight, before)
 
 
@@ -168,7 +168,7 @@ def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor,
     """Weights and biases after a window-wise pass, with so many threads."""
     pool = Threads(threads)
     torch.set_num_threads(1)
-    stacks = Stacks(heads, CPU, pool)
+    stacks = HeadPool(heads, CPU, pool)
     for start in range(0, len(pooled), window):
         part = slice(start, start + window)
         stacks.take(FakeWindow(padded(pooled[part]), label[part], start))
@@ -237,7 +237,7 @@ def test_state_goes_on_where_it_was():
     heads = [options(rng, dtype=np.float32), options(rng, dtype=np.float32, trainable="scales")]
     pooled, label = batches(rng, 10, 16, dtype=np.float32)
     pool = Threads(1)
-    whole, first, second = (Stacks(heads, CPU, pool) for _ in range(3))
+    whole, first, second = (HeadPool(heads, CPU, pool) for _ in range(3))
     whole.take(FakeWindow(padded(pooled), label, 0))
     first.take(FakeWindow(padded(pooled[:4]), label[:4], 0))
     second.load(first.state())

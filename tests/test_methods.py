@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig, MethodName
 from finetune.methods.registry import METHODS
-from finetune.sampling.philox import Draws
+from finetune.sampling.philox import CounterRNG
 from finetune.train import finetune
-from finetune.training.inputs import head_options, prepare_drawing
+from finetune.training.inputs import head_options, plan_inputs
 from store.reader import FeatureStore
 from store.storage.location import locate
 
@@ -108,7 +108,7 @@ def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, l
     counts = np.bincount(store.read("train").label)
     assert (np.diff(counts) <= 0).all()
     config = replace(config, method=method, loss=loss, tail_draw=tail_draw, beta=0.99).resolved(10)
-    made = head_options(config, store, prepare_drawing(config, store)).loss
+    made = head_options(config, store, plan_inputs(config, store)).loss
     prior = class_distribution(config, counts)
     if loss == "balanced-softmax":
         np.testing.assert_allclose(made.shift, np.log(prior), rtol=1e-6)
@@ -138,12 +138,12 @@ def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[
     store = opened(config)
     train, config = store.read("train"), config.resolved(len(store.class_names))
     pooled, label = torch.from_numpy(train.pooled).double(), torch.from_numpy(train.label).long()
-    rows = METHODS[config.method].sampling.draw(prepare_drawing(config, store), 0, config.iterations).row
+    rows = METHODS[config.method].sampling.draw(plan_inputs(config, store), 0, config.iterations).row
     prior = torch.from_numpy(class_distribution(config, np.bincount(train.label)))
 
     weight, bias = (torch.from_numpy(part).double() for part in store.classifier)
     if config.init == "fresh":
-        numbers = Draws(config.seed).uniform("fresh weight", 0, 1, weight.numel() + bias.numel())[0]
+        numbers = CounterRNG(config.seed).uniform("fresh weight", 0, 1, weight.numel() + bias.numel())[0]
         values = torch.from_numpy((2 * numbers - 1) / weight.shape[1] ** 0.5)
         weight, bias = values[: weight.numel()].reshape(weight.shape), values[weight.numel() :]
     scale = torch.ones_like(bias)

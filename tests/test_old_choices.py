@@ -18,7 +18,7 @@ from finetune.methods.options import effective_options
 from finetune.run import read_run
 from finetune.sweep.folder import head_id
 from finetune.train import finetune
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 from finetune.training.resume import unfinished_path
 from store.errors import Interrupted
 
@@ -53,7 +53,7 @@ def config(course_store, tmp_path) -> FinetuneConfig:
 
 def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
     """A run stopped in its course whose state has nothing of balanced accuracy."""
-    take = Stacks.take
+    take = HeadPool.take
 
     def take_until(self, window):
         if window.start >= STOP:
@@ -61,7 +61,7 @@ def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
         return take(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stacks, "take", take_until)
+        patch.setattr(HeadPool, "take", take_until)
         patch.setattr("finetune.train.NOTE_EVERY", -1)  # every step, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, rank_by="overall"), quiet)

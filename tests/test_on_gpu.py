@@ -17,7 +17,7 @@ from finetune.config import FinetuneConfig
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, recorded_on
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, focal
 from finetune.heads.options import HeadOptions
-from finetune.heads.stacked import Heads, padded
+from finetune.heads.stacked import StackedHeads, padded
 from finetune.mixing.fusion import fuse
 from finetune.train import finetune
 
@@ -44,7 +44,7 @@ def recorder(device: torch.device) -> RecordedSteps:
 
 def made_heads(
     device: torch.device, n_classes: int, loss: str, recorded: RecordedSteps | None = None, **changed
-) -> Heads:
+) -> StackedHeads:
     """Two heads that differ in learning rate."""
     rng = np.random.default_rng(0)
     prior = rng.dirichlet(np.ones(n_classes)).clip(1e-5)
@@ -52,7 +52,7 @@ def made_heads(
     bias = rng.normal(size=n_classes).astype(np.float32)
     made = LOSSES[loss](prior / prior.sum())
     options = [HeadOptions(weight, bias, made, lr, 0.9, **changed) for lr in (0.1, 0.01)]
-    return Heads(options, device, recorded=recorded)
+    return StackedHeads(options, device, recorded=recorded)
 
 
 def windows(device: torch.device, n_classes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:

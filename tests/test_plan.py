@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from finetune.methods.registry import METHODS
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
-from finetune.sampling.philox import KINDS, Draws
-from finetune.sampling.plan import Drawing, Plan, draw_specific_counts
+from finetune.sampling.philox import KINDS, CounterRNG
+from finetune.sampling.plan import Plan, PlanInputs, draw_specific_counts
 
 LABEL = np.repeat([0, 1, 2, 3], [40, 30, 6, 3])
 L = 9
 
 
 @pytest.fixture
-def drawing() -> Drawing:
+def drawing() -> PlanInputs:
     cam = np.random.default_rng(1).random((len(LABEL), 3, 3))
     cam[LABEL == 3] = 0.5  # nothing specific, nothing generic: both sets fall back
-    return Drawing(
+    return PlanInputs(
         label=LABEL,
         head_tail=HeadTail(np.array([0, 1]), np.array([2, 3])),
         confusing=np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [1, 0, 2]]),
@@ -33,11 +33,11 @@ def drawing() -> Drawing:
         n_augmented=3,
         tail_draw="samples",
         gamma=(0.0, 1.0),
-        draws=Draws(5),
+        draws=CounterRNG(5),
     )
 
 
-def plan_of(drawing: Drawing, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
+def plan_of(drawing: PlanInputs, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
     return METHODS[method].sampling.draw(drawing, start, start + n)
 
 
@@ -149,7 +149,7 @@ ARRAYS = ("row", "donor_row", "n_specific", "vectors")
 
 def test_plan_depends_on_the_seed(drawing):
     plan, again = plan_of(drawing), plan_of(drawing)
-    other = plan_of(replace(drawing, draws=Draws(6)))
+    other = plan_of(replace(drawing, draws=CounterRNG(6)))
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(plan, name), getattr(again, name))
         assert not np.array_equal(getattr(plan, name), getattr(other, name))
@@ -217,7 +217,7 @@ MASK = 2**64 - 1
 @settings(max_examples=50, deadline=None)
 def test_a_number_has_an_address(seed, kind, start):
     """docs/run-format.md, computed by hand: six numbers an iteration take two values of the counter."""
-    drawn = Draws(seed).uniform(kind, start, start + 2, 3, 2)
+    drawn = CounterRNG(seed).uniform(kind, start, start + 2, 3, 2)
     for i in range(2):
         counter = (start + i) * 2  # numpy counts on before it makes the first words
         words = [w for j in (1, 2) for w in philox4x64(counter + j, (seed, KINDS[kind]))]

@@ -11,8 +11,8 @@ from finetune.heads.threads import single_threaded
 from finetune.loading.residency import StreamedMaps, choose_residency, hold_maps
 from finetune.methods.registry import METHODS
 from finetune.train import finetune
-from finetune.training.inputs import prepare_drawing
-from finetune.training.trainer import Bench
+from finetune.training.inputs import plan_inputs
+from finetune.training.trainer import LoadedStore
 from store.arrays.gather import gather
 from store.config import ConvertConfig
 from store.convert import convert
@@ -122,7 +122,7 @@ def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
     n_classes = len(store.class_names)
     small, large = (replace(config, tail_samples=n).resolved(n_classes) for n in (4, 32))
     with single_threaded() as threads:
-        bench = Bench.open(store, "decoupling", CPU, threads)
+        bench = LoadedStore.open(store, "decoupling", CPU, threads)
         windows = [bench.hold_maps(small)]
         free *= 10
         windows += [bench.hold_maps(one) for one in (large, small)]
@@ -155,7 +155,7 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
 
     monkeypatch.setattr("finetune.loading.residency.gather", counting)
     resolved = config.resolved(len(store.class_names))
-    drawing, draw = prepare_drawing(resolved, store), METHODS["fsa"].sampling.draw
+    drawing, draw = plan_inputs(resolved, store), METHODS["fsa"].sampling.draw
     n_rows = store.map_shape[0]
     streamed = StreamedMaps(store, int(share * n_rows))
     held = hold_maps(store, choose(config, "host", None), CPU)
@@ -172,7 +172,7 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
 
 def made_plan(store: FeatureStore):
     config = FinetuneConfig("").resolved(len(store.class_names))
-    return METHODS["fsa"].sampling.draw(prepare_drawing(config, store), 0, 8)
+    return METHODS["fsa"].sampling.draw(plan_inputs(config, store), 0, 8)
 
 
 def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):

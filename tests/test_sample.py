@@ -14,7 +14,7 @@ from extract.config import SampleConfig
 from extract.proof.sample import draw_sample
 from store.layout import store_layout
 from store.reader import FeatureStore
-from store.spec import StorePlan
+from store.spec import StoreSpec
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 ALL = 99  # rows a split: more than there are
@@ -47,7 +47,7 @@ def rewrite(
         }
     layouts = store_layout(sizes, len(store.class_names), store.map_dtype, made["config"]["batch_size"])
     identity = made.pop("identity")
-    write_made(target, StorePlan(layouts, store.map_dtype, store.class_names, made, identity), rows)
+    write_made(target, StoreSpec(layouts, store.map_dtype, store.class_names, made, identity), rows)
 
 
 def swap(rows: Rows, split: str, names: tuple[str, ...], a: int, b: int) -> None:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune.config import FinetuneConfig
 from finetune.loading.features import HeldOut
 from finetune.train import finetune
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 
 GROUPS = ("overall", "balanced_accuracy", "many", "medium", "few")
 LOOKED = "choices looked at the test set"
@@ -34,7 +34,7 @@ def without_val(with_val, small_store) -> FinetuneConfig:
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens in a run: steps, and predictions of which split."""
     seen: list[str] = []
-    take, predict = Stacks.take, HeldOut.predict
+    take, predict = HeadPool.take, HeldOut.predict
 
     def taking(self, window):
         seen.append("steps")
@@ -44,7 +44,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(self.name)
         return predict(self, *arguments)
 
-    monkeypatch.setattr(Stacks, "take", taking)
+    monkeypatch.setattr(HeadPool, "take", taking)
     monkeypatch.setattr(HeldOut, "predict", predicting)
     return seen
 

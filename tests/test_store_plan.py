@@ -17,7 +17,7 @@ from bad_input import refuse, run, snapshot, succeed
 from made_store import made_layouts, made_plan, made_rows, write_made
 
 from cli import main
-from extract.config import PlanConfig
+from extract.config import ForecastConfig
 from extract.images.transforms import view_batch
 from finetune.commands import console
 from finetune.forecast.compression import Packing, measure_packing
@@ -356,7 +356,7 @@ def test_refusals(options: list[object], says: str) -> None:
 def test_options_are_the_configs() -> None:
     command = main.commands["store"].commands["plan"]
     options = {parameter.name for parameter in command.params} - {"as_json"}
-    assert options == {field.name for field, _ in console._annotated_fields(PlanConfig)}
+    assert options == {field.name for field, _ in console._annotated_fields(ForecastConfig)}
     values = command.make_context("plan", []).params
     values.pop("as_json")
-    assert console.build(PlanConfig, values) == PlanConfig()
+    assert console.build(ForecastConfig, values) == ForecastConfig()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from extract import checkpoint
-from extract.training import unfinished_epoch
 from extract.torch_files import Kind, read_torch_file
+from extract.training import unfinished_epoch
 from finetune.training import resume
 from store.errors import CheckpointError, UserError
 

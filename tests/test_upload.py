@@ -20,7 +20,7 @@ from finetune.loading.residency import (
     memory_for_maps,
     uploaded,
 )
-from finetune.training.trainer import Bench, Group
+from finetune.training.trainer import LoadedStore, Trainer
 from store.arrays.raw import StoredArray
 from store.config import ConvertConfig
 from store.convert import convert
@@ -123,8 +123,8 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
     gc.disable()
     try:
         with single_threaded() as threads:
-            bench = Bench.open(store, one.shot_rule, CPU, threads)
-            group = Group([one, replace(one, lr=0.01)], bench)
+            bench = LoadedStore.open(store, one.shot_rule, CPU, threads)
+            group = Trainer([one, replace(one, lr=0.01)], bench)
             group.begin()
             held = []
             group.run(2, lambda _: held.append(len(recorded._recorded)), lambda: None)

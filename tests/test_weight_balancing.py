@@ -17,7 +17,7 @@ from finetune.methods.options import effective_options, named_options
 from finetune.methods.registry import METHODS
 from finetune.sweep.folder import head_id
 from finetune.train import finetune
-from finetune.training.inputs import head_options, prepare_drawing
+from finetune.training.inputs import head_options, plan_inputs
 from finetune.training.loop import train_heads
 from finetune.training.resume import unfinished_path
 from store.errors import Interrupted, UserError
@@ -39,7 +39,7 @@ def by_autograd(config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray, int]:
     store = FeatureStore(locate(config.store))
     config, train = config.resolved(10), store.read("train")
     pooled, label = torch.tensor(train.pooled).double(), torch.tensor(train.label).long()
-    rows = METHODS["weight-balancing"].sampling.draw(prepare_drawing(config, store), 0, ITERATIONS).row
+    rows = METHODS["weight-balancing"].sampling.draw(plan_inputs(config, store), 0, ITERATIONS).row
     counts = label.bincount().double()
     of_class = 1 / (1 - 0.9999**counts)
     of_class *= 10 / of_class.sum()
@@ -86,13 +86,13 @@ def test_the_bound_is_phase_1s_whatever_the_head_starts_from(config):
     store = FeatureStore(locate(config.store))
     for init in ("phase1", "fresh"):
         resolved = replace(config, init=init).resolved(10)
-        made = head_options(resolved, store, prepare_drawing(resolved, store))
+        made = head_options(resolved, store, plan_inputs(resolved, store))
         assert made.max_norm == pytest.approx(bound_of(config), rel=1e-6)
         assert made.max_norm_every == -(-488 // BATCH)
         cut = [i for i in range(ITERATIONS) if made.is_cut_after(i)]
         assert cut == [15, 31, ITERATIONS - 1]
         every = replace(resolved, max_norm_every="step")
-        assert head_options(every, store, prepare_drawing(every, store)).max_norm_every == 1
+        assert head_options(every, store, plan_inputs(every, store)).max_norm_every == 1
 
 
 def test_a_run_of_old_is_not_taken_for_one_of_today():

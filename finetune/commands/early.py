@@ -10,8 +10,8 @@ from pathlib import Path
 from extract.config import (
     EvaluateConfig,
     ExtractConfig,
+    ForecastConfig,
     NetworkConfig,
-    PlanConfig,
     SampleConfig,
     TrainConfig,
     check_shot_rule,
@@ -130,7 +130,7 @@ def refuse_proof(path: str, config: SampleConfig) -> None:
         refuse_missing_origin(Path(config.ckpt), path)
 
 
-def refuse_planning(config: PlanConfig, given: Iterable[str]) -> None:
+def refuse_planning(config: ForecastConfig, given: Iterable[str]) -> None:
     """Raise UserError for what `store plan` would refuse; `given` are the options that the user named."""
     from finetune.forecast.options import refuse_beside_checkpoint, refuse_bucket
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from extract.config import PlanConfig, SampleConfig
+from extract.config import ForecastConfig, SampleConfig
 from finetune.commands import early
 from finetune.commands.advice import resumable
 from finetune.commands.console import PLACE, build, given, json_option, options, print_json, progress_bar, say
@@ -122,19 +122,19 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
 
 
 @store_group.command()
-@options(PlanConfig)
+@options(ForecastConfig)
 @json_option
 @click.pass_context
 def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     """How much room and time a store will take, measured on a few images and on the disk."""
-    early.refuse_planning(build(PlanConfig, values), given(context))
+    early.refuse_planning(build(ForecastConfig, values), given(context))
     from finetune.forecast.forecast import forecast
     from finetune.forecast.options import refuse_beside_checkpoint
     from finetune.forecast.text import forecast_json, forecast_lines, warnings
 
     refuse_beside_checkpoint(given(context))
     with progress_bar() as progress:
-        found = forecast(build(PlanConfig, values), progress)
+        found = forecast(build(ForecastConfig, values), progress)
     if as_json:
         print_json(forecast_json(found))
     else:

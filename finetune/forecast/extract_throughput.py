@@ -16,7 +16,7 @@ from extract.dump import batch_rows
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode
 from extract.inference import by_class, numbered_maps
-from finetune.forecast.workload import Subject
+from finetune.forecast.workload import Workload
 
 SAMPLE = 32  # maps that are looked at
 SMALL_BATCH = 8
@@ -24,7 +24,7 @@ MOST_GROWTH = 8  # from one attempt to the next
 
 
 @torch.no_grad()
-def settle_batch_norms(subject: Subject, compute: Compute) -> None:
+def settle_batch_norms(subject: Workload, compute: Compute) -> None:
     """Give a network of initial weights the statistics of a few images.
 
     Without them nothing is normalised: maps grow with every layer, and tell nothing of a trained network's.
@@ -42,7 +42,7 @@ def settle_batch_norms(subject: Subject, compute: Compute) -> None:
         norm.momentum = momentum
 
 
-def sample_maps(subject: Subject, compute: Compute, seconds: float) -> np.ndarray:
+def sample_maps(subject: Workload, compute: Compute, seconds: float) -> np.ndarray:
     """Feature maps (B, H, W, C) float32 of training images, in the order of a store.
 
     There are 32 of them, or as many as come within the time, one batch of images in all views at least.
@@ -58,7 +58,7 @@ def sample_maps(subject: Subject, compute: Compute, seconds: float) -> np.ndarra
     return np.ascontiguousarray(np.concatenate([batch.reshape(-1, *batch.shape[2:]) for batch in batches]))
 
 
-def images_per_second(subject: Subject, compute: Compute, seconds: float) -> float:
+def images_per_second(subject: Workload, compute: Compute, seconds: float) -> float:
     """How many images an extraction brings through the network, each as often as it has views.
 
     More and more of them are tried, others each time, until one attempt takes half of the time, or all
@@ -78,12 +78,12 @@ def images_per_second(subject: Subject, compute: Compute, seconds: float) -> flo
         n = min(len(order), int(n * min(MOST_GROWTH, seconds / elapsed)))
 
 
-def _order(subject: Subject) -> np.ndarray:
+def _order(subject: Workload) -> np.ndarray:
     return np.random.default_rng(0).permutation(len(subject.dataset.train))
 
 
 def _rows(
-    subject: Subject, images: ImageSet, compute: Compute
+    subject: Workload, images: ImageSet, compute: Compute
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """What `extract` computes of training images, batch by batch, and of which view."""
     weight, label = subject.network.classifier.weight.detach(), torch.from_numpy(images.label)
@@ -92,7 +92,7 @@ def _rows(
         yield view, batch_rows(maps, weight, label[start : start + len(maps)])
 
 
-def _decoded(images: ImageSet, subject: Subject) -> ImageSet:
+def _decoded(images: ImageSet, subject: Workload) -> ImageSet:
     size = subject.transform.image_size
     if images.in_memory or size > IN_MEMORY_SIZE:
         return images

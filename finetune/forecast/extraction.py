@@ -11,7 +11,7 @@ from itertools import product
 
 from rich.progress import Progress
 
-from extract.config import PlanConfig
+from extract.config import ForecastConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import axis_lengths
 from extract.images.views import check_views, with_views
@@ -20,7 +20,7 @@ from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measu
 from finetune.forecast.extract_throughput import images_per_second, sample_maps, settle_batch_norms
 from finetune.forecast.options import refuse_bucket
 from finetune.forecast.store_size import StoreSize, store_size
-from finetune.forecast.workload import Subject, find_subject
+from finetune.forecast.workload import Workload, find_subject
 from store.arrays.codecs import CODECS
 from store.arrays.image_names import DIGEST_BYTES
 from store.drafts.lifecycle import check_writable
@@ -84,7 +84,7 @@ class Extraction:
     choices: tuple[Choice, ...]
 
 
-def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
+def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extraction:
     """Look at the images, a few of their feature maps and the disk; nothing stays behind.
 
     Raises:
@@ -144,7 +144,7 @@ def forecast_extraction(config: PlanConfig, progress: Progress) -> Extraction:
     )
 
 
-def _in_views(subject: Subject, n_views: int) -> Subject:
+def _in_views(subject: Workload, n_views: int) -> Workload:
     """The same with training images in so many views, drawn as by the seed 0: any is like any other."""
     train = with_views(subject.dataset.train, 0, n_views)
     return replace(subject, dataset=replace(subject.dataset, train=train))

@@ -15,7 +15,7 @@ from finetune.loading.features import Features
 from finetune.loading.residency import HeldMaps
 from finetune.loading.window import assemble
 from finetune.sampling.plan import Plan
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 from store.arrays.dtypes import computing_dtype
 
 WINDOW = FinetuneConfig(store="").window
@@ -62,7 +62,7 @@ def measure_pace(
     head = HeadOptions(weight, bias, Loss(), config.lr, config.momentum)
     held_out = torch.ones(HELD_OUT, channels, device=device)
     with single_threaded() as threads:
-        stacks = Stacks([head], device, threads)
+        stacks = HeadPool([head], device, threads)
         layer = stacks.layers()[0]
 
         def window() -> torch.Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from rich.progress import Progress
 
-from extract.config import PlanConfig
+from extract.config import ForecastConfig
 from extract.device import resolve_device, use_device
 from finetune.config import FinetuneConfig
 from finetune.forecast.disk import DiskSpeed
@@ -48,7 +48,7 @@ class Forecast:
         finetuning: of each choice of the extraction.
     """
 
-    config: PlanConfig
+    config: ForecastConfig
     extraction: Extraction
     memory_bytes: int | None
     finetuning: tuple[Finetuning, ...]
@@ -64,7 +64,7 @@ class Forecast:
         return choice.size.peak_bytes <= self.extraction.free_bytes
 
 
-def forecast(config: PlanConfig, progress: Progress) -> Forecast:
+def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
     """Measure and predict; nothing stays behind.
 
     Raises:

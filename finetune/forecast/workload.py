@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from extract.config import PlanConfig, TrainConfig
+from extract.config import ForecastConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
@@ -16,7 +16,7 @@ from extract.train import transform_for
 
 
 @dataclass(frozen=True)
-class Subject:
+class Workload:
     """A network and the images that it is to see.
 
     Attributes:
@@ -36,7 +36,7 @@ class Subject:
     transform: Transform
 
 
-def find_subject(config: PlanConfig, progress: Progress) -> Subject:
+def find_subject(config: ForecastConfig, progress: Progress) -> Workload:
     """The network and images of a plan.
 
     Raises:
@@ -46,7 +46,7 @@ def find_subject(config: PlanConfig, progress: Progress) -> Subject:
         restored = restore_listed(Path(config.ckpt), config.dataset.root, progress)
         weights = f"trained for {restored.checkpoint.epoch} epochs"
         arch = restored.checkpoint.network["arch"]
-        return Subject(arch, weights, True, restored.network, restored.dataset, restored.transform)
+        return Workload(arch, weights, True, restored.network, restored.dataset, restored.transform)
     check_network(config.network)
     size = config.image_size or default_image_size(config.network.arch)
     training = TrainConfig(network=config.network, dataset=config.dataset.resolved(), image_size=size)
@@ -57,4 +57,4 @@ def find_subject(config: PlanConfig, progress: Progress) -> Subject:
         network = build_network(config.network, len(dataset.class_names))
     weights = config.network.weights
     words = f"pre-trained weights {weights}" if weights else "initial weights"
-    return Subject(config.network.arch, words, weights is not None, network.eval(), dataset, transform)
+    return Workload(config.network.arch, words, weights is not None, network.eval(), dataset, transform)

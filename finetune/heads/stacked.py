@@ -38,7 +38,7 @@ def padded_channels(n_channels: int) -> int:
     return -(-(n_channels + 1) // LINE) * LINE
 
 
-class Heads:
+class StackedHeads:
     """S FC layers of one structure under SGD, each equal to torch.optim.SGD on its loss.
 
     The velocity is kept times the learning rate, which saves a pass over the weights in every step.

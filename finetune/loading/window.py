@@ -11,7 +11,7 @@ from finetune.heads.cuda_graph import RECORDING
 from finetune.heads.stacked import padded_channels
 from finetune.loading.features import Features
 from finetune.loading.residency import Maps
-from finetune.sampling.plan import Drawing, Plan
+from finetune.sampling.plan import Plan, PlanInputs
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class WindowMaker:
 
     def __init__(
         self,
-        draw: Callable[[Drawing, int, int], Plan],
-        drawing: Drawing,
+        draw: Callable[[PlanInputs, int, int], Plan],
+        drawing: PlanInputs,
         features: Features,
         maps: Maps | None,
     ):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune.config import FinetuneConfig
-from finetune.methods.registry import METHODS, OF_ALL
+from finetune.methods.registry import METHOD_DEFAULTS, METHODS
 
 OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
 OF_LOSS = {
@@ -46,7 +46,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
 def named_options(config: dict[str, Any]) -> dict[str, Any]:
     """The same, None in place of what is the method's own: what a name need not tell."""
     method = METHODS[config["method"]]
-    own = OF_ALL | {"loss": method.loss} | method.defaults
+    own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
-from finetune.sampling.plan import Drawing, Plan, augmentation_plan, real_plan
+from finetune.sampling.plan import Plan, PlanInputs, augmentation_plan, real_plan
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Sampling:
         options: that its plan depends on, besides the seed.
     """
 
-    draw: Callable[[Drawing, int, int], Plan]
-    prior: Callable[[Drawing], np.ndarray]
+    draw: Callable[[PlanInputs, int, int], Plan]
+    prior: Callable[[PlanInputs], np.ndarray]
     uses_maps: bool = False
     uses_tail: bool = False
     options: tuple[str, ...] = ("batch_size",)
@@ -58,30 +58,30 @@ class Method:
         return self.sampling is not None and self.sampling.uses_tail
 
 
-def _uniform(drawing: Drawing, start: int, stop: int) -> Plan:
+def _uniform(drawing: PlanInputs, start: int, stop: int) -> Plan:
     return real_plan(drawing.any_rows(start, stop, drawing.batch_size))
 
 
-def _uniform_prior(drawing: Drawing) -> np.ndarray:
+def _uniform_prior(drawing: PlanInputs) -> np.ndarray:
     return drawing.row_counts / len(drawing.label)
 
 
-def _balanced(drawing: Drawing, start: int, stop: int) -> Plan:
+def _balanced(drawing: PlanInputs, start: int, stop: int) -> Plan:
     return real_plan(drawing.balanced_rows(start, stop, drawing.batch_size))
 
 
-def _balanced_prior(drawing: Drawing) -> np.ndarray:
+def _balanced_prior(drawing: PlanInputs) -> np.ndarray:
     present = drawing.row_counts > 0
     return present / present.sum()
 
 
-def _halves(drawing: Drawing, start: int, stop: int) -> Plan:
+def _halves(drawing: PlanInputs, start: int, stop: int) -> Plan:
     half = drawing.batch_size // 2
     tail, head = drawing.tail_rows(start, stop, half), drawing.head_rows(start, stop, half)
     return real_plan(np.concatenate([tail, head], axis=1))
 
 
-def _halves_prior(drawing: Drawing) -> np.ndarray:
+def _halves_prior(drawing: PlanInputs) -> np.ndarray:
     """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
     head, tail = drawing.head_tail.head, drawing.head_tail.tail
     prior = drawing.row_counts.astype(np.float64)
@@ -115,7 +115,7 @@ WEIGHT_BALANCING = {
     "max_norm": "relative",
     "max_norm_every": "epoch",
 }
-OF_ALL = {
+METHOD_DEFAULTS = {
     "lr": 0.001,
     "schedule": "constant",
     "init": "phase1",

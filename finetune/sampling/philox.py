@@ -29,7 +29,7 @@ WORDS = 4  # 64-bit words that one value of Philox's counter gives
 
 
 @dataclass(frozen=True)
-class Draws:
+class CounterRNG:
     """Uniform numbers, addressed.
 
     Attributes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import PositionSets
-from finetune.sampling.philox import Draws, below
+from finetune.sampling.philox import CounterRNG, below
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PlanInputs:
     """What draws are made from.
 
     Attributes:
@@ -70,7 +70,7 @@ class Drawing:
     n_augmented: int
     tail_draw: str
     gamma: tuple[float, float]
-    draws: Draws
+    draws: CounterRNG
 
     @cached_property
     def row_counts(self) -> np.ndarray:
@@ -120,7 +120,7 @@ def real_plan(row: np.ndarray) -> Plan:
     return Plan(row, none, none, np.empty((len(row), 0, 1), np.int32))
 
 
-def augmentation_plan(drawing: Drawing, start: int, stop: int) -> Plan:
+def augmentation_plan(drawing: PlanInputs, start: int, stop: int) -> Plan:
     """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as of both."""
     tail_row = drawing.tail_rows(start, stop, drawing.n_tail)
     head_row = drawing.head_rows(start, stop, drawing.n_tail * (1 + drawing.n_augmented))
@@ -131,7 +131,7 @@ def augmentation_plan(drawing: Drawing, start: int, stop: int) -> Plan:
     return Plan(np.concatenate([tail_row, head_row, augmented_row], axis=1), donor_row, n_specific, vectors)
 
 
-def draw_donors(drawing: Drawing, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
+def draw_donors(drawing: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
     """(T, N_t · N_a) donors of tail rows (T, N_t): one image from each of N_a confusing classes.
 
     The classes are drawn without replacement; where N_a exceeds N_f they are gone through again.
@@ -144,7 +144,7 @@ def draw_donors(drawing: Drawing, start: int, stop: int, tail_row: np.ndarray) -
     return drawing.rows_of_classes(classes, drawing.draws.uniform("donor row", start, stop, classes.shape[1]))
 
 
-def draw_specific_counts(drawing: Drawing, start: int, stop: int, n: int) -> np.ndarray:
+def draw_specific_counts(drawing: PlanInputs, start: int, stop: int, n: int) -> np.ndarray:
     """(T, n) numbers of class-specific vectors: round(γ · L), at least 1 and at most L − 1."""
     low, high = drawing.gamma
     n_positions = drawing.specific.order.shape[1]
@@ -153,7 +153,7 @@ def draw_specific_counts(drawing: Drawing, start: int, stop: int, n: int) -> np.
 
 
 def draw_vectors(
-    drawing: Drawing,
+    drawing: PlanInputs,
     start: int,
     stop: int,
     augmented_row: np.ndarray,

@@ -50,9 +50,9 @@ class SweepConfig:
         return {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
 
     def _drawn(self, varied: dict[str, Any], i: int) -> dict[str, Any]:
-        from finetune.sampling.philox import Draws  # numpy, which --help does without
+        from finetune.sampling.philox import CounterRNG  # numpy, which --help does without
 
-        uniform = Draws(self.base.seed).uniform("configuration", i, i + 1, max(1, len(varied)))[0]
+        uniform = CounterRNG(self.base.seed).uniform("configuration", i, i + 1, max(1, len(varied)))[0]
         return {
             name: values.at(u) if isinstance(values, Range) else values[int(u * len(values))]
             for (name, values), u in zip(varied.items(), uniform, strict=False)

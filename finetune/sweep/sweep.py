@@ -30,7 +30,7 @@ from finetune.sweep.processes import processes
 from finetune.train import computed
 from finetune.training.inputs import split_classes
 from finetune.training.selection import Layer, require_selection
-from finetune.training.trainer import Bench, Group
+from finetune.training.trainer import LoadedStore, Trainer
 from store.errors import Interrupted, UserError
 from store.notes import note
 from store.reader import FeatureStore
@@ -75,7 +75,7 @@ def sweep(
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
-        bench = Bench.open(store, base.shot_rule, use_device(_device(base.device)), threads)
+        bench = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         require_selection(bench.held_out.get(base.select_on), "sweep")
         split_head_tail(bench.common.class_counts, base.head_ratio)  # of which all heads are told
         for one in configs:
@@ -122,7 +122,7 @@ def _interruptible(folder: SweepFolder) -> Iterator[None]:
 
 def _take_share(
     batches: list[Batch],
-    bench: Bench,
+    bench: LoadedStore,
     folder: SweepFolder,
     progress: Progress,
     tell: Callable[[list[dict[str, Any]]], None],
@@ -193,7 +193,7 @@ def look_every(config: FinetuneConfig) -> int:
 
 
 def _take(
-    batch: Batch, bench: Bench, folder: SweepFolder, status: Callable[[str], None]
+    batch: Batch, bench: LoadedStore, folder: SweepFolder, status: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Make the heads of a batch; their rows, which are also written."""
     started, first = time.perf_counter(), batch[0]
@@ -211,7 +211,7 @@ def _take(
     return rows
 
 
-def _compute(config: FinetuneConfig, bench: Bench) -> tuple[list[Layer | None], list[dict[str, Any]]]:
+def _compute(config: FinetuneConfig, bench: LoadedStore) -> tuple[list[Layer | None], list[dict[str, Any]]]:
     """A head that is not trained; None where its weights are no numbers."""
     try:
         return [computed(config, bench)], [{"kept_iteration": 0, "diverged_at": None}]
@@ -220,10 +220,10 @@ def _compute(config: FinetuneConfig, bench: Bench) -> tuple[list[Layer | None], 
 
 
 def _train(
-    batch: Batch, bench: Bench, status: Callable[[str], None]
+    batch: Batch, bench: LoadedStore, status: Callable[[str], None]
 ) -> tuple[list[Layer], list[dict[str, Any]]]:
     first = batch[0]
-    group = Group(batch, bench, looks=first.keep == "best")  # accuracies under way are for early stopping
+    group = Trainer(batch, bench, looks=first.keep == "best")  # accuracies under way are for early stopping
     group.begin()
     heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
 
@@ -239,7 +239,7 @@ def _train(
     return group.layers(), ways
 
 
-def _accuracies(layer: Layer, bench: Bench, head_ratio: float) -> dict[str, float]:
+def _accuracies(layer: Layer, bench: LoadedStore, head_ratio: float) -> dict[str, float]:
     """val_overall, …, test_tail: the test split is looked at once, for a head that is done."""
     found = {}
     parts = split_head_tail(bench.common.class_counts, head_ratio).parts()

@@ -8,14 +8,14 @@ import torch
 from finetune.heads.cuda_graph import RecordedSteps, recorded_on
 from finetune.heads.lws import ScaledHead
 from finetune.heads.options import HeadOptions
-from finetune.heads.stacked import LEAST_SHARED, Heads
+from finetune.heads.stacked import LEAST_SHARED, StackedHeads
 from finetune.heads.threads import Threads
 from finetune.loading.window import Window
 
 STATE_BYTES = 2**20  # of weights and velocities in a stack: what stays in a core's cache from step to step
 
 
-class Stacks:
+class HeadPool:
     """Heads that take their steps on the same windows.
 
     Heads of one structure are stacked. On a CPU a stack is small enough for a core's cache and each thread
@@ -89,11 +89,11 @@ class Stacks:
 
 def _stack(
     heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
-) -> Heads | ScaledHead:
+) -> StackedHeads | ScaledHead:
     if heads[0].trainable == "scales":
         return ScaledHead(heads[0], device)
     large = heads[0].weight.size >= LEAST_SHARED
-    return Heads(heads, device, threads if large else None, recorded)
+    return StackedHeads(heads, device, threads if large else None, recorded)
 
 
 def _parts(

@@ -13,7 +13,7 @@ from finetune.training.selection import Best, Layer
 
 
 @dataclass
-class Course:
+class HeadHistory:
     """A head on its way.
 
     Attributes:
@@ -73,7 +73,7 @@ class Course:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device, rank_by: str) -> "Course":
+    def from_state(cls, state: dict[str, Any], device: torch.device, rank_by: str) -> "HeadHistory":
         """What `state` was made from, its best head on a device."""
         best = state["best"]
         layer = None if best["layer"] is None else tuple(part.to(device) for part in best["layer"])

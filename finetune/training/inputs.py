@@ -13,15 +13,15 @@ from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import Scores, confusing_classes
 from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
-from finetune.sampling.philox import Draws
-from finetune.sampling.plan import Drawing
+from finetune.sampling.philox import CounterRNG
+from finetune.sampling.plan import PlanInputs
 from store.errors import UserError
 from store.reader import FeatureStore
 
 SHARE = 0.1  # of the way from the shortest weight to the longest: the published bound of --max-norm relative
 
 
-class Common:
+class TrainStatistics:
     """What the plans and heads of one store have in common, read and computed once.
 
     Attributes:
@@ -66,7 +66,9 @@ class Common:
         return self.store.read_cam()
 
 
-def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common | None = None) -> Drawing:
+def plan_inputs(
+    config: FinetuneConfig, store: FeatureStore, common: TrainStatistics | None = None
+) -> PlanInputs:
     """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
 
     Args:
@@ -77,7 +79,7 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
     Raises:
         UserError: there is no tail class, or the feature maps have one position only.
     """
-    common = common or Common(store)
+    common = common or TrainStatistics(store)
     method, head_tail = METHODS[config.method], split_classes(config, common.class_counts)
     confusing = specific = generic = None
     if method.sampling is not None and method.sampling.uses_maps:
@@ -92,7 +94,7 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
         lenders = _donor_classes(config, head_tail)
         # Only tail samples are augmented: their classes are a small part of the samples.
         confusing = common.confusing(head_tail.tail, config.confusing_classes, lenders)
-    return Drawing(
+    return PlanInputs(
         label=common.label,
         head_tail=head_tail,
         confusing=confusing,
@@ -103,7 +105,7 @@ def prepare_drawing(config: FinetuneConfig, store: FeatureStore, common: Common 
         n_augmented=config.augmented_per_sample,
         tail_draw=config.tail_draw,
         gamma=(config.gamma_min, config.gamma_max),
-        draws=Draws(config.seed),
+        draws=CounterRNG(config.seed),
     )
 
 
@@ -145,10 +147,10 @@ def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
 
 
 def head_options(
-    config: FinetuneConfig, store: FeatureStore, drawing: Drawing, common: Common | None = None
+    config: FinetuneConfig, store: FeatureStore, drawing: PlanInputs, common: TrainStatistics | None = None
 ) -> HeadOptions:
     """One head at its start, and how it is trained."""
-    common = common or Common(store)
+    common = common or TrainStatistics(store)
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
     return HeadOptions(
         weight=weight,
@@ -173,11 +175,11 @@ def _max_norm(config: FinetuneConfig, store: FeatureStore) -> float | None:
     return float(length.min() + SHARE * (length.max() - length.min()))
 
 
-def _iterations_of_an_epoch(config: FinetuneConfig, common: Common) -> int:
+def _iterations_of_an_epoch(config: FinetuneConfig, common: TrainStatistics) -> int:
     return -(-int(common.class_counts.sum()) // config.batch_size)
 
 
-def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
+def _loss(config: FinetuneConfig, common: TrainStatistics, drawing: PlanInputs) -> Loss:
     prior = METHODS[config.method].sampling.prior(drawing)
     if config.loss == "balanced-softmax":
         return balanced_softmax(prior, config.tau)
@@ -192,7 +194,7 @@ def _loss(config: FinetuneConfig, common: Common, drawing: Drawing) -> Loss:
 def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
     """Uniform within ± 1 / √C, as PyTorch begins an FC layer, from the seed."""
     weight, bias = store.classifier
-    uniform = Draws(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
+    uniform = CounterRNG(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
     values = ((2 * uniform - 1) / np.sqrt(weight.shape[1])).astype(np.float32)
     return values[: weight.size].reshape(weight.shape), values[weight.size :]
 

@@ -10,7 +10,7 @@ import torch
 from finetune.loading.prefetch import prefetched
 from finetune.loading.window import Window, window_bounds
 from finetune.sampling.plan import Plan
-from finetune.training.head_pool import Stacks
+from finetune.training.head_pool import HeadPool
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def stops_of(n_iterations: int, every: int) -> list[int]:
 
 
 def train_heads(
-    stacks: Stacks,
+    stacks: HeadPool,
     make: Callable[[tuple[int, int]], Window],
     start: int,
     stops: list[int],

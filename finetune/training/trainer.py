@@ -14,16 +14,16 @@ from finetune.loading.residency import Maps, Residency, choose_residency, hold_m
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
 from finetune.sampling.head_tail import HeadTail
-from finetune.training.head_pool import Stacks
-from finetune.training.history import Course
-from finetune.training.inputs import Common, head_options, prepare_drawing
+from finetune.training.head_pool import HeadPool
+from finetune.training.history import HeadHistory
+from finetune.training.inputs import TrainStatistics, head_options, plan_inputs
 from finetune.training.loop import Tally, stops_of, train_heads
 from finetune.training.selection import Layer, accuracies, selection_split
 from store.reader import FeatureStore
 
 
 @dataclass
-class Bench:
+class LoadedStore:
     """A store made ready for any number of heads.
 
     Attributes:
@@ -37,7 +37,7 @@ class Bench:
     """
 
     store: FeatureStore
-    common: Common
+    common: TrainStatistics
     features: Features
     held_out: dict[str, HeldOut]
     device: torch.device
@@ -46,10 +46,12 @@ class Bench:
     maps: Maps | None = None
 
     @classmethod
-    def open(cls, store: FeatureStore, shot_rule: str, device: torch.device, threads: Threads) -> "Bench":
+    def open(
+        cls, store: FeatureStore, shot_rule: str, device: torch.device, threads: Threads
+    ) -> "LoadedStore":
         """Read all of a store but its maps."""
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
-        return cls(store, Common(store, threads), features, held_out, device, threads)
+        return cls(store, TrainStatistics(store, threads), features, held_out, device, threads)
 
     def hold_maps(self, config: FinetuneConfig) -> int:
         """Put the maps where they are to live, once for all heads; iterations that have room at once.
@@ -65,7 +67,7 @@ class Bench:
         return window
 
 
-class Group:
+class Trainer:
     """Heads that share a plan, from their start to their last step.
 
     Attributes:
@@ -74,12 +76,12 @@ class Group:
         courses: what is known of each head.
     """
 
-    def __init__(self, configs: list[FinetuneConfig], bench: Bench, looks: bool = True):
+    def __init__(self, configs: list[FinetuneConfig], bench: LoadedStore, looks: bool = True):
         """Make the heads ready; without `looks` no accuracies are taken under way."""
         self.configs, self._bench = configs, bench
         first = configs[0]
         sampling = METHODS[first.method].sampling
-        self.drawing = prepare_drawing(first, bench.store, bench.common)
+        self.drawing = plan_inputs(first, bench.store, bench.common)
         self._window = first.window
         if sampling.uses_maps:
             self._window = bench.hold_maps(first)
@@ -87,9 +89,9 @@ class Group:
             sampling.draw, self.drawing, bench.features, bench.maps if sampling.uses_maps else None
         ).make
         heads = [head_options(config, bench.store, self.drawing, bench.common) for config in configs]
-        self._stacks = Stacks(heads, bench.device, bench.threads)
+        self._stacks = HeadPool(heads, bench.device, bench.threads)
         self._split = selection_split(bench.held_out, first.select_on) if looks else None
-        self.courses = [Course(rank_by=config.rank_by) for config in configs]
+        self.courses = [HeadHistory(rank_by=config.rank_by) for config in configs]
         self._iteration, self._tally = 0, Tally.none(len(configs))
 
     def begin(self) -> None:
@@ -157,7 +159,7 @@ class Group:
             tally["n_steps"], np.array(tally["loss"]), np.array(tally["n_empty"]), tally["n_augmented"]
         )
         self.courses = [
-            Course.from_state(course, self._bench.device, config.rank_by)
+            HeadHistory.from_state(course, self._bench.device, config.rank_by)
             for course, config in zip(state["courses"], self.configs, strict=True)
         ]
 

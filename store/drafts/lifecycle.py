@@ -7,7 +7,7 @@ from store.containers.detect import open_container
 from store.drafts.local import LocalDraft
 from store.drafts.s3 import S3Draft
 from store.errors import StoreError
-from store.spec import StorePlan, differing
+from store.spec import StoreSpec, differing
 from store.storage.location import refuse_other_suffix
 from store.storage.s3 import Bucket
 
@@ -52,7 +52,7 @@ def begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
         return None
 
 
-def is_finished(where: Path | Bucket, plan: StorePlan, overwrite: bool) -> bool:
+def is_finished(where: Path | Bucket, plan: StoreSpec, overwrite: bool) -> bool:
     """Whether there is nothing to resume, since the store that the plan describes is complete already.
 
     Raises:
@@ -67,7 +67,7 @@ def is_finished(where: Path | Bucket, plan: StorePlan, overwrite: bool) -> bool:
     return True
 
 
-def _is_whole(where: Path | Bucket, draft: Draft, plan: StorePlan, overwrite: bool) -> bool:
+def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bool) -> bool:
     if not draft.is_published():
         return False
     attributes, _ = open_container(where)
@@ -83,7 +83,7 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StorePlan, overwrite: bo
 
 
 def take_over(
-    where: Path | Bucket, draft: Draft, plan: StorePlan, resume: bool, overwrite: bool
+    where: Path | Bucket, draft: Draft, plan: StoreSpec, resume: bool, overwrite: bool
 ) -> dict[str, Any] | None:
     """What was begun and is to be gone on with, None for a beginning anew; whoever calls it holds the lock.
 
@@ -105,7 +105,7 @@ def replaces_store(begun: dict[str, Any] | None) -> bool:
     return begun is not None and begun["replaces"]
 
 
-def refuse_other(draft: Draft, begun: dict[str, Any], plan: StorePlan) -> None:
+def refuse_other(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
     """Raise StoreError where what was begun is another store than the plan's."""
     found = differing(plan.identity, begun["identity"])
     if found is None:
