@@ -34,7 +34,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `cuda` are for machines that have one; elsewhere they count as deselected."""
+    """The longest test comes first, lest one core waits for the other at the end.
+
+    Tests marked `cuda` are for machines that have one; elsewhere they count as deselected.
+    """
+    items.sort(key=lambda item: item.path.name != "test_whole_way.py")
     if torch.cuda.is_available():
         return
     for_gpu = [item for item in items if item.get_closest_marker("cuda")]

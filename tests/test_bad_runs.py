@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
+from faults import ended, forked
 from PIL import Image
+
+from cli import main
+from store.writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -267,18 +272,23 @@ def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch, small
     assert isinstance(run("evaluate", "--ckpt", small_ckpt, "--device", "cpu").exception, RuntimeError)
 
 
-def test_terminated_in_mid_extraction(small_ckpt: Path) -> None:
+def test_terminated_in_mid_extraction(small_ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """SIGTERM is what a cluster's scheduler sends: what was written stays, and is gone on with."""
-    code = (
-        "import os, signal, cli, store.writer\n"
-        "store.writer.StoreWriter.finish = lambda self: os.kill(os.getpid(), signal.SIGTERM)\n"
-        f"cli.main(['extract', '--ckpt', {str(small_ckpt)!r}, '--store', 'feats.zarr', '--device', 'cpu'])\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 130
-    assert done.stderr.startswith("tailcache: interrupted; go on with: tailcache extract --ckpt ")
-    assert done.stderr.endswith(" --store feats.zarr --device cpu --resume\n")
+    said = tmp_path_factory.mktemp("said") / "stderr"
+
+    def terminated() -> None:
+        StoreWriter.finish = lambda self: os.kill(os.getpid(), signal.SIGTERM)
+        command = ["extract", "--ckpt", str(small_ckpt), "--store", "feats.zarr", "--device", "cpu"]
+        with said.open("w") as sys.stderr:
+            try:
+                main(command, prog_name="tailcache")
+            except SystemExit as left:
+                sys.stderr.flush()
+                os._exit(left.code)
+
+    assert ended(*forked(terminated)) == 130
+    assert said.read_text().startswith("tailcache: interrupted; go on with: tailcache extract --ckpt ")
+    assert said.read_text().endswith(" --store feats.zarr --device cpu --resume\n")
     assert [path.name for path in Path().iterdir()] == ["feats.zarr.unfinished"]
     succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--resume")
     assert [path.name for path in Path().iterdir()] == ["feats.zarr"]

@@ -45,7 +45,7 @@ class ZarrContainer:
     def create(self, attributes: dict[str, Any]) -> None:
         """Make the tree: groups, and arrays without a shard; the root first, by which it is known as ours."""
         of_groups = {above for name in self.layouts for above in _groups_above(name)}
-        files = {f"{name}/{ROOT}": group_metadata({}) for name in sorted(of_groups)}
+        files = dict.fromkeys((f"{name}/{ROOT}" for name in sorted(of_groups)), group_metadata({}))
         files |= {f"{name}/{ROOT}": array_metadata(layout) for name, layout in self.layouts.items()}
         self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
         self.place.write_all(files)
