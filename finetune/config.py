@@ -1,29 +1,29 @@
 """Phase II's options."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from analysis.options import HEAD_RATIO
 from extract.config import ShotRule, check_shot_rule
+from store.choices import OneOf
 from store.errors import MOST, UserError, check_at_least
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
 BATCH_SIZE = 128  # paper, sec. 5.1
 RELATIVE = "relative"
-MethodName = Literal[
-    "fsa",
-    "no-aug",
-    "plain",
-    "crt",
-    "lws",
-    "tau-norm",
-    "ncm",
-    "logit-adjustment",
-    "balanced-softmax",
-    "class-balanced",
-    "focal",
-    "weight-balancing",
-]
+
+
+def _methods() -> Iterable[str]:
+    from finetune.methods.registry import METHODS  # numpy, which --help of Phase I does without
+
+    return METHODS
+
+
+def _losses() -> Iterable[str]:
+    from finetune.methods.losses import LOSSES
+
+    return LOSSES
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class FinetuneConfig:
 
     store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
     out: Annotated[str, "folder of the run"] = "runs/finetune"
-    method: Annotated[MethodName, "what a batch is made of, and what is trained"] = "fsa"
+    method: Annotated[str, "what a batch is made of, and what is trained", OneOf(_methods)] = "fsa"
     loss: Annotated[
-        Literal["ce", "balanced-softmax", "class-balanced", "class-balanced-bce", "focal"] | None,
+        str | None,
         "of the batches' own class distribution; the method's own if not given",
+        OneOf(_losses),
     ] = None
     seed: Annotated[int, "of every draw"] = 0
     iterations: Annotated[int, "SGD steps"] = 6400
@@ -122,15 +123,17 @@ class FinetuneConfig:
         """The same with values in place of None.
 
         Raises:
-            UserError: a value out of its range.
+            UserError: a value out of its range, or a method or loss that is unknown.
         """
-        from finetune.methods.registry import METHOD_DEFAULTS, METHODS  # numpy, which --help does without
+        from finetune.methods.losses import find_loss
+        from finetune.methods.registry import METHOD_DEFAULTS, find_method
 
+        method = find_method(self.method)
         self._check(n_classes)
-        method = METHODS[self.method]
         own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         config = replace(self, **(own | given))
+        find_loss(config.loss)
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
         config = replace(config, confusing_classes=n_confusing)
         if self.tail_samples is None and not method.in_halves:
@@ -169,10 +172,10 @@ class FinetuneConfig:
             )
 
     def _check_batch(self) -> None:
-        from finetune.methods.registry import METHODS
+        from finetune.methods.registry import find_method
 
         unit = 2 * (1 + self.augmented_per_sample)
-        if self.tail_samples is None and not METHODS[self.method].in_halves:
+        if self.tail_samples is None and not find_method(self.method).in_halves:
             return
         if self.batch_size is None:
             if not self.n_tail:

@@ -54,7 +54,9 @@ def test_no_count_option_takes_what_is_no_count(feature_store: Path, option: str
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, value, says=[option])
 
 
-@pytest.mark.parametrize("option", [*named(Literal), "--loss", "--schedule", "--init", "--max-norm-every"])
+@pytest.mark.parametrize(
+    "option", [*named(Literal), "--method", "--loss", "--schedule", "--init", "--max-norm-every"]
+)
 def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> None:
     says = [f"'{option}': 'unknown' is not one of '"]
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, "unknown", says=says)

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from store.choices import OneOf, registry_of
 from store.errors import UserError
 from store.names import visible
 from store.notes import NOTES
@@ -143,7 +144,7 @@ PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are
 
 
 def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
-    kind, help_text = get_args(hint)
+    kind, help_text, *_ = get_args(hint)
     words: tuple[str, ...] = ()
     if get_origin(kind) in (types.UnionType, Union):
         kind, *others = (part for part in get_args(kind) if part is not type(None))
@@ -155,12 +156,26 @@ def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
         return click.option(name, is_flag=True, help=help_text)
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
     type_ = PLACE if field.name in PLACES else type_
+    if (registry := registry_of(hint)) is not None:
+        type_ = _Registered(registry)
     if words:
         type_ = NumberOrWord(words)
     if default is dataclasses.MISSING:  # click takes even a default of None for a value
         return click.option(name, type=type_, required=True, help=help_text)
     shown = default is not None
     return click.option(name, type=type_, default=default, show_default=shown, help=help_text)
+
+
+class _Registered(click.Choice):
+    """One of the names that a registry has when it is asked."""
+
+    def __init__(self, registry: OneOf):
+        self._registry, self.case_sensitive = registry, True
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self._registry.names())
 
 
 class NumberOrWord(click.ParamType):

@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from finetune.methods.options import OF_COMPUTED, OF_LOSS, OF_SGD, effective_options
-from finetune.methods.registry import METHODS, OF_FUSION
+from finetune.methods.losses import LOSSES
+from finetune.methods.options import OF_SGD, effective_options
+from finetune.methods.registry import METHODS, find_method
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 
-OF_HEADS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *OF_SGD, *OF_FUSION}.union(
-    *OF_LOSS.values(), *OF_COMPUTED.values()
-)
+OF_HEADS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *OF_SGD}  # of any method
 OF_DRAWS = {"seed", "window", "prefetch", "eval_every"}  # of methods that take steps
 OF_MAPS = {"residency", "memory"}
 OF_CACHE = {"cache", "cache_gib"}
@@ -19,7 +18,7 @@ NOT_IN_SWEEPS = {"tensorboard"}  # which write no events
 
 def draws(config: dict[str, Any]) -> bool:
     """Whether the head of a configuration depends on its seed."""
-    return METHODS[config["method"]].sampling is not None
+    return find_method(config["method"]).sampling is not None
 
 
 def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
@@ -29,7 +28,7 @@ def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
         config: its resolved options by name, as config.json has them.
         given: names of the options that the user named.
     """
-    every = OF_HEADS | OF_DRAWS | OF_MAPS | OF_CACHE
+    every = _of_heads() | OF_DRAWS | OF_MAPS | OF_CACHE
     return sorted(every.intersection(given) - _used(config))
 
 
@@ -45,13 +44,20 @@ def idle_in_sweep(configs: list[dict[str, Any]], given: Iterable[str]) -> list[s
         used -= {"eval_every"}  # a sweep looks at accuracies under way for early stopping only
     if any(draws(config) for config in configs):
         used |= {"seeds"}
-    every = OF_HEADS | OF_DRAWS | OF_MAPS | OF_CACHE | NOT_IN_SWEEPS | {"seeds"}
+    every = _of_heads() | OF_DRAWS | OF_MAPS | OF_CACHE | NOT_IN_SWEEPS | {"seeds"}
     return sorted(every.intersection(given) - used)
+
+
+def _of_heads() -> set[str]:
+    """Options that the head of some method or loss depends on."""
+    of_plans = (method.sampling.options for method in METHODS.values() if method.sampling is not None)
+    computed = (method.options for method in METHODS.values())
+    return OF_HEADS.union(*of_plans, *computed, *(loss.options for loss in LOSSES.values()))
 
 
 def _used(config: dict[str, Any]) -> set[str]:
     used = set(effective_options(config)) | {"head_ratio"}  # of which every head and tail is told
-    sampling = METHODS[config["method"]].sampling
+    sampling = find_method(config["method"]).sampling
     if sampling is not None:
         used |= OF_DRAWS
         if config["tail_samples"] is not None:  # resolved: it makes the batch's size

@@ -4,18 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from finetune.config import FinetuneConfig
-from finetune.methods.registry import METHOD_DEFAULTS, METHODS
+from finetune.methods.losses import find_loss
+from finetune.methods.registry import METHOD_DEFAULTS, find_method
 
 OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
-OF_LOSS = {
-    "ce": (),
-    "balanced-softmax": ("tau",),
-    "class-balanced": ("beta", "weighted_mean"),
-    "class-balanced-bce": ("beta",),
-    "focal": ("focal_gamma",),
-}
-OF_COMPUTED = {"tau-norm": ("tau",), "logit-adjustment": ("tau",), "ncm": ("distance",)}
-
 FORMER = {  # methods' own values in version 0.1, where they were others
     "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
 }
@@ -30,12 +22,12 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
         config: resolved options by name, as config.json has them; where they lack some, those of EARLIER.
     """
     config = EARLIER | config
-    method = METHODS[config["method"]]
+    method = find_method(config["method"])
     names = ["method"]
     if method.sampling is None:
-        names += OF_COMPUTED[config["method"]]
+        names += method.options
     else:
-        names += ["loss", *OF_LOSS[config["loss"]], *OF_SGD, *method.sampling.options]
+        names += ["loss", *find_loss(config["loss"]).options, *OF_SGD, *method.sampling.options]
         if method.trainable == "fc":
             names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":
@@ -45,7 +37,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
 
 def named_options(config: dict[str, Any]) -> dict[str, Any]:
     """The same, None in place of what is the method's own: what a name need not tell."""
-    method = METHODS[config["method"]]
+    method = find_method(config["method"])
     own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
@@ -59,7 +51,7 @@ def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
     """
     known = {name: value for name, value in EARLIER.items() if name not in options}
     if is_former(config.method, options):
-        method = METHODS[config.method]
+        method = find_method(config.method)
         own = method.defaults | {"loss": method.loss}
         former = FORMER[config.method].items()
         known |= {k: v for k, v in former if getattr(config, k) == own[k] and options.get(k) == v}

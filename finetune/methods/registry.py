@@ -1,16 +1,20 @@
 """What Phase II can do, in one table: what a batch is drawn from, the loss, and what is trained.
 
-A new method is a function (a draw, or a head computed in one pass) and a line of METHODS.
+A new method is a function (a draw, or a head computed in one pass) and a line of METHODS. The command line
+asks here for the names, so numpy is the heaviest thing that is imported before a method is at work.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
-from finetune.sampling.plan import Plan, PlanInputs, augmentation_plan, real_plan
+from store.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.sampling.plan import Plan, PlanInputs
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class Sampling:
         options: that its plan depends on, besides the seed.
     """
 
-    draw: Callable[[PlanInputs, int, int], Plan]
-    prior: Callable[[PlanInputs], np.ndarray]
+    draw: Callable[["PlanInputs", int, int], "Plan"]
+    prior: Callable[["PlanInputs"], np.ndarray]
     uses_maps: bool = False
     uses_tail: bool = False
     options: tuple[str, ...] = ("batch_size",)
@@ -43,6 +47,7 @@ class Method:
         trainable: "fc" or "scales".
         defaults: of options that are None where the user names none.
         compute: the head, where nothing is trained.
+        options: that this head depends on.
     """
 
     description: str
@@ -51,6 +56,7 @@ class Method:
     trainable: str = "fc"
     defaults: dict[str, Any] = field(default_factory=dict)
     compute: Callable[[Trained], ComputedLayer] | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def in_halves(self) -> bool:
@@ -58,30 +64,42 @@ class Method:
         return self.sampling is not None and self.sampling.uses_tail
 
 
-def _uniform(drawing: PlanInputs, start: int, stop: int) -> Plan:
+def _uniform(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
+    from finetune.sampling.plan import real_plan
+
     return real_plan(drawing.any_rows(start, stop, drawing.batch_size))
 
 
-def _uniform_prior(drawing: PlanInputs) -> np.ndarray:
+def _uniform_prior(drawing: "PlanInputs") -> np.ndarray:
     return drawing.row_counts / len(drawing.label)
 
 
-def _balanced(drawing: PlanInputs, start: int, stop: int) -> Plan:
+def _balanced(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
+    from finetune.sampling.plan import real_plan
+
     return real_plan(drawing.balanced_rows(start, stop, drawing.batch_size))
 
 
-def _balanced_prior(drawing: PlanInputs) -> np.ndarray:
+def _balanced_prior(drawing: "PlanInputs") -> np.ndarray:
     present = drawing.row_counts > 0
     return present / present.sum()
 
 
-def _halves(drawing: PlanInputs, start: int, stop: int) -> Plan:
+def _halves(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
+    from finetune.sampling.plan import real_plan
+
     half = drawing.batch_size // 2
     tail, head = drawing.tail_rows(start, stop, half), drawing.head_rows(start, stop, half)
     return real_plan(np.concatenate([tail, head], axis=1))
 
 
-def _halves_prior(drawing: PlanInputs) -> np.ndarray:
+def _fused(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
+    from finetune.sampling.plan import augmentation_plan
+
+    return augmentation_plan(drawing, start, stop)
+
+
+def _halves_prior(drawing: "PlanInputs") -> np.ndarray:
     """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
     head, tail = drawing.head_tail.head, drawing.head_tail.tail
     prior = drawing.row_counts.astype(np.float64)
@@ -104,7 +122,7 @@ OF_FUSION = (
 UNIFORM = Sampling(_uniform, _uniform_prior)
 BALANCED = Sampling(_balanced, _balanced_prior)
 HALVES = Sampling(_halves, _halves_prior, uses_tail=True, options=OF_HALVES)
-FUSED = Sampling(augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION)
+FUSED = Sampling(_fused, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION)
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
@@ -130,9 +148,9 @@ METHODS = {
     "plain": Method("uniform sampling of all training samples", UNIFORM),
     "crt": Method("a fresh FC layer, classes drawn uniformly", BALANCED, defaults=CRT),
     "lws": Method("one learned scale a class, drawn uniformly", BALANCED, "ce", "scales", LWS),
-    "tau-norm": Method("Phase I's weights over their norm to the τ", compute=tau_norm),
-    "ncm": Method("the nearest class mean", compute=nearest_class_mean),
-    "logit-adjustment": Method("Phase I's logits less τ · log π", compute=logit_adjustment),
+    "tau-norm": Method("Phase I's weights over their norm to the τ", compute=tau_norm, options=("tau",)),
+    "ncm": Method("the nearest class mean", compute=nearest_class_mean, options=("distance",)),
+    "logit-adjustment": Method("Phase I's logits less τ · log π", compute=logit_adjustment, options=("tau",)),
     "balanced-softmax": Method("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
     "class-balanced": Method("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
     "focal": Method("cross-entropy that hard samples weigh in more", UNIFORM, "focal"),
@@ -144,3 +162,14 @@ METHODS = {
         WEIGHT_BALANCING,
     ),
 }
+
+
+def find_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        UserError: no method is called so.
+    """
+    if name not in METHODS:
+        raise UserError(f"--method {name}: unknown; expected one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig, option
+from store.choices import with_names
 from store.errors import UserError, check_at_least
 
 FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # of all heads of a sweep
@@ -114,16 +115,16 @@ def _varied(text: str, flag: str, expected: str) -> tuple[str, Any]:
     """The name and the type of an option that can be varied."""
     _, equals, values = text.partition("=")
     name = name_of(text)
-    kinds = {f: get_args(hint)[0] for f, hint in get_type_hints(FinetuneConfig, include_extras=True).items()}
+    hints = get_type_hints(FinetuneConfig, include_extras=True)
     if not equals or not values:
         raise UserError(f"{flag} {text}: expected {expected}")
     if name in FIXED:
         advice = "use --seeds" if name == "seed" else f"give {option(name)} to the whole sweep"
         raise UserError(f"{flag} {text}: {name} does not make another configuration; {advice}")
-    if name not in kinds:
-        known = ", ".join(sorted(set(kinds) - FIXED))
+    if name not in hints:
+        known = ", ".join(sorted(set(hints) - FIXED))
         raise UserError(f"{flag} {text}: no option {name}; there are {known}")
-    return name, kinds[name]
+    return name, with_names(hints[name])
 
 
 def _value(name: str, kind: Any, text: str) -> Any:

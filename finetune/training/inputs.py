@@ -5,10 +5,10 @@ from functools import cached_property
 import numpy as np
 
 from finetune.config import RELATIVE, FinetuneConfig
-from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.heads.options import HeadOptions
 from finetune.heads.posthoc import ComputedLayer, Trained
 from finetune.heads.threads import Threads
+from finetune.methods.losses import make_loss
 from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import Scores, confusing_classes
 from finetune.sampling.head_tail import HeadTail, split_head_tail
@@ -151,11 +151,12 @@ def head_options(
 ) -> HeadOptions:
     """One head at its start, and how it is trained."""
     common = common or TrainStatistics(store)
+    method, n_samples = METHODS[config.method], int(common.class_counts.sum())
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=_loss(config, common, drawing),
+        loss=make_loss(config, method.sampling.prior(drawing), n_samples),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -163,7 +164,7 @@ def head_options(
         max_norm_every=1 if config.max_norm_every == "step" else _iterations_of_an_epoch(config, common),
         schedule=config.schedule,
         n_iterations=config.iterations,
-        trainable=METHODS[config.method].trainable,
+        trainable=method.trainable,
     )
 
 
@@ -177,18 +178,6 @@ def _max_norm(config: FinetuneConfig, store: FeatureStore) -> float | None:
 
 def _iterations_of_an_epoch(config: FinetuneConfig, common: TrainStatistics) -> int:
     return -(-int(common.class_counts.sum()) // config.batch_size)
-
-
-def _loss(config: FinetuneConfig, common: TrainStatistics, drawing: PlanInputs) -> Loss:
-    prior = METHODS[config.method].sampling.prior(drawing)
-    if config.loss == "balanced-softmax":
-        return balanced_softmax(prior, config.tau)
-    if config.loss == "class-balanced":
-        n_samples = int(common.class_counts.sum())
-        return class_balanced(prior, n_samples, config.beta, config.weighted_mean == "weights")
-    if config.loss == "class-balanced-bce":
-        return class_balanced_binary(prior, int(common.class_counts.sum()), config.beta)
-    return focal(config.focal_gamma) if config.loss == "focal" else Loss()
 
 
 def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
@@ -205,14 +194,14 @@ def computed_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer
     Raises:
         UserError: it has weights that are not finite.
     """
-    train = store.read("train")
+    method, train = METHODS[config.method], store.read("train")
     class_counts = train.class_counts(len(store.class_names))
     trained = Trained(*store.classifier, train.pooled, train.label, class_counts, config.tau, config.distance)
     with np.errstate(all="ignore"):
-        layer = METHODS[config.method].compute(trained)
+        layer = method.compute(trained)
     if not all(np.isfinite(part).all() for part in layer):
         raise UserError(
             f"--method {config.method}, --tau {config.tau:g}: makes weights that are no numbers; "
-            f"name {'another method' if config.method == 'ncm' else 'a --tau nearer to 0'}"
+            f"name {'a --tau nearer to 0' if 'tau' in method.options else 'another method'}"
         )
     return layer
