@@ -138,6 +138,7 @@ def test_a_file_that_would_be_too_large(command, whole, tmp_path):
 def test_hdf5_ends_with_its_process_after_a_full_disk(tmp_path, n_writes):
     """What it could not write it must neither try again nor crash on; only another process can show it."""
     code = """
+import os
 import sys
 import store.containers.hdf5_driver
 from made_store import made_plan
