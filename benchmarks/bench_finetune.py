@@ -148,7 +148,7 @@ def window_parts(
         window = WindowMaker(draw, drawing, bench.features, bench.maps).make((0, WINDOW))
         options = head_options(config, store, drawing)
     table = uploaded(store, device)
-    vectors = torch.from_numpy(window.plan.vectors).to(device)
+    vectors = torch.from_numpy(window.plan.mix.vectors).to(device)
     copied = torch.empty(vectors.numel() // WINDOW, table.shape[1], dtype=table.dtype, device=device)
     weight = torch.from_numpy(options.weight).to(device)
     velocity = torch.zeros_like(weight)

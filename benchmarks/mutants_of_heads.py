@@ -126,8 +126,8 @@ HEADS = [
     Mutant(
         "prior of the data, not of half tail, half head",
         "finetune/methods/registry.py",
-        "Sampling(augmentation_plan, _halves_prior,",
-        "Sampling(augmentation_plan, _uniform_prior,",
+        "augmentation_plan, _halves_prior,",
+        "augmentation_plan, _uniform_prior,",
         "test_methods",
     ),
     Mutant(

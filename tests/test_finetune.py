@@ -79,11 +79,9 @@ def test_augmented_rows_equal_algorithm_1_taken_literally(config):
     maps, cam = maps.reshape(len(maps), n_positions, -1), cam.reshape(len(cam), -1)
     for iteration in (0, 63, 64, 149):  # both sides of a window's edge
         augmented = made[iteration][0][80:, :16].numpy()
-        for j, (c, u) in enumerate(
-            zip(plan.augmented_row[iteration], plan.donor_row[iteration], strict=True)
-        ):
-            n_s = plan.n_specific[iteration, j]
-            position = plan.vectors[iteration, j] % n_positions
+        for j, (c, u) in enumerate(zip(plan.mix.row[iteration], plan.mix.donor_row[iteration], strict=True)):
+            n_s = plan.mix.n_specific[iteration, j]
+            position = plan.mix.vectors[iteration, j] % n_positions
             specific, generic = position[:n_s], position[n_s:]
             if (cam[c] > config.tau_s).any():
                 assert (cam[c, specific] > config.tau_s).all()
@@ -98,7 +96,7 @@ def test_augmented_rows_are_new_samples(config):
     store, _, plan, made = batches_of(config)
     pooled = store.read("train").pooled
     augmented = torch.stack([batch[80:, :16] for batch, _ in made]).numpy()
-    assert not np.isclose(augmented, pooled[plan.augmented_row]).all(axis=2).any()
+    assert not np.isclose(augmented, pooled[plan.mix.row]).all(axis=2).any()
     assert (np.abs(augmented).sum(axis=2) > 0).all()
 
 

@@ -34,7 +34,8 @@ def test_draws_pick_every_view_alike(viewed, feature_store, method):
     config = FinetuneConfig("", method=method).resolved(len(store.class_names))
     drawing, one_view = plan_inputs(config, store), plan_inputs(config, single)
     plan = METHODS[method].sampling.draw(drawing, 0, 500)
-    view = store.read("train").view[np.concatenate([plan.row, plan.donor_row], axis=1)]
+    rows = [plan.row] if plan.mix is None else [plan.row, plan.mix.donor_row]
+    view = store.read("train").view[np.concatenate(rows, axis=1)]
     np.testing.assert_allclose(np.bincount(view.ravel()) / view.size, 1 / VIEWS, atol=0.01)
     prior = METHODS[method].sampling.prior
     np.testing.assert_allclose(prior(drawing), prior(one_view))  # as of images

@@ -61,7 +61,7 @@ def windows() -> list[tuple[torch.Tensor, torch.Tensor, int]]:
 
 
 def as_window(pooled: torch.Tensor, label: torch.Tensor, start: int) -> Window:
-    return Window(start, pooled, label, None, np.zeros(2))
+    return Window(start, pooled, label, None)
 
 
 def assert_same(one: StackedHeads, other: StackedHeads) -> None:
@@ -212,17 +212,15 @@ def test_no_window_is_made_while_steps_are_recorded():
 
     def draw(*_: object) -> Plan:
         locked["drawing"] = RECORDING.locked()
-        return Plan(np.zeros((2, 3), int), np.zeros((2, 1), int), np.zeros((2, 1), int), None)
+        return Plan(np.zeros((2, 3), int), SimpleNamespace(n_samples=1, pooled=pooled))
 
-    def fused(plan: Plan) -> torch.Tensor:
-        locked["fusing"] = RECORDING.locked()
+    def pooled(*_: object) -> torch.Tensor:
+        locked["mixing"] = RECORDING.locked()
         return torch.ones(2, 1, 15)
 
-    sets = SimpleNamespace(was_empty=np.zeros(1, bool))
     features = Features(torch.ones(1, 15), torch.zeros(1, dtype=torch.int64))
-    drawing, maps = SimpleNamespace(specific=sets, generic=sets), SimpleNamespace(fused=fused)
-    WindowMaker(draw, drawing, features, maps).make((0, 2))
-    assert locked == {"drawing": False, "fusing": True}
+    WindowMaker(draw, None, features, None).make((0, 2))
+    assert locked == {"drawing": False, "mixing": True}
     assert not RECORDING.locked()
 
 

@@ -16,7 +16,7 @@ from finetune.heads.losses import balanced_softmax
 from finetune.heads.posthoc import Trained
 from finetune.methods.losses import LOSSES, LossKind
 from finetune.methods.registry import METHODS, Method, Sampling
-from finetune.sampling.plan import PlanInputs, real_plan
+from finetune.sampling.plan import Plan, PlanInputs
 from finetune.training.inputs import plan_inputs
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -36,7 +36,7 @@ def square_root_draw(drawing: PlanInputs, start: int, stop: int):
     uniform = drawing.draws.uniform("class", start, stop, drawing.batch_size)
     classes = np.searchsorted(np.cumsum(square_root_prior(drawing)), uniform).clip(max=9)
     within = drawing.draws.uniform("row of class", start, stop, drawing.batch_size)
-    return real_plan(drawing.rows_of_classes(classes, within))
+    return Plan(drawing.rows_of_classes(classes, within))
 
 
 def no_bias(trained: Trained):

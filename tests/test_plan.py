@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.methods.registry import METHODS
+from finetune.mixing.fsa import draw_specific_counts
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import KINDS, CounterRNG
-from finetune.sampling.plan import Plan, PlanInputs, draw_specific_counts
+from finetune.sampling.plan import Plan, PlanInputs
 
 LABEL = np.repeat([0, 1, 2, 3], [40, 30, 6, 3])
 L = 9
@@ -45,8 +46,8 @@ def test_batch_of_16_tail_48_augmented_64_head(drawing):
     plan = plan_of(drawing)
     tail, head = plan.row[:, :16], plan.row[:, 16:80]
     assert plan.row.shape == (200, 128)
-    assert plan.augmented_row.shape == plan.donor_row.shape == plan.n_specific.shape == (200, 48)
-    assert plan.vectors.shape == (200, 48, L)
+    assert plan.mix.row.shape == plan.mix.donor_row.shape == plan.mix.n_specific.shape == (200, 48)
+    assert plan.mix.vectors.shape == (200, 48, L)
     assert set(LABEL[tail].flat) == {2, 3}
     assert set(LABEL[head].flat) == {0, 1}
 
@@ -54,31 +55,31 @@ def test_batch_of_16_tail_48_augmented_64_head(drawing):
 def test_each_augmented_sample_varies_a_tail_sample_of_its_own_batch(drawing):
     plan = plan_of(drawing)
     expected = np.repeat(plan.row[:, :16], 3, axis=1)
-    np.testing.assert_array_equal(plan.augmented_row, expected)
+    np.testing.assert_array_equal(plan.mix.row, expected)
 
 
 def test_donors_come_from_the_confusing_classes_of_the_tail_class(drawing):
     narrow = replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=2)
     plan = plan_of(narrow)
     for tail_class, allowed in ((2, {0, 1}), (3, {0, 1})):
-        assert set(LABEL[plan.donor_row[LABEL[plan.augmented_row] == tail_class]]) == allowed
+        assert set(LABEL[plan.mix.donor_row[LABEL[plan.mix.row] == tail_class]]) == allowed
     swapped = replace(narrow, confusing=np.array([[1, 2], [0, 2], [1, 3], [2, 1]]))
     plan = plan_of(swapped)
     for tail_class, allowed in ((2, {1, 3}), (3, {2, 1})):
-        assert set(LABEL[plan.donor_row[LABEL[plan.augmented_row] == tail_class]]) == allowed
+        assert set(LABEL[plan.mix.donor_row[LABEL[plan.mix.row] == tail_class]]) == allowed
 
 
 def test_each_tail_sample_draws_distinct_confusing_classes(drawing):
-    donors = LABEL[plan_of(drawing).donor_row].reshape(200, 16, 3)
+    donors = LABEL[plan_of(drawing).mix.donor_row].reshape(200, 16, 3)
     assert (np.sort(donors, axis=2)[:, :, 1:] != np.sort(donors, axis=2)[:, :, :-1]).all()
-    fewer = LABEL[plan_of(replace(drawing, n_augmented=2)).donor_row].reshape(-1, 2)
+    fewer = LABEL[plan_of(replace(drawing, n_augmented=2)).mix.donor_row].reshape(-1, 2)
     assert (fewer[:, 0] != fewer[:, 1]).all()
     assert len({tuple(pair) for pair in np.sort(fewer, axis=1)}) == 5  # every pair of either tail class
 
 
 def test_more_augmented_samples_than_confusing_classes_cycle(drawing):
     plan = plan_of(replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=5))
-    donors = LABEL[plan.donor_row].reshape(-1, 5)
+    donors = LABEL[plan.mix.donor_row].reshape(-1, 5)
     np.testing.assert_array_equal(donors[:, 0], donors[:, 2])
     np.testing.assert_array_equal(donors[:, 1], donors[:, 3])
     assert (donors[:, 0] != donors[:, 1]).all()
@@ -86,14 +87,14 @@ def test_more_augmented_samples_than_confusing_classes_cycle(drawing):
 
 def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(drawing):
     plan = plan_of(drawing)
-    row, position = plan.vectors // L, plan.vectors % L
+    row, position = plan.mix.vectors // L, plan.mix.vectors % L
     allowed = np.zeros((2, len(LABEL), L), bool)
     for kind, sets in enumerate((drawing.specific, drawing.generic)):
         for r in range(len(LABEL)):
             allowed[kind, r, sets.order[r, : sets.count[r]]] = True
-    from_tail = np.arange(L) < plan.n_specific[..., None]
+    from_tail = np.arange(L) < plan.mix.n_specific[..., None]
     np.testing.assert_array_equal(
-        row, np.where(from_tail, plan.augmented_row[..., None], plan.donor_row[..., None])
+        row, np.where(from_tail, plan.mix.row[..., None], plan.mix.donor_row[..., None])
     )
     assert allowed[(~from_tail).astype(int), row, position].all()
 
@@ -122,11 +123,11 @@ def test_two_positions_give_one_of_each(drawing):
 
 def test_vectors_are_uniform_and_with_replacement(drawing):
     plan = plan_of(drawing, 2000)
-    of_class_3 = LABEL[plan.augmented_row] == 3  # its specific set is all nine positions
-    from_tail = np.arange(L) < plan.n_specific[..., None]
-    drawn = (plan.vectors % L)[of_class_3[..., None] & from_tail]
+    of_class_3 = LABEL[plan.mix.row] == 3  # its specific set is all nine positions
+    from_tail = np.arange(L) < plan.mix.n_specific[..., None]
+    drawn = (plan.mix.vectors % L)[of_class_3[..., None] & from_tail]
     np.testing.assert_allclose(np.bincount(drawn, minlength=L) / len(drawn), 1 / L, atol=0.004)
-    many = plan.vectors[of_class_3 & (plan.n_specific == 8)][:, :8]
+    many = plan.mix.vectors[of_class_3 & (plan.mix.n_specific == 8)][:, :8]
     assert any(len(set(sample)) < 8 for sample in many.tolist())
 
 
@@ -141,18 +142,21 @@ def test_every_row_can_be_drawn(drawing):
     plan = plan_of(drawing, 2000)
     assert set(plan.row.flat) == set(range(len(LABEL)))
     # class 3 is among the confusing classes of class 2, and classes 0, 1, 2 of class 3
-    assert set(plan.donor_row.flat) == set(range(len(LABEL)))
+    assert set(plan.mix.donor_row.flat) == set(range(len(LABEL)))
 
 
-ARRAYS = ("row", "donor_row", "n_specific", "vectors")
+def drawn(plan: Plan) -> list[np.ndarray]:
+    """Every array of draws."""
+    mix = plan.mix
+    return [plan.row] if mix is None else [plan.row, mix.donor_row, mix.n_specific, mix.vectors]
 
 
 def test_plan_depends_on_the_seed(drawing):
     plan, again = plan_of(drawing), plan_of(drawing)
     other = plan_of(replace(drawing, draws=CounterRNG(6)))
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(plan, name), getattr(again, name))
-        assert not np.array_equal(getattr(plan, name), getattr(other, name))
+    for one, same, unlike in zip(*map(drawn, (plan, again, other)), strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert not np.array_equal(one, unlike)
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
@@ -160,15 +164,15 @@ def test_plan_depends_on_the_seed(drawing):
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_window_is_drawn_without_the_ones_before(drawing, method, start, n):
     whole, window = plan_of(drawing, method=method), plan_of(drawing, n, method, start)
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(whole, name)[start : start + n], getattr(window, name))
+    for of_all, of_window in zip(drawn(whole), drawn(window), strict=True):
+        np.testing.assert_array_equal(of_all[start : start + n], of_window)
 
 
 def test_other_options_leave_other_draws_as_they_were(drawing):
     """Common random numbers: two configurations differ by what they change, not by luck."""
     plan, other = plan_of(drawing), plan_of(replace(drawing, gamma=(0.0, 0.5), confusing=LENDERS))
     np.testing.assert_array_equal(plan.row, other.row)
-    assert not np.array_equal(plan.donor_row, other.donor_row)
+    assert not np.array_equal(plan.mix.donor_row, other.mix.donor_row)
 
 
 LENDERS = np.array([[3, 2, 1], [3, 2, 0], [3, 1, 0], [2, 1, 0]])
@@ -177,13 +181,13 @@ LENDERS = np.array([[3, 2, 1], [3, 2, 0], [3, 1, 0], [2, 1, 0]])
 def test_iterations_differ(drawing):
     plan = plan_of(drawing)
     assert len(np.unique(plan.row, axis=0)) == 200
-    assert len(np.unique(plan.vectors.reshape(200, -1), axis=0)) == 200
+    assert len(np.unique(plan.mix.vectors.reshape(200, -1), axis=0)) == 200
 
 
 def test_no_aug_is_real_tail_and_head_in_equal_parts(drawing):
     plan = plan_of(drawing, method="no-aug")
     assert plan.row.shape == (200, 128)
-    assert plan.n_augmented == 0
+    assert plan.mix is None
     assert set(LABEL[plan.row[:, :64]].flat) == {2, 3}
     assert set(LABEL[plan.row[:, 64:]].flat) == {0, 1}
 
@@ -238,6 +242,6 @@ def test_the_same_plan_next_year(drawing):
     for method in ("fsa", "no-aug", "plain", "crt"):
         for tail_draw in ("samples", "classes"):
             plan = plan_of(replace(drawing, tail_draw=tail_draw), method=method)
-            for name in ARRAYS:
-                digest.update(getattr(plan, name).astype("<i8").tobytes())
+            for array in drawn(plan):
+                digest.update(array.astype("<i8").tobytes())
     assert digest.hexdigest() == "2af2163a9680c6cc3ffb835dbe2e1edb8c89aa8bc03f0abf8c7c29d6566f86fa"

@@ -161,7 +161,7 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
     held = hold_maps(store, choose(config, "host", None), CPU)
     for start in range(0, 40, 2):
         plan = draw(drawing, start, start + 2)
-        assert torch.equal(streamed.fused(plan), held.fused(plan))
+        assert torch.equal(plan.mix.pooled(None, streamed), plan.mix.pooled(None, held))
     read = np.concatenate(asked)
     assert all((np.diff(rows) > 0).all() for rows in asked)  # in storage order
     if share == 1:
@@ -178,7 +178,7 @@ def made_plan(store: FeatureStore):
 def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
     store = FeatureStore(locate(config.store))
     plan = made_plan(store)
-    row = int(plan.donor_row[2, 5])
+    row = int(plan.mix.donor_row[2, 5])
 
     def damaged(array, rows, out):
         gather(array, rows, out)
@@ -187,6 +187,6 @@ def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
 
     monkeypatch.setattr("finetune.loading.residency.gather", damaged)
     with pytest.raises(UserError, match=rf"train/feature_map has NaN or infinite features in row {row};"):
-        StreamedMaps(store, store.map_shape[0]).fused(plan)
+        plan.mix.pooled(None, StreamedMaps(store, store.map_shape[0]))
     with pytest.raises(UserError, match="train/feature_map has NaN"):  # through the background thread
         finetune(replace(config, residency="stream", prefetch=2), quiet)

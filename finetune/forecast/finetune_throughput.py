@@ -14,6 +14,7 @@ from finetune.heads.threads import single_threaded
 from finetune.loading.features import Features
 from finetune.loading.residency import HeldMaps
 from finetune.loading.window import assemble
+from finetune.mixing.fsa import Fusion
 from finetune.sampling.plan import Plan
 from finetune.training.head_pool import HeadPool
 from store.arrays.dtypes import computing_dtype
@@ -66,7 +67,7 @@ def measure_pace(
         layer = stacks.layers()[0]
 
         def window() -> torch.Tensor:
-            return stacks.take(assemble(plan, features, maps, 0, np.zeros(2))).mean()
+            return stacks.take(assemble(plan, features, maps, 0)).mean()
 
         def prediction() -> torch.Tensor:
             return torch.nn.functional.linear(held_out, *layer).argmax(dim=1).sum()
@@ -80,7 +81,7 @@ def _made_plan(config: FinetuneConfig, n_rows: int, n_positions: int) -> Plan:
     row = rng.integers(n_rows, size=(WINDOW, config.batch_size))
     donor_row = rng.integers(n_rows, size=(WINDOW, n_augmented))
     vectors = rng.integers(n_rows * n_positions, size=(*donor_row.shape, n_positions), dtype=np.int32)
-    return Plan(row, donor_row, np.ones_like(donor_row), vectors)
+    return Plan(row, Fusion(row[:, -n_augmented:], donor_row, np.ones_like(donor_row), vectors, np.zeros(2)))
 
 
 def _seconds(work: Callable[[], torch.Tensor], at_most: float) -> float:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from finetune.mixing.fusion import fuse
-from finetune.sampling.plan import Plan
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
 from store.arrays.gather import gather
@@ -65,8 +64,16 @@ class Residency:
 class Maps(Protocol):
     """Feature maps that can be fused."""
 
-    def fused(self, plan: Plan) -> torch.Tensor:
-        """(T, A, C) float32 augmented samples of a window, on the device or on the host."""
+    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Means of vectors, on the device or on the host.
+
+        Args:
+            vectors: (..., L) int, each as row · L + position.
+            rows: (R,) ascending, those that the vectors are of.
+
+        Returns:
+            (..., C) float32.
+        """
 
 
 def available_memory() -> int | None:
@@ -133,9 +140,9 @@ class HeldMaps:
     def __init__(self, table: torch.Tensor):
         self._table = table
 
-    def fused(self, plan: Plan) -> torch.Tensor:
+    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """See `Maps`."""
-        return fuse(self._table, torch.from_numpy(plan.vectors).to(self._table.device))
+        return fuse(self._table, torch.from_numpy(vectors).to(self._table.device))
 
 
 class StreamedMaps:
@@ -162,21 +169,20 @@ class StreamedMaps:
         self._place = np.full(self._array.shape[0], -1, dtype)  # of each row in the ring; -1: not there
         self._next = 0
 
-    def fused(self, plan: Plan) -> torch.Tensor:
+    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """See `Maps`.
 
         Raises:
             StoreError: a file is missing or damaged, or a value is not finite.
         """
-        rows = np.unique(np.concatenate([plan.augmented_row.ravel(), plan.donor_row.ravel()]))
         self._read(self._make_room(rows))
         n_positions = self._ring.shape[1] * self._ring.shape[2]
-        row, position = np.divmod(plan.vectors, n_positions)
-        vectors = torch.from_numpy(self._place[row] * n_positions + position)
+        row, position = np.divmod(vectors, n_positions)
+        places = torch.from_numpy(self._place[row] * n_positions + position)
         maps = self._ring
         if not self._scaled:  # bits of bfloat16, perhaps
             maps = decode(maps, self._store.map_dtype, None, computing_dtype(self._store.map_dtype))
-        fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), vectors)
+        fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), places)
         # The sum is quick, and may overflow only where the looking begins.
         if not fused.sum().isfinite() and not fused.isfinite().all():
             bad = first_not_finite(maps[self._place[rows]])

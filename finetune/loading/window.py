@@ -20,17 +20,25 @@ class Window:
 
     Attributes:
         start: iteration of the first, counted from 0.
-        pooled: (T, B, Cp) float32 padded features: real rows, then augmented ones.
+        pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones.
         label: (T, B) int64.
         plan: what they were made from.
-        n_empty: augmented samples whose class-specific, and whose class-generic set was empty.
     """
 
     start: int
     pooled: torch.Tensor
     label: torch.Tensor
     plan: Plan
-    n_empty: np.ndarray
+
+    @property
+    def n_mixed(self) -> int:
+        """Mixed samples in all of its batches."""
+        return 0 if self.plan.mix is None else len(self.label) * self.plan.mix.n_samples
+
+    @property
+    def n_empty(self) -> np.ndarray:
+        """(2,) mixed samples whose class-specific, and whose class-generic set was empty."""
+        return np.zeros(2, np.int64) if self.plan.mix is None else self.plan.mix.n_empty
 
 
 class WindowMaker:
@@ -58,17 +66,11 @@ class WindowMaker:
         """
         plan = self._draw(self.drawing, *bounds)
         with RECORDING:
-            return assemble(plan, self._features, self._maps, bounds[0], self._count_empty(plan))
-
-    def _count_empty(self, plan: Plan) -> np.ndarray:
-        if not plan.n_augmented:
-            return np.zeros(2, np.int64)
-        specific, generic = self.drawing.specific.was_empty, self.drawing.generic.was_empty
-        return np.array([specific[plan.augmented_row].sum(), generic[plan.donor_row].sum()])
+            return assemble(plan, self._features, self._maps, bounds[0])
 
 
-def assemble(plan: Plan, features: Features, maps: Maps | None, start: int, n_empty: np.ndarray) -> Window:
-    """Gather the rows of a plan, and put the augmented samples in the places of those that they vary."""
+def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
+    """Gather the rows of a plan, and put the mixed samples in the places of those that they vary."""
     device = features.pooled.device
     row = torch.from_numpy(plan.row).to(device)
     label = features.label[row]
@@ -78,10 +80,10 @@ def assemble(plan: Plan, features: Features, maps: Maps | None, start: int, n_em
     torch.index_select(features.pooled, 0, row.flatten(), out=pooled.flatten(0, 1)[:, :n_channels])
     pooled[..., n_channels] = 1
     pooled[..., n_channels + 1 :] = 0
-    if plan.n_augmented:
-        fused = maps.fused(plan)
-        pooled[:, -plan.n_augmented :, :n_channels].copy_(fused, non_blocking=True)
-    return Window(start, pooled, label, plan, n_empty)
+    if plan.mix is not None:
+        mixed = plan.mix.pooled(features, maps)
+        pooled[:, -plan.mix.n_samples :, :n_channels].copy_(mixed, non_blocking=True)
+    return Window(start, pooled, label, plan)
 
 
 def window_bounds(start: int, stop: int, window: int, stops: list[int]) -> list[tuple[int, int]]:

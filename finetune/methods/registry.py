@@ -6,15 +6,14 @@ asks here for the names, so numpy is the heaviest thing that is imported before 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
+from finetune.mixing.fsa import augmentation_plan, fusion_facts
+from finetune.sampling.plan import Plan, PlanInputs
 from store.errors import UserError
-
-if TYPE_CHECKING:
-    from finetune.sampling.plan import Plan, PlanInputs
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,16 @@ class Sampling:
         uses_maps: whether it reads feature maps, and takes vectors of confusing classes from them.
         uses_tail: whether it tells tail classes from head classes.
         options: that its plan depends on, besides the seed.
+        facts: what config.json tells of the plan's mix, from what was drawn from, `n_empty` added up over the
+            run, and the number of mixed samples; None where there is nothing to tell.
     """
 
-    draw: Callable[["PlanInputs", int, int], "Plan"]
-    prior: Callable[["PlanInputs"], np.ndarray]
+    draw: Callable[[PlanInputs, int, int], Plan]
+    prior: Callable[[PlanInputs], np.ndarray]
     uses_maps: bool = False
     uses_tail: bool = False
     options: tuple[str, ...] = ("batch_size",)
+    facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,42 +66,30 @@ class Method:
         return self.sampling is not None and self.sampling.uses_tail
 
 
-def _uniform(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
-    from finetune.sampling.plan import real_plan
-
-    return real_plan(drawing.any_rows(start, stop, drawing.batch_size))
+def _uniform(drawing: PlanInputs, start: int, stop: int) -> Plan:
+    return Plan(drawing.any_rows(start, stop, drawing.batch_size))
 
 
-def _uniform_prior(drawing: "PlanInputs") -> np.ndarray:
+def _uniform_prior(drawing: PlanInputs) -> np.ndarray:
     return drawing.row_counts / len(drawing.label)
 
 
-def _balanced(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
-    from finetune.sampling.plan import real_plan
-
-    return real_plan(drawing.balanced_rows(start, stop, drawing.batch_size))
+def _balanced(drawing: PlanInputs, start: int, stop: int) -> Plan:
+    return Plan(drawing.balanced_rows(start, stop, drawing.batch_size))
 
 
-def _balanced_prior(drawing: "PlanInputs") -> np.ndarray:
+def _balanced_prior(drawing: PlanInputs) -> np.ndarray:
     present = drawing.row_counts > 0
     return present / present.sum()
 
 
-def _halves(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
-    from finetune.sampling.plan import real_plan
-
+def _halves(drawing: PlanInputs, start: int, stop: int) -> Plan:
     half = drawing.batch_size // 2
     tail, head = drawing.tail_rows(start, stop, half), drawing.head_rows(start, stop, half)
-    return real_plan(np.concatenate([tail, head], axis=1))
+    return Plan(np.concatenate([tail, head], axis=1))
 
 
-def _fused(drawing: "PlanInputs", start: int, stop: int) -> "Plan":
-    from finetune.sampling.plan import augmentation_plan
-
-    return augmentation_plan(drawing, start, stop)
-
-
-def _halves_prior(drawing: "PlanInputs") -> np.ndarray:
+def _halves_prior(drawing: PlanInputs) -> np.ndarray:
     """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
     head, tail = drawing.head_tail.head, drawing.head_tail.tail
     prior = drawing.row_counts.astype(np.float64)
@@ -122,7 +112,9 @@ OF_FUSION = (
 UNIFORM = Sampling(_uniform, _uniform_prior)
 BALANCED = Sampling(_balanced, _balanced_prior)
 HALVES = Sampling(_halves, _halves_prior, uses_tail=True, options=OF_HALVES)
-FUSED = Sampling(_fused, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION)
+FUSED = Sampling(
+    augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION, facts=fusion_facts
+)
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}

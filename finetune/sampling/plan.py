@@ -6,40 +6,30 @@ same plan gives the same bits wherever the features live, and any window of it c
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import PositionSets
 from finetune.sampling.philox import CounterRNG, below
+
+if TYPE_CHECKING:  # the command line asks for methods' names, and must not wait for torch and pandas
+    from finetune.mixing.mix import Mix
+    from finetune.sampling.head_tail import HeadTail
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a window of T iterations, as rows of the store and vectors of its feature maps.
+    """The batches of a window of T iterations, as rows of the store.
 
     Attributes:
-        row: (T, B) int64, rows of a batch: first those used as they are, then for each of the A augmented
-            samples the tail row that it varies, and whose label it has.
-        donor_row: (T, A) int64 row that lends the class-generic vectors.
-        n_specific: (T, A) int64 vectors drawn from the tail row; the other L − n_specific are the donor's.
-        vectors: (T, A, L) int32 or int64, the vectors drawn, each as row · L + position.
+        row: (T, B) int64, rows of a batch. Those that are mixed come last: a mixed sample varies the row in
+            its place, and has its label.
+        mix: how the last ones are made; None for batches of real samples alone.
     """
 
     row: np.ndarray
-    donor_row: np.ndarray
-    n_specific: np.ndarray
-    vectors: np.ndarray
-
-    @property
-    def n_augmented(self) -> int:
-        """A, augmented samples of a batch."""
-        return self.donor_row.shape[1]
-
-    @property
-    def augmented_row(self) -> np.ndarray:
-        """(T, A) the tail row that each augmented sample varies."""
-        return self.row[:, self.row.shape[1] - self.n_augmented :]
+    mix: "Mix | None" = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class PlanInputs:
     """
 
     label: np.ndarray
-    head_tail: HeadTail
+    head_tail: "HeadTail"
     confusing: np.ndarray | None
     specific: PositionSets | None
     generic: PositionSets | None
@@ -112,72 +102,3 @@ class PlanInputs:
     @cached_property
     def _tail(self) -> np.ndarray:
         return np.flatnonzero(np.isin(self.label, self.head_tail.tail))
-
-
-def real_plan(row: np.ndarray) -> Plan:
-    """A plan of real samples only."""
-    none = np.empty((len(row), 0), np.int64)
-    return Plan(row, none, none, np.empty((len(row), 0, 1), np.int32))
-
-
-def augmentation_plan(drawing: PlanInputs, start: int, stop: int) -> Plan:
-    """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as of both."""
-    tail_row = drawing.tail_rows(start, stop, drawing.n_tail)
-    head_row = drawing.head_rows(start, stop, drawing.n_tail * (1 + drawing.n_augmented))
-    augmented_row = np.repeat(tail_row, drawing.n_augmented, axis=1)
-    donor_row = draw_donors(drawing, start, stop, tail_row)
-    n_specific = draw_specific_counts(drawing, start, stop, augmented_row.shape[1])
-    vectors = draw_vectors(drawing, start, stop, augmented_row, donor_row, n_specific)
-    return Plan(np.concatenate([tail_row, head_row, augmented_row], axis=1), donor_row, n_specific, vectors)
-
-
-def draw_donors(drawing: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
-    """(T, N_t · N_a) donors of tail rows (T, N_t): one image from each of N_a confusing classes.
-
-    The classes are drawn without replacement; where N_a exceeds N_f they are gone through again.
-    """
-    confusing = drawing.confusing[drawing.label[tail_row]]  # (T, N_t, N_f)
-    keys = drawing.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
-    shuffled = np.take_along_axis(confusing, np.argsort(keys, axis=-1, kind="stable"), axis=-1)
-    turn = np.arange(drawing.n_augmented) % confusing.shape[-1]
-    classes = shuffled[..., turn].reshape(len(tail_row), -1)  # (T, N_t · N_a)
-    return drawing.rows_of_classes(classes, drawing.draws.uniform("donor row", start, stop, classes.shape[1]))
-
-
-def draw_specific_counts(drawing: PlanInputs, start: int, stop: int, n: int) -> np.ndarray:
-    """(T, n) numbers of class-specific vectors: round(γ · L), at least 1 and at most L − 1."""
-    low, high = drawing.gamma
-    n_positions = drawing.specific.order.shape[1]
-    gamma = low + (high - low) * drawing.draws.uniform("gamma", start, stop, n)
-    return np.clip(np.rint(gamma * n_positions), 1, n_positions - 1).astype(np.int64)
-
-
-def draw_vectors(
-    drawing: PlanInputs,
-    start: int,
-    stop: int,
-    augmented_row: np.ndarray,
-    donor_row: np.ndarray,
-    n_specific: np.ndarray,
-) -> np.ndarray:
-    """Draw L vectors for every augmented sample, uniformly with replacement (Algorithm 1, lines 15, 16).
-
-    The first n_specific come from the tail row's class-specific positions, the rest from the donor's
-    class-generic ones; their order does not matter, since their mean is taken.
-
-    Returns:
-        (T, A, L) row · L + position, int32 where that fits.
-    """
-    n_rows, n_positions = drawing.specific.order.shape
-    dtype = np.int32 if n_rows * n_positions < 2**31 else np.int64
-    uniform = drawing.draws.uniform("vector", start, stop, augmented_row.shape[1], n_positions)
-    from_tail = np.arange(n_positions) < n_specific[:, :, None]  # (T, A, L)
-    row = np.where(from_tail, augmented_row[:, :, None], donor_row[:, :, None])
-    count = np.where(
-        from_tail,
-        drawing.specific.count[augmented_row][..., None],
-        drawing.generic.count[donor_row][..., None],
-    )
-    place = row * n_positions + below(uniform, count)  # in the orders, seen flat
-    position = np.where(from_tail, drawing.specific.order.take(place), drawing.generic.order.take(place))
-    return (row * n_positions + position).astype(dtype)

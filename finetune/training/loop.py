@@ -53,7 +53,7 @@ class Tally:
             self.loss = self.loss + loss
         self.n_steps += len(losses)
         self.n_empty = self.n_empty + made.n_empty
-        self.n_augmented += made.plan.donor_row.size
+        self.n_augmented += made.n_mixed
 
 
 @dataclass(frozen=True)

@@ -165,14 +165,12 @@ class Trainer:
 
     def facts(self, head: int) -> dict[str, Any]:
         """What a user asks of a head's draws: its classes, and how often an empty set fell back."""
-        facts = class_facts(self.drawing.head_tail)
-        course, residency = self.courses[head], self._bench.residency
-        if course.n_augmented:
-            tail = self.drawing.head_tail.tail.tolist()
-            facts["confusing_classes"] = {str(c): self.drawing.confusing[c].tolist() for c in tail}
-            for name, n in zip(("specific", "generic"), course.n_empty.tolist(), strict=True):
-                facts[f"empty_{name}_percent"] = 100 * n / course.n_augmented
-            facts["residency"] = asdict(residency)
+        facts, course = class_facts(self.drawing.head_tail), self.courses[head]
+        sampling = METHODS[self.configs[head].method].sampling
+        if sampling.facts is not None:
+            facts |= sampling.facts(self.drawing, course.n_empty, course.n_augmented)
+        if sampling.uses_maps:
+            facts["residency"] = asdict(self._bench.residency)
         return facts
 
 
