@@ -18,7 +18,7 @@ from mutants_of_heads import HEADS
 from mutants_of_plans import PLANS
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("cli.py", "extract", "store", "finetune", "analysis", "tests", "pyproject.toml")
+COPIED = ("cli.py", "tailcache.py", "extract", "store", "finetune", "analysis", "tests", "pyproject.toml")
 
 MUTANTS = [
     *PLANS,

@@ -32,11 +32,12 @@ class FinetuneConfig:
 
     The rest (tau_s, tau_g, tail_draw), and head_ratio, which is 0.9 there (sec. 5.4), were chosen on
     validation images: docs/methods.md has the evidence.
-    None is the method's own value (finetune/methods/registry.py), or what the help says.
+    None is the method's own value (finetune/methods/registry.py), or what the help says; of `out`, which the
+    command line does not offer: nothing is written.
     """
 
     store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
-    out: Annotated[str, "folder of the run"] = "runs/finetune"
+    out: Annotated[str | None, "folder of the run"] = "runs/finetune"
     method: Annotated[str, "what a batch is made of, and what is trained", OneOf(_methods)] = "fsa"
     loss: Annotated[
         str | None,

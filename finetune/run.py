@@ -3,9 +3,10 @@
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -38,25 +39,48 @@ COLUMNS = {
 }
 
 
+class Head(NamedTuple):
+    """The FC layer that fine-tuning ends in: weight (K, C) and bias (K,), float32, on the CPU."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run.
 
     Attributes:
-        path: its folder.
+        path: its folder; None of a run that was not written.
         config: config.json: options, provenance, seed, versions.
         metrics: metrics.csv: iteration, loss and the accuracies at that moment.
         per_class: per_class.csv.
         predictions: predictions.csv, a row a test image: sample_index, label, phase1, prediction.
         summary: summary.json.
+        head_made: the head, where this process made it; `head` has it in any case.
     """
 
-    path: Path
+    path: Path | None
     config: dict[str, Any]
     metrics: pd.DataFrame
     per_class: pd.DataFrame
     predictions: pd.DataFrame
     summary: dict[str, Any]
+    head_made: Head | None = field(default=None, repr=False)
+
+    @cached_property
+    def head(self) -> Head:
+        """The FC layer, read from head.pt when it is first asked for.
+
+        Raises:
+            RunError: head.pt is missing or damaged.
+        """
+        return self.head_made or _read_head(self.path / "head.pt", len(self.per_class))
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its folder, or its method and seed."""
+        return str(self.path or f"{self.config['method']}, seed {self.config['seed']}")
 
     @property
     def phase1_digest(self) -> str:
@@ -64,14 +88,12 @@ class Run:
         return self.config["provenance"]["store"]["checkpoint"]["sha256"]
 
 
-def write_run(
-    run: Run, weight: torch.Tensor, bias: torch.Tensor, phase1: Checkpoint, tensorboard: bool
-) -> None:
+def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
     """Write a run's folder in one piece, replacing what was there.
 
     head.pt holds the FC layer alone, checkpoint.pt the whole network with it.
     """
-    head = {"weight": weight.cpu(), "bias": bias.cpu()}
+    head = run.head._asdict()
     state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
     deployed = replace(phase1, state=state, optimizer=None, finetuned=True)
     with whole_folder(run.path) as folder:
@@ -119,6 +141,16 @@ def read_run(path: Path) -> Run:
     except (ValueError, TypeError, KeyError) as error:  # JSON's and CSV's errors are of the first kind
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
     return run
+
+
+def _read_head(path: Path, n_classes: int) -> Head:
+    try:
+        head = Head(**torch.load(path, map_location="cpu", weights_only=True))
+        if not (head.weight.ndim == 2 and len(head.weight) == len(head.bias) == n_classes):
+            raise ValueError(f"expected a weight and a bias for each of {n_classes} classes")
+    except Exception as error:  # bytes that are nothing of ours can fail anywhere in torch's unpickler
+        raise RunError(f"{path}: not a head that can be read; run `finetune` again") from error
+    return head
 
 
 def _check(run: Run) -> None:
@@ -189,6 +221,14 @@ def _refuse_missing(name: str, expected: set[str], found: Iterable[str]) -> None
         raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
 
 
+def check_provenance(store: FeatureStore) -> None:
+    """Raise StoreError for a store that does not say what a run tells of it."""
+    try:
+        _check_made(store.provenance, "provenance")
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{store.path}: {error}; extract again") from error
+
+
 def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     """The checkpoint that a store was extracted with, proved by its digest, classes and FC layer.
 
@@ -197,10 +237,7 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     Raises:
         UserError: it is not there, or another one is, or the store does not say.
     """
-    try:
-        _check_made(store.provenance, "provenance")
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{store.path}: {error}; extract again") from error
+    check_provenance(store)
     recorded = store.provenance["checkpoint"]
     folder = store.path.resolve().parent if isinstance(store.path, Path) else Path()
     beside = (folder / recorded["relative_path"]).resolve()

@@ -1,7 +1,7 @@
 """Phase II: fine-tune the FC layer alone on cached features (paper, secs. 4.2 and 4.3)."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from extract.training.unfinished import note_extracted_unfinished
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import single_threaded
 from finetune.methods.registry import METHODS
-from finetune.run import Run, find_phase1, write_run
+from finetune.run import Head, Run, check_provenance, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
 from finetune.sampling.head_tail import parts_of, split_head_tail
-from finetune.store_identity import StoreIdentity
+from finetune.store_identity import StoreIdentity, identify
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import computed_layer
 from finetune.training.resume import Latest, UnfinishedRun
@@ -40,7 +40,12 @@ NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
 SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
-def finetune(config: FinetuneConfig, progress: Progress, named: Collection[str] = ()) -> Run:
+def finetune(
+    config: FinetuneConfig,
+    progress: Progress,
+    named: Collection[str] = (),
+    store: FeatureStore | None = None,
+) -> Run:
     """Fine-tune one head from a store and write its run folder.
 
     Two runs with one seed give the same bytes in head.pt, wherever the maps live and whether or not it was
@@ -50,18 +55,15 @@ def finetune(config: FinetuneConfig, progress: Progress, named: Collection[str] 
         config: the options.
         progress: a bar of iterations.
         named: options that the user named, which what an earlier program did does not overrule.
+        store: the store that `config` names, where it is open already.
 
     Raises:
         UserError: the store, the options or the folder cannot be used, or the loss is no number any more.
         Interrupted: by the user; the same options and `resume` go on.
     """
     started = time.perf_counter()
-    keep_freed_memory()
-    make_deterministic()
-    store = FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
-    config = config.resolved(len(store.class_names))
-    note_extracted_unfinished(store)
-    _refuse_options(config)
+    store = store or _opened(config)
+    config = _resolved(config, store)
     with sole_writer(Path(config.out), "run"):
         unfinished = UnfinishedRun(config, store, named)
         return _finetune(unfinished, store, started, progress)
@@ -74,8 +76,57 @@ def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, pr
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
     refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
     phase1 = find_phase1(store, config.ckpt)
-    with single_threaded() as threads, unfinished.kept_when_interrupted() as latest:
+    with unfinished.kept_when_interrupted() as latest:
         latest.state = unfinished.load()
+        run = _made(config, store, unfinished.identity, started, progress, latest, unfinished.save)
+        write_run(run, phase1, config.tensorboard)
+        unfinished.remove()
+    return run
+
+
+def finetune_in_memory(config: FinetuneConfig, progress: Progress, store: FeatureStore | None = None) -> Run:
+    """As `finetune`, and writes nothing: the head is in the run, and Phase I's checkpoint is not asked for.
+
+    Args:
+        config: the options; `out` is None.
+        progress: a bar of iterations.
+        store: the store that `config` names, where it is open already.
+
+    Raises:
+        UserError: the store or the options cannot be used, or the loss is no number any more.
+    """
+    started = time.perf_counter()
+    store = store or _opened(config)
+    config = _resolved(config, store)
+    check_provenance(store)
+    return _made(config, store, identify(store), started, progress, Latest(), lambda state: None)
+
+
+def _opened(config: FinetuneConfig) -> FeatureStore:
+    return FeatureStore(locate(config.store), open_cache(config.cache, config.cache_gib))
+
+
+def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
+    """The options as the run takes them, with what a run asks of the process set up."""
+    keep_freed_memory()
+    make_deterministic()
+    config = config.resolved(len(store.class_names))
+    note_extracted_unfinished(store)
+    _refuse_options(config)
+    return config
+
+
+def _made(
+    config: FinetuneConfig,
+    store: FeatureStore,
+    identity: StoreIdentity,
+    started: float,
+    progress: Progress,
+    latest: Latest,
+    save: Callable[[dict[str, Any]], None],
+) -> Run:
+    """The run, from its latest state on; `save` keeps a state now and then."""
+    with single_threaded() as threads:
         bench = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             require_selection(selection_split(bench.held_out, config.select_on), "--keep best")
@@ -83,13 +134,10 @@ def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, pr
         if METHODS[config.method].compute is not None:
             layer, course, facts = _compute(config, bench)
         else:
-            layer, course, facts = _train(config, bench, unfinished, latest, progress)
+            layer, course, facts = _train(config, bench, latest, save, progress)
         ended = time.perf_counter()
         facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
-        run = _describe(config, bench, layer, course, facts, unfinished.identity)
-        write_run(run, *layer, phase1, config.tensorboard)
-        unfinished.remove()
-    return run
+        return _describe(config, bench, layer, course, facts, identity)
 
 
 def _refuse_options(config: FinetuneConfig) -> None:
@@ -102,7 +150,11 @@ def _refuse_options(config: FinetuneConfig) -> None:
 
 
 def _train(
-    config: FinetuneConfig, bench: LoadedStore, unfinished: UnfinishedRun, latest: Latest, progress: Progress
+    config: FinetuneConfig,
+    bench: LoadedStore,
+    latest: Latest,
+    save: Callable[[dict[str, Any]], None],
+    progress: Progress,
 ) -> tuple[Layer, HeadHistory, dict[str, Any]]:
     """Take every step that the latest state has not: the head, its course, and facts of the run."""
     group = Trainer([config], bench)
@@ -121,7 +173,7 @@ def _train(
         if now - noted > NOTE_EVERY:
             latest.state, noted = group.state(), now
         if now - saved > SAVE_EVERY:
-            unfinished.save(latest.state)
+            save(latest.state)
             saved = now
 
     def look() -> None:
@@ -148,8 +200,9 @@ def _refuse_divergence(config: FinetuneConfig, course: HeadHistory, bench: Loade
     classes, class_names = np.unique(bench.common.label[rows]), bench.store.class_names
     names = ", ".join(shown(class_names[c]) for c in classes[:5]) + (", …" if len(classes) > 5 else "")
     raise UserError(
-        f"{config.out}: diverged: the loss is no number at iteration {course.diverged.iteration}, in a batch "
-        f"of the store's rows {rows.min()} to {rows.max()} ({names}); lower --lr (it is {config.lr:g})"
+        f"{config.out or config.store}: diverged: the loss is no number at iteration "
+        f"{course.diverged.iteration}, in a batch of the store's rows {rows.min()} to {rows.max()} "
+        f"({names}); lower --lr (it is {config.lr:g})"
     )
 
 
@@ -197,4 +250,6 @@ def _describe(
         predictions["image"] = names
     provenance = {"store": bench.store.provenance, "versions": versions(), "identity": identity.record()}
     content = asdict(config) | {"facts": facts, "provenance": provenance}
-    return Run(Path(config.out), content, course.frame(), test.frame(after), predictions, summary)
+    path = None if config.out is None else Path(config.out)
+    head = Head(*(part.cpu() for part in layer))
+    return Run(path, content, course.frame(), test.frame(after), predictions, summary, head)

@@ -1,7 +1,7 @@
 """Reading a store: refuses what is incomplete or foreign, and gives arrays by name."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import numpy as np
 
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
+from store.arrays.gather import gather
 from store.arrays.image_names import DIGEST_BYTES
 from store.arrays.raw import StoredArray
+from store.arrays.split import SplitArrays
 from store.containers.detect import open_container
 from store.errors import StoreError
 from store.schema import (
@@ -34,32 +36,6 @@ from store.storage.location import unfinished_advice
 from store.storage.s3 import Bucket
 
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
-
-
-@dataclass(frozen=True)
-class SplitArrays:
-    """What a split holds besides its maps, in memory.
-
-    Attributes:
-        label: (N,) int32, ascending.
-        sample_index: (N,) int64.
-        view: (N,) int16; 0 is the evaluation transform, others are augmented views of the same image.
-        pooled: (N, C) float32.
-    """
-
-    label: np.ndarray
-    sample_index: np.ndarray
-    view: np.ndarray
-    pooled: np.ndarray
-
-    def class_counts(self, n_classes: int) -> np.ndarray:
-        """(K,) images of each class, whatever the number of views of each."""
-        return np.bincount(self.label[self.view == 0], minlength=n_classes)
-
-    @property
-    def n_views(self) -> int:
-        """Views of each image."""
-        return int(self.view.max()) + 1
 
 
 class FeatureStore:
@@ -265,6 +241,31 @@ class FeatureStore:
         for begin in range(start, stop, rows):
             codes = self._read("train/feature_map", begin, min(begin + rows, stop))
             maps[begin - start : begin - start + len(codes)] = self.decoded(codes, begin)
+        return maps
+
+    def feature_map(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Feature maps of any rows of the train split, in any order, repeats allowed.
+
+        Args:
+            rows: (B,) row numbers, as `read("train")` counts them.
+
+        Returns:
+            (B, H, W, C) in `computing_dtype`, map i that of row `rows[i]`.
+
+        Raises:
+            TypeError: rows are no whole numbers; a mask, say.
+            IndexError: a row that the split does not have.
+            StoreError: a file is missing or damaged, or a value is not finite.
+        """
+        rows, array = np.asarray(rows), self._array("train/feature_map")
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise TypeError(f"rows: expected a list of row numbers, found {rows.dtype} {rows.shape}")
+        codes, scale = gather(array, rows), None
+        if self.map_dtype in SCALED:
+            scale = self.scale[rows.astype(np.int64) // self.block_rows("train/feature_map")]
+        maps = decode(codes, self.map_dtype, scale, computing_dtype(self.map_dtype))
+        bad = first_not_finite(maps)
+        self.refuse_not_finite_row("train/feature_map", None if bad is None else int(rows[bad]))
         return maps
 
     def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:

@@ -21,7 +21,7 @@ from finetune.methods.registry import METHODS
 from finetune.sampling.philox import CounterRNG
 from finetune.training.head_pool import HeadPool
 from finetune.training.inputs import head_options, plan_inputs
-from store.reader import SplitArrays
+from store.arrays.split import SplitArrays
 
 CPU = torch.device("cpu")
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of made CAMs: a threshold is often met exactly

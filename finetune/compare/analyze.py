@@ -92,14 +92,22 @@ def _refuse_mixed(sweep: Path, run: Path) -> None:
     )
 
 
-def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
-    runs = [read_run(path) for path in paths]
+def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[dict[str, pd.DataFrame]]]:
+    """Accuracies of runs that may stand in one table.
+
+    Returns:
+        A row a run, as `analysis.tables.compare` takes them; and of each run the per-class frames of its
+        Phase I and of its head, as columns of predictions.csv are called.
+
+    Raises:
+        RunError: they are not about the same images, or two of them are one.
+    """
     refuse_unlike(runs)
     names = name_configurations([all_options(run) for run in runs])
     refuse_same(runs, names)
     note_repeated(runs, names)
     phase1_names = name_configurations([{"method": PHASE_1} | phase1_options(run) for run in runs])
-    measured = [_frames(run, config.shot_rule) for run in runs]
+    measured = [_frames(run, shot_rule) for run in runs]
     facts = runs[0].config["facts"]
     table = pd.DataFrame(
         [
@@ -107,6 +115,13 @@ def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
             for run, frames, name, phase1_name in zip(runs, measured, names, phase1_names, strict=True)
         ]
     )
+    return table, measured
+
+
+def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
+    runs = [read_run(path) for path in paths]
+    table, measured = measure_runs(runs, config.shot_rule)
+    facts, phase1_names = runs[0].config["facts"], table["phase1_configuration"]
     per_class, changes = _per_class(measured, table)
     n_classes = {group: int((per_class["shot_group"] == group).sum()) for group in GROUPS}
     n_classes |= {"overall": len(per_class)} | {part: len(ids) for part, ids in parts_of(facts).items()}
@@ -129,10 +144,10 @@ def _head_in_words(runs: list[Run]) -> str:
     others = [run for run in runs if run.config["head_ratio"] != first]
     if others:
         note(
-            f"head and tail are told of the classes of {runs[0].path} (--head-ratio {first:g}) for all runs; "
-            f"{others[0].path} has --head-ratio {others[0].config['head_ratio']:g}"
+            f"head and tail are told of the classes of {runs[0].name} (--head-ratio {first:g}) for all runs; "
+            f"{others[0].name} has --head-ratio {others[0].config['head_ratio']:g}"
         )
-    return ratio_in_words(first) + (f", as in {runs[0].path}" if others else "")
+    return ratio_in_words(first) + (f", as in {runs[0].name}" if others else "")
 
 
 def _frames(run: Run, rule: str) -> dict[str, pd.DataFrame]:
@@ -146,7 +161,7 @@ def _frames(run: Run, rule: str) -> dict[str, pd.DataFrame]:
 
 
 def _run_row(run: Run, frames: dict[str, pd.DataFrame], facts: dict[str, Any]) -> dict[str, Any]:
-    row = {"run": str(run.path), "seed": run.config["seed"], "phase1": run.phase1_digest}
+    row = {"run": run.name, "seed": run.config["seed"], "phase1": run.phase1_digest}
     for column, prefix in reversed(PHASES.items()):
         values = group_accuracies(frames[column], parts_of(facts))
         row |= {prefix + name: values[name] for name in COLUMNS}

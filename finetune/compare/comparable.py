@@ -26,7 +26,7 @@ def _refuse_other_classes(run: Run, first: Run) -> None:
         and run.predictions[images].equals(first.predictions[images])
     ):
         raise RunError(
-            f"{run.path}: is about other classes, training counts or test images than {first.path}; "
+            f"{run.name}: is about other classes, training counts or test images than {first.name}; "
             "analyze the runs of one data set and one long tail at a time"
         )
 
@@ -43,7 +43,7 @@ def refuse_same(runs: list[Run], names: list[str]) -> None:
         key = (name, run.config["seed"], run.phase1_digest)
         if key in seen:
             raise RunError(
-                f"{run.path}: is the same run as {seen[key].path} (configuration, seed and Phase I are "
+                f"{run.name}: is the same run as {seen[key].name} (configuration, seed and Phase I are "
                 "one); name one of them"
             )
         seen[key] = run

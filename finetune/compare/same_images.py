@@ -22,14 +22,14 @@ def refuse_other_images(runs: list[Run]) -> None:
     for run in known[1:]:
         if _fingerprint(run) != _fingerprint(known[0]):
             raise RunError(
-                f"{run.path}: is of {_data_set(run)}, and {known[0].path} of {_data_set(known[0])}; other "
+                f"{run.name}: is of {_data_set(run)}, and {known[0].name} of {_data_set(known[0])}; other "
                 "images, or the same split otherwise, make no seeds of one configuration: analyze them apart"
             )
     _refuse_other_contents(runs)
     _refuse_other_predictions(runs)
     for run in silent if len(runs) > 1 else ():
         note(
-            f"{run.path}: its store does not say which images it is of; classes, training counts and test "
+            f"{run.name}: its store does not say which images it is of; classes, training counts and test "
             "labels are those of the other runs, so the images are taken for the same"
         )
     _note_by_name(runs)
@@ -53,7 +53,7 @@ def _refuse_other_contents(runs: list[Run]) -> None:
 def _refuse(run: Run, first: Run, split: str | None = None) -> None:
     of_split = "" if split is None else f" in the {split} split"
     raise RunError(
-        f"{run.path}: is of {_place(run)}, and {first.path} of {_place(first)}, where files of "
+        f"{run.name}: is of {_place(run)}, and {first.name} of {_place(first)}, where files of "
         f"the same names hold other images{of_split}; no seeds of one configuration: analyze them apart"
     )
 
@@ -66,7 +66,7 @@ def _refuse_other_predictions(runs: list[Run]) -> None:
             unlike = run.predictions["phase1"].to_numpy() != first.predictions["phase1"].to_numpy()
             if unlike.sum() > 1 + MOST_BY_ROUNDING * len(unlike):
                 raise RunError(
-                    f"{run.path}: one Phase I predicts otherwise than in {first.path} of {unlike.sum():,} of "
+                    f"{run.name}: one Phase I predicts otherwise than in {first.name} of {unlike.sum():,} of "
                     f"{len(unlike):,} test images, more than rounding can explain: they are other images of "
                     "the same names; no seeds of one configuration: analyze them apart"
                 )
@@ -78,7 +78,7 @@ def _note_by_name(runs: list[Run]) -> None:
     one_store = all(digests and digests == stores[0] for digests in stores)
     if by_name and len(runs) > 1 and not one_store:
         note(
-            f"{by_name[0].path}: its store kept the names of images and no digests, as version 0.1 did "
+            f"{by_name[0].name}: its store kept the names of images and no digests, as version 0.1 did "
             f"({len(by_name)} of {len(runs)} runs); files of the same names are taken for the same images"
         )
 

@@ -46,6 +46,7 @@ def sweep(
     progress: Progress,
     show: Callable[[pd.DataFrame], None] | None,
     named: Collection[str] = (),
+    store: FeatureStore | None = None,
 ) -> Sweep | None:
     """Train every configuration with every seed, and rank them by their accuracy on the validation split.
 
@@ -57,6 +58,7 @@ def sweep(
         progress: a bar of heads done.
         show: given the ranking so far, after every group of heads; None where nobody looks.
         named: options that the user named, which what an earlier program did does not overrule.
+        store: the store that `config` names, where it is open already.
 
     Returns:
         The results; None in all processes but the first.
@@ -69,7 +71,7 @@ def sweep(
     make_deterministic()
     config = as_interrupted(config, named)
     base = config.base
-    store = FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
+    store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     note_extracted_unfinished(store)
     configs = _each_once(config, len(store.class_names))
     refuse_idle(config, configs)

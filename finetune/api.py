@@ -1,0 +1,277 @@
+"""What `import tailcache` offers: each command as a function, errors as exceptions, results as frames."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.progress import Progress
+
+from analysis.tables import compare as compare_rows
+from analysis.tables import without_nan
+from extract.checkpoint import load_checkpoint
+from extract.config import ExtractConfig, TrainConfig, check_shot_rule
+from extract.data_notes import note_skipped
+from extract.dump import extract as run_extract
+from extract.networks.parts import Network
+from extract.restore import restore_network
+from extract.train import train as run_train
+from extract.training.resume import resumed_config
+from finetune.commands import early
+from finetune.commands.console import build, progress_bar
+from finetune.compare.analyze import measure_runs
+from finetune.compare.finished_sweep import is_sweep
+from finetune.config import FinetuneConfig
+from finetune.keywords import checked_options
+from finetune.methods.idle import idle_in_sweep, idle_in_words, idle_options
+from finetune.run import Run, RunError
+from finetune.run import read_run as run_at
+from finetune.sweep.config import SweepConfig
+from finetune.sweep.folder import Sweep
+from finetune.sweep.sweep import sweep as run_sweep
+from finetune.train import finetune as run_finetune
+from finetune.train import finetune_in_memory
+from store.errors import UserError
+from store.notes import note
+from store.reader import FeatureStore
+from store.storage.cache import open_cache
+from store.storage.location import locate
+
+Place = str | PathLike[str]
+OF_FOLDER = ("resume", "overwrite", "tensorboard")  # options of `finetune` that are about its folder
+
+
+def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
+    """Open a finished feature store, read-only.
+
+    Args:
+        path: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
+        cache: folder that keeps what is read of a store in a bucket, at most 20 GiB of it.
+
+    Raises:
+        UserError: no store lies there, or it is incomplete, damaged or foreign.
+    """
+    folder = None if cache is None else _place(cache)
+    return FeatureStore(locate(_place(path)), open_cache(folder, FinetuneConfig.cache_gib))
+
+
+def train(root: Place | None = None, *, out: Place, progress: bool = False, **options: Any) -> Path:
+    """Phase I: train a network on all classes.
+
+    Args:
+        root: folder of the images: train/<class>/ and test/<class>/; None for an embedded data set.
+        out: folder of the checkpoint and metrics.
+        progress: show a bar on stderr.
+        options: those of `tailcache train`, epochs=20 say.
+
+    Returns:
+        Path of the checkpoint, which `extract` takes.
+
+    Raises:
+        UserError: the images, an option or the folder cannot be used.
+        Interrupted: by Ctrl-C; `resume=True` goes on.
+    """
+    named = options | {"out": out} | ({} if root is None else {"root": root})
+    named = checked_options(TrainConfig, "train", named)
+    config = build(TrainConfig, named)
+    early.refuse_training(config)
+    if config.resume:
+        config = resumed_config(config.out, named)
+    with _computing(progress) as bar:
+        checkpoint = run_train(config, bar)
+    note_skipped(checkpoint.dataset["skipped"], config.out)
+    return Path(config.out) / "checkpoint.pt"
+
+
+def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any) -> FeatureStore:
+    """Bring every image through the network once and cache what Phase II needs.
+
+    Args:
+        ckpt: checkpoint that `train` wrote.
+        store: to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
+        progress: show a bar on stderr.
+        options: those of `tailcache extract`, views=8 say.
+
+    Returns:
+        The store, open for reading.
+
+    Raises:
+        UserError: the checkpoint, an image, an option or the place cannot be used.
+        Interrupted: by Ctrl-C; `resume=True` goes on.
+    """
+    named = options | {"ckpt": ckpt, "store": store}
+    config = ExtractConfig(**checked_options(ExtractConfig, "extract", named))
+    early.refuse_extraction(config)
+    with _computing(progress) as bar:
+        run_extract(config, bar)
+    return FeatureStore(locate(config.store))
+
+
+def finetune(
+    store: FeatureStore | Place, *, out: Place | None = None, progress: bool = False, **options: Any
+) -> Run:
+    """Phase II: fine-tune the FC layer on cached features.
+
+    Args:
+        store: from `open_store`, or where it lies.
+        out: folder of the run; nothing is written without it, and Phase I's checkpoint is not asked for.
+        progress: show a bar on stderr.
+        options: those of `tailcache finetune`, method="fsa" say.
+
+    Returns:
+        The run: per_class, metrics and predictions as frames, `summary`, `config`, and `head`.
+
+    Raises:
+        UserError: the store, an option or the folder cannot be used, or the loss is no number any more.
+        Interrupted: by Ctrl-C, where there is a folder; `resume=True` goes on.
+    """
+    opened, where = _opened(store, options)
+    named = options | where | {"out": out}
+    config = FinetuneConfig(**checked_options(FinetuneConfig, "finetune", named))
+    if out is None:
+        for name in OF_FOLDER:
+            if getattr(config, name):
+                raise UserError(f"finetune: {name} is about the folder of a run; name it with out=")
+    elif opened is None:
+        early.refuse_finetuning(config)
+    with _computing(progress) as bar:
+        if out is None:
+            run = finetune_in_memory(config, bar, opened)
+        else:
+            run = run_finetune(config, bar, options, opened)
+    for name in idle_options(run.config, options):
+        note(idle_in_words(name, [run.config]))
+    return run
+
+
+def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **options: Any) -> Sweep | None:
+    """Many configurations and seeds of Phase II at once, ranked on the validation split.
+
+    Args:
+        store: from `open_store`, or where it lies.
+        out: folder of the sweep, which can be gone on with.
+        progress: show a bar on stderr.
+        options: those of `tailcache sweep`; grid={"tau": [1, 2]}, range={"lr": (1e-4, 1e-2, "log")}.
+
+    Returns:
+        The sweep: `ranking` and `results` as frames; None in all processes of torchrun but the first.
+
+    Raises:
+        UserError: the store, an option or the folder cannot be used.
+        Interrupted: by Ctrl-C; `resume=True` goes on.
+    """
+    opened, where = _opened(store, options)
+    varied = {name: _varied(options[name], sign) for name, sign in VARIED.items() if name in options}
+    named = options | varied | where | {"out": out}
+    config = build(SweepConfig, checked_options(SweepConfig, "sweep", named))
+    if opened is None:
+        early.refuse_sweep(config)
+    with _computing(progress) as bar:
+        found = run_sweep(config, bar, None, options, opened)
+    if found is not None:
+        heads = [vars(config.base) | head for head in without_nan(found.results.to_dict("records"))]
+        for name in idle_in_sweep(heads, options):
+            note(idle_in_words(name, heads))
+    return found
+
+
+def read_run(path: Place) -> Run:
+    """Read the folder of a run.
+
+    Raises:
+        UserError: no such folder, or not a finished run.
+    """
+    return run_at(Path(_place(path)))
+
+
+def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling") -> pd.DataFrame:
+    """Runs side by side, as `tailcache analyze` lays them; writes nothing.
+
+    Args:
+        runs: runs, or their folders.
+        shot_rule: what Many, Medium and Few mean: decoupling, oltr, or thresholds such as "200,50".
+
+    Returns:
+        A row for each configuration of Phase I, then one for each of Phase II: phase, configuration, n, and
+        mean, std and change from Phase I of every accuracy, in %.
+
+    Raises:
+        UserError: a folder is no run, the runs are not about the same images, or two of them are one.
+    """
+    check_shot_rule(shot_rule)
+    several = [runs] if isinstance(runs, Run | str | PathLike) else list(runs)
+    if not several:
+        raise UserError("compare: no runs; name one at least")
+    found: dict[Any, Run] = {}
+    for one in several:
+        path = one.path if isinstance(one, Run) else Path(_place(one))
+        key = id(one) if path is None else path.resolve()
+        if key not in found:
+            found[key] = one if isinstance(one, Run) else _run_at(path.resolve())
+    table, _ = measure_runs(list(found.values()), shot_rule)
+    return compare_rows(table)
+
+
+def load_network(ckpt: Place) -> Network:
+    """The network of a checkpoint that `train` or `finetune` wrote, a torch module in evaluation mode.
+
+    It takes images (B, 3, H, W), prepared as in training, and gives logits (B, K); it lies on the CPU.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of ours.
+    """
+    path = Path(_place(ckpt))
+    return restore_network(load_checkpoint(path), path)
+
+
+VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and what parts their values
+
+
+def _varied(asked: Any, sign: str) -> Any:
+    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`."""
+    if not isinstance(asked, Mapping):
+        return asked
+    return [
+        f"{name}={sign.join(map(str, [values] if isinstance(values, str) else values))}"
+        for name, values in asked.items()
+    ]
+
+
+def _run_at(path: Path) -> Run:
+    if is_sweep(path):
+        raise RunError(f"{path}: is a sweep, which keeps no predictions; `tailcache analyze` ranks it")
+    return run_at(path)
+
+
+def _place(path: Place) -> str:
+    return os.path.expanduser(fspath(path))
+
+
+def _opened(
+    store: FeatureStore | Place, options: Mapping[str, Any]
+) -> tuple[FeatureStore | None, dict[str, str]]:
+    """The store, where it is open already, and the option that names it."""
+    if not isinstance(store, FeatureStore):
+        return None, {"store": _place(store)}
+    for name in ("cache", "cache_gib"):
+        if name in options:
+            raise UserError(f"{name}: the store is open already; say so to open_store")
+    return store, {"store": str(store.path)}
+
+
+@contextmanager
+def _computing(progress: bool) -> Iterator[Progress]:
+    """The command line's bar, or a hidden one; at the end torch's settings are the caller's again."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    settings = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
+    try:
+        with progress_bar() if progress else Progress(disable=True) as bar:
+            yield bar
+    finally:
+        for name, value in settings.items():
+            setattr(cudnn, name, value)
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,74 @@
+"""Options as Python keywords: the fields of the same configs as the command line, held to their types."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from finetune.commands.console import PLACES
+from store.choices import with_names
+from store.errors import UserError
+
+
+def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the command line would have given them to `build`.
+
+    Args:
+        config_class: whose fields they are; those of the configs in it count.
+        function: that was called, for messages.
+        options: by name; paths may be `Path`, and `~` is the user's folder in them.
+
+    Raises:
+        UserError: there is no such option, or it cannot have this value.
+    """
+    kinds = _kinds(config_class)
+    for name in options:
+        if name not in kinds:
+            near = get_close_matches(name, kinds, n=1)
+            advice = f"do you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+            raise UserError(f"{function}: no option {name}; {advice}")
+    return {name: _value(name, kinds[name], value) for name, value in options.items()}
+
+
+def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
+    """The types that each option may have."""
+    hints, found = get_type_hints(config_class, include_extras=True), {}
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            found |= _kinds(hint)
+        elif get_origin(hint) is Annotated:
+            kind = with_names(hint)
+            found[field.name] = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return found
+
+
+def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
+    """The value as the command line would have given it."""
+    if name in PLACES and isinstance(value, str | os.PathLike):
+        return os.path.expanduser(os.fspath(value))
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            if isinstance(value, str) and value in get_args(kind):
+                return value
+        elif get_origin(kind) is tuple:
+            if isinstance(value, Iterable) and not isinstance(value, str):
+                return tuple(value)
+        elif kind in (int, float):
+            number = Integral if kind is int else Real
+            if isinstance(value, number) and not isinstance(value, bool):
+                return kind(value)
+        elif isinstance(value, kind):
+            return value
+    expected = " or ".join(filter(None, map(_in_words, kinds)))
+    raise UserError(f"--{name.replace('_', '-')} {value!r}: expected {expected}")
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    return words.get(kind, "None" if kind is type(None) else "a list")
