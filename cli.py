@@ -13,21 +13,19 @@ from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.commands import early
 from finetune.commands.advice import resumable
 from finetune.commands.console import (
-    PLACE,
     Program,
-    build,
-    given,
-    json_option,
     live_table,
-    options,
     print_json,
     print_table,
     progress_bar,
     say,
     table,
 )
+from finetune.commands.options import PLACE, build, given, json_option, options
 from finetune.commands.store import store_group
-from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.compare.config import AnalyzeConfig
+from finetune.config import FinetuneConfig
+from finetune.demo import DemoConfig
 from finetune.sweep.config import SweepConfig
 from store.names import shown
 from store.notes import note
@@ -36,7 +34,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(cls=Program, context_settings=SETTINGS)
-@click.version_option(package_name="tailcache", prog_name="tailcache")
+@click.version_option(package_name="tailcache", prog_name="tailcache", help="print the version")
 def main() -> None:
     """Feature caches for long-tailed image classification.
 
@@ -266,10 +264,7 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
 
 
 @main.command()
-@click.option(
-    "--out", type=PLACE, default="runs/demo", show_default=True, help="folder of everything the demo makes"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N")
+@options(DemoConfig)
 def demo(out: str, device: str) -> None:
     """Every phase on scikit-learn's digits, long-tailed, three seeds: a minute or two on two cores."""
     early.refuse_unknown_device(device)

@@ -24,7 +24,8 @@ from scale_store import make_store
 
 from extract.device import keep_freed_memory
 from finetune.compare.analyze import analyze
-from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.compare.config import AnalyzeConfig
+from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads, single_threaded
 from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import ROWS_AT_ONCE

@@ -1,38 +1,30 @@
 """Options of Phase I's commands: the one home of their defaults and meanings.
 
-A field whose type is `Annotated` is an option of the command line, and the annotation its help. Nothing heavy
-is imported here, so that `--help` answers at once.
+A field whose type is `Annotated` is an option of the command line, and the annotation says what of. Nothing
+heavy is imported here, so that `--help` answers at once.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import refuse_unknown_device
+from extract.options import (
+    Codec,
+    Device,
+    ImagesAtOnce,
+    ImageSize,
+    MapDtype,
+    MovedRoot,
+    NViews,
+    Precision,
+    ShotRule,
+    Workers,
+    check_shot_rule,
+)
 from extract.sources.kinds import KINDS, REFUSALS
 from extract.training.recipes import RECIPES
-from store.errors import UserError, check_at_least
-
-MapDtype = Annotated[
-    Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
-    "of the stored feature maps; int8 and float8_e4m3 are lossy",
-]
-Codec = Annotated[Literal["none", "zstd", "lz4"], "compression of the stored feature maps"]
-ShotRule = Annotated[
-    str, "what Many, Medium and Few mean: decoupling, oltr, or thresholds: 200,50 is Many > 200, Few < 50"
-]
-NViews = Annotated[
-    int, "of each training image: the first as in evaluation, the others cropped and flipped as in training"
-]
-
-
-def check_shot_rule(rule: str) -> None:
-    """Raise UserError for a shot rule that is no name and no thresholds."""
-    from analysis.shots import bounds  # numpy, which --help does without
-
-    try:
-        bounds(rule)
-    except ValueError as error:
-        raise UserError(f"--shot-rule {rule}: {error}") from error
+from store.errors import UserError
+from store.options import Option, check_bounds
 
 
 @dataclass(frozen=True)
@@ -48,20 +40,33 @@ class DatasetConfig:
 
     dataset: Annotated[
         Literal["digits", "cifar10", "cifar100", "imagefolder"] | None,
-        "where images come from; imagefolder where --root is named, digits where it is not",
+        Option("where the images come from", "data", "imagefolder with --root, else digits"),
     ] = None
-    root: Annotated[str | None, "folder of the images (none for digits)"] = None
+    root: Annotated[str | None, Option("folder of the images (digits needs none)", "data")] = None
     imbalance_factor: Annotated[
-        float | None, "largest over smallest class of the long-tailed subset; all images without it"
+        float | None,
+        Option(
+            "use a long-tailed subset, whose largest class has so many times the images of the smallest",
+            "data",
+            "all images",
+        ),
     ] = None
-    val_per_class: Annotated[int, "validation images a class, held out of training"] = 0
-    skip_bad_images: Annotated[bool, "go on without images that cannot be decoded, and list them"] = False
+    val_per_class: Annotated[
+        int, Option("validation images to hold out of training, for each class", "data")
+    ] = 0
+    skip_bad_images: Annotated[
+        bool, Option("leave out images that cannot be decoded, and list them", "data")
+    ] = False
     skipped: tuple[str, ...] = ()
-    download: Annotated[bool, "let torchvision fetch CIFAR into --root"] = False
+    download: Annotated[bool, Option("let torchvision download CIFAR into --root", "data")] = False
     subfolders: bool = True
     no_flip: Annotated[
         bool,
-        "do not mirror training images: where a mirror image is of another class or of none (signs, text)",
+        Option(
+            "do not mirror training images; for signs, text and others whose mirror image is of another "
+            "class or of none",
+            "augmentation",
+        ),
     ] = False
     tail_order: Literal["class index", "frequency"] | None = None
 
@@ -100,10 +105,22 @@ class NetworkConfig:
 
     arch: Annotated[
         str,
-        "small images: resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; large: resnet18 to 152",
+        Option(
+            "architecture; for small images: resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; for large "
+            "ones: resnet18, 34, 50, 101, 152",
+            "network",
+        ),
     ] = "resnet32"
-    width: Annotated[int | None, "channels of the first stage of a network for small images"] = None
-    weights: Annotated[str | None, "torchvision's pre-trained weights, DEFAULT say"] = None
+    width: Annotated[
+        int | None,
+        Option(
+            "channels of the first stage, in networks for small images", "network", "the network's", least=1
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        Option("pre-trained weights of torchvision, for example DEFAULT", "network", "random ones"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -113,27 +130,47 @@ class TrainConfig:
     None stands for what the recipe (or, for the image size, the architecture) says.
     """
 
-    out: Annotated[str, "folder of the checkpoint and metrics"] = "runs/phase1"
+    out: Annotated[str, Option("folder for the checkpoint and the metrics", "files")] = "runs/phase1"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    image_size: Annotated[int | None, "side of the images in pixels"] = None
+    image_size: ImageSize = None
     recipe: Annotated[
-        Literal["short", "cosine", "cifar-lt", "inaturalist"], "preset of the options below it"
+        Literal["short", "cosine", "cifar-lt", "inaturalist"],
+        Option(
+            "preset of epochs, batch size, learning rate with its course and warm-up, weight decay",
+            "schedule",
+        ),
     ] = "short"
-    epochs: Annotated[int | None, "passes over the training images"] = None
-    batch_size: Annotated[int | None, "images a step"] = None
-    lr: Annotated[float | None, "initial learning rate"] = None
-    schedule: Annotated[Literal["step", "cosine"] | None, "course of the learning rate"] = None
-    warmup_epochs: Annotated[int | None, "epochs of linear warm-up"] = None
-    weight_decay: Annotated[float | None, "L2 penalty on all weights"] = None
-    momentum: Annotated[float, "of SGD"] = 0.9
-    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
-    eval_every: Annotated[int, "epochs between accuracies on val (or test)"] = 10
-    seed: Annotated[int, "of the initial weights, the order and the augmentation"] = 0
-    resume: Annotated[bool, "go on from the checkpoint in --out, with its options"] = False
-    overwrite: Annotated[bool, "replace an earlier run in --out"] = False
+    epochs: Annotated[
+        int | None, Option("passes over the training images", "schedule", "the recipe's", least=1)
+    ] = None
+    batch_size: Annotated[
+        int | None, Option("training images in an SGD step", "schedule", "the recipe's", least=1)
+    ] = None
+    lr: Annotated[float | None, Option("initial learning rate", "schedule", "the recipe's", least=0)] = None
+    schedule: Annotated[
+        Literal["step", "cosine"] | None, Option("course of the learning rate", "schedule", "the recipe's")
+    ] = None
+    warmup_epochs: Annotated[
+        int | None,
+        Option("epochs of linear warm-up of the learning rate", "schedule", "the recipe's", least=0),
+    ] = None
+    weight_decay: Annotated[
+        float | None, Option("L2 penalty (weight decay) on all weights", "schedule", "the recipe's", least=0)
+    ] = None
+    momentum: Annotated[float, Option("SGD momentum", "schedule", least=0)] = 0.9
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: Workers = 2
+    eval_every: Annotated[
+        int,
+        Option(
+            "epochs between accuracies on the validation split (or test, without one)", "schedule", least=1
+        ),
+    ] = 10
+    seed: Annotated[int, Option("random seed of weights, order and augmentation", "schedule", least=0)] = 0
+    resume: Annotated[bool, Option("go on from the checkpoint in --out, with its options", "files")] = False
+    overwrite: Annotated[bool, Option("replace an earlier run in --out", "files")] = False
 
     def resolved(self) -> "TrainConfig":
         """The same with values in place of None.
@@ -150,45 +187,47 @@ class TrainConfig:
 
     def check_numbers(self) -> None:
         """Raise UserError for a value out of its range; None passes."""
-        check_at_least(self, epochs=1, batch_size=1, image_size=8, eval_every=1, workers=0, seed=0)
-        check_at_least(self, lr=0, warmup_epochs=0, weight_decay=0, momentum=0)
-        check_at_least(self.network, width=1)
+        check_bounds(self)
+        check_bounds(self.network)
 
 
 @dataclass(frozen=True)
 class ExtractConfig:
     """Options of `extract`."""
 
-    ckpt: Annotated[str, "checkpoint that `train` wrote"]
-    store: Annotated[str, "store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr"] = (
-        "feats.zarr"
-    )
-    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
+    ckpt: Annotated[str, Option("checkpoint that `train` wrote", "files")]
+    store: Annotated[
+        str, Option("store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr", "files")
+    ] = "feats.zarr"
+    root: MovedRoot = None
     views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
-    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
-    batch_size: Annotated[int, "images at a time"] = 128
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
-    resume: Annotated[bool, "go on with an extraction that was interrupted"] = False
-    overwrite: Annotated[bool, "replace an existing store"] = False
+    precision: Precision = "fp32"
+    batch_size: ImagesAtOnce = 128
+    device: Device = "auto"
+    workers: Workers = 2
+    resume: Annotated[bool, Option("go on with an extraction that was interrupted", "files")] = False
+    overwrite: Annotated[bool, Option("replace an existing store", "files")] = False
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        check_at_least(self, batch_size=1, workers=0, views=1)
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
 class SampleConfig:
     """Options of `store verify` that have rows extracted anew."""
 
-    sample: Annotated[int | None, "rows of each split to extract anew and compare; needs --ckpt"] = None
-    ckpt: Annotated[str | None, "checkpoint that the store was extracted with"] = None
-    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
-    seed: Annotated[int, "of the choice of rows"] = 0
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
+    sample: Annotated[
+        int | None,
+        Option("rows of each split to extract anew and compare; needs --ckpt", "data", "none", least=1),
+    ] = None
+    ckpt: Annotated[str | None, Option("checkpoint that the store was extracted with", "files")] = None
+    root: MovedRoot = None
+    seed: Annotated[int, Option("random seed of the choice of rows for --sample", "data", least=0)] = 0
+    device: Device = "auto"
+    workers: Workers = 2
 
     def checked(self) -> "SampleConfig":
         """The same.
@@ -196,7 +235,7 @@ class SampleConfig:
         Raises:
             UserError: a value out of its range, or one option without the other.
         """
-        check_at_least(self, sample=1, seed=0, workers=0)
+        check_bounds(self)
         refuse_unknown_device(self.device)
         if self.sample is not None and self.ckpt is None:
             raise UserError("--sample needs --ckpt, the checkpoint that the store was extracted with")
@@ -209,18 +248,20 @@ class SampleConfig:
 class EvaluateConfig:
     """Options of `evaluate`."""
 
-    ckpt: Annotated[str, "checkpoint that `train` or `finetune` wrote"]
-    root: Annotated[str | None, "where the images lie, if they moved since training"] = None
-    split: Annotated[Literal["train", "val", "test"], "images to evaluate on"] = "test"
+    ckpt: Annotated[str, Option("checkpoint that `train` or `finetune` wrote", "files")]
+    root: MovedRoot = None
+    split: Annotated[
+        Literal["train", "val", "test"], Option("split of the images to evaluate on", "data")
+    ] = "test"
     shot_rule: ShotRule = "decoupling"
-    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
-    batch_size: Annotated[int, "images at a time"] = 128
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
+    precision: Precision = "fp32"
+    batch_size: ImagesAtOnce = 128
+    device: Device = "auto"
+    workers: Workers = 2
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        check_at_least(self, batch_size=1, workers=0)
+        check_bounds(self)
         check_shot_rule(self.shot_rule)
 
 
@@ -228,22 +269,27 @@ class EvaluateConfig:
 class ForecastConfig:
     """Options of `store plan`. What the network and the images are, options say or a checkpoint."""
 
-    ckpt: Annotated[str | None, "trained checkpoint; it says what network and images are"] = None
+    ckpt: Annotated[
+        str | None,
+        Option("trained checkpoint, in place of options for data and network", "files"),
+    ] = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    image_size: Annotated[int | None, "side of the images in pixels"] = None
-    store: Annotated[str, "where the store is to lie, a path that ends in .zarr or .h5"] = "feats.zarr"
+    image_size: ImageSize = None
+    store: Annotated[str, Option("where the store is to lie: a path that ends in .zarr or .h5", "files")] = (
+        "feats.zarr"
+    )
     views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
-    precision: Annotated[Literal["fp32", "bf16"], "bf16 computes the features under autocast"] = "fp32"
-    batch_size: Annotated[int, "images at a time"] = 128
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    workers: Annotated[int, "processes that decode large images"] = 2
-    iterations: Annotated[int, "SGD steps of fine-tuning"] = 6400
-    seconds: Annotated[float, "for each thing that is measured"] = 2.0
+    precision: Precision = "fp32"
+    batch_size: ImagesAtOnce = 128
+    device: Device = "auto"
+    workers: Workers = 2
+    iterations: Annotated[int, Option("SGD steps of fine-tuning to plan for", "schedule", least=1)] = 6400
+    seconds: Annotated[float, Option("seconds to spend on each measurement", "machine", least=0.01)] = 2.0
 
     def check_numbers(self) -> None:
         """Raise UserError for a value out of its range; None passes."""
-        check_at_least(self, image_size=8, batch_size=1, workers=0, iterations=1, seconds=0.01, views=1)
-        check_at_least(self.network, width=1)
+        check_bounds(self)
+        check_bounds(self.network)

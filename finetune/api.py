@@ -14,15 +14,17 @@ from rich.progress import Progress
 from analysis.tables import compare as compare_rows
 from analysis.tables import without_nan
 from extract.checkpoint import load_checkpoint
-from extract.config import ExtractConfig, TrainConfig, check_shot_rule
+from extract.config import ExtractConfig, TrainConfig
 from extract.data_notes import note_skipped
 from extract.dump import extract as run_extract
 from extract.networks.parts import Network
+from extract.options import check_shot_rule
 from extract.restore import restore_network
 from extract.train import train as run_train
 from extract.training.resume import resumed_config
 from finetune.commands import early
-from finetune.commands.console import build, progress_bar
+from finetune.commands.console import progress_bar
+from finetune.commands.options import build
 from finetune.compare.analyze import measure_runs
 from finetune.compare.finished_sweep import is_sweep
 from finetune.config import FinetuneConfig

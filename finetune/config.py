@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from analysis.options import HEAD_RATIO
-from extract.config import ShotRule, check_shot_rule
-from store.choices import OneOf
-from store.errors import MOST, UserError, check_at_least
+from extract.options import Device, ShotRule, check_shot_rule
+from store.errors import UserError
+from store.options import MOST, Option, check_bounds, flag
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
 BATCH_SIZE = 128  # paper, sec. 5.1
@@ -36,84 +36,181 @@ class FinetuneConfig:
     command line does not offer: nothing is written.
     """
 
-    store: Annotated[str, "feature store that `extract` wrote: a path, or s3://bucket/name.zarr"]
-    out: Annotated[str | None, "folder of the run"] = "runs/finetune"
-    method: Annotated[str, "what a batch is made of, and what is trained", OneOf(_methods)] = "fsa"
+    store: Annotated[
+        str, Option("feature store that `extract` wrote: a path, or s3://bucket/name.zarr", "files")
+    ]
+    out: Annotated[str | None, Option("folder for the results", "files")] = "runs/finetune"
+    method: Annotated[
+        str,
+        Option("method of Phase II: what a batch is made of, and what is trained", "method", names=_methods),
+    ] = "fsa"
     loss: Annotated[
         str | None,
-        "of the batches' own class distribution; the method's own if not given",
-        OneOf(_losses),
+        Option(
+            "loss, with the class distribution of the batches for its prior",
+            "method",
+            "the method's",
+            names=_losses,
+        ),
     ] = None
-    seed: Annotated[int, "of every draw"] = 0
-    iterations: Annotated[int, "SGD steps"] = 6400
-    batch_size: Annotated[int | None, "rows of a batch, half of them for the tail; 128"] = None
-    lr: Annotated[float | None, "learning rate; 0.001, or the method's own"] = None
+    seed: Annotated[
+        int, Option("random seed of batches, augmentation and fresh weights", "schedule", least=0)
+    ] = 0
+    iterations: Annotated[int, Option("SGD steps", "schedule", least=1)] = 6400
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "training samples in an SGD step; fsa and no-aug take half of them from the tail",
+            "schedule",
+            "128",
+            least=2,
+        ),
+    ] = None
+    lr: Annotated[
+        float | None, Option("initial learning rate", "schedule", "0.001, or the method's", above=0)
+    ] = None
     schedule: Annotated[
-        Literal["constant", "cosine"] | None, "of the learning rate; constant, or the method's own"
+        Literal["constant", "cosine"] | None,
+        Option("course of the learning rate", "schedule", "constant, or the method's"),
     ] = None
-    momentum: Annotated[float, "of SGD"] = 0.9
-    weight_decay: Annotated[float | None, "of SGD; 0, or the method's own"] = None
+    momentum: Annotated[float, Option("SGD momentum", "schedule", least=0)] = 0.9
+    weight_decay: Annotated[
+        float | None,
+        Option("L2 penalty (weight decay) on the trained weights", "schedule", "0, or the method's", least=0),
+    ] = None
     max_norm: Annotated[
         float | Literal["relative"] | None,
-        "bound of the length of every class's weight: a number, or relative to Phase I's, which is the "
-        "shortest plus a tenth of the difference to the longest (weight-balancing's own)",
+        Option(
+            "upper bound on the norm of each class's weights: a number, or relative: the shortest norm in "
+            "Phase I plus a tenth of the difference to the longest",
+            "method",
+            "none, or the method's",
+            above=0,
+        ),
     ] = None
     max_norm_every: Annotated[
         Literal["step", "epoch"] | None,
-        "when weights are cut to that bound: after every step, or after every pass over as many rows as "
-        "there are training images; step, or the method's own",
+        Option(
+            "how often norms are cut to --max-norm; an epoch is as many samples as there are training images",
+            "method",
+            "step, or the method's",
+        ),
     ] = None
     init: Annotated[
-        Literal["phase1", "fresh"] | None, "FC layer at the start; phase1, or the method's own"
+        Literal["phase1", "fresh"] | None,
+        Option("FC layer to start from: Phase I's, or random weights", "method", "phase1, or the method's"),
     ] = None
-    tau: Annotated[float, "strength: of log π in losses and logits, of the norm in tau-norm"] = 1.0
-    focal_gamma: Annotated[float, "exponent of the focal loss"] = 1.0
-    beta: Annotated[float, "of the class-balanced loss's effective numbers"] = 0.9999
+    tau: Annotated[
+        float,
+        Option(
+            "strength τ: of log π in balanced-softmax and logit-adjustment, of the norm in tau-norm", "method"
+        ),
+    ] = 1.0
+    focal_gamma: Annotated[float, Option("exponent γ of the focal loss", "method", least=0)] = 1.0
+    beta: Annotated[
+        float, Option("β of the effective number of samples, in class-balanced losses", "method")
+    ] = 0.9999
     weighted_mean: Annotated[
-        Literal["batch", "weights"], "class-balanced loss: divide by the batch's size, or by its weights"
+        Literal["batch", "weights"],
+        Option("what the class-balanced loss is divided by: batch size, or sum of the weights", "method"),
     ] = "batch"
-    distance: Annotated[Literal["euclidean", "cosine"], "of ncm"] = "euclidean"
-    tail_samples: Annotated[int | None, "N_t, tail samples of a batch; as many as make batch-size"] = None
-    augmented_per_sample: Annotated[int, "N_a, augmented samples for each tail sample"] = 3
+    distance: Annotated[
+        Literal["euclidean", "cosine"], Option("distance to the class means, in ncm", "method")
+    ] = "euclidean"
+    tail_samples: Annotated[
+        int | None,
+        Option("tail samples in a batch (N_t)", "augmentation", "as many as fill --batch-size", least=1),
+    ] = None
+    augmented_per_sample: Annotated[
+        int, Option("augmented samples for each tail sample (N_a)", "augmentation", least=1)
+    ] = 3
     confusing_classes: Annotated[
-        int | None, "N_f, classes that lend class-generic vectors; 3, or all others where they are fewer"
+        int | None,
+        Option(
+            "most confusing classes of each class, which lend it class-generic vectors (N_f)",
+            "augmentation",
+            "3, or all others if fewer",
+            least=1,
+        ),
     ] = None
     donors: Annotated[
-        Literal["any", "head"], "classes that may lend generic vectors: all, or head classes only"
+        Literal["any", "head"],
+        Option("classes that may lend class-generic vectors: any, or head classes alone", "augmentation"),
     ] = "any"
-    gamma_min: Annotated[float, "least share of class-specific vectors"] = 0.0
-    gamma_max: Annotated[float, "largest share; uniform between the two"] = 1.0
-    head_ratio: Annotated[float, "h_r, share of the training samples in the head classes"] = HEAD_RATIO
-    tau_s: Annotated[float, "positions with a CAM above it are class-specific"] = 0.7
-    tau_g: Annotated[float, "positions with a CAM below it are class-generic"] = 0.1
+    gamma_min: Annotated[
+        float, Option("smallest share of class-specific vectors in an augmented sample", "augmentation")
+    ] = 0.0
+    gamma_max: Annotated[
+        float,
+        Option(
+            "largest share of class-specific vectors in an augmented sample; shares are drawn uniformly",
+            "augmentation",
+        ),
+    ] = 1.0
+    head_ratio: Annotated[
+        float, Option("share of the training samples that head classes hold (h_r)", "augmentation")
+    ] = HEAD_RATIO
+    tau_s: Annotated[
+        float, Option("CAM value above which a position is class-specific (τ_s)", "augmentation")
+    ] = 0.7
+    tau_g: Annotated[
+        float, Option("CAM value below which a position is class-generic (τ_g)", "augmentation")
+    ] = 0.1
     tail_draw: Annotated[
-        Literal["samples", "classes"], "draw tail samples uniformly, or a tail class first"
+        Literal["samples", "classes"],
+        Option("how tail samples are drawn: uniformly over samples, or over tail classes", "augmentation"),
     ] = "classes"
     keep: Annotated[
-        Literal["last", "best"], "the head of the last step, or of the best accuracy on --select-on"
+        Literal["last", "best"],
+        Option("head to keep: of the last SGD step, or of the best accuracy on --select-on", "choosing"),
     ] = "last"
     select_on: Annotated[
-        Literal["val", "test"], "split that choices may look at; test is printed with every number"
+        Literal["val", "test"],
+        Option(
+            "split that heads and configurations are chosen on; test flatters, and every number says so",
+            "choosing",
+        ),
     ] = "val"
     rank_by: Annotated[
         Literal["balanced", "overall"],
-        "what --keep best and a sweep choose by: mean accuracy over classes, or share of images",
+        Option(
+            "accuracy that --keep best and a sweep choose by: mean over classes, or share of images",
+            "choosing",
+        ),
     ] = "balanced"
-    eval_every: Annotated[int, "iterations between accuracies on that split"] = 100
+    eval_every: Annotated[int, Option("SGD steps between accuracies on --select-on", "choosing", least=1)] = (
+        100
+    )
     shot_rule: ShotRule = "decoupling"
-    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    device: Device = "auto"
     residency: Annotated[
-        Literal["auto", "device", "host", "stream"], "where the feature maps live; changes no result"
+        Literal["auto", "device", "host", "stream"],
+        Option(
+            "where feature maps are kept: on the device, in the host's memory, or streamed from the store; "
+            "changes no result",
+            "machine",
+        ),
     ] = "auto"
-    memory: Annotated[float | None, "GiB of the host for feature maps; half of what is free"] = None
-    window: Annotated[int, "iterations put together at once; changes no result"] = 64
-    prefetch: Annotated[int, "windows made ahead; changes no result"] = 2
-    ckpt: Annotated[str | None, "Phase I's checkpoint, if it moved since extraction"] = None
-    cache: Annotated[str | None, "folder that keeps what is read of a store in a bucket"] = None
-    cache_gib: Annotated[float, "the most that it may hold"] = 20
-    tensorboard: Annotated[bool, "also write metrics as event files (pip install tensorboard)"] = False
-    resume: Annotated[bool, "go on with an interrupted run in --out"] = False
-    overwrite: Annotated[bool, "replace an earlier run in --out"] = False
+    memory: Annotated[
+        float | None,
+        Option("host memory for feature maps, in GiB", "machine", "half of what is free", above=0),
+    ] = None
+    window: Annotated[
+        int, Option("SGD steps whose batches are prepared at once; changes no result", "machine", least=1)
+    ] = 64
+    prefetch: Annotated[
+        int, Option("windows of batches prepared ahead; changes no result", "machine", least=0)
+    ] = 2
+    ckpt: Annotated[str | None, Option("Phase I's checkpoint, if it moved since extraction", "files")] = None
+    cache: Annotated[
+        str | None, Option("folder that keeps what is read of a store in a bucket", "files", "none")
+    ] = None
+    cache_gib: Annotated[float, Option("largest size of the --cache folder, in GiB", "files", above=0)] = 20
+    tensorboard: Annotated[
+        bool, Option("also write metrics as TensorBoard event files (pip install tensorboard)", "output")
+    ] = False
+    resume: Annotated[bool, Option("go on with what was interrupted in --out", "files")] = False
+    overwrite: Annotated[bool, Option("replace what an earlier command left in --out", "files")] = False
 
     @property
     def n_tail(self) -> int:
@@ -148,17 +245,11 @@ class FinetuneConfig:
 
     def check_numbers(self, n_classes: int) -> None:
         """Raise UserError for a number that no method takes, where a store has so many classes."""
-        check_at_least(self, iterations=1, batch_size=2, augmented_per_sample=1, confusing_classes=1)
-        check_at_least(self, eval_every=1, seed=0, momentum=0, tail_samples=1, window=1, prefetch=0)
-        check_at_least(self, weight_decay=0, focal_gamma=0)
+        check_bounds(self)
         check_shot_rule(self.shot_rule)
         for name in ("tau_s", "tau_g"):
             if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{option(name)} {getattr(self, name):g}: must lie between 0 and 1")
-        for name in ("lr", "max_norm", "memory", "cache_gib"):
-            value = getattr(self, name)
-            if value not in (None, RELATIVE) and not 0 < value < MOST:
-                raise UserError(f"{option(name)} {value:g}: must be above 0, and below 2^32")
+                raise UserError(f"{flag(name)} {getattr(self, name):g}: must lie between 0 and 1")
         if not -MOST < self.tau < MOST:
             raise UserError(f"--tau {self.tau:g}: must be a number between -2^32 and 2^32")
         if not 0 <= self.beta < 1:
@@ -197,20 +288,3 @@ class FinetuneConfig:
                 f"{unit}, so that the tail is half of the batch; "
                 f"try {max(unit, self.batch_size // unit * unit)}"
             )
-
-
-def option(name: str) -> str:
-    """How a field is spelled on the command line."""
-    return "--" + name.replace("_", "-")
-
-
-@dataclass(frozen=True)
-class AnalyzeConfig:
-    """Options of `analyze`. The confusion matrix is the first run's configuration's."""
-
-    runs: tuple[str, ...]
-    out: Annotated[str, "folder of the tables and figures"] = "report"
-    shot_rule: ShotRule = "decoupling"
-    rank_by: Annotated[
-        Literal["balanced", "overall"] | None, "what sweeps are ranked by; as they were made, if not given"
-    ] = None

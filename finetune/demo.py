@@ -1,12 +1,23 @@
 """The demo: what its phases do, as configs of the ordinary commands."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
+from extract.options import Device
 from finetune.config import FinetuneConfig
+from store.options import Option
 
 SEEDS = (0, 1, 2)
 METHODS = ("fsa", "no-aug")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Options of `demo`."""
+
+    out: Annotated[str, Option("folder for everything that the demo makes", "files")] = "runs/demo"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)

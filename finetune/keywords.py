@@ -1,16 +1,15 @@
 """Options as Python keywords: the fields of the same configs as the command line, held to their types."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
-from finetune.commands.console import PLACES
-from store.choices import with_names
+from finetune.commands.options import PLACES, option_fields
 from store.errors import UserError
+from store.options import flag
 
 
 def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,14 +34,10 @@ def checked_options(config_class: type, function: str, options: Mapping[str, Any
 
 def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
     """The types that each option may have."""
-    hints, found = get_type_hints(config_class, include_extras=True), {}
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            found |= _kinds(hint)
-        elif get_origin(hint) is Annotated:
-            kind = with_names(hint)
-            found[field.name] = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    found = {}
+    for field, kind, option in option_fields(config_class):
+        named = option.kind_with_names(kind)
+        found[field.name] = get_args(named) if get_origin(named) in (Union, UnionType) else (named,)
     return found
 
 
@@ -64,7 +59,7 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
         elif isinstance(value, kind):
             return value
     expected = " or ".join(filter(None, map(_in_words, kinds)))
-    raise UserError(f"--{name.replace('_', '-')} {value!r}: expected {expected}")
+    raise UserError(f"{flag(name)} {value!r}: expected {expected}")
 
 
 def _in_words(kind: Any) -> str:

@@ -1,11 +1,13 @@
 """Options of the store's own commands: the one home of their defaults and meanings.
 
-A field whose type is `Annotated` is an option of the command line, and the annotation its help. Nothing heavy
-is imported here, so that `--help` answers at once.
+A field whose type is `Annotated` is an option of the command line, and the annotation says what of. Nothing
+heavy is imported here, so that `--help` answers at once.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
+
+from store.options import Option
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,19 @@ class ConvertConfig:
     target: str
     dtype: Annotated[
         Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"] | None,
-        "of the feature maps, never a finer one than they have; as they are without it",
+        Option("number format of the copied feature maps, no finer than theirs", "storage", "the store's"),
     ] = None
     codec: Annotated[
-        Literal["none", "zstd", "lz4"] | None, "compression of the feature maps; as they are without it"
+        Literal["none", "zstd", "lz4"] | None,
+        Option("compression of the copied feature maps", "storage", "the store's"),
     ] = None
     chunk_kib: Annotated[
-        int | None, "KiB of a chunk before compression, at most; 128 without it, 16 if compressed"
+        int | None,
+        Option("largest chunk before compression, in KiB", "storage", "128, or 16 if compressed", least=1),
     ] = None
-    block_mib: Annotated[int | None, "MiB of a block, at most; whole batches of about 64 without it"] = None
-    resume: Annotated[bool, "go on with a conversion that was interrupted"] = False
-    overwrite: Annotated[bool, "replace an existing store"] = False
+    block_mib: Annotated[
+        int | None,
+        Option("largest block, in MiB", "storage", "whole batches of about 64", least=1),
+    ] = None
+    resume: Annotated[bool, Option("go on with a conversion that was interrupted", "files")] = False
+    overwrite: Annotated[bool, Option("replace an existing store", "files")] = False

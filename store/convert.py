@@ -21,8 +21,9 @@ from store.arrays.dtypes import MAY_BECOME, largest
 from store.checked import CheckedReader
 from store.config import ConvertConfig
 from store.drafts.lifecycle import check_writable, draft_of, is_finished
-from store.errors import StoreError, check_at_least
+from store.errors import StoreError
 from store.layout import Cut, store_layout
+from store.options import check_bounds
 from store.provenance import versions
 from store.reader import FeatureStore
 from store.schema import CLASSIFIER, EVERY_SPLIT, OF_IMAGES, SCALE, SCALED, STREAMED
@@ -44,7 +45,7 @@ def convert(config: ConvertConfig, progress: Progress) -> None:
         Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
     """
     path, target = locate(config.path), locate(config.target)
-    check_at_least(config, chunk_kib=1, block_mib=1)
+    check_bounds(config)
     _refuse_overlap(path, target)
     check_writable(target, config.resume, config.overwrite)
     source = CheckedReader(_open(path))

@@ -5,7 +5,6 @@ what is wrong, where, what was found, what was expected, and what to do next.
 """
 
 import os
-from typing import Any
 
 
 class UserError(Exception):
@@ -23,18 +22,6 @@ def refuse_undecodable(*names: str) -> None:
             name.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from error
-
-
-MOST = 2**32  # of any number option: beyond it lie overflows, not settings
-
-
-def check_at_least(config: Any, **least: float) -> None:
-    """Raise UserError for a field of `config` below its least, NaN, or of 2^32 and more; None passes."""
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and not bound <= value < MOST:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} {value}: must be {bound} or more, and below 2^32")
 
 
 class CheckpointError(UserError):

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 import cli
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.commands import console
-from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.commands.options import build, option_fields
+from finetune.compare.config import AnalyzeConfig
+from finetune.config import FinetuneConfig
 from finetune.demo import plan_demo
 from store.notes import note
 
@@ -28,7 +30,7 @@ REQUIRED = {"ckpt": "c.pt", "store": "s.zarr", "runs": ("r",)}
 def test_options_and_config_fields_are_the_same(command):
     options = {p.name: p for p in cli.main.commands[command].params} | {}
     options.pop("as_json", None)
-    fields = {field.name for field, _ in console._annotated_fields(CONFIGS[command])}
+    fields = {field.name for field, *_ in option_fields(CONFIGS[command])}
     assert options.keys() - {"runs"} == fields
     assert all(option.help for name, option in options.items() if name != "runs")
 
@@ -45,7 +47,7 @@ def test_defaults_on_the_command_line_are_the_configs(command):
     arguments += list(required.get("runs", ()))
     context = cli.main.commands[command].make_context(command, arguments)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
-    assert console.build(config_class, values) == config_class(**required)
+    assert build(config_class, values) == config_class(**required)
 
 
 def test_help_imports_nothing_heavy():

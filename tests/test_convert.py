@@ -11,7 +11,7 @@ from made_conversion import FINE, OTHER, QUIET, converted, extracted, kill, twin
 from made_store import committed, contents, make_store
 
 import cli
-from finetune.commands import console
+from finetune.commands.options import option_fields
 from store.arrays.compressed import PackedArray
 from store.arrays.dtypes import MAY_BECOME
 from store.arrays.raw import StoredArray
@@ -213,7 +213,7 @@ def test_the_command_says_what_it_wrote():
 def test_options_and_config_fields_are_the_same():
     parameters = {p.name for p in cli.store_group.commands["convert"].params}
     assert parameters - {"as_json"} == {field.name for field in dataclasses.fields(ConvertConfig)}
-    fields = {field.name for field, _ in console._annotated_fields(ConvertConfig)}
+    fields = {field.name for field, *_ in option_fields(ConvertConfig)}
     assert parameters - {"as_json", "path", "target"} == fields
 
 

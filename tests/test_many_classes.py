@@ -6,7 +6,7 @@ from pathlib import Path
 from made_runs import made_run, write_made_run
 
 from finetune.compare.analyze import analyze
-from finetune.config import AnalyzeConfig
+from finetune.compare.config import AnalyzeConfig
 
 MANY = 6_000
 

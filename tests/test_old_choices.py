@@ -13,7 +13,7 @@ from bad_input import refuse, succeed
 
 from analysis.accuracy import SCORES
 from analysis.sweeps import rank_configurations, ranking_rows
-from finetune.config import FinetuneConfig, option
+from finetune.config import FinetuneConfig
 from finetune.methods.options import effective_options
 from finetune.run import read_run
 from finetune.sweep.folder import head_id
@@ -21,6 +21,7 @@ from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
 from finetune.training.resume import unfinished_path
 from store.errors import Interrupted
+from store.options import flag
 
 MADE = Path(__file__).parent / "data" / "program_0_1"
 
@@ -102,7 +103,7 @@ def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
         "out",
         *(n for n, value in asdict(config).items() if value != getattr(FinetuneConfig, n, 0)),
     }
-    options = [word for n in sorted(own) for word in (option(n), getattr(config, n))]
+    options = [word for n in sorted(own) for word in (flag(n), getattr(config, n))]
     command = ["finetune", *options, "--resume"]
     monkeypatch.chdir(Path(config.out).parent)
     says = ["run.unfinished.pt: cannot resume: an earlier program began this run with rank_by overall"]

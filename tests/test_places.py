@@ -17,13 +17,14 @@ from test_locks import Gate
 
 from cli import main
 from finetune.commands import console
+from finetune.commands.options import PLACE
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are something else
 
 
 def texts(command: click.Command) -> list[click.Parameter]:
-    kinds = (click.STRING, console.PLACE)
+    kinds = (click.STRING, PLACE)
     return [p for p in command.params if p.type in kinds and p.name not in NO_PLACES]
 
 
@@ -47,7 +48,7 @@ def test_a_tilde_is_the_users_folder_in_every_path(monkeypatch: pytest.MonkeyPat
 def test_what_is_no_home_stays(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(Path("home").resolve()))
     expected = {"~/deep/run": str(Path("home/deep/run").resolve())}.get(place, place)
-    assert console.PLACE.convert(place, None, None) == expected
+    assert PLACE.convert(place, None, None) == expected
 
 
 def test_training_into_a_tilde_makes_no_folder_of_that_name(

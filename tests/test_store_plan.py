@@ -19,7 +19,7 @@ from made_store import made_layouts, made_plan, made_rows, write_made
 from cli import main
 from extract.config import ForecastConfig
 from extract.images.transforms import view_batch
-from finetune.commands import console
+from finetune.commands.options import build, option_fields
 from finetune.forecast.compression import Packing, measure_packing
 from finetune.forecast.disk import FREE_SHARE, DiskSpeed, measure_disk
 from finetune.forecast.finetune_throughput import Pace
@@ -356,7 +356,7 @@ def test_refusals(options: list[object], says: str) -> None:
 def test_options_are_the_configs() -> None:
     command = main.commands["store"].commands["plan"]
     options = {parameter.name for parameter in command.params} - {"as_json"}
-    assert options == {field.name for field, _ in console._annotated_fields(ForecastConfig)}
+    assert options == {field.name for field, *_ in option_fields(ForecastConfig)}
     values = command.make_context("plan", []).params
     values.pop("as_json")
-    assert console.build(ForecastConfig, values) == ForecastConfig()
+    assert build(ForecastConfig, values) == ForecastConfig()

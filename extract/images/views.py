@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from extract.images.image_set import EVALUATION, ImageSet
-from store.errors import UserError, check_at_least
+from store.errors import UserError
+from store.options import check_bounds
 from store.schema import EVERY_SPLIT
 
 GOLDEN = 0x9E3779B97F4A7C15  # the counter's step
@@ -20,7 +21,7 @@ MOST_VIEWS = int(np.iinfo(EVERY_SPLIT["view"].dtype).max) + 1
 
 def check_views(config: object) -> None:
     """Raise UserError for a number `views` of a config that no store can have."""
-    check_at_least(config, views=1)
+    check_bounds(config, "views")
     if config.views > MOST_VIEWS:
         raise UserError(f"--views {config.views}: must be {MOST_VIEWS:,} or less; 16 bits number them")
 

@@ -6,7 +6,7 @@ A new family is a file with a `FAMILY` and its place in FAMILIES.
 from extract.config import NetworkConfig
 from extract.networks import cifar_resnet, torchvision_models
 from extract.networks.parts import Family, Network
-from store.errors import check_at_least
+from store.options import check_bounds
 
 FAMILIES = [cifar_resnet.FAMILY, torchvision_models.FAMILY]  # the first that has a name; the last takes all
 
@@ -33,5 +33,5 @@ def build_network(config: NetworkConfig, n_classes: int) -> Network:
 
 def check_network(config: NetworkConfig) -> None:
     """Raise what `build_network` would, but for weights that cannot be downloaded, without building."""
-    check_at_least(config, width=1)
+    check_bounds(config)
     _family(config.arch).check(config)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from finetune.commands.console import INTERRUPTED, fail, given
+from finetune.commands.console import INTERRUPTED, fail
+from finetune.commands.options import given
 from store.errors import Interrupted
 from store.names import quoted
 

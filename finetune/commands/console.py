@@ -1,16 +1,13 @@
-"""What every command shares: options from a config's fields, errors in one line, progress, JSON."""
+"""What every command prints: errors in one line, progress, tables, JSON."""
 
-import dataclasses
 import json
 import logging
-import os
 import signal
 import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
 from rich.console import Console, Group
@@ -18,17 +15,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from store.choices import OneOf, registry_of
+from finetune.commands.help import HelpGroup
 from store.errors import UserError
 from store.names import visible
 from store.notes import NOTES
 
 INTERRUPTED = 130
-json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 OUT_OF_MEMORY_ADVICE = "ask for less (iterations, batch size, width, image size)"
 
 
-class Program(click.Group):
+class Program(HelpGroup):
     """A group whose errors are one line each."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -101,117 +97,6 @@ def fail(message: str, code: int = 2) -> None:
     line = " ".join(part.strip() for part in message.splitlines()).strip()
     click.echo(f"tailcache: {visible(line)}", err=True)
     sys.exit(code)
-
-
-def options(config_class: type, **defaults: Any) -> Callable:
-    """Give a command an option for every `Annotated` field of a config and of the configs in it.
-
-    Args:
-        config_class: the config.
-        defaults: of this command, where they are others than the fields'.
-    """
-
-    def decorate(command: Callable) -> Callable:
-        for field, hint in reversed(list(_annotated_fields(config_class))):
-            command = _option(field, hint, defaults.get(field.name, field.default))(command)
-        return command
-
-    return decorate
-
-
-def _annotated_fields(config_class: type):
-    hints = get_type_hints(config_class, include_extras=True)
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _annotated_fields(hint)
-        elif get_origin(hint) is Annotated:
-            yield field, hint
-
-
-class _Place(click.ParamType):
-    """A path, or an address in a bucket; `~` is the user's folder, also where a shell leaves it as it is."""
-
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The path as it is meant; `./~` is a file of that name."""
-        return os.path.expanduser(value)
-
-
-PLACE = _Place()
-PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are
-
-
-def _option(field: dataclasses.Field, hint: Any, default: Any) -> Callable:
-    kind, help_text, *_ = get_args(hint)
-    words: tuple[str, ...] = ()
-    if get_origin(kind) in (types.UnionType, Union):
-        kind, *others = (part for part in get_args(kind) if part is not type(None))
-        words = tuple(word for part in others for word in get_args(part))
-    name = "--" + field.name.replace("_", "-")
-    if get_origin(kind) is tuple:
-        return click.option(name, type=get_args(kind)[0], multiple=True, help=help_text)
-    if kind is bool:
-        return click.option(name, is_flag=True, help=help_text)
-    type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
-    type_ = PLACE if field.name in PLACES else type_
-    if (registry := registry_of(hint)) is not None:
-        type_ = _Registered(registry)
-    if words:
-        type_ = NumberOrWord(words)
-    if default is dataclasses.MISSING:  # click takes even a default of None for a value
-        return click.option(name, type=type_, required=True, help=help_text)
-    shown = default is not None
-    return click.option(name, type=type_, default=default, show_default=shown, help=help_text)
-
-
-class _Registered(click.Choice):
-    """One of the names that a registry has when it is asked."""
-
-    def __init__(self, registry: OneOf):
-        self._registry, self.case_sensitive = registry, True
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The names."""
-        return tuple(self._registry.names())
-
-
-class NumberOrWord(click.ParamType):
-    """A number, or one of some words."""
-
-    def __init__(self, words: tuple[str, ...]):
-        self.words, self.name = words, "|".join(("float", *words))
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """The word, or the number.
-
-        Raises:
-            click.BadParameter: it is neither.
-        """
-        try:
-            return value if value in self.words else float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor {' or '.join(map(repr, self.words))}.", param, ctx)
-
-
-def build(config_class: type, values: dict[str, Any]) -> Any:
-    """A config from flat option values, the configs in it included."""
-    hints = get_type_hints(config_class)
-    content = {}
-    for field in dataclasses.fields(config_class):
-        if dataclasses.is_dataclass(hints[field.name]):
-            content[field.name] = build(hints[field.name], values)
-        elif field.name in values:
-            content[field.name] = values[field.name]
-    return config_class(**content)
-
-
-def given(context: click.Context) -> dict[str, Any]:
-    """The options that the user named."""
-    source = click.core.ParameterSource.COMMANDLINE
-    return {k: v for k, v in context.params.items() if context.get_parameter_source(k) is source}
 
 
 class _Bars(Progress):

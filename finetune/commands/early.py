@@ -14,10 +14,10 @@ from extract.config import (
     NetworkConfig,
     SampleConfig,
     TrainConfig,
-    check_shot_rule,
 )
 from extract.device_names import refuse_unknown_device
 from extract.networks.names import ARCHITECTURES, refuse_unknown_name, refuse_unsuited
+from extract.options import check_shot_rule
 from extract.sources.presence import (
     refuse_missing_checkpoint,
     refuse_missing_images,
@@ -25,11 +25,13 @@ from extract.sources.presence import (
     refuse_nothing_begun,
     refuse_trained,
 )
+from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import refuse_foreign_files
-from finetune.config import AnalyzeConfig, FinetuneConfig
+from finetune.config import FinetuneConfig
 from finetune.run_folder import foreign_to_run, refuse_missing_run, refuse_unfinished
 from finetune.sweep.config import SweepConfig
-from store.errors import MOST, refuse_undecodable
+from store.errors import refuse_undecodable
+from store.options import MOST
 from store.storage.atomic import refuse_both, refuse_existing
 
 

@@ -8,13 +8,15 @@ import click
 from extract.config import ForecastConfig, SampleConfig
 from finetune.commands import early
 from finetune.commands.advice import resumable
-from finetune.commands.console import PLACE, build, given, json_option, options, print_json, progress_bar, say
+from finetune.commands.console import print_json, progress_bar, say
+from finetune.commands.help import HelpGroup
+from finetune.commands.options import PLACE, build, given, json_option, options
 from store.config import ConvertConfig
 from store.names import shown, visible
 from store.notes import note
 
 
-@click.group("store")
+@click.group("store", cls=HelpGroup)
 def store_group() -> None:
     """Look into a feature store, prove it, copy it into another form, or look ahead to one."""
 

@@ -11,15 +11,15 @@ from analysis.accuracy import group_accuracies, per_class_frame
 from analysis.confusion import confused_pairs, with_names
 from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations
-from extract.config import check_shot_rule
+from extract.options import check_shot_rule
 from finetune.compare.analyze_sweeps import SweepAnalysis, analyze_sweeps, repeating
 from finetune.compare.comparable import note_repeated, refuse_same, refuse_unlike
+from finetune.compare.config import AnalyzeConfig
 from finetune.compare.configurations import all_options, phase1_options
 from finetune.compare.figures import report_figures
 from finetune.compare.files import write_report
 from finetune.compare.finished_sweep import is_sweep
 from finetune.compare.folder import TABLES, refuse_foreign_files
-from finetune.config import AnalyzeConfig
 from finetune.run import Run, RunError, read_run
 from finetune.sampling.head_tail import parts_of, ratio_in_words
 from store.errors import refuse_undecodable

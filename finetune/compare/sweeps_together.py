@@ -8,9 +8,10 @@ import pandas as pd
 from analysis.accuracy import MEASURES, PARTS, SCORES
 from analysis.sweeps import SPLITS
 from finetune.compare.finished_sweep import FinishedSweep, head_key
-from finetune.config import FinetuneConfig, option
+from finetune.config import FinetuneConfig
 from store.errors import UserError
 from store.notes import note
+from store.options import flag
 
 
 def refuse_unlike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
@@ -38,7 +39,7 @@ def refuse_unlike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
             if here != there:
                 way_out = ", or name the --rank-by for all" if name == "rank_by" else ""
                 raise UserError(
-                    f"{one.path}: was made with {option(name)} {here}, and {first.path} with {option(name)} "
+                    f"{one.path}: was made with {flag(name)} {here}, and {first.path} with {flag(name)} "
                     f"{there}, so their numbers do not compare; analyze them apart{way_out}"
                 )
 

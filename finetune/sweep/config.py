@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from analysis.options import PLACES, WAYS
-from finetune.config import FinetuneConfig, option
-from store.choices import with_names
-from store.errors import UserError, check_at_least
+from finetune.config import FinetuneConfig
+from store.errors import UserError
+from store.options import Option, check_bounds, flag, own_options
 
 FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # of all heads of a sweep
 
@@ -20,11 +20,28 @@ class SweepConfig:
     """
 
     base: FinetuneConfig
-    grid: Annotated[tuple[str, ...], "option=value,value,…; every combination is tried"] = ()
-    range: Annotated[tuple[str, ...], "option=low:high or low:high:log, for --random"] = ()
-    random: Annotated[int | None, "draw so many configurations from --grid and --range"] = None
-    seeds: Annotated[int, "runs of every configuration, from --seed on"] = 3
-    heads: Annotated[bool, "keep the weights of every head, in heads/"] = False
+    grid: Annotated[
+        tuple[str, ...],
+        Option(
+            "values of an option to try, option=value,value,…; several --grid make every combination", "sweep"
+        ),
+    ] = ()
+    range: Annotated[
+        tuple[str, ...],
+        Option(
+            "range of an option that --random draws from: option=low:high or option=low:high:log", "sweep"
+        ),
+    ] = ()
+    random: Annotated[
+        int | None,
+        Option(
+            "number of configurations to draw from --grid and --range", "sweep", "every combination", least=1
+        ),
+    ] = None
+    seeds: Annotated[
+        int, Option("runs of every configuration, whose seeds count up from --seed", "sweep", least=1)
+    ] = 3
+    heads: Annotated[bool, Option("keep the weights of every head, in the folder heads/", "output")] = False
 
     def configurations(self) -> list[FinetuneConfig]:
         """Every configuration with every seed, in a fixed order, each once.
@@ -32,7 +49,7 @@ class SweepConfig:
         Raises:
             UserError: an option that cannot be varied, or a value that it cannot have.
         """
-        check_at_least(self, random=1, seeds=1)
+        check_bounds(self)
         varied = self.varied()
         if len(varied) < len(self.grid) + len(self.range):
             raise UserError("--grid, --range: an option is named twice; name it once, with all its values")
@@ -111,20 +128,21 @@ def name_of(text: str) -> str:
     return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
 
 
-def _varied(text: str, flag: str, expected: str) -> tuple[str, Any]:
+def _varied(text: str, given: str, expected: str) -> tuple[str, Any]:
     """The name and the type of an option that can be varied."""
     _, equals, values = text.partition("=")
     name = name_of(text)
-    hints = get_type_hints(FinetuneConfig, include_extras=True)
+    known = own_options(FinetuneConfig)
     if not equals or not values:
-        raise UserError(f"{flag} {text}: expected {expected}")
+        raise UserError(f"{given} {text}: expected {expected}")
     if name in FIXED:
-        advice = "use --seeds" if name == "seed" else f"give {option(name)} to the whole sweep"
-        raise UserError(f"{flag} {text}: {name} does not make another configuration; {advice}")
-    if name not in hints:
-        known = ", ".join(sorted(set(hints) - FIXED))
-        raise UserError(f"{flag} {text}: no option {name}; there are {known}")
-    return name, with_names(hints[name])
+        advice = "use --seeds" if name == "seed" else f"give {flag(name)} to the whole sweep"
+        raise UserError(f"{given} {text}: {name} does not make another configuration; {advice}")
+    if name not in known:
+        names = ", ".join(sorted(set(known) - FIXED))
+        raise UserError(f"{given} {text}: no option {name}; there are {names}")
+    kind, option = known[name]
+    return name, option.kind_with_names(kind)
 
 
 def _value(name: str, kind: Any, text: str) -> Any:

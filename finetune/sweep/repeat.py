@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.options import PLACES, WAYS
-from finetune.config import FinetuneConfig, option
+from finetune.config import FinetuneConfig
 from finetune.methods.idle import idle_options
 from finetune.methods.options import effective_options
 from finetune.training.resume import unfinished_path
 from store.errors import UserError
 from store.names import quoted
+from store.options import flag
 
 OF_FOLDER = {"store", "out", "resume", "overwrite", "tensorboard"}  # said first, or saying nothing of a head
 OF_EVERY_RUN = ("seed", "shot_rule", "head_ratio")  # what a run tells, whatever its head depends on
@@ -36,7 +37,7 @@ def finetune_command(config: FinetuneConfig, out: str, n_classes: int) -> str:
         value = getattr(least, field.name)
         told = field.name in ("method", "seed") or value != field.default
         if told and field.name not in untold:
-            words += [option(field.name), *(() if value is True else (str(value),))]
+            words += [flag(field.name), *(() if value is True else (str(value),))]
     return " ".join(map(quoted, words))
 
 

@@ -17,7 +17,7 @@ from analysis.accuracy import group_accuracies
 from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.unfinished import note_extracted_unfinished
-from finetune.config import FinetuneConfig, option
+from finetune.config import FinetuneConfig
 from finetune.heads.threads import single_threaded
 from finetune.methods.idle import draws
 from finetune.methods.options import effective_options
@@ -33,6 +33,7 @@ from finetune.training.selection import Layer, require_selection
 from finetune.training.trainer import LoadedStore, Trainer
 from store.errors import Interrupted, UserError
 from store.notes import note
+from store.options import flag
 from store.reader import FeatureStore
 from store.storage.cache import open_cache
 from store.storage.location import locate
@@ -184,9 +185,7 @@ def refuse_idle(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
     for name in config.varied():
         if name not in effective:
             methods = ", ".join(dict.fromkeys(f"{one.method} with loss {one.loss}" for one in configs))
-            raise UserError(
-                f"sweep: {option(name)} is varied and changes nothing for {methods}; leave it out"
-            )
+            raise UserError(f"sweep: {flag(name)} is varied and changes nothing for {methods}; leave it out")
 
 
 def look_every(config: FinetuneConfig) -> int:

@@ -11,12 +11,13 @@ import torch
 
 from analysis.options import PLACES, WAYS
 from extract.torch_files import Kind, read_torch_file
-from finetune.config import FinetuneConfig, option
+from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER, as_begun, effective_options
 from finetune.run_folder import refuse_unfinished, unfinished_path
 from finetune.store_identity import identify, other_part
 from store.errors import Interrupted, UserError
 from store.notes import note
+from store.options import flag
 from store.reader import FeatureStore
 from store.storage.atomic import whole_file
 
@@ -65,7 +66,7 @@ class UnfinishedRun:
             if was != asked:
                 raise UserError(
                     f"{self.path}: cannot resume: an earlier program began this run with {name} {was}, and "
-                    f"one run has one rule; leave {option(name)} {asked} out, or begin anew with --overwrite"
+                    f"one run has one rule; leave {flag(name)} {asked} out, or begin anew with --overwrite"
                 )
         if begun.rank_by != config.rank_by and begun.keep == "best":
             chose = "an earlier program began this run, and chose by overall accuracy; it goes on so"

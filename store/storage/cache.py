@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from store.errors import MOST, UserError
+from store.errors import UserError
+from store.options import MOST
 from store.storage.atomic import whole_file
 
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"  # by which backups know that they may pass by

@@ -1,0 +1,49 @@
+"""Options that several commands have, each spelled once; their defaults are the configs'."""
+
+from typing import Annotated, Literal
+
+from store.errors import UserError
+from store.options import Option
+
+MovedRoot = Annotated[str | None, Option("folder of the images, if they moved since training", "data")]
+ImageSize = Annotated[
+    int | None, Option("side of the input images in pixels", "data", "the network's", least=8)
+]
+NViews = Annotated[
+    int,
+    Option(
+        "views of each training image to store: the first as in evaluation, others cropped and flipped as "
+        "in training",
+        "data",
+        least=1,
+    ),
+]
+MapDtype = Annotated[
+    Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
+    Option("number format of the stored feature maps; int8 and float8_e4m3 are lossy", "storage"),
+]
+Codec = Annotated[Literal["none", "zstd", "lz4"], Option("compression of the stored feature maps", "storage")]
+Precision = Annotated[
+    Literal["fp32", "bf16"], Option("arithmetic of the feature maps; bf16 is under autocast", "machine")
+]
+ImagesAtOnce = Annotated[int, Option("images that pass through the network at once", "machine", least=1)]
+Device = Annotated[str, Option("where to compute: auto, cpu, cuda or cuda:N", "machine")]
+Workers = Annotated[int, Option("processes that decode large images", "machine", least=0)]
+ShotRule = Annotated[
+    str,
+    Option(
+        "which classes count as Many, Medium and Few: decoupling, oltr, or two thresholds (200,50: Many has "
+        "more than 200 training images, Few less than 50)",
+        "output",
+    ),
+]
+
+
+def check_shot_rule(rule: str) -> None:
+    """Raise UserError for a shot rule that is no name and no thresholds."""
+    from analysis.shots import bounds  # numpy, which --help does without
+
+    try:
+        bounds(rule)
+    except ValueError as error:
+        raise UserError(f"--shot-rule {rule}: {error}") from error

@@ -1,0 +1,132 @@
+"""Options of a command: made from the fields of its config, and made into a config again."""
+
+import dataclasses
+import os
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from finetune.commands.help import GroupedOption
+from store.options import Option, flag, own_options
+
+PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are paths
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    cls=GroupedOption,
+    group="output",
+    is_flag=True,
+    help="print JSON instead of a table",
+)
+
+
+def options(config_class: type, **defaults: Any) -> Callable:
+    """Give a command an option for every `Annotated` field of a config and of the configs in it.
+
+    Args:
+        config_class: the config.
+        defaults: of this command, where they are others than the fields'.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        for field, kind, option in reversed(list(option_fields(config_class))):
+            command = _option(field.name, kind, option, defaults.get(field.name, field.default))(command)
+        return command
+
+    return decorate
+
+
+def option_fields(config_class: type) -> Iterator[tuple[dataclasses.Field, Any, Option]]:
+    """Every field that is an option, those of configs in a config in their place: field, type, option."""
+    hints, own = get_type_hints(config_class), own_options(config_class)
+    for field in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from option_fields(hints[field.name])
+        elif field.name in own:
+            yield field, *own[field.name]
+
+
+class _Place(click.ParamType):
+    """A path, or an address in a bucket; `~` is the user's folder, also where a shell leaves it as it is."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it is meant; `./~` is a file of that name."""
+        return os.path.expanduser(value)
+
+
+PLACE = _Place()
+
+
+def _option(name: str, kind: Any, option: Option, default: Any) -> Callable:
+    shared = {"cls": GroupedOption, "group": option.group, "help": option.help}
+    words: tuple[str, ...] = ()
+    if get_origin(kind) in (types.UnionType, Union):
+        kind, *others = (part for part in get_args(kind) if part is not type(None))
+        words = tuple(word for part in others for word in get_args(part))
+    if get_origin(kind) is tuple:
+        return click.option(flag(name), type=get_args(kind)[0], multiple=True, **shared)
+    if kind is bool:
+        return click.option(flag(name), is_flag=True, **shared)
+    type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
+    type_ = PLACE if name in PLACES else type_
+    if option.names is not None:
+        type_ = _Registered(option.names)
+    if words:
+        type_ = NumberOrWord(words)
+    if default is dataclasses.MISSING:  # click takes even a default of None for a value
+        return click.option(flag(name), type=type_, required=True, **shared)
+    shown = default is not None or option.default or False
+    return click.option(flag(name), type=type_, default=default, show_default=shown, **shared)
+
+
+class _Registered(click.Choice):
+    """One of the names that a registry has when it is asked."""
+
+    def __init__(self, names: Callable[[], Iterable[str]]):
+        self._names, self.case_sensitive = names, True
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self._names())
+
+
+class NumberOrWord(click.ParamType):
+    """A number, or one of some words."""
+
+    def __init__(self, words: tuple[str, ...]):
+        self.words, self.name = words, "|".join(("float", *words))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """The word, or the number.
+
+        Raises:
+            click.BadParameter: it is neither.
+        """
+        try:
+            return value if value in self.words else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {' or '.join(map(repr, self.words))}.", param, ctx)
+
+
+def build(config_class: type, values: dict[str, Any]) -> Any:
+    """A config from flat option values, the configs in it included."""
+    hints = get_type_hints(config_class)
+    content = {}
+    for field in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            content[field.name] = build(hints[field.name], values)
+        elif field.name in values:
+            content[field.name] = values[field.name]
+    return config_class(**content)
+
+
+def given(context: click.Context) -> dict[str, Any]:
+    """The options that the user named."""
+    source = click.core.ParameterSource.COMMANDLINE
+    return {k: v for k, v in context.params.items() if context.get_parameter_source(k) is source}

@@ -1,0 +1,24 @@
+"""Options of `analyze`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from extract.options import ShotRule
+from store.options import Option
+
+
+@dataclass(frozen=True)
+class AnalyzeConfig:
+    """Options of `analyze`. The confusion matrix is the first run's configuration's."""
+
+    runs: tuple[str, ...]
+    out: Annotated[str, Option("folder for the tables and figures", "files")] = "report"
+    shot_rule: ShotRule = "decoupling"
+    rank_by: Annotated[
+        Literal["balanced", "overall"] | None,
+        Option(
+            "accuracy that sweeps are ranked by: mean over classes, or share of images",
+            "choosing",
+            "the sweeps'",
+        ),
+    ] = None

@@ -1,0 +1,90 @@
+"""What a config's field says of itself as an option of the command line: its help, group and bounds.
+
+Configs write `iterations: Annotated[int, Option("SGD steps", "schedule", least=1)] = 6400`. Nothing heavy is
+imported here, so that `--help` answers at once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from store.errors import UserError
+
+Group = Literal[  # in the order of `--help`
+    "files",
+    "data",
+    "network",
+    "storage",
+    "sweep",
+    "method",
+    "schedule",
+    "augmentation",
+    "choosing",
+    "machine",
+    "output",
+]
+GROUPS: tuple[str, ...] = get_args(Group)
+MOST = 2**32  # of any number option: beyond it lie overflows, not settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of the command line, beside the field that holds it.
+
+    Attributes:
+        help: what it is, understood without the help of other options.
+        group: the heading of `--help` that it stands under.
+        default: what a default of None stands for, in words: "the recipe's".
+        least: the smallest number allowed.
+        above: the number that it must be larger than.
+        names: gives the names that the value is one of, in the order in which they are shown. It is called
+            when a choice is checked or printed, so that a config is imported without the registry of names.
+    """
+
+    help: str
+    group: Group
+    default: str | None = None
+    least: float | None = None
+    above: float | None = None
+    names: Callable[[], Iterable[str]] | None = None
+
+    def kind_with_names(self, kind: Any) -> Any:
+        """The type of the field, the names of its registry as a Literal where it has one."""
+        if self.names is None:
+            return kind
+        named = Literal[tuple(self.names())]
+        return named | None if type(None) in get_args(kind) else named
+
+
+@cache
+def own_options(config_class: type) -> dict[str, tuple[Any, Option]]:
+    """Type and option of every field that is an option, by name; without those of configs in it."""
+    hints = get_type_hints(config_class, include_extras=True)
+    found = {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+    return {name: get_args(hint) for name, hint in found.items() if get_origin(hint) is Annotated}
+
+
+def flag(name: str) -> str:
+    """How a field is spelled on the command line: tau_s is --tau-s."""
+    return "--" + name.replace("_", "-")
+
+
+def check_bounds(config: Any, *names: str) -> None:
+    """Check the numbers of a config against the bounds of their options. None and words pass.
+
+    Args:
+        config: the config; those in it are not looked at.
+        names: fields to check; all if none is named.
+
+    Raises:
+        UserError: a number out of its bounds, NaN, or of 2^32 and more.
+    """
+    for name, (_, option) in own_options(type(config)).items():
+        value = getattr(config, name)
+        if value is None or isinstance(value, str) or (names and name not in names):
+            continue
+        if option.least is not None and not option.least <= value < MOST:
+            raise UserError(f"{flag(name)} {value}: must be {option.least} or more, and below 2^32")
+        if option.above is not None and not option.above < value < MOST:
+            raise UserError(f"{flag(name)} {value:g}: must be above {option.above}, and below 2^32")
