@@ -88,7 +88,7 @@ MUTANTS = [
         "store/layout.py",
         "batch_size * n_views if",
         "batch_size if",
-        "test_views",
+        "test_extract_views_in_stores",
     ),
     Mutant(
         "sampled rows compared in view 0",
@@ -158,7 +158,7 @@ MUTANTS = [
         "store/writer.py",
         " if self._holds(commit)]",
         "]",
-        "test_store_writer",
+        "test_store_writer_killed",
     ),
     Mutant(
         "complete before it is synced",

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import made_store  # noqa: E402 on the path from here on
-from faults import KINDS, FlipCampaign, KillCampaign  # noqa: E402
+from bit_flips import FlipCampaign  # noqa: E402
+from faults import KINDS, KillCampaign  # noqa: E402
 
 import store.layout  # noqa: E402
 

@@ -3,19 +3,25 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
 from made_course import make_course_store
-from made_store import stopped_clock
+from made_store import make_store, stopped_clock, written
+from PIL import Image
 from rich.progress import Progress
+from s3_server import CREDENTIALS, make_bucket, s3_server
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
 from extract.dump import extract
 from extract.train import train
 from store import provenance
+from store.storage.location import locate
+from store.storage.s3 import Bucket
 
 QUIET = Progress(disable=True)
 provenance.GIT_SECONDS = 60  # a busy machine is no slow file system, and stores are compared
@@ -151,3 +157,66 @@ def digits_run(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("runs") / "fsa"
     succeed("finetune", "--store", feature_store, "--out", out, *QUICK)
     return out
+
+
+@pytest.fixture(scope="session")
+def blinking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 8×8 images, small enough for an epoch to take a blink."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for split, n in (("train", 18), ("test", 4)):
+        for class_id in range(3):
+            (folder / split / str(class_id)).mkdir(parents=True)
+            for row in range(n):
+                pixels = generator.integers(0, 120, (8, 8, 3)) + 60 * class_id
+                path = folder / split / str(class_id) / f"{row}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def tiny(blinking_root: Path, tmp_path: Path) -> TrainConfig:
+    """The smallest training; tests replace what they are about."""
+    return TrainConfig(
+        out=str(tmp_path / "run"),
+        network=NetworkConfig("resnet20", width=2),
+        dataset=DatasetConfig("imagefolder", str(blinking_root), imbalance_factor=3),
+        image_size=8,
+        epochs=3,
+        batch_size=8,
+        lr=0.05,
+        device="cpu",
+    )
+
+
+@pytest.fixture(params=[".zarr", ".h5", "packed.h5"])
+def store_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where to write a store that takes several blocks; compressed HDF5 is written in another way."""
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("made_store.CODEC", "zstd" if request.param == "packed.h5" else "none")
+    # A process that is killed loses nothing of what it wrote, synced or not, and syncing takes longest.
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    return tmp_path / f"s{request.param}"
+
+
+@pytest.fixture
+def whole_store(store_path: Path) -> dict[str, bytes]:
+    """The files of the store that an uninterrupted writer leaves."""
+    return written(store_path, make_store)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of an S3 server on loopback."""
+    with s3_server() as address:
+        make_bucket(address, "bucket")
+        yield address
+
+
+@pytest.fixture
+def bucket(server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty place for a store in several blocks."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
+    return locate(f"s3://bucket/{abs(hash(request.node.name))}/s.zarr")

@@ -1,6 +1,6 @@
-"""What is done to stores, and what must hold afterwards: writers killed at any moment, bits flipped.
+"""Writers of stores, killed at any moment or on a full disk, and what must hold afterwards.
 
-The tests do a bounded number of both and `make soak` goes on for as long as it is told. Every case is drawn
+The tests do a bounded number and `make soak` goes on for as long as it is told. Every case is drawn
 from a seed of its own, so that one that fails can be had again.
 """
 
@@ -24,7 +24,6 @@ from types import FrameType
 import numpy as np
 import pytest
 from made_store import contents, make_store
-from rich.progress import Progress
 
 from store.arrays.gather import gather
 from store.arrays.raw import StoredArray
@@ -32,12 +31,10 @@ from store.drafts.journal import Commit, CommitLog
 from store.drafts.lifecycle import unfinished_folder
 from store.errors import StoreError
 from store.reader import FeatureStore
-from store.verify import verify
 
 ROOM = str(Path(__file__).parent.parent / "store")
 KINDS = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
 SCENARIOS = ("anew", "resumed", "begun anew", "replacing")
-QUIET = Progress(disable=True)
 
 
 class ViolationError(AssertionError):
@@ -48,9 +45,6 @@ def must(holds: bool, what: str) -> None:
     """Raise ViolationError unless it holds."""
     if not holds:
         raise ViolationError(what)
-
-
-# Killed writers
 
 
 def forked(action: Callable[[], None]) -> tuple[int, int]:
@@ -243,9 +237,6 @@ def readable(path: Path) -> bool:
     return True
 
 
-# Full disks
-
-
 @contextmanager
 def full_disk(n_commits: int) -> Iterator[None]:
     """A disk that takes nothing more once so many blocks are recorded, whichever thread comes first."""
@@ -265,70 +256,3 @@ def full_disk(n_commits: int) -> Iterator[None]:
         patch.setattr(os, "fsync", synced)
         patch.setattr(CommitLog, "append", counted)
         yield
-
-
-# Damaged bits
-
-
-def faults(path: Path) -> list[str]:
-    """What `verify` finds."""
-    return [str(fault) for fault in verify(FeatureStore(path), QUIET)]
-
-
-def everything(path: Path) -> tuple:
-    """All that a reader of the store can see."""
-    store = FeatureStore(path)
-    return store.attributes, {name: array.read().tobytes() for name, array in store.arrays.items()}
-
-
-class FlipCampaign:
-    """Flips one bit at a time of a sound store, and mends it.
-
-    Half of the bits are in files of chance, however small, and bytes in use; half in bytes of chance.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._sound = everything(path)
-        self._files = {name: content for name, content in contents(path).items() if content}
-        self._names = sorted(self._files)
-        self._sizes = np.array([len(self._files[name]) for name in self._names])
-        # HDF5 leaves most of a small file empty.
-        self._used = {n: np.flatnonzero(np.frombuffer(c, np.uint8)) for n, c in self._files.items()}
-
-    def one(self, generator: np.random.Generator) -> bool:
-        """Flip one bit; True if it was found, False if it is harmless.
-
-        Raises:
-            ViolationError: neither. Whatever else is raised is a bug as well.
-        """
-        if generator.integers(2):
-            name = str(generator.choice(self._names))
-            position = int(generator.choice(self._used[name]))
-        else:
-            name = str(generator.choice(self._names, p=self._sizes / self._sizes.sum()))
-            position = int(generator.integers(len(self._files[name])))
-        bit = int(generator.integers(8))
-        file = self.path / name if self.path.is_dir() else self.path
-        sound = self._files[name][position]
-        _set_byte(file, position, sound ^ 1 << bit)
-        try:
-            return self._is_found(f"bit {bit} of byte {position} of {file.name} ({name})")
-        finally:
-            _set_byte(file, position, sound)
-
-    def _is_found(self, what: str) -> bool:
-        try:
-            if faults(self.path):
-                return True
-            must(everything(self.path) == self._sound, f"{what}: neither found nor harmless")
-        except StoreError:
-            return True
-        return False
-
-
-def _set_byte(file: Path, position: int, value: int) -> None:
-    """Change a byte in its place, so that nothing but it changes."""
-    with file.open("rb+", buffering=0) as opened:
-        opened.seek(position)
-        opened.write(bytes([value]))

@@ -1,7 +1,7 @@
 """Stores of made-up rows, written without a network: small, several blocks, and fast."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,3 +110,10 @@ def committed(folder: Path) -> list[dict]:
     """The records of an unfinished store."""
     lines = (folder / "commits.jsonl").read_text().splitlines()
     return [json.loads(line.rpartition(" ")[0]) for line in lines]
+
+
+def written(path: Path, make: Callable[[Path], None]) -> dict[str, bytes]:
+    """The files of a store that somebody makes beside a path, with its suffix."""
+    other = path.with_name(f"whole{path.suffix}")
+    make(other)
+    return contents(other)

@@ -161,7 +161,7 @@ def test_resuming_as_another_conversion_is_refused_with_both_values():
         converted(other, "t.zarr", dtype="float16", codec="zstd", resume=True)
 
 
-def test_a_full_disk_is_told_and_resumable():
+def test_a_conversion_onto_a_full_disk_is_told_and_resumable():
     source = extracted("s.h5")
     with full_disk(3):
         result = run("store", "convert", source, "t.h5")

@@ -62,6 +62,46 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, option, "unknown", says=says)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--tau-s 0", ["--tau-s 0: must lie between 0 and 1"]),
+        ("--tau-s 1", ["--tau-s 1: must lie between 0 and 1"]),
+        ("--tau-s nan", ["--tau-s nan: must lie between 0 and 1"]),
+        ("--tau-g 0", ["--tau-g 0: must lie between 0 and 1"]),
+        ("--tau-g 1.5", ["--tau-g 1.5: must lie between 0 and 1"]),
+        ("--batch-size 12", ["--batch-size 12: must be a multiple of", "= 8", "try 8"]),
+        ("--batch-size 4", ["--batch-size 4: must be a multiple of", "= 8", "try 8"]),
+        ("--batch-size 0", ["--batch-size 0: must be 2 or more"]),
+        ("--augmented-per-sample 0", ["--augmented-per-sample 0: must be 1 or more"]),
+        ("--head-ratio 1", ["--head-ratio 1.0: must lie between 0 and 1"]),
+        ("--head-ratio 0", ["--head-ratio 0.0: must lie between 0 and 1"]),
+        ("--head-ratio nan", ["--head-ratio nan: must lie between 0 and 1"]),
+        ("--head-ratio 0.99", ["--head-ratio 0.99: takes all 10 classes", "lower it"]),
+        ("--lr 0", ["--lr 0: must be above 0"]),
+        ("--lr nan", ["--lr nan: must be above 0"]),
+        ("--lr inf", ["--lr inf: must be above 0, and below 2^32"]),
+        ("--momentum -0.1", ["--momentum -0.1: must be 0 or more"]),
+        ("--seed -1", ["--seed -1: must be 0 or more"]),
+        ("--iterations 0", ["--iterations 0: must be 1 or more"]),
+        ("--eval-every 0", ["--eval-every 0: must be 1 or more"]),
+        ("--confusing-classes 0", ["--confusing-classes 0: must be 1 or more"]),
+        ("--confusing-classes 10", ["--confusing-classes 10: the store has 10 classes", "at most 9"]),
+        ("--method best", ["--method", "'best' is not one of", "'fsa'"]),
+        ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
+        (
+            "--lr 4e9 --momentum 4e9 --iterations 9",
+            ["diverged: the loss is no number at iteration", "lower --lr"],
+        ),
+    ],
+    ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
+)
+def test_finetune_option_out_of_bounds_is_refused(feature_store: Path, options: str, says: list[str]) -> None:
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
+
+
 ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares, 0 to 1, in this order"
 NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
 

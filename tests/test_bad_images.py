@@ -1,4 +1,4 @@
-"""Image folders that cannot be trained on, by name; odd images that can."""
+"""Image folders that cannot be trained on, by name, and single images that cannot be read."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from made_images import tiff16
 from PIL import Image, features
 
 from extract.checkpoint import load_checkpoint
-from extract.images.image_set import read_image
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -260,49 +259,3 @@ def test_images_that_moved_are_found_with_root(small_root: Path, images: Path) -
     later = ["evaluate", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]
     refuse(*later, says=[f"{images}: no such folder", "--root"])
     succeed(*later, "--root", small_root)
-
-
-def grey_16_bit(folder: Path) -> Path:
-    ramp = np.linspace(0, 65535, 144, dtype=np.uint16).reshape(12, 12)
-    Image.fromarray(ramp).save(folder / "odd.png")
-    return folder / "odd.png"
-
-
-def palette_with_transparency(folder: Path) -> Path:
-    image = Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).convert("P")
-    image.save(folder / "odd.png", transparency=bytes(range(256)))
-    return folder / "odd.png"
-
-
-def rgba(folder: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 4), np.uint8)
-    Image.fromarray(pixels).save(folder / "odd.png")
-    return folder / "odd.png"
-
-
-def grey_jpeg(folder: Path) -> Path:
-    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(folder / "odd.JPEG")
-    return folder / "odd.JPEG"
-
-
-def webp(folder: Path) -> Path:
-    Image.new("RGB", (12, 9), (200, 100, 0)).save(folder / "odd.webp", lossless=True)
-    return folder / "odd.webp"
-
-
-def ppm(folder: Path) -> Path:
-    Image.new("RGB", (9, 12), (200, 100, 0)).save(folder / "odd.ppm")
-    return folder / "odd.ppm"
-
-
-@pytest.mark.parametrize("make", [grey_16_bit, palette_with_transparency, rgba, grey_jpeg, webp, ppm])
-def test_unusual_image_is_read_as_rgb(images: Path, make: Callable[[Path], Path]) -> None:
-    path = make(images / "train" / "bee")
-    pixels = np.asarray(read_image(path))
-    assert pixels.shape in {(12, 12, 3), (9, 12, 3), (12, 9, 3)}
-    if make in (webp, ppm):
-        assert (pixels == (200, 100, 0)).all()
-    else:
-        assert len(np.unique(pixels)) > 100  # neither clipped nor blank
-    succeed("train", *FOLDER, *TINY, "--root", images, "--out", "phase1")
-    assert load_checkpoint(Path("phase1/checkpoint.pt")).class_counts == [8, 7, 4]

@@ -1,24 +1,15 @@
-"""Runs that analyze refuses, and misuse of the command line itself."""
+"""Runs that `analyze` refuses, and runs of one data set that are no seeds of one configuration."""
 
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, write_images
-from faults import ended, forked
-from PIL import Image
+from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, succeed, write_images
 
-from cli import main
-from store.writer import StoreWriter
-
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
@@ -226,96 +217,3 @@ def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
     succeed("analyze", "run0", "run1", "--out", "report")
     names = [line.split(",")[1] for line in Path("report/per_class.csv").read_text().splitlines()[1:]]
     assert names == ["007", "None", "nan"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["fly"], ["No such command 'fly'", "--help"]),
-        (["extract"], ["Missing option '--ckpt'", "extract --help"]),
-        (["finetune"], ["Missing option '--store'", "finetune --help"]),
-        (["analyze"], ["Missing argument", "analyze --help"]),
-        (["train", "--dataset", "mnist"], ["--dataset", "'mnist' is not one of", "'imagefolder'"]),
-    ],
-    ids=["command", "extract", "finetune", "analyze", "dataset"],
-)
-def test_usage_error_is_one_line(arguments: list[str], says: list[str]) -> None:
-    refuse(*arguments, says=says)
-
-
-@pytest.mark.parametrize(
-    ("message", "says"),
-    [
-        (
-            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes",
-            ["out of memory", "ask"],
-        ),
-        ("CUDA out of memory. Tried to allocate 99 GiB", ["out of memory", "ask for less"]),
-    ],
-    ids=["cpu", "cuda"],
-)
-def test_memory_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, small_ckpt: Path, message: str, says: list[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError(message)
-
-    monkeypatch.setattr("extract.evaluate.predict", fail)
-    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cpu", says=says)
-
-
-def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch, small_ckpt: Path) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr("extract.evaluate.predict", fail)
-    assert isinstance(run("evaluate", "--ckpt", small_ckpt, "--device", "cpu").exception, RuntimeError)
-
-
-def test_terminated_in_mid_extraction(small_ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SIGTERM is what a cluster's scheduler sends: what was written stays, and is gone on with."""
-    said = tmp_path_factory.mktemp("said") / "stderr"
-
-    def terminated() -> None:
-        StoreWriter.finish = lambda self: os.kill(os.getpid(), signal.SIGTERM)
-        command = ["extract", "--ckpt", str(small_ckpt), "--store", "feats.zarr", "--device", "cpu"]
-        with said.open("w") as sys.stderr:
-            try:
-                main(command, prog_name="tailcache")
-            except SystemExit as left:
-                sys.stderr.flush()
-                os._exit(left.code)
-
-    assert ended(*forked(terminated)) == 130
-    assert said.read_text().startswith("tailcache: interrupted; go on with: tailcache extract --ckpt ")
-    assert said.read_text().endswith(" --store feats.zarr --device cpu --resume\n")
-    assert [path.name for path in Path().iterdir()] == ["feats.zarr.unfinished"]
-    succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--resume")
-    assert [path.name for path in Path().iterdir()] == ["feats.zarr"]
-
-
-def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path: Path) -> None:
-    """Even where the environment asks for colours; and oddities that do no harm are not spoken of."""
-    root = write_images(tmp_path / "images", {"猫": 8, "$b$": 6, "c": 2})
-    Image.new("P", (12, 12)).save(root / "train" / "c" / "palette.png", transparency=b"\0" * 256)
-    commands = (
-        ["train", *FOLDER, *TINY, "--root", root, "--out", "phase1", "--no-flip"],
-        ["extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"],
-        ["finetune", "--store", "feats.zarr", "--out", "fsa", "--head-ratio", 0.4, *QUICK],
-        ["analyze", "fsa"],
-    )
-    code = (
-        "import json, sys, cli\n"
-        "for command in json.loads(sys.argv[1]):\n"
-        "    try:\n        cli.main(command)\n"
-        "    except SystemExit as ended:\n        if ended.code: raise\n"
-    )
-    environment = os.environ | {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "PYTHONPATH": str(ROOT)}
-    program = [sys.executable, "-c", code, json.dumps([list(map(str, command)) for command in commands])]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    # a machine without a font for 猫 is told so, and a slow one that fonts are listed for the first time
-    told = ("characters that no font here has", "building the font cache")
-    spoken = [line for line in done.stderr.splitlines() if not any(part in line for part in told)]
-    assert (done.returncode, spoken) == (0, [])
-    assert Path("report", "confusion.png").exists()
-    assert "\x1b" not in done.stdout + done.stderr

@@ -210,7 +210,7 @@ def test_the_command_says_what_it_wrote():
     assert content == json.loads(succeed("store", "info", "u.zarr", "--json").stdout)
 
 
-def test_options_and_config_fields_are_the_same():
+def test_options_and_config_fields_of_convert_are_the_same():
     parameters = {p.name for p in cli.store_group.commands["convert"].params}
     assert parameters - {"as_json"} == {field.name for field in dataclasses.fields(ConvertConfig)}
     fields = {field.name for field, *_ in option_fields(ConvertConfig)}

@@ -64,7 +64,7 @@ def test_verify_finds_it_sound(path):
 
 
 @golden
-def test_the_containers_own_library_reads_the_same(path):
+def test_the_containers_own_library_reads_golden_stores(path):
     root = zarr.open_group(path, mode="r") if path.suffix == ".zarr" else h5py.File(path, "r")
     for name, value in expected(path).items():
         np.testing.assert_array_equal(root[name][:], value, strict=True)

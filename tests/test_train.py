@@ -1,89 +1,25 @@
-"""Phase I: its learning rates, its steps, and runs that go on as if nothing had interrupted them."""
+"""Phase I: its learning rates, its steps, what it is trained on, and what it leaves behind."""
 
 import dataclasses
 import itertools
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
-from rich.progress import Progress
+from made_training import STEPS, same_weights, saved, timeless
 from torch.nn.functional import cross_entropy
 
 import extract.train
-from extract.checkpoint import Checkpoint, load_checkpoint
-from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.checkpoint import Checkpoint
+from extract.config import TrainConfig
 from extract.dataset import load_dataset
 from extract.networks.registry import build_network
 from extract.restore import restore
 from extract.train import train
-from extract.training.resume import resumed_config
 from extract.training.schedule import learning_rate
-from store.errors import UserError
-
-STEPS = 5  # an epoch of 34 images (18, 10 and 6 a class) in batches of 8
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """Three classes of 8×8 images, small enough for an epoch to take a blink."""
-    folder = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for split, n in (("train", 18), ("test", 4)):
-        for class_id in range(3):
-            (folder / split / str(class_id)).mkdir(parents=True)
-            for row in range(n):
-                pixels = generator.integers(0, 120, (8, 8, 3)) + 60 * class_id
-                path = folder / split / str(class_id) / f"{row}.png"
-                Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return folder
-
-
-@pytest.fixture
-def tiny(root, tmp_path) -> TrainConfig:
-    """The smallest run; tests replace what they are about."""
-    return TrainConfig(
-        out=str(tmp_path / "run"),
-        network=NetworkConfig("resnet20", width=2),
-        dataset=DatasetConfig("imagefolder", str(root), imbalance_factor=3),
-        image_size=8,
-        epochs=3,
-        batch_size=8,
-        lr=0.05,
-        device="cpu",
-    )
-
-
-def saved(config: TrainConfig) -> Checkpoint:
-    return load_checkpoint(Path(config.out) / "checkpoint.pt")
-
-
-def same_weights(a: Checkpoint, b: Checkpoint) -> bool:
-    assert a.state.keys() == b.state.keys()
-    return all(torch.equal(tensor, b.state[name]) for name, tensor in a.state.items())
-
-
-def timeless(history: list[dict]) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
-
-
-def train_interrupted(config: TrainConfig, n: int, what: str = "learning_rate") -> None:
-    """Train, and press Ctrl-C as the n-th batch (or evaluation, with `predict`) begins."""
-    calls, original = itertools.count(1), getattr(extract.train, what)
-
-    def interrupted(*arguments):
-        if next(calls) == n:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract.train, what, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, Progress(disable=True))
 
 
 def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[list]:
@@ -96,9 +32,6 @@ def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[list]:
 
     monkeypatch.setattr(extract.train, "training_batches", recorded)
     return epochs
-
-
-# Learning rates
 
 
 def resolved(recipe: str, **changes) -> TrainConfig:
@@ -149,9 +82,6 @@ def test_each_step_takes_the_rate_of_its_moment(tiny, monkeypatch, quiet):
     monkeypatch.setattr(extract.train, "learning_rate", rate)
     train(dataclasses.replace(tiny, epochs=2), quiet)
     assert moments == pytest.approx([step / STEPS for step in range(2 * STEPS)])
-
-
-# Steps
 
 
 def test_two_steps_are_sgd_with_momentum_and_weight_decay(tiny, monkeypatch, quiet):
@@ -214,9 +144,6 @@ def test_it_learns(tiny, quiet):
     assert history[-1]["test_accuracy"] > 60
 
 
-# What is trained on
-
-
 def test_validation_and_test_images_are_never_trained_on(tiny, monkeypatch, quiet):
     config = dataclasses.replace(tiny, dataset=dataclasses.replace(tiny.dataset, val_per_class=4))
     dataset = load_dataset(config.dataset, 8, quiet)
@@ -249,9 +176,6 @@ def test_every_epoch_has_an_order_of_its_own(tiny, monkeypatch, quiet):
         assert not torch.equal(a, b)
 
 
-# Seeds
-
-
 def test_a_seed_determines_the_run(tiny, tmp_path, quiet):
     first, again, other = (
         train(dataclasses.replace(tiny, out=str(tmp_path / f"{run}"), seed=seed), quiet)
@@ -269,110 +193,6 @@ def test_the_seed_draws_the_initial_weights(tiny, tmp_path, quiet):
     )
     assert not torch.equal(first.state["features.0.weight"], other.state["features.0.weight"])
     assert not torch.equal(first.state["classifier.weight"], other.state["classifier.weight"])
-
-
-# Interruptions
-
-
-@pytest.mark.parametrize("batch", [1, 3, STEPS + 1, STEPS + 4, 3 * STEPS])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tiny, tmp_path, quiet, batch):
-    whole = dataclasses.replace(tiny, out=str(tmp_path / "whole"), eval_every=2)
-    expected = train(whole, quiet)
-    config = dataclasses.replace(tiny, eval_every=2)
-    train_interrupted(config, batch)
-    left = saved(config)
-    assert left.epoch == len(left.history) == (batch - 1) // STEPS
-    assert left.optimizer is not None
-
-    train(dataclasses.replace(config, resume=True), quiet)
-    resumed = saved(config)
-    assert same_weights(resumed, expected)
-    assert timeless(resumed.history) == timeless(expected.history)
-    assert resumed.epoch == 3
-    assert resumed.optimizer is None
-    frames = [pd.read_csv(Path(c.out) / "metrics.csv").drop(columns="seconds") for c in (config, whole)]
-    pd.testing.assert_frame_equal(*frames, check_exact=True)
-
-
-def test_an_interrupted_evaluation_can_be_resumed_too(tiny, tmp_path, quiet):
-    expected = train(dataclasses.replace(tiny, out=str(tmp_path / "whole"), eval_every=1), quiet)
-    config = dataclasses.replace(tiny, eval_every=1)
-    train_interrupted(config, 2, "predict")
-    assert saved(config).epoch == 1
-    resumed = train(dataclasses.replace(config, resume=True), quiet)
-    assert same_weights(resumed, expected)
-    assert timeless(resumed.history) == timeless(expected.history)
-
-
-def test_a_run_of_digits_resumes_bit_by_bit(tmp_path, quiet):
-    config = TrainConfig(
-        out=str(tmp_path / "run"),
-        network=NetworkConfig("resnet20", width=2),
-        dataset=DatasetConfig("digits", imbalance_factor=20, val_per_class=3),
-        epochs=1,
-        batch_size=256,
-        device="cpu",
-    )
-    expected = train(dataclasses.replace(config, out=str(tmp_path / "whole")), quiet)
-    train_interrupted(config, 2)
-    assert saved(config).epoch == 0
-    resumed = train(dataclasses.replace(config, resume=True), quiet)
-    assert same_weights(resumed, expected)
-    assert timeless(resumed.history) == timeless(expected.history)
-    assert not resumed.transform["flip"]  # a mirrored digit is no digit
-
-
-def test_resuming_takes_the_options_of_the_run_but_for_those_given(tiny, quiet):
-    train_interrupted(dataclasses.replace(tiny, seed=5), 2)
-    config = resumed_config(tiny.out, {"workers": 0, "epochs": 9, "width": 3, "val_per_class": 1})
-    assert config.resume
-    assert config.seed == 5
-    assert (config.workers, config.epochs) == (0, 9)
-    assert config.network == NetworkConfig("resnet20", width=3)
-    assert config.dataset.val_per_class == 1
-    assert config.dataset.imbalance_factor == 3
-    with pytest.raises(UserError, match="cannot resume: "):
-        train(config, quiet)
-    finished = train(resumed_config(tiny.out, {"workers": 0}), quiet)
-    assert finished.epoch == 3
-
-
-def test_a_run_over_an_earlier_one_does_not_keep_its_metrics(tiny, quiet):
-    train(tiny, quiet)
-    train_interrupted(dataclasses.replace(tiny, seed=1, overwrite=True), 2)
-    assert saved(tiny).epoch == 0
-    assert not (Path(tiny.out) / "metrics.csv").exists()
-
-
-# Divergence
-
-
-@pytest.mark.parametrize(
-    ("first", "rate", "message"),
-    [
-        (
-            STEPS,
-            1e38,
-            r"the loss became nan in epoch 2 at lr 1e\+38; start anew .--overwrite. with a lower --lr",
-        ),
-        (2 * STEPS - 1, math.nan, "the weights became infinite or NaN in epoch 2 at lr nan"),
-    ],
-    ids=["all through an epoch", "in the last step of an epoch"],
-)
-def test_divergence_keeps_the_last_good_checkpoint(tiny, monkeypatch, quiet, first, rate, message):
-    steps = itertools.count()
-    with monkeypatch.context() as patch:
-        patch.setattr(extract.train, "learning_rate", lambda *_: rate if next(steps) >= first else 0.05)
-        with pytest.raises(UserError, match=message):
-            train(tiny, quiet)
-    good = saved(tiny)
-    assert good.epoch == len(good.history) == 1
-    assert math.isfinite(good.history[0]["loss"])
-    assert all(tensor.isfinite().all() for tensor in good.state.values())
-    assert train(dataclasses.replace(tiny, resume=True), quiet).epoch == 3
-
-
-# What is left behind
 
 
 def test_the_checkpoint_describes_the_run(tiny, quiet):

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from faults import FlipCampaign, faults
+from bit_flips import FlipCampaign, faults
 from made_store import fill, made_plan, made_rows, make_store
 
 from store.errors import StoreError
