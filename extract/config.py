@@ -21,7 +21,13 @@ from extract.options import (
     Workers,
     check_shot_rule,
 )
-from extract.sources.kinds import KINDS, REFUSALS
+from extract.sources.registry import (
+    find_source,
+    idle_options,
+    meant_source,
+    refuse_idle_options,
+    source_names,
+)
 from extract.training.recipes import RECIPES
 from store.errors import UserError
 from store.options import Option, check_bounds
@@ -39,8 +45,10 @@ class DatasetConfig:
     """
 
     dataset: Annotated[
-        Literal["digits", "cifar10", "cifar100", "imagefolder"] | None,
-        Option("where the images come from", "data", "imagefolder with --root, else digits"),
+        str | None,
+        Option(
+            "where the images come from", "data", "imagefolder with --root, else digits", names=source_names
+        ),
     ] = None
     root: Annotated[str | None, Option("folder of the images (digits needs none)", "data")] = None
     imbalance_factor: Annotated[
@@ -73,29 +81,24 @@ class DatasetConfig:
     @property
     def source(self) -> str:
         """Where images come from: a root holds class folders, unless a data set is named."""
-        return self.dataset or ("digits" if self.root is None else "imagefolder")
+        return self.dataset or meant_source(self.root)
 
     @property
     def mirrored(self) -> bool:
         """Whether training mirrors half of the images."""
-        return KINDS[self.source].mirrored is not False and not self.no_flip
+        return find_source(self.source).mirrored is not False and not self.no_flip
 
     def idle(self) -> list[str]:
         """Options that are set, and that the source does not take."""
-        return [
-            name
-            for name in REFUSALS
-            if getattr(self, name) not in (None, False) and name not in KINDS[self.source].options
-        ]
+        return idle_options(self.source, self)
 
     def resolved(self) -> "DatasetConfig":
         """The same with the source named.
 
         Raises:
-            UserError: an option that the source does not take.
+            UserError: an unknown source, or an option that it does not take.
         """
-        for name in self.idle():
-            raise UserError(REFUSALS[name].format(value=getattr(self, name), source=self.source))
+        refuse_idle_options(self.source, self)
         return replace(self, dataset=self.source)
 
 

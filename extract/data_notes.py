@@ -6,7 +6,7 @@ import numpy as np
 
 from extract.config import DatasetConfig
 from extract.dataset import Dataset
-from extract.sources.kinds import KINDS
+from extract.sources.registry import find_source
 from store.names import shown
 from store.notes import note
 
@@ -21,7 +21,7 @@ def note_data(dataset: Dataset) -> None:
 
 def _note_mirroring(config: DatasetConfig) -> None:
     """Say that training images are mirrored, where the user alone knows whether they may be."""
-    if config.mirrored and KINDS[config.source].mirrored is None:
+    if config.mirrored and find_source(config.source).mirrored is None:
         note(
             "half of the training images are mirrored; pass --no-flip where a mirror image is of another "
             "class or of none (signs, text, left and right)"

@@ -17,9 +17,10 @@ from extract.config import DatasetConfig
 from extract.images.decode import Reading
 from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
 from extract.proof.digest import digests_of
-from extract.sources.embedded import SOURCES, Source, refuse_lookalikes, refuse_undecodable_names
+from extract.sources.listing import Listing, refuse_lookalikes, refuse_undecodable_names
 from extract.sources.longtail import split_source, tail_order
-from extract.sources.presence import refuse_missing_images
+from extract.sources.presence import refuse_missing_images, source_root
+from extract.sources.registry import find_source
 from extract.sources.skipped import without_bad_images
 from store.errors import UserError
 from store.notes import note
@@ -118,39 +119,45 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     """
     refuse_missing_images(config)
     # An absolute root, so that the description still holds in another working folder.
-    root = Path(config.root).resolve() if config.root is not None else Path()
+    root = source_root(config)
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
-    source = SOURCES[config.source](root, config)
-    refuse_undecodable_names(source, root)
-    _refuse_what_listing_tells(source, config, root, looked)
-    source = replace(source, splits={name: _named(split, root) for name, split in source.splits.items()})
-    source, config = without_bad_images(source, config, root, None if looked else progress)
-    per_class = np.bincount(source.splits["train"].label, minlength=len(source.class_names))
-    splits, config = _split(source, config, per_class)
+    listing = find_source(config.source).list(root, config)
+    refuse_undecodable_names(listing, root)
+    _refuse_what_listing_tells(listing, config, root, looked)
+    listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
+    listing, config = without_bad_images(listing, config, root, None if looked else progress)
+    per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
+    splits, config = _split(listing, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
-    fingerprint = _fingerprint(source.class_names, splits)
+    fingerprint = _fingerprint(listing.class_names, splits)
     return Dataset(
-        config, source.class_names, splits["train"], splits.get("val"), splits["test"], fingerprint, per_class
+        config,
+        listing.class_names,
+        splits["train"],
+        splits.get("val"),
+        splits["test"],
+        fingerprint,
+        per_class,
     )
 
 
-def _refuse_what_listing_tells(source: Source, config: DatasetConfig, root: Path, looked: bool) -> None:
+def _refuse_what_listing_tells(listing: Listing, config: DatasetConfig, root: Path, looked: bool) -> None:
     """Raise UserError for what the search for bad images, of hours perhaps, changes nothing of."""
-    if config.val_per_class and "val" in source.splits:
+    if config.val_per_class and "val" in listing.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
     if looked:
         return
-    refuse_lookalikes(source, config)
+    refuse_lookalikes(listing, config.root or config.source)
     if config.skip_bad_images:  # with fewer images these options are never allowed more
-        label, n_classes = source.splits["train"].label, len(source.class_names)
+        label, n_classes = listing.splits["train"].label, len(listing.class_names)
         split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
 
 
 def _split(
-    source: Source, config: DatasetConfig, per_class: np.ndarray
+    listing: Listing, config: DatasetConfig, per_class: np.ndarray
 ) -> tuple[dict[str, ImageSet], DatasetConfig]:
     """The source's splits with the long tail and the validation images taken, and the order of that tail."""
-    everything = source.splits["train"]
+    everything = listing.splits["train"]
     asked, factor = config, config.imbalance_factor
     if factor is not None and config.tail_order is None:
         config = replace(config, tail_order=tail_order(per_class))
@@ -165,7 +172,7 @@ def _split(
             f"the smallest class's {per_class.min():,} images down (the largest has {per_class.max():,}); "
             "leave the option out to train on all"
         )
-    splits = dict(source.splits, train=everything.take(train_index))
+    splits = dict(listing.splits, train=everything.take(train_index))
     if config.val_per_class:
         splits["val"] = everything.take(val_index)
     return splits, config

@@ -15,7 +15,7 @@ from extract.networks.parts import Network
 from extract.networks.registry import build_network
 from extract.proof.identity import bound_to
 from extract.sources.content import lies_turned
-from extract.sources.kinds import KINDS
+from extract.sources.registry import find_source
 from extract.training.unfinished import note_unfinished
 from store.errors import UserError
 from store.notes import note
@@ -56,7 +56,7 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
     network = restore_network(checkpoint, ckpt)
     source = described(DatasetConfig, checkpoint.dataset, ckpt)
     if root is not None:
-        if "root" not in KINDS[source.source].options:
+        if "root" not in find_source(source.source).options:
             raise UserError(
                 f"--root {root}: {ckpt} was trained on {source.source}, which is embedded and has no folder; "
                 "leave it out"

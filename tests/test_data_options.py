@@ -10,8 +10,7 @@ from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
-from extract.sources.embedded import SOURCES
-from extract.sources.kinds import KINDS, REFUSALS
+from extract.sources.registry import REFUSALS, SOURCES
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -63,9 +62,8 @@ def test_a_plan_of_a_root_is_one_of_class_folders(small_root):
     assert json.loads(found.stdout)["n_classes"] == 3
 
 
-def test_every_source_is_known_before_it_is_opened():
-    assert SOURCES.keys() == KINDS.keys()
-    assert {name for kind in KINDS.values() for name in kind.options} == REFUSALS.keys()
+def test_every_option_of_a_source_has_a_refusal_of_the_others():
+    assert {name for source in SOURCES.values() for name in source.options} == REFUSALS.keys()
 
 
 @pytest.mark.parametrize("command", ["train", "store plan"])
@@ -73,8 +71,11 @@ def test_every_source_is_known_before_it_is_opened():
     ("options", "says"),
     [
         ("--dataset digits --root .", ["--root .: digits is embedded", "leave out --root"]),
-        ("--download", ["--download: fetches CIFAR alone, and digits is not"]),
-        ("--root . --download", ["--download: fetches CIFAR alone, and imagefolder is not"]),
+        (
+            "--download",
+            ["--download: there is nothing to fetch for digits", "name --dataset cifar10 or cifar100"],
+        ),
+        ("--root . --download", ["--download: there is nothing to fetch for imagefolder"]),
         ("--skip-bad-images", ["--skip-bad-images: is for image files", "digits has none"]),
         ("--dataset cifar10 --root . --skip-bad-images", ["--skip-bad-images", "cifar10 has none"]),
     ],

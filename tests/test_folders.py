@@ -13,9 +13,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from extract.checkpoint import load_checkpoint
+from extract.config import DatasetConfig
 from extract.images.image_set import read_image
-from extract.sources.embedded import image_folder
 from extract.sources.folders import KNOWN, list_folder
+from extract.sources.imagefolder import list_image_folder
 from store.errors import UserError
 
 PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"
@@ -39,7 +40,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def listed(root: Path, split: str = "train") -> list[str]:
-    return [p.relative_to(root / split).as_posix() for p in image_folder(root).splits[split].images]
+    return [
+        p.relative_to(root / split).as_posix()
+        for p in list_image_folder(root, DatasetConfig()).splits[split].images
+    ]
 
 
 def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -55,7 +59,7 @@ def test_images_in_subfolders_count_as_torchvision_counts_them(root, caplog):
         save(root / "train/ape" / name)
     save(root.parent / "elsewhere/7.png")
     (root / "train/bee/link").symlink_to(root.parent / "elsewhere")
-    train = image_folder(root).splits["train"]
+    train = list_image_folder(root, DatasetConfig()).splits["train"]
     theirs = ImageFolder(str(root / "train"))
     assert {str(p) for p in train.images} == {path for path, _ in theirs.samples}
     assert np.bincount(train.label).tolist() == np.bincount(theirs.targets).tolist() == [8, 3]
@@ -70,7 +74,7 @@ def test_a_flat_folder_is_listed_as_version_0_1_did(root):
         save(root / "train/ape" / name)
     folder = root / "train/ape"
     assert list_folder(root, True) == list_folder(root, False)
-    assert image_folder(root).splits["train"].images[:10] == sorted(folder.iterdir())
+    assert list_image_folder(root, DatasetConfig()).splits["train"].images[:10] == sorted(folder.iterdir())
 
 
 def test_the_content_decides_where_the_name_does_not(root, caplog):
@@ -117,7 +121,7 @@ def test_a_class_without_images_names_what_it_holds(root):
     (root / "train/bee/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     says = r"bee: holds no images \(.jpg, .*\), but 1 file of no image format \(train/bee/1.heic\), 2 hidden"
     with pytest.raises(UserError, match=says):
-        image_folder(root)
+        list_image_folder(root, DatasetConfig())
 
 
 def test_links_that_go_round_end(root, caplog):
@@ -150,7 +154,7 @@ def test_a_file_that_is_named_like_an_image_is_not_left_out_in_silence(root, nam
 @pytest.mark.parametrize("name", ["valid", "Validation", "dev"])
 def test_a_validation_folder_of_another_name_is_said_to_be_unused(root, caplog, name):
     save(root / name / "ape/a.png")
-    assert list(image_folder(root).splits) == ["train", "test"]
+    assert list(list_image_folder(root, DatasetConfig()).splits) == ["train", "test"]
     assert notes(caplog) == [f"{root / name}/ is not used; validation images are looked for in val/ alone"]
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import load_checkpoint
-from extract.sources.embedded import SOURCES
 from extract.sources.folders import list_folder
+from extract.sources.registry import SOURCES
 from finetune.run import read_run
 from store.arrays.image_names import image_names
 from store.reader import FeatureStore
@@ -152,9 +152,10 @@ def test_csv_files_give_back_any_text(names):
 
 def test_two_classes_of_one_name_in_two_forms_are_refused(monkeypatch):
     """Listed so, for not every file system keeps both forms apart."""
-    root, listed = write_classes(Path("images"), ["ape", "bee"]), SOURCES["imagefolder"]
+    root, folders = write_classes(Path("images"), ["ape", "bee"]), SOURCES["imagefolder"]
     two_forms = sorted([NFC, NFD])
-    monkeypatch.setitem(SOURCES, "imagefolder", lambda *asked: replace(listed(*asked), class_names=two_forms))
+    listed = replace(folders, list=lambda *asked: replace(folders.list(*asked), class_names=two_forms))
+    monkeypatch.setitem(SOURCES, "imagefolder", listed)
     says = ["the classes 'be\\u0302te' and 'b\\xeate' are one name in two Unicode forms", "rename one"]
     refuse("train", *FOLDER, *TINY, "--root", root, "--out", "phase1", says=says)
 

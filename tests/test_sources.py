@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 
 from extract.config import DatasetConfig
 from extract.dataset import load_dataset
-from extract.sources.embedded import cifar, digits, image_folder
+from extract.sources.listing import Listing
+from extract.sources.registry import SOURCES
 
 
 def write_folder(root: Path, files: dict[str, int]) -> Path:
@@ -29,8 +30,13 @@ def names(split, root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in split.images]
 
 
+def listed(name: str, root: Path = Path()) -> Listing:
+    """What a source lists, nothing else said of it."""
+    return SOURCES[name].list(root, DatasetConfig())
+
+
 def test_digits_are_split_once_and_for_all():
-    source = digits()
+    source = listed("digits")
     train, test = source.splits["train"], source.splits["test"]
     assert list(source.splits) == ["train", "test"]
     assert source.class_names == [str(d) for d in range(10)]
@@ -42,7 +48,7 @@ def test_digits_are_split_once_and_for_all():
 def test_digits_are_rgb_images_of_scikit_learn_s():
     data = load_digits()
     lowest, highest = 255, 0
-    for split in digits().splits.values():
+    for split in listed("digits").splits.values():
         assert split.images.shape == (len(split), 3, 32, 32)
         assert split.images.dtype == torch.uint8
         assert (split.images == split.images[:, :1]).all()
@@ -96,7 +102,7 @@ def cifar10_root(tmp_path, monkeypatch) -> Path:
 
 
 def test_cifar10_is_read_from_torchvision_s_files(cifar10_root):
-    source = cifar("cifar10", cifar10_root, download=False)
+    source = listed("cifar10", cifar10_root)
     train, test = source.splits["train"], source.splits["test"]
     assert source.class_names == [f"class {c}" for c in range(10)]
     assert train.label.tolist() == TEN_LABELS * 2
@@ -118,7 +124,7 @@ def test_cifar100_has_its_fine_labels(tmp_path, monkeypatch):
     fine = [f"fine {c}" for c in range(100)]
     meta = {"fine_label_names": fine, "coarse_label_names": [f"coarse {c}" for c in range(20)]}
     write_archive(torchvision.datasets.CIFAR100, tmp_path, parts, meta, monkeypatch)
-    source = cifar("cifar100", tmp_path, download=False)
+    source = listed("cifar100", tmp_path)
     assert source.class_names == fine
     assert source.splits["train"].label.tolist() == [99, 5, 50]
     assert source.splits["test"].label.tolist() == [1, 0]
@@ -145,7 +151,7 @@ def test_folders_are_listed_sorted_and_nothing_else_is(tmp_path):
     (root / "train/zebra/folder.png").mkdir()
     (root / "train/.cache").mkdir()
     (root / "train/README.md").write_text("no class")
-    source = image_folder(root)
+    source = listed("imagefolder", root)
     assert source.class_names == ["ant", "zebra"]
     assert list(source.splits) == ["train", "test"]
     train, test = source.splits["train"], source.splits["test"]
@@ -159,7 +165,7 @@ def test_folders_are_listed_sorted_and_nothing_else_is(tmp_path):
 def test_val_is_taken_where_there_is_one_and_may_lack_classes(tmp_path):
     files = [f"{split}/{c}/0.png" for split in ("train", "test") for c in "abc"]
     root = write_folder(tmp_path, dict.fromkeys([*files, "val/c/0.png", "val/a/0.png"], 9))
-    source = image_folder(root)
+    source = listed("imagefolder", root)
     assert list(source.splits) == ["train", "val", "test"]
     assert source.splits["val"].label.tolist() == [0, 2]  # by train's classes, not val's own
 
@@ -233,7 +239,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_images_lie(root, quiet):
 def test_the_test_split_stays_whole_and_validation_leaves_training(quiet):
     described = DatasetConfig("digits", imbalance_factor=20, val_per_class=5)
     dataset = load_dataset(described, 32, quiet)
-    everything = digits().splits
+    everything = listed("digits").splits
     assert torch.equal(dataset.test.images, everything["test"].images)
     assert np.bincount(dataset.val.label).tolist() == [5] * 10
     assert not set(dataset.train.sample_index) & set(dataset.val.sample_index)

@@ -1,1 +1,4 @@
-"""Where images come from: what each source takes (`kinds`), and what it lists."""
+"""Where images come from: a file for each source, which says what it takes and lists its images.
+
+Start at `registry`.
+"""

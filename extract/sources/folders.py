@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from extract.sources.content import image_extensions, is_image
-from extract.sources.presence import refuse_missing_folders
 from store.errors import UserError
 from store.names import composed, shown
 from store.notes import note
@@ -63,10 +62,9 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
             format, and others whose content is that of an image; else none of these, as in version 0.1.
 
     Raises:
-        UserError: a missing or empty root or split, fewer than two classes, a class folder without
+        UserError: an empty split, fewer than two classes, a class folder without
             images, or a val or test class that train does not have.
     """
-    refuse_missing_folders(root)
     passed = PassedOver(root) if subfolders else None
     present = {s: _class_folders(root / s, passed) for s in SPLITS if (root / s).is_dir()}
     class_names = present["train"]

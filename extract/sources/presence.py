@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from extract.config import DatasetConfig
-from extract.sources.kinds import KINDS
+from extract.sources.registry import find_source
 from extract.training.how_far import how_far
 from store.errors import CheckpointError, UserError
 
@@ -25,22 +25,15 @@ def refuse_missing_images(config: DatasetConfig) -> None:
     """Raise UserError for a description without the folder that it needs, or a folder without the splits."""
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
-    if "root" in KINDS[config.source].options and config.root is None:
+    source = find_source(config.source)
+    if "root" in source.options and config.root is None:
         raise UserError(f"--dataset {config.source} needs --root, the folder that holds the images")
-    if config.source == "imagefolder":
-        refuse_missing_folders(Path(config.root).resolve())
+    source.check(source_root(config))
 
 
-def refuse_missing_folders(root: Path) -> None:
-    """Raise UserError for a root of class folders that is not there, or has no train/ or test/."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
-            raise UserError(
-                f"{root}: has no {split}/ folder (found {found}); expected {split}/<class>/<image>"
-            )
+def source_root(config: DatasetConfig) -> Path:
+    """The folder that a source's images are looked for in, absolute; `Path()` where none is named."""
+    return Path() if config.root is None else Path(config.root).resolve()
 
 
 def refuse_trained(out: Path) -> None:

@@ -8,19 +8,19 @@ from rich.progress import Progress
 
 from extract.config import DatasetConfig
 from extract.images.image_set import ImageSet, find_unreadable
-from extract.sources.embedded import Source
-from extract.sources.kinds import KINDS
+from extract.sources.listing import Listing
+from extract.sources.registry import find_source
 from store.errors import UserError
 from store.names import composed, shown
 
 
 def without_bad_images(
-    source: Source, config: DatasetConfig, root: Path, progress: Progress | None
-) -> tuple[Source, DatasetConfig]:
+    listing: Listing, config: DatasetConfig, root: Path, progress: Progress | None
+) -> tuple[Listing, DatasetConfig]:
     """Leave out images that cannot be decoded, where the description says so.
 
     Args:
-        source: its images with their names.
+        listing: the images with their names.
         config: the description; what it says was skipped is left out again, whatever it is now.
         root: what names are relative to.
         progress: shows the search; None where it was made before.
@@ -32,9 +32,9 @@ def without_bad_images(
     Raises:
         UserError: a class or a split without any readable image.
     """
-    if not config.skip_bad_images or "skip_bad_images" not in KINDS[config.source].options:
-        return source, config
-    splits, skipped = dict(source.splits), set(config.skipped)
+    if not config.skip_bad_images or "skip_bad_images" not in find_source(config.source).options:
+        return listing, config
+    splits, skipped = dict(listing.splits), set(config.skipped)
     if progress is not None and not skipped:
         for name, split in splits.items():
             bad, found = find_unreadable(split.images, progress)
@@ -42,16 +42,16 @@ def without_bad_images(
             splits[name] = replace(split, **found)
     for name, split in splits.items():
         of_split = {path.encode() for path in skipped if path.startswith(f"{name}/")}
-        splits[name] = _without(split, of_split, source.class_names)
-    emptied = set(range(len(source.class_names))) - set(splits["train"].label.tolist())
+        splits[name] = _without(split, of_split, listing.class_names)
+    emptied = set(range(len(listing.class_names))) - set(splits["train"].label.tolist())
     if emptied:
-        name = source.class_names[min(emptied)]
+        name = listing.class_names[min(emptied)]
         folder = shown(str(root / "train" / name))
         raise UserError(f"{folder}: no readable image is left in this class; add some")
     for name, split in splits.items():
         if not len(split):
             raise UserError(f"{root / name}: no readable image is left in this split; add some")
-    return Source(source.class_names, splits), replace(config, skipped=tuple(sorted(skipped)))
+    return Listing(listing.class_names, splits), replace(config, skipped=tuple(sorted(skipped)))
 
 
 def _without(split: ImageSet, skipped: set[bytes], class_names: list[str]) -> ImageSet:

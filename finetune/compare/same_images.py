@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from extract.sources.registry import SOURCES
 from finetune.run import Run, RunError
 from finetune.store_identity import NETWORK
 from store.notes import note
@@ -86,7 +87,8 @@ def _note_by_name(runs: list[Run]) -> None:
 def _is_known_by_name(run: Run) -> bool:
     made = _made_from(run)
     told = made.get("content") or _identity(run)["images"] or _fingerprint(run) is None
-    return made["dataset"] == "imagefolder" and not told
+    source = SOURCES.get(made["dataset"])  # None of one that this program does not have
+    return source is not None and source.files and not told
 
 
 def _beside_first(runs: list[Run], known: Any) -> list[tuple[Run, Run]]:

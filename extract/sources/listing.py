@@ -1,0 +1,51 @@
+"""What a source holds: class names, and the images of every split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extract.images.image_set import ImageSet
+from store.errors import UserError, refuse_undecodable
+from store.names import lookalikes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that a source holds: class names in order of class index, and its splits by name.
+
+    There are "train" and "test", and perhaps "val".
+    """
+
+    class_names: list[str]
+    splits: dict[str, ImageSet]
+
+
+def listed_images(images: Sequence[Path] | torch.Tensor, label: Sequence[int] | np.ndarray) -> ImageSet:
+    """The images of a split, numbered in the order in which they are listed.
+
+    Args:
+        images: N paths of files, or (N, 3, H, W) uint8 images.
+        label: N classes.
+    """
+    label = np.asarray(label, dtype=np.int64)
+    return ImageSet(images, label, np.arange(len(label)))
+
+
+def refuse_undecodable_names(listing: Listing, root: Path) -> None:
+    """Raise UserError for a name that cannot go into checkpoints, stores and tables, all of them UTF-8."""
+    refuse_undecodable(str(root))
+    for split in listing.splits.values():
+        for path in () if split.in_memory else split.images:
+            refuse_undecodable(str(path))
+
+
+def refuse_lookalikes(listing: Listing, where: str) -> None:
+    """Raise UserError for two classes whose names nobody could tell apart; `where` is the root or source."""
+    if (alike := lookalikes(listing.class_names)) is not None:
+        raise UserError(
+            f"{where}: the classes {alike[0]!a} and {alike[1]!a} are one name in two "
+            "Unicode forms; put their images into one folder, or rename one"
+        )

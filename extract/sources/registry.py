@@ -1,0 +1,66 @@
+"""Every source of images, by name, and what is said of options that a source does not take.
+
+A new source is a file with a `Source` and a line of SOURCES. Nothing heavy is imported here, so that a wrong
+option is refused at once.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from extract.sources import cifar, digits, imagefolder
+from extract.sources.source import Source
+from store.errors import UserError
+
+SOURCES = {
+    "digits": digits.SOURCE,
+    "cifar10": cifar.CIFAR10,
+    "cifar100": cifar.CIFAR100,
+    "imagefolder": imagefolder.SOURCE,
+}
+WITHOUT_ROOT, WITH_ROOT = "digits", "imagefolder"  # what is meant where no source is named
+REFUSALS = {  # by the option that a source does not take
+    "root": "--root {value}: {source} is embedded and has no folder; leave out --root, or name another "
+    f"--dataset ({WITH_ROOT} is what --root alone means)",
+    "download": "--download: there is nothing to fetch for {source}; leave it out, or name --dataset "
+    "{takers}",
+    "skip_bad_images": "--skip-bad-images: is for image files in class folders, and {source} has none; "
+    "leave it out",
+    "no_flip": "--no-flip: {source} is never mirrored; leave it out",
+}
+
+
+def source_names() -> Iterable[str]:
+    """What can be named as `--dataset`."""
+    return SOURCES
+
+
+def meant_source(root: str | None) -> str:
+    """The name of the source that is meant where none is named."""
+    return WITHOUT_ROOT if root is None else WITH_ROOT
+
+
+def find_source(name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        UserError: no source is called so.
+    """
+    if name not in SOURCES:
+        raise UserError(f"--dataset {name}: unknown; expected one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def idle_options(name: str, values: Any) -> list[str]:
+    """Options that are set in a DatasetConfig, `values`, and that its source does not take."""
+    taken = find_source(name).options
+    return [
+        option for option in REFUSALS if getattr(values, option) not in (None, False) and option not in taken
+    ]
+
+
+def refuse_idle_options(name: str, values: Any) -> None:
+    """Raise UserError for an option that is set, and that the source does not take."""
+    for option in idle_options(name, values):
+        takers = " or ".join(other for other, source in SOURCES.items() if option in source.options)
+        said = {"value": getattr(values, option), "source": name, "takers": takers}
+        raise UserError(REFUSALS[option].format(**said))
