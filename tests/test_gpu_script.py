@@ -82,7 +82,12 @@ def test_the_stages_of_a_gpu_take_eight_minutes_at_most(script):
     assert sum(stage.cap for stage in stages) <= script.SECONDS == 480
     assert [stage.name for stage in stages[:3]] == ["machine", "tests", "walk"]
     files = [Path(part).name for part in planned(script, "tests", tiny=False) if part.endswith(".py")]
-    assert {"test_on_gpu.py", "test_graph.py", "test_device.py", "test_upload.py"} <= set(files)
+    assert {
+        "test_finetune_on_gpu.py",
+        "test_finetune_cuda_graph.py",
+        "test_extract_device.py",
+        "test_finetune_upload.py",
+    } <= set(files)
     for stage in stages:
         if stage.name != "tests":
             assert stage.command[stage.command.index("--device") + 1] == "cuda:1"

@@ -1,6 +1,8 @@
-"""The house: which way imports go, how large a room may be, and that every public name says what it is."""
+"""The house: which way imports go, how large a room may be, and what is said of public names and tests."""
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
@@ -18,6 +20,8 @@ PACKAGES = [room for room in MAY_IMPORT if (ROOT / room).is_dir()]
 MODULES = [ROOT / "cli.py", ROOT / "tailcache.py"]
 SOURCES = [*MODULES, *(path for room in PACKAGES for path in sorted((ROOT / room).rglob("*.py")))]
 TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in SOURCES}
+TESTS = {path.name: ast.parse(path.read_text()) for path in sorted((ROOT / "tests").glob("*.py"))}
+OF_THE_WHOLE = ("api", "docs", "golden", "gpu_script", "house", "mutants", "versions", "whole_way")
 MODULES_A_FOLDER, LINES_A_FILE, LINES_A_FUNCTION, LINES_WITH_A_LOOP, ARGUMENTS = 15, 300, 40, 60, 8
 
 
@@ -69,7 +73,7 @@ def test_no_imports_run_in_a_circle():
 
 
 def test_no_file_is_too_large():
-    for path in SOURCES:
+    for path in [*SOURCES, *(ROOT / "tests" / name for name in TESTS)]:
         assert path.read_text().count("\n") <= LINES_A_FILE, path
 
 
@@ -102,3 +106,23 @@ def test_nothing_is_unpickled():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 assert any(k.arg == "weights_only" and k.value.value is True for k in node.keywords), name
+
+
+def test_a_test_file_is_named_after_what_it_is_about():
+    """The package, or what holds of the whole program; tests/README.md says where a test goes."""
+    kinds = "|".join([*MAY_IMPORT, *OF_THE_WHOLE])
+    names = [name for name in TESTS if name.startswith("test_")]
+    assert [name for name in names if not re.fullmatch(rf"test_({kinds})(_\w+)?\.py", name)] == []
+
+
+def test_no_two_tests_have_one_name():
+    functions_of = Counter(function.name for tree in TESTS.values() for function in functions(tree))
+    assert [name for name, n in functions_of.items() if name.startswith("test_") and n > 1] == []
+
+
+def test_modules_that_tests_share_are_told_of():
+    """So that nobody writes one again."""
+    told = (ROOT / "tests" / "README.md").read_text()
+    assert [name for name in TESTS if not name.startswith("test_") and f"`{name[:-3]}`" not in told] == [
+        "conftest.py"
+    ]

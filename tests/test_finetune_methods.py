@@ -158,7 +158,7 @@ def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[
         optimizer.step()
         if config.schedule == "cosine":
             scheduler.step()
-        if config.max_norm is not None:  # a number, after every step; test_weight_balancing.py has the others
+        if config.max_norm is not None:  # a number: others are in test_finetune_weight_balancing.py
             with torch.no_grad():  # MaxNorm of Alshammari et al. 2022: a projection of every class's weight
                 for of_class in weight:
                     if of_class.norm() > config.max_norm:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bad_input import succeed
-from test_advice import interrupted
+from test_cli_advice import interrupted
 
 from extract.config import DatasetConfig, NetworkConfig
 from finetune.demo import DemoPhases, plan_demo

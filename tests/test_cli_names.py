@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bad_input import FOLDER, TINY, refuse, succeed
 from PIL import Image
-from test_odd_names import NFC, NFD, write_classes
+from test_cli_odd_names import NFC, NFD, write_classes
 
 from extract.proof.sample import Difference
 from finetune.commands.console import fail, print_table, table

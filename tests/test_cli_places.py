@@ -13,7 +13,7 @@ from bad_input import FOLDER, TINY, refuse, run, succeed
 from faults import ended, forked
 from made_store import make_store
 from rich.console import Console
-from test_locks import Gate
+from test_store_locks import Gate
 
 from cli import main
 from finetune.commands import console

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from bad_input import refuse, succeed
+from test_extract_sample import rewrite
 from test_finetune_resume import interrupt
-from test_sample import rewrite
 
 from finetune.config import FinetuneConfig
 from finetune.train import finetune

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed
-from test_early import CASES, OF_STORES, make_folder
+from test_cli_early import CASES, OF_STORES, make_folder
 
 from extract.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import TrainConfig
