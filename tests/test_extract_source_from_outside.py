@@ -87,7 +87,7 @@ def test_it_says_itself_which_options_it_takes():
     refuse("train", "--dataset", "arrays", "--root", "empty", says=["empty: holds no images.npz"])
 
 
-def test_help_and_refusals_name_it():
+def test_help_and_refusals_name_the_source():
     assert "cifar100, imagefolder, arrays" in " ".join(run("train", "--help").stdout.split())
     refuse("train", "--dataset", "mnist", says=["'mnist' is not one of 'digits', ", "'arrays'"])
     with pytest.raises(UserError, match=r"--dataset mnist: unknown; expected one of digits, .*, arrays"):

@@ -105,7 +105,7 @@ def test_a_sweep_varies_it_and_analyze_compares_it(feature_store):
     refuse(*command, "--grid", "method=unknown", says=says)
 
 
-def test_help_and_refusals_name_it():
+def test_help_and_refusals_name_the_method():
     assert "no-bias" in "".join(run("finetune", "--help").stdout.split())
     refuse(
         "finetune", "--store", "s", "--method", "magic", says=["'magic' is not one of 'fsa', ", "'no-bias'"]
