@@ -256,7 +256,7 @@ class FinetuneConfig:
             raise UserError(f"--beta {self.beta:g}: must be at least 0, and below 1")
         if not 0 <= self.gamma_min <= self.gamma_max <= 1:
             found = f"--gamma-min {self.gamma_min:g}, --gamma-max {self.gamma_max:g}"
-            raise UserError(f"{found}: must be shares, 0 to 1, in this order")
+            raise UserError(f"{found}: must be shares from 0 to 1, the first no larger than the second")
         if self.confusing_classes is not None and self.confusing_classes > n_classes - 1:
             raise UserError(
                 f"--confusing-classes {self.confusing_classes}: the store has {n_classes} classes, "
@@ -272,8 +272,8 @@ class FinetuneConfig:
         if self.batch_size is None:
             if not self.n_tail:
                 raise UserError(
-                    f"--augmented-per-sample {self.augmented_per_sample}: a batch of {BATCH_SIZE} holds no "
-                    f"tail sample with so many; lower it, or name a --batch-size of {unit} or more"
+                    f"--augmented-per-sample {self.augmented_per_sample}: a batch of {BATCH_SIZE} has no "
+                    f"room for a tail sample with so many; lower it, or name a --batch-size of {unit} or more"
                 )
             return
         if self.tail_samples is not None and self.batch_size != unit * self.tail_samples:

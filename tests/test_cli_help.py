@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 from unittest.mock import patch
 
 import click
@@ -137,6 +139,29 @@ def test_every_help_ends_with_its_examples():
         examples = EXAMPLES[command.name]
         assert [line.strip() for line in lines[-len(examples) :]] == list(examples)
         assert all(len(line) <= 90 for line in lines)
+
+
+def test_commands_are_told_in_the_order_of_their_use_and_in_full():
+    text = shown(columns="60")
+    names = re.findall(r"^  (\w+)  ", text.partition("\nCommands:\n")[2], re.MULTILINE)
+    assert names == ["train", "extract", "finetune", "sweep", "evaluate", "analyze", "demo", "store"]
+    assert "..." not in text.partition("\nCommands:\n")[2]
+    for command in cli.main.commands.values():
+        assert " ".join(command.help.split("\n\n")[0].split()).removesuffix(".") in " ".join(text.split())
+
+
+def test_no_help_imports_anything_heavy():
+    """Names of methods come from their registry, which needs numpy and nothing larger."""
+    heavy = ("torch", "torchvision", "zarr", "h5py", "pandas", "matplotlib", "sklearn", "scipy")
+    code = f"""
+import sys, cli
+for path in {list(COMMANDS)}:
+    try: cli.main([*path, "--help"])
+    except SystemExit: pass
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_bounds_stand_beside_their_fields():

@@ -102,7 +102,7 @@ def test_finetune_option_out_of_bounds_is_refused(feature_store: Path, options: 
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
 
 
-ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares, 0 to 1, in this order"
+ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares from 0 to 1, the first no larger than"
 NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
 
 

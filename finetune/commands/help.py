@@ -80,9 +80,19 @@ class HelpCommand(_WithExamples):
 
 
 class HelpGroup(_WithExamples, click.Group):
-    """A group of such commands."""
+    """A group of such commands, shown in the order in which they are used, each with its whole first line."""
 
     command_class = HelpCommand
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which the commands were added."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what every command is for."""
+        told = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            _write_entries(formatter, told, max(len(name) for name, _ in told))
 
 
 def _unbroken(text: str) -> str:
