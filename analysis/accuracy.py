@@ -54,7 +54,7 @@ def per_class_frame(
 
 
 def balanced_accuracy(label: np.ndarray, prediction: np.ndarray) -> float:
-    """The unweighted mean over the classes that have images of the share of a class's images that are right.
+    """Mean per-class accuracy in %, over the classes that have images; every class counts alike.
 
     Args:
         label: (N,) int true classes, N ≥ 1.

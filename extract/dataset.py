@@ -142,7 +142,7 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
 
 
 def _refuse_what_listing_tells(listing: Listing, config: DatasetConfig, root: Path, looked: bool) -> None:
-    """Raise UserError for what the search for bad images, of hours perhaps, changes nothing of."""
+    """Raise UserError before the slow search for bad images, for errors that it cannot mend."""
     if config.val_per_class and "val" in listing.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
     if looked:

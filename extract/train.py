@@ -112,7 +112,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Another one for every file that was written to a path."""
+    """Inode and time of a file, which change when it is written anew."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 

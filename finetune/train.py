@@ -54,7 +54,7 @@ def finetune(
     Args:
         config: the options.
         progress: a bar of iterations.
-        named: options that the user named, which what an earlier program did does not overrule.
+        named: options the user gave; they win over an older version's.
         store: the store that `config` names, where it is open already.
 
     Raises:

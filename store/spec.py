@@ -73,7 +73,7 @@ class StoreSpec:
         }
 
     def as_begun(self, begun: dict[str, Any]) -> "StoreSpec":
-        """The same without arrays that stores may be without, where what was begun is without them."""
+        """This spec without the optional arrays that the draft to resume lacks."""
         absent = {
             path
             for path in self.layouts

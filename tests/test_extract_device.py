@@ -11,7 +11,7 @@ from extract.config import DatasetConfig, ForecastConfig, NetworkConfig
 from extract.device import make_deterministic, resolve_device, use_device
 from finetune.forecast.finetune_throughput import Pace
 from finetune.forecast.forecast import forecast
-from finetune.forecast.workload import find_subject
+from finetune.forecast.workload import find_workload
 from finetune.sweep.sweep import _device
 
 
@@ -117,7 +117,7 @@ def test_training_on_the_cpu_starts_no_gpu(gpus_left_alone, small_root, tmp_path
 
 def test_planning_starts_no_gpu(gpus_left_alone, quiet):
     config = ForecastConfig(network=NetworkConfig("resnet20", width=4), dataset=DatasetConfig("digits"))
-    assert find_subject(config, quiet).arch == "resnet20"
+    assert find_workload(config, quiet).arch == "resnet20"
 
 
 def test_float32_is_whole_whatever_was_set_before():

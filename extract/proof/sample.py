@@ -215,7 +215,7 @@ def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.n
 
 
 def _map_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
-    """The distance of stored vectors that is worst beside what is allowed, and what is."""
+    """The worst distance of a stored vector relative to its tolerance, and that tolerance."""
     codes = store.arrays["train/feature_map"].read(row, row + 1)
     stored = store.decoded(codes, row, np.dtype(np.float32))
     distance = np.linalg.norm(stored[0] - maps, axis=-1)

@@ -173,7 +173,8 @@ def _images_below(folder: Path, passed: PassedOver) -> list[str]:
 def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
     """Why a folder's entry is no image, None if it is one. A file that is named like one is not opened.
 
-    Whether it can be read is seen later: who names a file so means an image, not to be left out in silence.
+    Whether it can be read is checked later: a file with an image's extension that cannot be read is an error,
+    and not passed over.
     """
     if _is_hidden(entry.name, True):
         return HIDDEN

@@ -55,7 +55,7 @@ def without_bad_images(
 
 
 def _without(split: ImageSet, skipped: set[bytes], class_names: list[str]) -> ImageSet:
-    """A listed split without some images, the others numbered as with them, listed or not."""
+    """The split without skipped images; the others keep their numbers."""
     left_out = np.fromiter((name in skipped for name in split.name), bool, len(split))
     gone = skipped - set(split.name[left_out].tolist())
     if not all(map(bytes.isascii, gone)):  # a copy may spell them in another Unicode form

@@ -20,7 +20,7 @@ from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measu
 from finetune.forecast.extract_throughput import images_per_second, sample_maps, settle_batch_norms
 from finetune.forecast.options import refuse_bucket
 from finetune.forecast.store_size import StoreSize, store_size
-from finetune.forecast.workload import Workload, find_subject
+from finetune.forecast.workload import Workload, find_workload
 from store.arrays.codecs import CODECS
 from store.arrays.image_names import DIGEST_BYTES
 from store.drafts.lifecycle import check_writable
@@ -56,7 +56,7 @@ class Extraction:
     """What an extraction will take.
 
     Attributes:
-        arch, weights, trained: the network, as of Subject.
+        arch, weights, trained: the network, see `Workload`.
         device: where it was measured.
         sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
         views: V, of each training image.
@@ -98,7 +98,7 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
-    subject = find_subject(config, progress)
+    subject = find_workload(config, progress)
     subject.network.to(compute.device, memory_format=compute.memory_format)
     task = progress.add_task("measuring", total=3, status="the network")
     if not subject.trained:

@@ -36,7 +36,7 @@ class Workload:
     transform: Transform
 
 
-def find_subject(config: ForecastConfig, progress: Progress) -> Workload:
+def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
     """The network and images of a plan.
 
     Raises:

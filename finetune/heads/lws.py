@@ -9,7 +9,7 @@ from finetune.heads.stacked import padded
 
 
 class ScaledHead:
-    """A frozen FC layer whose logits are scaled, under SGD; it behaves as `Heads` of one head.
+    """A frozen FC layer whose logits are scaled, under SGD; it behaves as `StackedHeads` of one head.
 
     Attributes:
         scale: (K,) float32.
@@ -41,7 +41,7 @@ class ScaledHead:
         self.velocity.copy_(states[0]["velocity"])
 
     def take(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
-        """One step on each batch of a window; see `Heads.take`."""
+        """One step on each batch of a window; see `StackedHeads.take`."""
         label = label[:, None, None]
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rates = self._terms.rates(label, start)

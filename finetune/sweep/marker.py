@@ -78,7 +78,7 @@ def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepCon
 
 
 def as_untold(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
-    """The same, ranking as a sweep does that does not say how."""
+    """This config, with the ranking rule of version 0.1 where sweep.json names none."""
     rank_by = config.base.rank_by if "rank_by" in found["options"] else UNTOLD["rank_by"]
     return replace(config, base=replace(config.base, rank_by=rank_by))
 

@@ -58,7 +58,7 @@ def sweep(
         config: the options.
         progress: a bar of heads done.
         show: given the ranking so far, after every group of heads; None where nobody looks.
-        named: options that the user named, which what an earlier program did does not overrule.
+        named: options the user gave; they win over an older version's.
         store: the store that `config` names, where it is open already.
 
     Returns:

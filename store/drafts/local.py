@@ -51,7 +51,7 @@ class LocalDraft:
         sync_folder(self.folder.parent)
 
     def is_published(self) -> bool:
-        """Whether what lies under the store's name is no longer, or not yet again, a draft's."""
+        """Whether the path holds a published store, which no draft has moved aside or still assembles."""
         parts = self.folder / f"{self.path.name}.parts"
         return self.path.exists() and not (self.folder / self.path.name).exists() and not parts.exists()
 
