@@ -1,6 +1,7 @@
 """Every network that can be trained, by name.
 
-A new family is a file with a `FAMILY` and its place in FAMILIES.
+A new family is a file with a `FAMILY`, and its place in FAMILIES before torchvision's, which takes all names.
+The command line refuses a name at once that `names.py` does not know, so its names go there.
 """
 
 from extract.config import NetworkConfig
