@@ -107,16 +107,16 @@ def contestants(
         one = replace(config, residency=residency, memory=memory)
         configs = [replace(one, lr=0.001 / (i + 1)) for i in range(n_heads)]
         with single_threaded() as threads:
-            bench = LoadedStore.open(store, config.shot_rule, device, threads)
-            bench.hold_maps(configs[0])
+            loaded = LoadedStore.open(store, config.shot_rule, device, threads)
+            loaded.hold_maps(configs[0])
 
         def steps() -> None:
             with single_threaded() as threads:
-                bench.threads = threads
-                group = Trainer(configs, bench)
-                group.begin()
+                loaded.threads = threads
+                trainer = Trainer(configs, loaded)
+                trainer.begin()
                 times = [(0, time.perf_counter())]
-                group.run(iterations, lambda i: times.append((i, time.perf_counter())), lambda: None)
+                times += [(trainer.iteration, time.perf_counter()) for _ in trainer.run(iterations)]
                 # On a GPU the first window is recorded, once in a run.
                 (first, started), (last, ended) = times[1 if on_gpu else 0], times[-1]
                 steps.seconds = (ended - started) * iterations / (last - first)
@@ -141,11 +141,11 @@ def window_parts(
 ) -> dict[str, Callable[[], object]]:
     """The parts of a window, and beside them what memory and arithmetic allow at the least."""
     with single_threaded() as threads:
-        bench = LoadedStore.open(store, config.shot_rule, device, threads)
-        bench.hold_maps(replace(config, residency="device"))
-        drawing = plan_inputs(config, store, bench.common)
+        loaded = LoadedStore.open(store, config.shot_rule, device, threads)
+        loaded.hold_maps(replace(config, residency="device"))
+        drawing = plan_inputs(config, store, loaded.common)
         draw = METHODS["fsa"].sampling.draw
-        window = WindowMaker(draw, drawing, bench.features, bench.maps).make((0, WINDOW))
+        window = WindowMaker(draw, drawing, loaded.features, loaded.maps).make((0, WINDOW))
         options = head_options(config, store, drawing)
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)

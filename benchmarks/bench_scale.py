@@ -66,22 +66,22 @@ def measure(path: Path) -> list[dict]:
             store = FeatureStore(path)
         fsa = config.resolved(len(store.class_names))
         with stages.measured("reading all but maps"):
-            bench = LoadedStore.open(store, "decoupling", torch.device("cpu"), threads)
+            loaded = LoadedStore.open(store, "decoupling", torch.device("cpu"), threads)
         with stages.measured("preparing FSA"):
-            drawing = plan_inputs(fsa, store, bench.common)
+            drawing = plan_inputs(fsa, store, loaded.common)
         with stages.measured("(its product and softmax alone)"):
-            needed = np.flatnonzero(np.isin(bench.common.label, drawing.head_tail.tail))
+            needed = np.flatnonzero(np.isin(loaded.common.label, drawing.head_tail.tail))
             bare_product(store, needed, threads)
         with stages.measured("reading maps"):
-            bench.hold_maps(fsa)
+            loaded.hold_maps(fsa)
         with stages.measured(f"{ITERATIONS} iterations"):
-            _take_steps([fsa], bench)
+            _take_steps([fsa], loaded)
         for method in (name for name in METHODS if METHODS[name].compute is not None):
             with stages.measured(method):
                 computed_layer(replace(config, method=method).resolved(len(store.class_names)), store)
         with stages.measured(f"{HEADS} heads, {ITERATIONS} iterations"):
-            _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], bench)
-        del bench, store, drawing
+            _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], loaded)
+        del loaded, store, drawing
     runs = [str(path.with_name(f"run{i}")) for i in range(RUNS)]
     for i, out in enumerate(runs):  # a configuration each, for every one has its columns, points and pairs
         one = replace(config, method="plain", iterations=1, out=out, lr=0.001 * (1 + i))
@@ -107,10 +107,11 @@ def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> Non
     threads.each(score, range(0, len(rows), ROWS_AT_ONCE))
 
 
-def _take_steps(configs: list[FinetuneConfig], bench: LoadedStore) -> None:
-    group = Trainer(configs, bench, looks=False)
-    group.begin()
-    group.run(ITERATIONS, lambda iteration: None, lambda: None)
+def _take_steps(configs: list[FinetuneConfig], loaded: LoadedStore) -> None:
+    trainer = Trainer(configs, loaded, looks=False)
+    trainer.begin()
+    for _ in trainer.run(ITERATIONS):
+        pass
 
 
 @click.command()

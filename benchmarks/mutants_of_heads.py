@@ -190,16 +190,16 @@ HEADS = [
     ),
     Mutant(
         "the last head kept for the best",
-        "finetune/training/selection.py",
-        "if accuracy > self.accuracy",
-        "if accuracy >= -1",
+        "finetune/training/history.py",
+        "score[0] > self.best.accuracy",
+        "score[0] >= -1",
         "test_finetune_selection",
     ),
     Mutant(
         "the latest of equals kept",
-        "finetune/training/selection.py",
-        "if accuracy > self.accuracy",
-        "if accuracy >= self.accuracy",
+        "finetune/training/history.py",
+        "score[0] > self.best.accuracy",
+        "score[0] >= self.best.accuracy",
         "test_finetune_selection",
     ),
     Mutant(

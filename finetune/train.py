@@ -1,7 +1,8 @@
 """Phase II: fine-tune the FC layer alone on cached features (paper, secs. 4.2 and 4.3)."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from finetune.sampling.head_tail import parts_of, split_head_tail
 from finetune.store_identity import StoreIdentity, identify
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import computed_layer
-from finetune.training.resume import Latest, UnfinishedRun
+from finetune.training.resume import LatestState, UnfinishedRun
 from finetune.training.selection import Layer, accuracies, require_selection, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
 from store.arrays.image_names import image_names
@@ -35,9 +36,6 @@ from store.storage.atomic import refuse_both, refuse_existing
 from store.storage.cache import open_cache
 from store.storage.location import locate
 from store.storage.lock import sole_writer
-
-NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
-SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
 def finetune(
@@ -76,9 +74,9 @@ def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, pr
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
     refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
     phase1 = find_phase1(store, config.ckpt)
-    with unfinished.kept_when_interrupted() as latest:
-        latest.state = unfinished.load()
-        run = _made(config, store, unfinished.identity, started, progress, latest, unfinished.save)
+    with unfinished.saved_when_interrupted():
+        unfinished.load()
+        run = _made(config, store, unfinished.identity, unfinished.latest, started, progress)
         write_run(run, phase1, config.tensorboard)
         unfinished.remove()
     return run
@@ -99,7 +97,7 @@ def finetune_in_memory(config: FinetuneConfig, progress: Progress, store: Featur
     store = store or _opened(config)
     config = _resolved(config, store)
     check_provenance(store)
-    return _made(config, store, identify(store), started, progress, Latest(), lambda state: None)
+    return _made(config, store, identify(store), LatestState(), started, progress)
 
 
 def _opened(config: FinetuneConfig) -> FeatureStore:
@@ -120,24 +118,27 @@ def _made(
     config: FinetuneConfig,
     store: FeatureStore,
     identity: StoreIdentity,
+    latest: LatestState,
     started: float,
     progress: Progress,
-    latest: Latest,
-    save: Callable[[dict[str, Any]], None],
 ) -> Run:
-    """The run, from its latest state on; `save` keeps a state now and then."""
+    """The run, from its latest state on."""
     with single_threaded() as threads:
-        bench = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
+        loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
-            require_selection(selection_split(bench.held_out, config.select_on), "--keep best")
-        loaded = time.perf_counter()
+            require_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
+        load_ended = time.perf_counter()
         if METHODS[config.method].compute is not None:
-            layer, course, facts = _compute(config, bench)
+            layer, history, facts = _compute(config, loaded)
         else:
-            layer, course, facts = _train(config, bench, latest, save, progress)
+            layer, history, facts = _train(config, loaded, latest, progress)
         ended = time.perf_counter()
-        facts["seconds"] = {"load": loaded - started, "train": ended - loaded, "total": ended - started}
-        return _describe(config, bench, layer, course, facts, identity)
+        facts["seconds"] = {
+            "load": load_ended - started,
+            "train": ended - load_ended,
+            "total": ended - started,
+        }
+        return _describe(config, loaded, layer, history, facts, identity)
 
 
 def _refuse_options(config: FinetuneConfig) -> None:
@@ -150,42 +151,29 @@ def _refuse_options(config: FinetuneConfig) -> None:
 
 
 def _train(
-    config: FinetuneConfig,
-    bench: LoadedStore,
-    latest: Latest,
-    save: Callable[[dict[str, Any]], None],
-    progress: Progress,
+    config: FinetuneConfig, loaded: LoadedStore, latest: LatestState, progress: Progress
 ) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    """Take every step that the latest state has not: the head, its course, and facts of the run."""
-    group = Trainer([config], bench)
+    """Take every step that the latest state has not: the head, its history, and facts of the run."""
+    trainer = Trainer([config], loaded)
     if latest.state is None:
-        group.begin()
+        trainer.begin()
     else:
-        group.load(latest.state)
-    latest.state, noted = group.state(), time.perf_counter()
-    saved = noted
+        trainer.load(latest.state)
+    latest.note(trainer.state())
+    (history,) = trainer.histories
     task = progress.add_task(f"fine-tuning ({config.method})", total=config.iterations, status="")
-
-    def tick(iteration: int) -> None:
-        nonlocal noted, saved
-        progress.update(task, completed=iteration)
-        now = time.perf_counter()
-        if now - noted > NOTE_EVERY:
-            latest.state, noted = group.state(), now
-        if now - saved > SAVE_EVERY:
-            save(latest.state)
-            saved = now
-
-    def look() -> None:
-        _refuse_divergence(config, group.courses[0], bench)
-        progress.update(task, status=_status(group.courses[0].metrics[-1]))
-
     try:
-        group.run(config.eval_every, tick, look)
+        with closing(trainer.run(config.eval_every)) as windows:
+            for looked in windows:
+                if looked:
+                    _refuse_divergence(config, history, loaded)
+                    progress.update(task, status=_status(history.metrics[-1]))
+                progress.update(task, completed=trainer.iteration)
+                latest.note_now_and_then(trainer.state)
     finally:
         progress.remove_task(task)
-    latest.state = group.state()
-    return group.layers()[0], group.courses[0], group.facts(0)
+    latest.note(trainer.state())
+    return trainer.layers()[0], history, trainer.facts(0)
 
 
 def _status(row: dict[str, float]) -> str:
@@ -193,63 +181,62 @@ def _status(row: dict[str, float]) -> str:
     return f"loss {row['loss']:.3f}{told}"
 
 
-def _refuse_divergence(config: FinetuneConfig, course: HeadHistory, bench: LoadedStore) -> None:
-    if course.diverged is None:
+def _refuse_divergence(config: FinetuneConfig, history: HeadHistory, loaded: LoadedStore) -> None:
+    if history.diverged is None:
         return
-    rows = course.diverged.rows
-    classes, class_names = np.unique(bench.common.label[rows]), bench.store.class_names
+    iteration, rows = history.diverged
+    classes, class_names = np.unique(loaded.common.label[rows]), loaded.store.class_names
     names = ", ".join(shown(class_names[c]) for c in classes[:5]) + (", …" if len(classes) > 5 else "")
     raise UserError(
         f"{config.out or config.store}: diverged: the loss is no number at iteration "
-        f"{course.diverged.iteration}, in a batch of the store's rows {rows.min()} to {rows.max()} "
+        f"{iteration}, in a batch of the store's rows {rows.min()} to {rows.max()} "
         f"({names}); lower --lr (it is {config.lr:g})"
     )
 
 
-def _compute(config: FinetuneConfig, bench: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
+def _compute(config: FinetuneConfig, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
     """The head of a method that trains nothing, as `_train` gives it."""
-    layer = computed(config, bench)
-    course = HeadHistory(rank_by=config.rank_by)
-    split = selection_split(bench.held_out, config.select_on)
-    course.begin(accuracies(split, layer, bench.threads), layer)
-    return layer, course, class_facts(split_head_tail(bench.common.class_counts, config.head_ratio))
+    layer = computed(config, loaded)
+    history = HeadHistory(config.rank_by)
+    split = selection_split(loaded.held_out, config.select_on)
+    history.add_row(0, accuracies(split, layer, loaded.threads), layer)
+    return layer, history, class_facts(split_head_tail(loaded.common.class_counts, config.head_ratio))
 
 
-def computed(config: FinetuneConfig, bench: LoadedStore) -> Layer:
+def computed(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
     """The head of a method that trains nothing, on the device."""
-    weight, bias = computed_layer(config, bench.store)
-    return torch.from_numpy(weight).to(bench.device), torch.from_numpy(bias).to(bench.device)
+    weight, bias = computed_layer(config, loaded.store)
+    return torch.from_numpy(weight).to(loaded.device), torch.from_numpy(bias).to(loaded.device)
 
 
 def _describe(
     config: FinetuneConfig,
-    bench: LoadedStore,
+    loaded: LoadedStore,
     layer: Layer,
-    course: HeadHistory,
+    history: HeadHistory,
     facts: dict[str, Any],
     identity: StoreIdentity,
 ) -> Run:
     """The run, with test accuracies: the first and only time that the test set is looked at, unless asked."""
-    phase1 = tuple(torch.from_numpy(part).to(bench.device) for part in bench.store.classifier)
+    phase1 = tuple(torch.from_numpy(part).to(loaded.device) for part in loaded.store.classifier)
     summary: dict[str, Any] = {}
     predicted = {}
-    for name, split in bench.held_out.items():
-        before, after = (split.predict(*of, bench.threads) for of in (phase1, layer))
+    for name, split in loaded.held_out.items():
+        before, after = (split.predict(*of, loaded.threads) for of in (phase1, layer))
         predicted[name] = (before, after)
         of_split = summarise(split.frame(after), config.shot_rule, parts_of(facts))
         of_split["phase1"] = summarise(split.frame(before), config.shot_rule, parts_of(facts))
         summary |= of_split if name == "test" else {name: of_split}
-    kept = course.best.iteration if config.keep == "best" else course.iteration
-    summary |= {"select_on": config.select_on, "kept_iteration": kept}
-    test, (before, after) = bench.held_out["test"], predicted["test"]
+    summary |= {"select_on": config.select_on, "kept_iteration": history.kept_iteration(config.keep)}
+    test, (before, after) = loaded.held_out["test"], predicted["test"]
     predictions = pd.DataFrame(
         {"sample_index": test.sample_index, "label": test.label, "phase1": before, "prediction": after}
     )
-    names = image_names(bench.store, "test")
+    names = image_names(loaded.store, "test")
     if names is not None:
         predictions["image"] = names
-    provenance = {"store": bench.store.provenance, "versions": versions(), "identity": identity.record()}
+    provenance = {"store": loaded.store.provenance, "versions": versions(), "identity": identity.record()}
     content = asdict(config) | {"facts": facts, "provenance": provenance}
     path = None if config.out is None else Path(config.out)
     head = Head(*(part.cpu() for part in layer))
-    return Run(path, content, course.frame(), test.frame(after), predictions, summary, head)
+    return Run(path, content, history.frame(), test.frame(after), predictions, summary, head)

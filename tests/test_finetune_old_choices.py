@@ -63,7 +63,7 @@ def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(HeadPool, "take", take_until)
-        patch.setattr("finetune.train.NOTE_EVERY", -1)  # every step, however fast
+        patch.setattr("finetune.training.resume.NOTE_EVERY", -1)  # every step, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, rank_by="overall"), quiet)
     path = unfinished_path(config.out)

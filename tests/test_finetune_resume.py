@@ -1,5 +1,6 @@
 """Interrupted runs: gone on with to the same bytes, or told apart from others."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def test_keep_best_is_the_head_of_the_best_validation_accuracy(config, quiet):
 
 def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkeypatch, tmp_path):
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
-    monkeypatch.setattr("finetune.train.SAVE_EVERY", 0.0)
-    monkeypatch.setattr("finetune.train.NOTE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.training.resume.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.training.resume.NOTE_EVERY", 0.0)
     take = HeadPool.take
 
     def dying(self, window):
@@ -118,7 +119,7 @@ def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypa
 def test_steps_since_the_last_look_are_kept(config, quiet, monkeypatch, tmp_path):
     config = replace(config, eval_every=60)
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
-    monkeypatch.setattr("finetune.train.NOTE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.training.resume.NOTE_EVERY", 0.0)
     interrupt(config, quiet, monkeypatch, 45)
     assert torch.load(unfinished_path(config.out), weights_only=True)["state"]["iteration"] == 48
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
@@ -212,3 +213,16 @@ def test_a_run_that_diverges_says_where_and_leaves_nothing(config, method, quiet
     with pytest.raises(UserError, match=r"the loss is no number at iteration \d+, .*rows .*; lower --lr"):
         finetune(wild, quiet)
     assert list(tmp_path.glob("run*")) == []
+
+
+def test_an_error_between_windows_leaves_nobody_making_them(config, quiet, monkeypatch):
+    """Even while the error is held: the thread reads a store that its user may close."""
+
+    def refuse(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("finetune.train._refuse_divergence", refuse)
+    with pytest.raises(ZeroDivisionError) as held:
+        finetune(replace(config, eval_every=8, window=8), quiet)
+    assert held.traceback
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("windows")]

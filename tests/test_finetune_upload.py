@@ -124,15 +124,14 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
     try:
         with single_threaded() as threads:
             bench = LoadedStore.open(store, one.shot_rule, CPU, threads)
-            group = Trainer([one, replace(one, lr=0.01)], bench)
-            group.begin()
-            held = []
-            group.run(2, lambda _: held.append(len(recorded._recorded)), lambda: None)
+            trainer = Trainer([one, replace(one, lr=0.01)], bench)
+            trainer.begin()
+            held = [len(recorded._recorded) for _ in trainer.run(2)]
             assert held[0] > 0
             assert not recorded._recorded
-            assert len(group.layers()) == 2  # which are still wanted
-            heads = [weakref.ref(stack) for stack in group._stacks._heads]
-            del group
+            assert len(trainer.layers()) == 2  # which are still wanted
+            heads = [weakref.ref(stack) for stack in trainer._heads._heads]
+            del trainer
             assert [end() for end in heads] == [None] * len(heads)
     finally:
         gc.enable()

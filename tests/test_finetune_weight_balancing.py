@@ -17,8 +17,8 @@ from finetune.methods.options import effective_options, named_options
 from finetune.methods.registry import METHODS
 from finetune.sweep.folder import head_id
 from finetune.train import finetune
+from finetune.training.head_pool import HeadPool
 from finetune.training.inputs import head_options, plan_inputs
-from finetune.training.loop import train_heads
 from finetune.training.resume import unfinished_path
 from store.errors import Interrupted, UserError
 from store.reader import FeatureStore
@@ -110,12 +110,16 @@ def test_a_run_of_old_is_not_taken_for_one_of_today():
 def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypatch, tmp_path):
     whole = finetune(replace(config, **OF_OLD, out=str(tmp_path / "whole")), quiet)
 
-    def legs(*arguments):
-        yield next(train_heads(*arguments))
-        raise KeyboardInterrupt
+    take = HeadPool.take
+
+    def take_until(self, window):
+        if window.start >= 20:
+            raise KeyboardInterrupt
+        return take(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.training.trainer.train_heads", legs)
+        patch.setattr(HeadPool, "take", take_until)
+        patch.setattr("finetune.training.resume.NOTE_EVERY", -1)  # every window, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, **OF_OLD, eval_every=10), quiet)
     path = unfinished_path(config.out)

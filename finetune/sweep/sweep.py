@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -78,11 +78,11 @@ def sweep(
     refuse_idle(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
-        bench = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
-        require_selection(bench.held_out.get(base.select_on), "sweep")
-        split_head_tail(bench.common.class_counts, base.head_ratio)  # of which all heads are told
+        loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
+        require_selection(loaded.held_out.get(base.select_on), "sweep")
+        split_head_tail(loaded.common.class_counts, base.head_ratio)  # of which all heads are told
         for one in configs:
-            split_classes(one, bench.common.class_counts)  # before the first head, not after hours
+            split_classes(one, loaded.common.class_counts)  # before the first head, not after hours
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
@@ -96,7 +96,7 @@ def sweep(
 
         with _interruptible(folder):
             share = shared_out(configs, group.world)[group.rank :: group.world]
-            _take_share(share, bench, folder, progress, tell)
+            _take_share(share, loaded, folder, progress, tell)
             group.meet()
             return folder.finish() if group.rank == 0 else None
 
@@ -125,7 +125,7 @@ def _interruptible(folder: SweepFolder) -> Iterator[None]:
 
 def _take_share(
     batches: list[Batch],
-    bench: LoadedStore,
+    loaded: LoadedStore,
     folder: SweepFolder,
     progress: Progress,
     tell: Callable[[list[dict[str, Any]]], None],
@@ -138,7 +138,7 @@ def _take_share(
         for batch in batches:
             left = [one for one in batch if head_id(one) not in done]
             if left:
-                rows += _take(left, bench, folder, lambda text: progress.update(task, status=text))
+                rows += _take(left, loaded, folder, lambda text: progress.update(task, status=text))
                 progress.update(task, completed=len(rows))
                 tell(rows)
     finally:
@@ -194,57 +194,59 @@ def look_every(config: FinetuneConfig) -> int:
 
 
 def _take(
-    batch: Batch, bench: LoadedStore, folder: SweepFolder, status: Callable[[str], None]
+    batch: Batch, loaded: LoadedStore, folder: SweepFolder, status: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Make the heads of a batch; their rows, which are also written."""
     started, first = time.perf_counter(), batch[0]
     if METHODS[first.method].compute is not None:
-        layers, ways = _compute(first, bench)
+        layers, ways = _compute(first, loaded)
     else:
-        layers, ways = _train(batch, bench, status)
+        layers, ways = _train(batch, loaded, status)
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
     for config, layer, way in zip(batch, layers, ways, strict=True):
         ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
-        found = {} if way["diverged_at"] is not None else _accuracies(layer, bench, ratio)
+        found = {} if way["diverged_at"] is not None else _accuracies(layer, loaded, ratio)
         rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
     folder.keep(rows, layers)
     return rows
 
 
-def _compute(config: FinetuneConfig, bench: LoadedStore) -> tuple[list[Layer | None], list[dict[str, Any]]]:
+def _compute(config: FinetuneConfig, loaded: LoadedStore) -> tuple[list[Layer | None], list[dict[str, Any]]]:
     """A head that is not trained; None where its weights are no numbers."""
     try:
-        return [computed(config, bench)], [{"kept_iteration": 0, "diverged_at": None}]
+        return [computed(config, loaded)], [{"kept_iteration": 0, "diverged_at": None}]
     except UserError:
         return [None], [{"kept_iteration": 0, "diverged_at": 0}]
 
 
 def _train(
-    batch: Batch, bench: LoadedStore, status: Callable[[str], None]
+    batch: Batch, loaded: LoadedStore, status: Callable[[str], None]
 ) -> tuple[list[Layer], list[dict[str, Any]]]:
     first = batch[0]
-    group = Trainer(batch, bench, looks=first.keep == "best")  # accuracies under way are for early stopping
-    group.begin()
+    trainer = Trainer(
+        batch, loaded, looks=first.keep == "best"
+    )  # accuracies under way are for early stopping
+    trainer.begin()
     heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
+    with closing(trainer.run(look_every(first))) as windows:
+        for _ in windows:
+            status(f"{heads}: {trainer.iteration:,} of {first.iterations:,} iterations")
+    ways = [
+        {
+            "kept_iteration": history.kept_iteration(config.keep),
+            "diverged_at": history.diverged.iteration if history.diverged else None,
+        }
+        for config, history in zip(batch, trainer.histories, strict=True)
+    ]
+    return trainer.layers(), ways
 
-    def tick(iteration: int) -> None:
-        status(f"{heads}: {iteration:,} of {first.iterations:,} iterations")
 
-    group.run(look_every(first), tick, lambda: None)
-    ways = []
-    for config, course in zip(batch, group.courses, strict=True):
-        kept = course.best.iteration if config.keep == "best" else course.iteration
-        diverged = course.diverged.iteration if course.diverged else None
-        ways.append({"kept_iteration": kept, "diverged_at": diverged})
-    return group.layers(), ways
-
-
-def _accuracies(layer: Layer, bench: LoadedStore, head_ratio: float) -> dict[str, float]:
+def _accuracies(layer: Layer, loaded: LoadedStore, head_ratio: float) -> dict[str, float]:
     """val_overall, …, test_tail: the test split is looked at once, for a head that is done."""
     found = {}
-    parts = split_head_tail(bench.common.class_counts, head_ratio).parts()
-    for name, split in bench.held_out.items():
-        of_split = group_accuracies(split.frame(split.predict(*layer, bench.threads)), parts)
+    parts = split_head_tail(loaded.common.class_counts, head_ratio).parts()
+    for name, split in loaded.held_out.items():
+        of_split = group_accuracies(split.frame(split.predict(*layer, loaded.threads)), parts)
         found |= {f"{name}_{group}": value for group, value in of_split.items()}
     return found

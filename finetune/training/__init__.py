@@ -1,4 +1,4 @@
 """Heads that share a plan are trained together.
 
-Their inputs, the loop, history, choosing, resuming. Start at `trainer`.
+Start at `trainer`, which holds the loop; `history` is what is known of one head, `resume` what is kept of it.
 """

@@ -1,57 +1,89 @@
-"""What is known of a head on its way: metrics, the best so far, and the state to go on from."""
+"""Training history of one head: its losses and accuracies, the best layer so far, where it diverged."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from analysis.accuracy import is_score
-from finetune.training.loop import Divergence, Leg
-from finetune.training.selection import Best, Layer
+from finetune.loading.window import Window
+from finetune.training.selection import Layer
+
+
+class Best(NamedTuple):
+    """The layer with the best accuracy so far; the earliest of equals."""
+
+    iteration: int = -1
+    accuracy: float = -np.inf
+    layer: Layer | None = None
+
+
+class Divergence(NamedTuple):
+    """Where a head's loss stopped being a number.
+
+    Attributes:
+        iteration: the first, counted from 1.
+        rows: (B,) of the store, in its batch.
+    """
+
+    iteration: int
+    rows: np.ndarray
 
 
 @dataclass
 class HeadHistory:
-    """A head on its way.
+    """Training history of one head.
 
     Attributes:
+        rank_by: what the best layer is best by, of SCORES.
         metrics: rows of metrics.csv: iteration, loss (mean since the row before; NaN at 0), accuracies.
-        n_empty: augmented samples so far whose class-specific, and class-generic set was empty.
-        n_augmented: augmented samples so far.
-        best: the best head so far.
+        loss_sum: of the steps since the last row.
+        n_steps: since the last row.
+        n_empty: (2,) mixed samples so far whose class-specific, and class-generic set was empty.
+        n_augmented: mixed samples so far.
+        best: the best layer so far.
         diverged: where its loss stopped being a number.
-        rank_by: what the best head is best by, of SCORES.
     """
 
+    rank_by: str
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    n_steps: int = 0
     n_empty: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
     n_augmented: int = 0
     best: Best = field(default_factory=Best)
     diverged: Divergence | None = None
-    rank_by: str = "balanced"
 
     @property
     def iteration(self) -> int:
-        """Steps taken."""
+        """Steps taken, up to the last row of metrics."""
         return self.metrics[-1]["iteration"]
 
-    def begin(self, accuracies: dict[str, float], layer: Layer) -> None:
-        """Note how it starts."""
-        self._note(0, np.nan, accuracies, layer)
+    def add_steps(self, window: Window, losses: torch.Tensor) -> None:
+        """Add the steps on the batches of a window, given the (T,) float64 loss of each."""
+        for loss in losses.tolist():  # one by one, so that the sum does not depend on a window's length
+            self.loss_sum += loss
+        self.n_steps += len(losses)
+        self.n_empty = self.n_empty + window.n_empty
+        self.n_augmented += window.n_mixed
+        bad = np.flatnonzero(~np.isfinite(losses.numpy()))
+        if bad.size and self.diverged is None:
+            self.diverged = Divergence(window.start + int(bad[0]) + 1, window.plan.row[bad[0]])
 
-    def go_on(self, leg: Leg, head: int, accuracies: dict[str, float], layer: Layer) -> None:
-        """Note a leg of a head."""
-        self.n_empty, self.n_augmented = self.n_empty + leg.n_empty, self.n_augmented + leg.n_augmented
-        self.diverged = leg.diverged[head]
-        self._note(leg.iteration, float(leg.loss[head]), accuracies, layer)
-
-    def _note(self, iteration: int, loss: float, accuracies: dict[str, float], layer: Layer) -> None:
+    def add_row(self, iteration: int, accuracies: dict[str, float], layer: Layer) -> None:
+        """Add a row of metrics, for the steps since the one before, and keep the layer if it is the best."""
+        loss = self.loss_sum / self.n_steps if self.n_steps else np.nan
+        self.loss_sum, self.n_steps = 0.0, 0
         self.metrics.append({"iteration": iteration, "loss": loss} | accuracies)
         score = [value for name, value in accuracies.items() if is_score(name, [self.rank_by])]
-        if score and self.diverged is None:
-            self.best.offer(iteration, score[0], layer)
+        if score and self.diverged is None and score[0] > self.best.accuracy:
+            self.best = Best(iteration, score[0], layer)
+
+    def kept_iteration(self, keep: str) -> int:
+        """The iteration of the layer that is kept, "best" or "last"."""
+        return self.best.iteration if keep == "best" else self.iteration
 
     def frame(self) -> pd.DataFrame:
         """metrics.csv.
@@ -60,23 +92,44 @@ class HeadHistory:
         """
         return pd.DataFrame(self.metrics, columns=list(self.metrics[0]))
 
-    def state(self) -> dict[str, Any]:
-        """What `from_state` makes it from; numbers, lists and tensors only."""
-        layer = None if self.best.layer is None else [part.cpu() for part in self.best.layer]
-        best = {"iteration": self.best.iteration, "accuracy": float(self.best.accuracy), "layer": layer}
-        empty = [int(n) for n in self.n_empty]
-        return {
-            "metrics": list(self.metrics),
-            "n_empty": empty,
-            "n_augmented": self.n_augmented,
-            "best": best,
-        }
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device, rank_by: str) -> "HeadHistory":
-        """What `state` was made from, its best head on a device."""
-        best = state["best"]
-        layer = None if best["layer"] is None else tuple(part.to(device) for part in best["layer"])
-        empty = np.array(state["n_empty"], np.int64)
-        best = Best(best["iteration"], best["accuracy"], layer)
-        return cls(state["metrics"], empty, state["n_augmented"], best, rank_by=rank_by)
+def state_of(histories: list[HeadHistory]) -> dict[str, Any]:
+    """What `histories_of` makes them from; numbers, lists and tensors only.
+
+    A format, which earlier programs write and read: they counted what is augmented since the last row apart.
+    """
+    counts = {"n_steps": histories[0].n_steps, "loss": [history.loss_sum for history in histories]}
+    courses = [
+        {
+            "metrics": list(history.metrics),
+            "n_empty": history.n_empty.tolist(),
+            "n_augmented": history.n_augmented,
+            "best": {
+                "iteration": history.best.iteration,
+                "accuracy": float(history.best.accuracy),
+                "layer": history.best.layer and [part.cpu() for part in history.best.layer],
+            },
+        }
+        for history in histories
+    ]
+    return {"courses": courses, "tally": counts | {"n_empty": [0, 0], "n_augmented": 0}}
+
+
+def histories_of(state: dict[str, Any], rank_by: list[str], device: torch.device) -> list[HeadHistory]:
+    """The histories that a state was made from, their best layers on a device."""
+    tally, histories = state["tally"], []
+    for course, loss_sum, by in zip(state["courses"], tally["loss"], rank_by, strict=True):
+        best = course["best"]
+        layer = best["layer"] and tuple(part.to(device) for part in best["layer"])
+        histories.append(
+            HeadHistory(
+                rank_by=by,
+                metrics=course["metrics"],
+                loss_sum=loss_sum,
+                n_steps=tally["n_steps"],
+                n_empty=np.add(course["n_empty"], tally["n_empty"]),
+                n_augmented=course["n_augmented"] + tally["n_augmented"],
+                best=Best(best["iteration"], best["accuracy"], layer),
+            )
+        )
+    return histories

@@ -1,9 +1,10 @@
 """What an interrupted run leaves, so that it can be gone on with and end in the same bytes."""
 
 import json
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,35 @@ KIND = Kind(
     ("options", "store", "state"),
 )
 MAY_CHANGE = PLACES | WAYS
+NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
+SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
 
 
-@dataclass
-class Latest:
-    """The latest state of a run, None before its start."""
+class LatestState:
+    """The latest state of a run: at hand every second, and on the disk every half minute.
 
-    state: dict[str, Any] | None = None
+    Attributes:
+        state: None before the run's start.
+    """
+
+    def __init__(self, save: Callable[[dict[str, Any]], None] | None = None):
+        """Nothing is written without `save`."""
+        self.state: dict[str, Any] | None = None
+        self._save = save
+        self._noted = self._saved = time.perf_counter()
+
+    def note(self, state: dict[str, Any]) -> None:
+        """Have a state at hand."""
+        self.state, self._noted = state, time.perf_counter()
+
+    def note_now_and_then(self, state_of: Callable[[], dict[str, Any]]) -> None:
+        """Have a state at hand, and write it, if it is time to."""
+        now = time.perf_counter()
+        if now - self._noted > NOTE_EVERY:
+            self.note(state_of())
+        if self._save is not None and now - self._saved > SAVE_EVERY:
+            self._save(self.state)
+            self._saved = now
 
 
 class UnfinishedRun:
@@ -44,6 +67,7 @@ class UnfinishedRun:
         path: of its file.
         config: the options, choosing as the run does that an earlier program began.
         identity: of the store.
+        latest: state of the run.
     """
 
     def __init__(self, config: FinetuneConfig, store: FeatureStore, named: Collection[str] = ()):
@@ -58,6 +82,7 @@ class UnfinishedRun:
         self.config = config if self._begun is None else self._as_begun(config, named)
         self._options = {k: v for k, v in asdict(self.config).items() if k not in MAY_CHANGE}
         self._store, self.identity = store, identify(store)
+        self.latest = LatestState(self._save)
 
     def _as_begun(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
         begun = as_begun(config, json.loads(self._begun["options"]))
@@ -83,22 +108,22 @@ class UnfinishedRun:
         elif not resume:
             refuse_unfinished(self._out)
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write the state, whole or not at all."""
+    def _save(self, state: dict[str, Any]) -> None:
+        """Write a state, whole or not at all."""
         content = KIND.marks | {"options": json.dumps(self._options), "store": self.identity.digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
-    def load(self) -> dict[str, Any] | None:
-        """What `save` wrote, for the first who asks; None where there is nothing to go on with.
+    def load(self) -> None:
+        """Take the state of the file for the latest, where there is one to go on with.
 
         Raises:
             UserError: it is of other options or another store.
         """
         content, self._begun = self._begun, None  # weights, velocity and the best head are held once
         if content is None:
-            return None
-        begun, state = content["store"], content["state"]
+            return
+        begun = content["store"]
         options = EARLIER | json.loads(content["options"])
         if (other := other_part(begun, self._store, self.identity.digests, self.path)) is not None:
             raise UserError(
@@ -111,18 +136,17 @@ class UnfinishedRun:
                     f"{self.path}: cannot resume: {name} was {options.get(name)}, this command asks {asked}; "
                     "repeat the interrupted command, or begin anew with --overwrite"
                 )
-        return state
+        self.latest.state = content["state"]
 
     @contextmanager
-    def kept_when_interrupted(self) -> Iterator["Latest"]:
-        """Yield a place for the latest state: on Ctrl-C it is saved, and Interrupted raised."""
-        latest = Latest()
+    def saved_when_interrupted(self) -> Iterator[None]:
+        """On Ctrl-C save the latest state, if there is one, and raise Interrupted."""
         try:
-            yield latest
+            yield
         except KeyboardInterrupt as error:
-            if latest.state is None:
+            if self.latest.state is None:
                 raise
-            self.save(latest.state)
+            self._save(self.latest.state)
             raise Interrupted from error
 
     def remove(self) -> None:

@@ -3,9 +3,6 @@
 Features of training images are memorised, and the test set is for the end.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
 from analysis.accuracy import group_accuracies
@@ -36,17 +33,3 @@ def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[st
         return {}
     of_split = group_accuracies(split.frame(split.predict(*layer, threads)))
     return {f"{split.name}_{name}": value for name, value in of_split.items()}
-
-
-@dataclass
-class Best:
-    """The head with the best accuracy so far; the earliest of equals."""
-
-    iteration: int = -1
-    accuracy: float = -np.inf
-    layer: Layer | None = None
-
-    def offer(self, iteration: int, accuracy: float, layer: Layer) -> None:
-        """Take a head if it is better."""
-        if accuracy > self.accuracy:
-            self.iteration, self.accuracy, self.layer = iteration, accuracy, layer

@@ -1,23 +1,23 @@
 """Heads that share a plan: one stream of windows, a step of every head on each."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
 from finetune.loading.features import Features, HeldOut, load_features, load_held_out
+from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
-from finetune.loading.window import WindowMaker
+from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import METHODS
 from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
-from finetune.training.history import HeadHistory
+from finetune.training.history import HeadHistory, histories_of, state_of
 from finetune.training.inputs import TrainStatistics, head_options, plan_inputs
-from finetune.training.loop import Tally, stops_of, train_heads
 from finetune.training.selection import Layer, accuracies, selection_split
 from store.reader import FeatureStore
 
@@ -72,105 +72,93 @@ class Trainer:
 
     Attributes:
         configs: resolved options of each head.
-        drawing: what the plan is drawn from.
-        courses: what is known of each head.
+        inputs: what the plan is drawn from.
+        histories: of each head.
+        iteration: steps taken.
     """
 
-    def __init__(self, configs: list[FinetuneConfig], bench: LoadedStore, looks: bool = True):
+    def __init__(self, configs: list[FinetuneConfig], loaded: LoadedStore, looks: bool = True):
         """Make the heads ready; without `looks` no accuracies are taken under way."""
-        self.configs, self._bench = configs, bench
+        self.configs, self._loaded = configs, loaded
         first = configs[0]
         sampling = METHODS[first.method].sampling
-        self.drawing = plan_inputs(first, bench.store, bench.common)
-        self._window = first.window
-        if sampling.uses_maps:
-            self._window = bench.hold_maps(first)
-        self._make = WindowMaker(
-            sampling.draw, self.drawing, bench.features, bench.maps if sampling.uses_maps else None
-        ).make
-        heads = [head_options(config, bench.store, self.drawing, bench.common) for config in configs]
-        self._stacks = HeadPool(heads, bench.device, bench.threads)
-        self._split = selection_split(bench.held_out, first.select_on) if looks else None
-        self.courses = [HeadHistory(rank_by=config.rank_by) for config in configs]
-        self._iteration, self._tally = 0, Tally.none(len(configs))
+        self.inputs = plan_inputs(first, loaded.store, loaded.common)
+        self._window = loaded.hold_maps(first) if sampling.uses_maps else first.window
+        maps = loaded.maps if sampling.uses_maps else None
+        self._make = WindowMaker(sampling.draw, self.inputs, loaded.features, maps).make
+        heads = [head_options(config, loaded.store, self.inputs, loaded.common) for config in configs]
+        self._heads = HeadPool(heads, loaded.device, loaded.threads)
+        self._split = selection_split(loaded.held_out, first.select_on) if looks else None
+        self.histories = [HeadHistory(config.rank_by) for config in configs]
+        self.iteration = 0
 
     def begin(self) -> None:
-        """Note how every head starts."""
-        for course, layer in zip(self.courses, self._stacks.layers(), strict=True):
-            course.begin(accuracies(self._split, layer, self._bench.threads), layer)
+        """Look at how every head starts."""
+        self._look()
 
-    def run(self, every: int, tick: Callable[[int], None], look: Callable[[], None]) -> None:
-        """Take all steps that are left.
+    def run(self, every: int) -> Iterator[bool]:
+        """Take all steps that are left; the last is where all heads have diverged.
 
         Args:
             every: iterations between looks at the accuracies.
-            tick: told the steps taken after every window.
-            look: called after every look.
+
+        Yields:
+            Of every window whether there was a look at its end.
+
+        Raises:
+            StoreError: feature maps cannot be read.
         """
-        first, stops = self.configs[0], stops_of(self.configs[0].iterations, every)
-
-        def count(iteration: int) -> None:
-            self._iteration = iteration
-            tick(iteration)
-
-        legs = train_heads(
-            self._stacks,
-            self._make,
-            self._iteration,
-            stops,
-            self._window,
-            first.prefetch,
-            count,
-            self._tally,
-        )
+        last = self.configs[0].iterations
+        bounds = window_bounds(self.iteration, last, self._window, [*range(every, last, every)])
         try:
-            for leg in legs:
-                for head, layer in enumerate(self._stacks.layers()):
-                    found = accuracies(self._split, layer, self._bench.threads)
-                    self.courses[head].go_on(leg, head, found, layer)
-                look()
+            with closing(prefetched(self._make, bounds, self.configs[0].prefetch)) as windows:
+                for window in windows:
+                    losses = self._heads.take(window)
+                    for history, loss in zip(self.histories, losses.T, strict=True):
+                        history.add_steps(window, loss)
+                    self.iteration += len(losses)
+                    hopeless = all(history.diverged for history in self.histories)
+                    looks = self.iteration % every == 0 or self.iteration == last or hopeless
+                    if looks:
+                        self._look()
+                    yield looks
+                    if hopeless:
+                        return
         finally:
-            self._stacks.forget_recordings()
+            self._heads.forget_recordings()
+
+    def _look(self) -> None:
+        for history, layer in zip(self.histories, self._heads.layers(), strict=True):
+            history.add_row(self.iteration, accuracies(self._split, layer, self._loaded.threads), layer)
 
     def layers(self) -> list[Layer]:
-        """The head that each configuration keeps: the last, or the best."""
-        last = self._stacks.layers()
+        """The layer that each configuration keeps: the last, or the best."""
+        last = self._heads.layers()
         return [
-            course.best.layer if config.keep == "best" else layer
-            for config, course, layer in zip(self.configs, self.courses, last, strict=True)
+            history.best.layer if config.keep == "best" else layer
+            for config, history, layer in zip(self.configs, self.histories, last, strict=True)
         ]
 
     def state(self) -> dict[str, Any]:
         """What `load` goes on from."""
-        tally = {name: np.asarray(value).tolist() for name, value in vars(self._tally).items()}
-        courses = [course.state() for course in self.courses]
-        return {
-            "iteration": self._iteration,
-            "heads": self._stacks.state(),
-            "courses": courses,
-            "tally": tally,
-        }
+        heads = self._heads.state()
+        return {"iteration": self.iteration, "heads": heads} | state_of(self.histories)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._stacks.load(state["heads"])
-        self._iteration, tally = state["iteration"], state["tally"]
-        self._tally = Tally(
-            tally["n_steps"], np.array(tally["loss"]), np.array(tally["n_empty"]), tally["n_augmented"]
-        )
-        self.courses = [
-            HeadHistory.from_state(course, self._bench.device, config.rank_by)
-            for course, config in zip(state["courses"], self.configs, strict=True)
-        ]
+        self._heads.load(state["heads"])
+        self.iteration = state["iteration"]
+        rank_by = [config.rank_by for config in self.configs]
+        self.histories = histories_of(state, rank_by, self._loaded.device)
 
     def facts(self, head: int) -> dict[str, Any]:
         """What a user asks of a head's draws: its classes, and how often an empty set fell back."""
-        facts, course = class_facts(self.drawing.head_tail), self.courses[head]
+        facts, history = class_facts(self.inputs.head_tail), self.histories[head]
         sampling = METHODS[self.configs[head].method].sampling
         if sampling.facts is not None:
-            facts |= sampling.facts(self.drawing, course.n_empty, course.n_augmented)
+            facts |= sampling.facts(self.inputs, history.n_empty, history.n_augmented)
         if sampling.uses_maps:
-            facts["residency"] = asdict(self._bench.residency)
+            facts["residency"] = asdict(self._loaded.residency)
         return facts
 
 
