@@ -186,17 +186,17 @@ PLANS = [
         "test_finetune_residency",
     ),
     Mutant(
-        "windows made ahead without end",
+        "a window too many made ahead",
         "finetune/loading/prefetch.py",
-        "Queue(depth)",
-        "Queue()",
+        "> depth + 1",
+        "> depth + 2",
         "test_finetune_prefetch",
     ),
     Mutant(
-        "an error of the maker swallowed",
+        "windows made after an error of the maker",
         "finetune/loading/prefetch.py",
-        "raise error",
-        "return",
+        "before.result()",
+        "before.exception()",
         "test_finetune_prefetch",
     ),
     Mutant(

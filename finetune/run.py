@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -162,13 +163,14 @@ def _check(run: Run) -> None:
     if not all(isinstance(identity[name], dict) for name in ("digests", "images")):
         raise ValueError("config.json: identity holds no digests by split")
     n_classes = len(run.per_class)
-    of_training = run.per_class["n_train"]
-    if not (n_classes >= 2 and of_training.dtype.kind == "i" and (of_training >= 0).all()):
-        raise ValueError("per_class.csv: n_train is not a count a class")
+    _check_numbers("per_class.csv", run.per_class["n_train"], least=0)
     for name in ("label", "phase1", "prediction"):
-        column = run.predictions[name]
-        if not (len(column) and column.dtype.kind == "i" and column.between(0, n_classes - 1).all()):
-            raise ValueError(f"predictions.csv: {name} is not a class of 0 to {n_classes - 1} in every row")
+        _check_numbers("predictions.csv", run.predictions[name], least=0, most=n_classes - 1)
+    _check_numbers("metrics.csv", run.metrics["iteration"], least=0)
+    for name in filter(is_score, run.metrics):
+        _check_numbers("metrics.csv", run.metrics[name], kinds="if")
+    if not (run.metrics["iteration"].diff().dropna() > 0).all():
+        raise ValueError("metrics.csv: iterations do not ascend")
     n_correct = int((run.predictions["label"] == run.predictions["prediction"]).sum())
     counted = {"n_test": len(run.predictions), "n_correct": n_correct}
     if counted != {name: run.summary[name] for name in counted}:
@@ -176,14 +178,14 @@ def _check(run: Run) -> None:
     facts = run.config["facts"]
     if sorted(facts["head_classes"] + facts["tail_classes"]) != list(range(n_classes)):
         raise ValueError("config.json: head and tail classes are not all classes")
-    if type(run.config["seed"]) is not int:
-        raise ValueError("config.json: seed is no whole number")
-    for name in ("iteration", *filter(is_score, run.metrics)):
-        column = run.metrics[name]
-        if not (len(column) and column.dtype.kind in "if" and column.notna().all()):
-            raise ValueError(f"metrics.csv: {name} is not a number in every row")
-    if not run.metrics["iteration"].is_monotonic_increasing or not run.metrics["iteration"].is_unique:
-        raise ValueError("metrics.csv: iterations do not ascend")
+
+
+def _check_numbers(
+    where: str, column: pd.Series, kinds: str = "i", least: float = -np.inf, most: float = np.inf
+) -> None:
+    """Raise ValueError unless every row holds a number of some kinds, within bounds, and there is a row."""
+    if not (len(column) and column.dtype.kind in kinds and column.between(least, most).all()):
+        raise ValueError(f"{where}: {column.name} is not a number from {least} to {most} in every row")
 
 
 def _completed(run: Run) -> Run:

@@ -127,15 +127,15 @@ def _made(
         loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             require_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
-        load_ended = time.perf_counter()
+        ready = time.perf_counter()
         if METHODS[config.method].compute is not None:
             layer, history, facts = _compute(config, loaded)
         else:
             layer, history, facts = _train(config, loaded, latest, progress)
         ended = time.perf_counter()
         facts["seconds"] = {
-            "load": load_ended - started,
-            "train": ended - load_ended,
+            "load": ready - started,
+            "train": ended - ready,
             "total": ended - started,
         }
         return _describe(config, loaded, layer, history, facts, identity)

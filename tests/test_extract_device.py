@@ -92,7 +92,7 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
     assert measured == [(second, second)]
     assert run.in_memory  # 12 bytes, which is all that a GPU has beyond what it keeps free
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 11, 2**40))
-    for of_host, holds in ((None, True), (24, True), (23, False)):  # of which maps may take half
+    for of_host, holds in ((24, True), (23, False)):  # of which maps may take half
         monkeypatch.setattr("finetune.loading.residency.available_memory", lambda n=of_host: n)
         (run,) = forecast(ForecastConfig(device="cuda:1"), quiet).finetuning
         assert run.in_memory == holds

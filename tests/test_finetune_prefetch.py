@@ -15,7 +15,7 @@ WAIT = 60  # seconds after which something that must happen has not
 
 def makers() -> list[threading.Thread]:
     """Threads that make windows."""
-    return [thread for thread in threading.enumerate() if thread.name == "windows"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("windows")]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_without_depth_each_is_made_when_it_is_asked_for_and_by_who_asks():
 
 def test_with_depth_they_are_made_by_another_thread():
     threads = set(prefetched(lambda _: threading.current_thread(), [0, 1, 2], 1))
-    assert [thread.name for thread in threads] == ["windows"]
+    assert [thread.name for thread in threads] == ["windows_0"]
 
 
 @pytest.mark.parametrize("error", [ValueError, MemoryError, KeyboardInterrupt, SystemExit])
@@ -130,6 +130,7 @@ def test_closing_waits_for_the_window_that_is_being_made():
 
     def take_one_and_close() -> None:
         next(windows)
+        making.wait(WAIT)
         windows.close()
         if begun == done:
             closed.set()

@@ -44,13 +44,13 @@ class Forecast:
     Attributes:
         config: what was asked.
         extraction: room and time until the store is there.
-        memory_bytes: that maps may take on the device; None where the system does not tell.
+        memory_bytes: that maps may take on the device.
         finetuning: of each choice of the extraction.
     """
 
     config: ForecastConfig
     extraction: Extraction
-    memory_bytes: int | None
+    memory_bytes: int
     finetuning: tuple[Finetuning, ...]
 
     @property
@@ -94,9 +94,9 @@ def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
     return Forecast(config, extraction, memory, tuple(runs))
 
 
-def _has_room(map_bytes: int, memory: int | None, device: torch.device) -> bool:
+def _has_room(map_bytes: int, memory: int, device: torch.device) -> bool:
     """Whether a run would hold maps, on the device or else on the host, and not stream them."""
-    on_device = memory is None or map_bytes <= share_for_maps(device) * memory
+    on_device = map_bytes <= share_for_maps(device) * memory
     if on_device or device.type == "cpu":
         return on_device
     cpu = torch.device("cpu")

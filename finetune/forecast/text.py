@@ -109,7 +109,7 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     if forecast.config.store.endswith(".h5"):
         yield "A compressed .h5 is put together at the end, and takes its space twice for a moment."
     yield "extract, expected: the longer of computing and writing, at the speeds measured above."
-    memory = "memory" if forecast.memory_bytes is None else f"{size(forecast.memory_bytes)} of memory"
+    memory = f"{size(forecast.memory_bytes)} of memory"
     yield (
         f"finetune, expected: {forecast.config.iterations:,} iterations of fsa at a pace measured on made-up "
         "features,"

@@ -1,21 +1,19 @@
 """Windows made on a background thread while the ones before are used."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Window = TypeVar("Window")
-LOOK = 0.1  # seconds between looks at whether anybody still wants a window
 
 
 def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) -> Iterator[Window]:
     """`make` of every item, in order, up to `depth` of them ahead of their use.
 
-    An error in `make` is raised where its window was to come. The thread ends with the iterator, also when
-    that is closed early.
+    An error in `make` is raised where its window was to come, and no window is made after it. The thread ends
+    with the iterator, also when that is closed early.
 
     Args:
         make: makes one window.
@@ -25,49 +23,20 @@ def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) ->
     if depth == 0:
         yield from map(make, items)
         return
-    ready: Queue[tuple[Window | None, BaseException | None]] = Queue(depth)
-    unwanted = Event()
-    maker = Thread(target=_make, args=(make, items, ready, unwanted), name="windows", daemon=True)
-    maker.start()
+    ahead: deque[Future] = deque()
+    maker = ThreadPoolExecutor(1, "windows")
     try:
-        for _ in items:
-            window, error = _wait(ready, maker)
-            if error is not None:
-                raise error
-            yield window
+        for item in items:
+            ahead.append(maker.submit(_make, make, item, ahead[-1] if ahead else None))
+            if len(ahead) > depth + 1:  # one is being made while the others wait
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
-        unwanted.set()
-        while maker.is_alive():  # a window on its way is still put down: make room for it
-            _take_any(ready)
-            maker.join(LOOK)
+        maker.shutdown(cancel_futures=True)
 
 
-def _make(make: Callable, items: list, ready: Queue, unwanted: Event) -> None:
-    for item in items:
-        try:
-            made = (make(item), None)
-        except BaseException as error:  # whatever it is, it belongs to who waits for the window
-            made = (None, error)
-        while not unwanted.is_set():
-            try:
-                ready.put(made, timeout=LOOK)
-                break
-            except Full:
-                continue
-        if unwanted.is_set() or made[1] is not None:
-            return
-
-
-def _wait(ready: Queue, maker: Thread) -> tuple:
-    while True:
-        lives = maker.is_alive()  # asked before the look, so that nothing is overlooked
-        try:
-            return ready.get(timeout=LOOK)
-        except Empty:
-            if not lives:
-                raise RuntimeError("the thread that makes windows ended before its last one") from None
-
-
-def _take_any(ready: Queue) -> None:
-    with suppress(Empty):
-        ready.get_nowait()
+def _make(make: Callable[[Item], Window], item: Item, before: Future | None) -> Window:
+    if before is not None:
+        before.result()  # raises the error of the window before
+    return make(item)

@@ -5,10 +5,10 @@ maps that it draws from, in order, and is fused alike. So the two give the same 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import psutil
 import torch
 
 from finetune.mixing.fusion import fuse
@@ -76,17 +76,13 @@ class Maps(Protocol):
         """
 
 
-def available_memory() -> int | None:
-    """Bytes that can be had, the page cache's among them; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+def available_memory() -> int:
+    """Bytes of the host's memory that can be had, the page cache's among them."""
+    return psutil.virtual_memory().available
 
 
-def memory_for_maps(device: torch.device) -> int | None:
-    """Bytes free on a device, but for what a GPU needs besides maps; None where the system does not tell."""
+def memory_for_maps(device: torch.device) -> int:
+    """Bytes free on a device, but for what a GPU needs besides maps."""
     if device.type == "cuda":
         return max(0, torch.cuda.mem_get_info(device)[0] - KEPT_FREE)
     return available_memory()
@@ -111,27 +107,23 @@ def choose_residency(
     Raises:
         UserError: the kind asked for has no room.
     """
-    needed, on_device = store.map_bytes, memory_for_maps(device)
-    free = available_memory()
-    budget = int(memory_gib * GIB) if memory_gib is not None else None if free is None else int(free * SHARE)
-    has_room = {
-        "device": on_device is None or needed <= on_device * share_for_maps(device),
-        "host": budget is None or needed <= budget,
-    }
-    if device.type != "cuda":
-        has_room["device"] = has_room["host"]
-    kind = next((k for k in ("device", "host") if has_room[k]), "stream") if wanted == "auto" else wanted
+    needed = store.map_bytes
+    of_host = int(available_memory() * SHARE if memory_gib is None else memory_gib * GIB)
+    room = {"device": memory_for_maps(device) if device.type == "cuda" else of_host, "host": of_host}
+    fitting = [kind for kind in room if needed <= room[kind]]
+    kind = next(iter(fitting), "stream") if wanted == "auto" else wanted
     size = f"{needed / GIB:.2f} GiB of feature maps"
-    if not has_room.get(kind, True):
-        where = f"{on_device / GIB:.1f} GiB for them on {device}"
-        if kind == "host" or device.type != "cuda":
-            where = f"{budget / GIB:.1f} GiB for them (--memory)"
-        raise UserError(f"--residency {kind}: {size}, {where}; use --residency stream, or auto")
-    why = f"{size}, {'as asked for' if wanted != 'auto' else 'chosen by free memory'}"
-    if kind != "stream" or has_room["host"]:
+    if kind in room and kind not in fitting:
+        whose = f"on {device}" if kind == "device" and device.type == "cuda" else "(--memory)"
+        raise UserError(
+            f"--residency {kind}: {size}, {room[kind] / GIB:.1f} GiB for them {whose}; "
+            "use --residency stream, or auto"
+        )
+    why = f"{size}, {'chosen by free memory' if wanted == 'auto' else 'as asked for'}"
+    if kind != "stream" or "host" in fitting:
         return Residency(kind, why)
     row_bytes = needed / store.map_shape[0]
-    return Residency(kind, why, int(budget / row_bytes), budget, row_bytes)
+    return Residency(kind, why, int(of_host / row_bytes), of_host, row_bytes)
 
 
 class HeldMaps:

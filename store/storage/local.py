@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from store.storage.atomic import sync_file, sync_folder, whole_file
-from store.storage.mmap_files import MappedFiles
 
 AT_ONCE = 8  # syncs, which the disk puts together
 Part = bytes | np.ndarray  # of a file's content; arrays are one-dimensional uint8
@@ -23,10 +22,6 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
-
-    def files(self) -> MappedFiles:
-        """Where the store's bytes come from."""
-        return MappedFiles()
 
     def file(self, name: str) -> Path:
         """A file of the folder, as an extent's path."""
