@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,10 +142,18 @@ def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
         read(ImageSet(paths, split.label, split.sample_index))
 
 
-def test_a_thread_that_makes_windows_and_dies_is_told(monkeypatch):
+def test_a_thread_that_cannot_make_windows_is_told(monkeypatch):
     """Whatever it died of: what waits for its windows does not wait for ever."""
-    monkeypatch.setattr("finetune.loading.prefetch._make", lambda *_: None)
-    with pytest.raises(RuntimeError, match="the thread that makes windows ended before its last one"):
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(prefetched(lambda item: item, [1, 2], 1))
+    monkeypatch.setattr("finetune.loading.prefetch._make", lambda *_: sys.exit("gone"))
+    with pytest.raises(SystemExit, match="gone"):
         list(prefetched(lambda item: item, [1, 2], 1))
 
 
