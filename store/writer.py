@@ -18,7 +18,7 @@ from store import provenance
 from store.arrays.checksum import crc32c, metadata_checksum
 from store.arrays.dtypes import buffer_dtype, encode
 from store.drafts.journal import Commit
-from store.drafts.lifecycle import Draft, begun_of, check_writable, draft_of, replaces_store, take_over
+from store.drafts.lifecycle import Draft, opened_draft
 from store.errors import Interrupted, StoreError
 from store.schema import CHECKSUM, FINISHED, SCALE
 from store.spec import StoreSpec
@@ -44,11 +44,7 @@ def write_store(
         StoreError: something is in the way, another process writes it, or what was begun is another store.
         Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
     """
-    check_writable(where, resume, overwrite)
-    draft = draft_of(where)
-    with draft.sole_writer():
-        replaces = overwrite or replaces_store(begun_of(draft, overwrite))
-        begun = take_over(where, draft, plan, resume, overwrite)
+    with opened_draft(where, plan, resume, overwrite) as (draft, begun, replaces):
         writer = None
         try:
             of_plan = plan.as_begun(begun) if begun else plan

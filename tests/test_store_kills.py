@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from faults import KINDS, KillCampaign, ended, forked, killed_at_line
 from made_store import contents, made_plan, make_store
 
 from store.drafts.lifecycle import check_writable, unfinished_folder
+from store.drafts.local import LocalDraft
 from store.errors import UserError
 from store.writer import StoreWriter, write_store
 
@@ -113,15 +116,36 @@ def test_another_process_finishes_between_the_look_and_the_lock(path, resume):
         half_done(path)
     look = pytest.MonkeyPatch()
 
-    def look_and_wait(*arguments) -> None:
-        check_writable(*arguments)
+    def finished_by_another(draft: LocalDraft) -> AbstractContextManager:
         look.undo()
+        check_writable(path, resume, False)
         make_store(path, resume=resume)
+        return draft.sole_writer()
 
-    look.setattr("store.writer.check_writable", look_and_wait)
+    look.setattr(LocalDraft, "sole_writer", finished_by_another)
     with pytest.raises(UserError, match="has just finished this store" if resume else "already exists"):
         make_store(path, resume=resume)
     whole = contents(path)
     assert not unfinished_folder(path).exists()
     make_store(path, overwrite=True)
     assert contents(path) == whole
+
+
+def test_a_writer_looks_once_under_its_lock(path, monkeypatch):
+    """What lies there, and what was begun: whoever computes before has looked before."""
+    half_done(path)
+    asked = []
+
+    def counted(name: str) -> Callable:
+        original = getattr(LocalDraft, name)
+
+        def call(draft: LocalDraft, *arguments: object) -> object:
+            asked.append((name, (draft.folder / "lock").exists()))
+            return original(draft, *arguments)
+
+        return call
+
+    for name in ("begun", "refuse_occupied"):
+        monkeypatch.setattr(LocalDraft, name, counted(name))
+    make_store(path, resume=True)
+    assert asked == [("begun", True), ("refuse_occupied", True)]

@@ -1,5 +1,7 @@
 """What may be written where: what lies there, and what an interrupted writer left."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,24 +27,29 @@ def unfinished_folder(path: Path) -> Path:
 
 
 def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
-    """Raise what `write_store` would for what lies somewhere, before anything is computed.
+    """Raise what `opened_draft` would for what lies somewhere, before anything is computed.
 
     Raises:
         StoreError: something is in the way, or an extraction was begun and is neither resumed nor replaced.
     """
     refuse_other_suffix(where)
     draft = draft_of(where)
-    begun = begun_of(draft, overwrite)
-    if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is
+    begun = _begun_of(draft, overwrite)
+    if begun is not None and not (resume or overwrite):
         draft.refuse_busy()
+    _refuse_in_the_way(draft, begun, resume, overwrite)
+
+
+def _refuse_in_the_way(draft: Draft, begun: dict[str, Any] | None, resume: bool, overwrite: bool) -> None:
+    if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is
         raise StoreError(
             f"{draft}: this store was begun; pass --resume to go on, or --overwrite to begin anew"
         )
-    may_stay = resume and (replaces_store(begun) or draft.is_published())
+    may_stay = resume and (_replaces_store(begun) or draft.is_published())
     draft.refuse_occupied(overwrite or may_stay)
 
 
-def begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
+def _begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
     """What was begun; nothing, if it is damaged and to be replaced."""
     try:
         return draft.begun()
@@ -82,30 +89,43 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bo
     return found is None
 
 
-def take_over(
-    where: Path | Bucket, draft: Draft, plan: StoreSpec, resume: bool, overwrite: bool
-) -> dict[str, Any] | None:
-    """What was begun and is to be gone on with, None for a beginning anew; whoever calls it holds the lock.
+@contextmanager
+def opened_draft(
+    where: Path | Bucket, spec: StoreSpec, resume: bool, overwrite: bool
+) -> Iterator[tuple[Draft, dict[str, Any] | None, bool]]:
+    """Hold the lock of a draft, with all that is in the way refused and what is not wanted gone.
 
-    What was seen before the lock was held is looked at again: another process may have finished meanwhile.
+    What `check_writable` saw before is looked at again: another process may have finished meanwhile.
+
+    Yields:
+        The draft; what was begun and is to be gone on with, None for a beginning anew; and whether the store
+        may replace another.
+
+    Raises:
+        StoreError: something is in the way, another process writes it, or what was begun is another store.
     """
-    check_writable(where, resume, overwrite)
-    if resume and _is_whole(where, draft, plan, overwrite):
-        raise StoreError(f"{where}: another process has just finished this store; run it again")
-    begun = begun_of(draft, overwrite)
-    if begun is not None and resume:
-        refuse_other(draft, begun, plan)
-        return begun
-    draft.discard()
-    return None
+    refuse_other_suffix(where)
+    draft = draft_of(where)
+    with draft.sole_writer():
+        begun = _begun_of(draft, overwrite)
+        _refuse_in_the_way(draft, begun, resume, overwrite)
+        if resume and _is_whole(where, draft, spec, overwrite):
+            raise StoreError(f"{where}: another process has just finished this store; run it again")
+        replaces = overwrite or _replaces_store(begun)
+        if begun is not None and resume:
+            _refuse_other(draft, begun, spec)
+        else:
+            draft.discard()
+            begun = None
+        yield draft, begun, replaces
 
 
-def replaces_store(begun: dict[str, Any] | None) -> bool:
+def _replaces_store(begun: dict[str, Any] | None) -> bool:
     """Whether what was begun is to replace another store."""
     return begun is not None and begun["replaces"]
 
 
-def refuse_other(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
+def _refuse_other(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
     """Raise StoreError where what was begun is another store than the plan's."""
     found = differing(plan.identity, begun["identity"])
     if found is None:
