@@ -97,7 +97,7 @@ def measure(path: Path) -> list[dict]:
 
 def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> None:
     """Scores of some rows, in blocks and thrown away: what preparing cannot do without."""
-    weight, bias = (torch.from_numpy(part).double() for part in store.classifier)
+    weight, bias = (torch.tensor(part).double() for part in store.classifier)
     weight, pooled = weight.T, store.read("train").pooled
 
     def score(start: int) -> None:

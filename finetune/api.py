@@ -166,6 +166,8 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
         UserError: the store, an option or the folder cannot be used.
         Interrupted: by Ctrl-C; `resume=True` goes on.
     """
+    if out is None:
+        raise UserError("sweep: keeps its heads in a folder; name it with out=")
     opened, where = _opened(store, options)
     varied = {name: _varied(options[name], sign) for name, sign in VARIED.items() if name in options}
     named = options | varied | where | {"out": out}
@@ -187,7 +189,7 @@ def read_run(path: Place) -> Run:
     Raises:
         UserError: no such folder, or not a finished run.
     """
-    return run_at(Path(_place(path)))
+    return run_at(Path(_place(path)).absolute())
 
 
 def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling") -> pd.DataFrame:
@@ -204,16 +206,22 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
     Raises:
         UserError: a folder is no run, the runs are not about the same images, or two of them are one.
     """
+    if not isinstance(shot_rule, str):
+        raise UserError(f'compare: shot_rule is {shot_rule!r}; expected decoupling, oltr, or "200,50"')
     check_shot_rule(shot_rule)
     several = [runs] if isinstance(runs, Run | str | PathLike) else list(runs)
     if not several:
         raise UserError("compare: no runs; name one at least")
-    found: dict[Any, Run] = {}
+    held = {one.path.resolve() for one in several if isinstance(one, Run) and one.path is not None}
+    found: dict[
+        Any, Run
+    ] = {}  # a run named twice is one, but two runs of which one replaced the other are two
     for one in several:
-        path = one.path if isinstance(one, Run) else Path(_place(one))
-        key = id(one) if path is None else path.resolve()
-        if key not in found:
-            found[key] = one if isinstance(one, Run) else _run_at(path.resolve())
+        place = None if isinstance(one, Run) else Path(_place(one)).resolve()
+        if place is None:
+            found[id(one)] = one
+        elif place not in held and place not in found:
+            found[place] = _run_at(place)
     table, _ = measure_runs(list(found.values()), shot_rule)
     return compare_rows(table)
 
@@ -234,13 +242,13 @@ VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and
 
 
 def _varied(asked: Any, sign: str) -> Any:
-    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`."""
-    if not isinstance(asked, Mapping):
-        return asked
-    return [
-        f"{name}={sign.join(map(str, [values] if isinstance(values, str) else values))}"
-        for name, values in asked.items()
-    ]
+    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`; one value may stand alone."""
+    if isinstance(asked, Mapping):
+        several = {k: v if isinstance(v, list | tuple) else [v] for k, v in asked.items()}
+        return [f"{name}={sign.join(map(str, values))}" for name, values in several.items()]
+    if isinstance(asked, str) or not all(isinstance(one, str) for one in asked):
+        raise UserError(f'sweep: {asked!r}: expected values by option, such as {{"tau": [1, 2]}}')
+    return asked
 
 
 def _run_at(path: Path) -> Run:

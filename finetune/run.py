@@ -59,6 +59,7 @@ class Run:
         predictions: predictions.csv, a row a test image: sample_index, label, phase1, prediction.
         summary: summary.json.
         head_made: the head, where this process made it; `head` has it in any case.
+        stamp: tells the folder that was read from one that replaced it since.
     """
 
     path: Path | None
@@ -68,15 +69,20 @@ class Run:
     predictions: pd.DataFrame
     summary: dict[str, Any]
     head_made: Head | None = field(default=None, repr=False)
+    stamp: tuple[int, int] | None = field(default=None, repr=False)
 
     @cached_property
     def head(self) -> Head:
         """The FC layer, read from head.pt when it is first asked for.
 
         Raises:
-            RunError: head.pt is missing or damaged.
+            RunError: head.pt is missing or damaged, or of a run that replaced this one.
         """
-        return self.head_made or _read_head(self.path / "head.pt", len(self.per_class))
+        if self.head_made is not None:
+            return self.head_made
+        if self.stamp != _stamp(self.path):
+            raise RunError(f"{self.path}: was replaced since it was read; read it again")
+        return _read_head(self.path / "head.pt", len(self.per_class))
 
     @property
     def name(self) -> str:
@@ -129,9 +135,10 @@ def read_run(path: Path) -> Run:
     """
     refuse_missing_run(path)
     try:
+        stamp = _stamp(path)
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
         frames = [_read_frame(path / f"{name}.csv", columns) for name, columns in COLUMNS.items()]
-        run = Run(path, EARLIER | config, *frames, summary)
+        run = Run(path, EARLIER | config, *frames, summary, stamp=stamp)
         _check(run)
         run = _completed(run)
     except FileNotFoundError as error:
@@ -142,6 +149,11 @@ def read_run(path: Path) -> Run:
     except (ValueError, TypeError, KeyError) as error:  # JSON's and CSV's errors are of the first kind
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
     return run
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = (path / "config.json").stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read_head(path: Path, n_classes: int) -> Head:

@@ -1,6 +1,7 @@
 """The folder of a run, told by its names and its config.json: before anything heavy is imported."""
 
 import json
+import os
 from pathlib import Path
 
 from store.errors import UserError
@@ -31,7 +32,8 @@ def refuse_missing_run(path: Path) -> None:
 
 def unfinished_path(out: str) -> Path:
     """Where the state of an interrupted run lies: beside its folder."""
-    return Path(out).with_name(f"{Path(out).name}.unfinished.pt")
+    path = Path(out) if Path(out).name else Path(os.path.realpath(out))  # "." has no name
+    return path.parent / f"{path.name}.unfinished.pt"
 
 
 def refuse_unfinished(out: str) -> None:

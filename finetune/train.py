@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def _opened(config: FinetuneConfig) -> FeatureStore:
 
 def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     """The options as the run takes them, with what a run asks of the process set up."""
+    store.refuse_replaced()
     keep_freed_memory()
     make_deterministic()
     config = config.resolved(len(store.class_names))
@@ -133,6 +135,7 @@ def _made(
         else:
             layer, history, facts = _train(config, loaded, latest, progress)
         ended = time.perf_counter()
+        store.refuse_replaced()  # its maps were read by path all the while
         facts["seconds"] = {
             "load": ready - started,
             "train": ended - ready,
@@ -206,7 +209,7 @@ def _compute(config: FinetuneConfig, loaded: LoadedStore) -> tuple[Layer, HeadHi
 def computed(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
     """The head of a method that trains nothing, on the device."""
     weight, bias = computed_layer(config, loaded.store)
-    return torch.from_numpy(weight).to(loaded.device), torch.from_numpy(bias).to(loaded.device)
+    return torch.tensor(weight, device=loaded.device), torch.tensor(bias, device=loaded.device)
 
 
 def _describe(
@@ -218,7 +221,7 @@ def _describe(
     identity: StoreIdentity,
 ) -> Run:
     """The run, with test accuracies: the first and only time that the test set is looked at, unless asked."""
-    phase1 = tuple(torch.from_numpy(part).to(loaded.device) for part in loaded.store.classifier)
+    phase1 = tuple(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier)
     summary: dict[str, Any] = {}
     predicted = {}
     for name, split in loaded.held_out.items():
@@ -235,7 +238,11 @@ def _describe(
     names = image_names(loaded.store, "test")
     if names is not None:
         predictions["image"] = names
-    provenance = {"store": loaded.store.provenance, "versions": versions(), "identity": identity.record()}
+    provenance = {
+        "store": deepcopy(loaded.store.provenance),
+        "versions": versions(),
+        "identity": identity.record(),
+    }
     content = asdict(config) | {"facts": facts, "provenance": provenance}
     path = None if config.out is None else Path(config.out)
     head = Head(*(part.cpu() for part in layer))

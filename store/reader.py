@@ -11,24 +11,21 @@ import numpy as np
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
 from store.arrays.gather import gather
-from store.arrays.image_names import DIGEST_BYTES
 from store.arrays.raw import StoredArray
+from store.arrays.shapes import check_shapes
 from store.arrays.split import SplitArrays
-from store.containers.detect import open_container
+from store.containers.detect import open_container, stamp_of
 from store.errors import StoreError
 from store.schema import (
     CLASSIFIER,
     FINISHED,
     FORMAT,
     MAP_DTYPES,
-    OF_IMAGES,
-    OF_ROOT,
     SCALE,
     SCALED,
     SCHEMA_VERSION,
     SPLITS,
     STREAMED,
-    ArraySpec,
     split_arrays,
 )
 from store.storage.cache import Cache
@@ -56,6 +53,7 @@ class FeatureStore:
 
     def __init__(self, path: Path | Bucket, cache: Cache | None = None):
         self.path = path
+        self._stamp = stamp_of(path)
         self._splits: dict[str, SplitArrays] = {}
         attributes, self.arrays = open_container(path, self._refuse_foreign, cache)
         self.attributes = attributes
@@ -72,7 +70,7 @@ class FeatureStore:
                 f"{path}: feature maps of dtype {self.map_dtype!r}, expected one of {', '.join(MAP_DTYPES)}; "
                 "extract again"
             )
-        self._check_shapes()
+        check_shapes(self)
         self._check_blocks()
 
     def _refuse_foreign(self, attributes: dict[str, Any]) -> None:
@@ -99,19 +97,6 @@ class FeatureStore:
         """Names of the splits it holds, in the order train, val, test."""
         return [name for name in SPLITS if name != "val" or f"{name}/label" in self.arrays]
 
-    def _check_shapes(self) -> None:
-        """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
-        lengths = {"K": len(self.class_names), "1": 1, "D": DIGEST_BYTES}
-        if FINISHED in self.arrays:
-            self._fit("", OF_ROOT, lengths)
-        self._fit("classifier", CLASSIFIER, lengths)
-        for split in self.splits:
-            for axis in ("N", "n", "T"):
-                lengths.pop(axis, None)
-            self._fit(split, split_arrays(split, self.map_dtype), lengths)
-            of_images = {name: s for name, s in OF_IMAGES.items() if f"{split}/{name}" in self.arrays}
-            self._fit(split, of_images, lengths)
-
     def _check_blocks(self) -> None:
         """Raise StoreError unless block_rows says how many rows of every split were written together."""
         block_rows = self.attributes.get("block_rows")
@@ -120,22 +105,8 @@ class FeatureStore:
             raise StoreError(f"{self.path}: block_rows is no count of rows a split; extract again")
         if self.map_dtype in SCALED:
             n_blocks = -(-self.map_shape[0] // block_rows["train"])
-            if self._array(f"train/{SCALE}").shape[0] != n_blocks:
+            if self.array(f"train/{SCALE}").shape[0] != n_blocks:
                 raise StoreError(f"{self.path}: has not a scale for each of {n_blocks} blocks; extract again")
-
-    def _fit(self, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
-        for name, spec in specs.items():
-            path = f"{group}/{name}".lstrip("/")
-            array = self._array(path)
-            if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
-                lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
-            shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
-            if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:
-                expected = f"{spec.dtype} {', '.join(spec.axes)} = {shape}"
-                raise StoreError(
-                    f"{self.path}: {path} is {array.dtype.name} {array.shape}, expected {expected}, "
-                    "to fit the other arrays; extract again"
-                )
 
     @property
     def finished(self) -> int | None:
@@ -150,24 +121,35 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path}: classifier holds NaN or infinite weights; train and extract again"
             )
+        for values in (weight, bias):
+            values.setflags(write=False)
         return weight, bias
+
+    def refuse_replaced(self) -> None:
+        """Raise StoreError where another store has come to lie at the path since this one was opened.
+
+        Some of it may be read already, and maps are read by path. A bucket is not asked.
+        """
+        if stamp_of(self.path) != self._stamp:
+            raise StoreError(f"{self.path}: was replaced since it was opened; open it again")
 
     def read(self, split: str) -> SplitArrays:
         """Labels, source indices, views and pooled features of a split.
 
-        They are read once, and kept: whoever asks again gets the same arrays, which nobody may change.
+        They are read once, and kept: whoever asks again gets the same arrays, which cannot be written to.
 
         Raises:
-            StoreError: a label that is none of the K classes or out of order, or pooled features that are
-                not finite.
+            StoreError: there is no such split, a label is none of the K classes or out of order, or pooled
+                features are not finite.
         """
+        if split not in self.splits:
+            raise StoreError(f"{self.path}: has no split {split!r}, expected one of {', '.join(self.splits)}")
         if split not in self._splits:
             self._splits[split] = self._read_split(split)
         return self._splits[split]
 
     def _read_split(self, split: str) -> SplitArrays:
-        arrays = SplitArrays(*(self._read(f"{split}/{n}") for n in SPLIT_ARRAYS))
-        label = arrays.label
+        label, sample_index, view, pooled = (self._read(f"{split}/{n}") for n in SPLIT_ARRAYS)
         if (np.diff(label) < 0).any():
             raise StoreError(f"{self.path}: {split}/label is damaged; extract again with --overwrite")
         if not (label[0] >= 0 and label[-1] < len(self.class_names)):
@@ -175,10 +157,11 @@ class FeatureStore:
                 f"{self.path}: {split}/label has classes {label[0]} to {label[-1]}, expected 0 to "
                 f"{len(self.class_names) - 1}; extract again with --overwrite"
             )
-        self._refuse_not_finite(f"{split}/pooled", arrays.pooled)
-        for values in (label, arrays.sample_index, arrays.view):
+        self._refuse_not_finite(f"{split}/pooled", pooled)
+        arrays = SplitArrays(label, sample_index, view, pooled.view(), pooled)
+        for values in (label, sample_index, view, arrays.pooled):
             values.setflags(write=False)
-        return arrays  # pooled stays writeable, for torch warns of tensors over memory that is not
+        return arrays
 
     def _refuse_not_finite(self, name: str, values: np.ndarray) -> None:
         self.refuse_not_finite_row(name, first_not_finite(values))
@@ -211,7 +194,7 @@ class FeatureStore:
     @property
     def map_shape(self) -> tuple[int, int, int, int]:
         """Shape (N, H, W, C) of the train split's feature maps."""
-        return self._array("train/feature_map").shape
+        return self.array("train/feature_map").shape
 
     @property
     def map_bytes(self) -> int:
@@ -225,10 +208,14 @@ class FeatureStore:
             (B, H, W, C) in `computing_dtype`; bfloat16 is ml_dtypes'.
 
         Raises:
+            IndexError: a row that there is not.
             StoreError: a value that is not finite.
         """
         n = self.map_shape[0]
-        maps = self._maps(start, n if stop is None else min(stop, n))
+        stop = n if stop is None else min(stop, n)
+        if not 0 <= start <= stop:
+            raise IndexError(f"rows {start} to {stop} of {n} feature maps")
+        maps = self._maps(start, stop)
         bad = first_not_finite(maps)
         self.refuse_not_finite_row("train/feature_map", None if bad is None else start + bad)
         return maps
@@ -257,7 +244,7 @@ class FeatureStore:
             IndexError: a row that the split does not have.
             StoreError: a file is missing or damaged, or a value is not finite.
         """
-        rows, array = np.asarray(rows), self._array("train/feature_map")
+        rows, array = np.asarray(rows), self.array("train/feature_map")
         if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
             raise TypeError(f"rows: expected a list of row numbers, found {rows.dtype} {rows.shape}")
         codes, scale = gather(array, rows), None
@@ -283,11 +270,16 @@ class FeatureStore:
 
     def _read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         try:
-            return self._array(name).read(start, stop)
+            return self.array(name).read(start, stop)
         except StoreError as error:
             raise StoreError(f"{self.path}: {name} is damaged ({error}); extract again") from error
 
-    def _array(self, name: str) -> StoredArray:
+    def array(self, name: str) -> StoredArray:
+        """An array by its path.
+
+        Raises:
+            StoreError: there is none.
+        """
         if name not in self.arrays:
             expected = ", ".join(split_arrays("train", MAP_DTYPES[0]))
             raise StoreError(f"{self.path}: lacks {name} (a split holds {expected}); extract again")

@@ -48,7 +48,7 @@ class MadeStore:
     def read(self, split: str) -> SplitArrays:
         pooled = self.maps.astype(np.float32).mean((1, 2))
         n = len(self.label)
-        return SplitArrays(self.label, np.arange(n), np.zeros(n, np.int16), pooled)
+        return SplitArrays(self.label, np.arange(n), np.zeros(n, np.int16), pooled, pooled)
 
     def read_cam(self) -> np.ndarray:
         return self.cam

@@ -18,8 +18,8 @@ class ScaledHead:
 
     def __init__(self, options: HeadOptions, device: torch.device):
         self._options = options
-        self._weight = torch.from_numpy(options.weight).to(device)
-        self._bias = torch.from_numpy(options.bias).to(device)
+        self._weight = torch.tensor(options.weight, device=device)
+        self._bias = torch.tensor(options.bias, device=device)
         frozen = padded(self._weight)
         frozen[:, self._weight.shape[1]] = self._bias
         self._frozen = frozen

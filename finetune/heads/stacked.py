@@ -59,7 +59,7 @@ class StackedHeads:
         self.options = options
         first = options[0]
         self._n_channels = first.weight.shape[1]
-        stacked = torch.stack([torch.from_numpy(head.weight) for head in options])
+        stacked = torch.from_numpy(np.stack([head.weight for head in options]))
         self.weight = padded(stacked).to(device)
         self.weight[:, :, self._n_channels] = torch.from_numpy(np.stack([head.bias for head in options]))
         self.velocity = torch.zeros_like(self.weight)

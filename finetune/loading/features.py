@@ -68,7 +68,7 @@ def load_features(store: FeatureStore, device: torch.device) -> Features:
     """Read the train split's pooled features and labels."""
     train = store.read("train")
     label = torch.from_numpy(train.label.astype(np.int64))
-    return Features(torch.from_numpy(train.pooled).to(device), label.to(device))
+    return Features(torch.from_numpy(train.writeable_pooled).to(device), label.to(device))
 
 
 def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> dict[str, HeldOut]:
@@ -79,7 +79,7 @@ def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> 
         if name == "val" and name not in store.splits:
             continue
         split = store.read(name)
-        pooled = torch.from_numpy(split.pooled).to(device)
+        pooled = torch.from_numpy(split.writeable_pooled).to(device)
         label = split.label.astype(np.int64)
         held_out[name] = HeldOut(
             name, pooled, label, split.sample_index, store.class_names, class_counts, shot_rule

@@ -32,8 +32,8 @@ class Scores:
             label: (N,) int, ascending.
         """
         self._pooled = pooled
-        self._weight = torch.from_numpy(weight).double().T
-        self._bias = torch.from_numpy(bias).double()
+        self._weight = torch.from_numpy(weight.astype(np.float64)).T
+        self._bias = torch.from_numpy(bias.astype(np.float64))
         self._bounds = np.searchsorted(label, np.arange(len(weight) + 1))
         self.n_rows = np.diff(self._bounds)
 

@@ -73,6 +73,7 @@ def sweep(
     config = as_interrupted(config, named)
     base = config.base
     store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
+    store.refuse_replaced()
     note_extracted_unfinished(store)
     configs = _each_once(config, len(store.class_names))
     refuse_idle(config, configs)

@@ -1,6 +1,6 @@
 """What a split of a store holds besides its feature maps, in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,12 +14,14 @@ class SplitArrays:
         sample_index: (N,) int64.
         view: (N,) int16; 0 is the evaluation transform, others are augmented views of the same image.
         pooled: (N, C) float32.
+        writeable_pooled: the same memory, for torch, which warns of any other; nobody writes to it.
     """
 
     label: np.ndarray
     sample_index: np.ndarray
     view: np.ndarray
     pooled: np.ndarray
+    writeable_pooled: np.ndarray = field(repr=False)
 
     def class_counts(self, n_classes: int) -> np.ndarray:
         """(K,) images of each class, whatever the number of views of each."""

@@ -107,3 +107,14 @@ def foreign_to_store(path: Path) -> str | None:
     except StoreError:
         return "is a file"
     return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"
+
+
+def stamp_of(path: Path | Bucket) -> tuple[int, ...] | None:
+    """What tells a store's root file from another under the same name; None in a bucket, or where none is."""
+    if isinstance(path, Bucket):
+        return None
+    try:
+        found = (path / "zarr.json" if path.is_dir() else path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

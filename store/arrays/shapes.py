@@ -1,0 +1,36 @@
+"""Whether the arrays of a store fit together: every axis of one length, every dtype the schema's."""
+
+from typing import Any
+
+from store.arrays.image_names import DIGEST_BYTES
+from store.errors import StoreError
+from store.schema import CLASSIFIER, FINISHED, OF_IMAGES, OF_ROOT, ArraySpec, split_arrays
+
+
+def check_shapes(store: Any) -> None:
+    """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
+    lengths = {"K": len(store.class_names), "1": 1, "D": DIGEST_BYTES}
+    if FINISHED in store.arrays:
+        _fit(store, "", OF_ROOT, lengths)
+    _fit(store, "classifier", CLASSIFIER, lengths)
+    for split in store.splits:
+        for axis in ("N", "n", "T"):
+            lengths.pop(axis, None)
+        _fit(store, split, split_arrays(split, store.map_dtype), lengths)
+        of_images = {name: s for name, s in OF_IMAGES.items() if f"{split}/{name}" in store.arrays}
+        _fit(store, split, of_images, lengths)
+
+
+def _fit(store: Any, group: str, specs: dict[str, ArraySpec], lengths: dict[str, int]) -> None:
+    for name, spec in specs.items():
+        path = f"{group}/{name}".lstrip("/")
+        array = store.array(path)
+        if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
+            lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
+        shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
+        if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:
+            expected = f"{spec.dtype} {', '.join(spec.axes)} = {shape}"
+            raise StoreError(
+                f"{store.path}: {path} is {array.dtype.name} {array.shape}, expected {expected}, "
+                "to fit the other arrays; extract again"
+            )
