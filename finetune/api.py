@@ -213,9 +213,7 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
     if not several:
         raise UserError("compare: no runs; name one at least")
     held = {one.path.resolve() for one in several if isinstance(one, Run) and one.path is not None}
-    found: dict[
-        Any, Run
-    ] = {}  # a run named twice is one, but two runs of which one replaced the other are two
+    found: dict[Any, Run] = {}  # of a run and the one that replaced it, both
     for one in several:
         place = None if isinstance(one, Run) else Path(_place(one)).resolve()
         if place is None:
