@@ -109,6 +109,7 @@ def contestants(
         with single_threaded() as threads:
             loaded = LoadedStore.open(store, config.shot_rule, device, threads)
             loaded.hold_maps(configs[0])
+            plan_inputs(configs[0], store, loaded.common)  # scored once, by threads that end here
 
         def steps() -> None:
             with single_threaded() as threads:
@@ -150,7 +151,7 @@ def window_parts(
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)
     copied = torch.empty(vectors.numel() // WINDOW, table.shape[1], dtype=table.dtype, device=device)
-    weight = torch.from_numpy(options.weight).to(device)
+    weight = torch.tensor(options.weight, device=device)
     velocity = torch.zeros_like(weight)
     logits = torch.empty(WINDOW, window.label.shape[1], len(weight), device=device)
     pooled = window.pooled[:, :, : weight.shape[1]].contiguous()
