@@ -49,7 +49,7 @@ def test_killed_before_every_durable_call_and_resumed(store_path):
 def test_killed_again_while_resuming(store_path, whole_store):
     """Each attempt gets a little further in its own calls; what it resumes was killed many times before."""
     n_attempts = 0
-    while in_child(lambda: make_store(store_path, resume=True), die_at=5 + 6 * n_attempts):
+    while in_child(lambda: make_store(store_path, resume=True), die_at=5 + 4 * n_attempts):
         n_attempts += 1
         assert readable(store_path) == store_path.exists()
     assert n_attempts >= 4
