@@ -5,9 +5,9 @@ imported here, so that `--help` answers at once.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from store.errors import UserError
 
@@ -25,6 +25,7 @@ Group = Literal[  # in the order of `--help`
     "output",
 ]
 GROUPS: tuple[str, ...] = get_args(Group)
+Registered = TypeVar("Registered")
 MOST = 2**32  # of any number option: beyond it lie overflows, not settings
 
 
@@ -63,6 +64,17 @@ def own_options(config_class: type) -> dict[str, tuple[Any, Option]]:
     hints = get_type_hints(config_class, include_extras=True)
     found = {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
     return {name: get_args(hint) for name, hint in found.items() if get_origin(hint) is Annotated}
+
+
+def registered(option: str, registry: Mapping[str, Registered], name: str) -> Registered:
+    """What goes by a name that the user gave for an option.
+
+    Raises:
+        UserError: nothing does; the names that there are.
+    """
+    if name not in registry:
+        raise UserError(f"{option} {name}: unknown; expected one of {', '.join(registry)}")
+    return registry[name]
 
 
 def flag(name: str) -> str:

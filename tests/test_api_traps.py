@@ -9,6 +9,7 @@ import torch
 from bad_input import refuse, snapshot
 
 import tailcache as tc
+from finetune.training.head_pool import HeadPool
 
 FAST = {"iterations": 3, "eval_every": 3, "device": "cpu"}
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -24,6 +25,24 @@ def test_a_store_that_was_replaced_since_it_was_opened_is_refused(feature_store)
         with pytest.raises(tc.UserError, match=r"own\.zarr: was replaced since it was opened; open it again"):
             use(store, method="crt", **FAST)
     tc.finetune(tc.open_store("own.zarr"), method="crt", **FAST)
+
+
+def test_a_store_that_is_replaced_during_a_run_is_refused(feature_store, monkeypatch):
+    shutil.copytree(feature_store, "own.zarr")
+    take = HeadPool.take
+
+    def replaced_meanwhile(*args):
+        if not Path("older.zarr").exists():
+            shutil.move("own.zarr", "older.zarr")
+            shutil.copytree(feature_store, "own.zarr")
+        return take(*args)
+
+    monkeypatch.setattr(HeadPool, "take", replaced_meanwhile)
+    for out in (None, "r"):
+        with pytest.raises(tc.UserError, match=r"own\.zarr: was replaced since it was opened"):
+            tc.finetune("own.zarr", out=out, ckpt=None, method="crt", **FAST)
+        assert not Path("r").exists()
+        shutil.rmtree("older.zarr")
 
 
 @pytest.mark.parametrize("method", ["logit-adjustment", "tau-norm", "ncm", "crt"])

@@ -10,6 +10,7 @@ from typing import Any
 from extract.sources import cifar, digits, imagefolder
 from extract.sources.source import Source
 from store.errors import UserError
+from store.options import registered
 
 SOURCES = {
     "digits": digits.SOURCE,
@@ -45,9 +46,7 @@ def find_source(name: str) -> Source:
     Raises:
         UserError: no source is called so.
     """
-    if name not in SOURCES:
-        raise UserError(f"--dataset {name}: unknown; expected one of {', '.join(SOURCES)}")
-    return SOURCES[name]
+    return registered("--dataset", SOURCES, name)
 
 
 def idle_options(name: str, values: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
-from store.errors import UserError
+from store.options import registered
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,4 @@ def find_loss(name: str) -> LossKind:
     Raises:
         UserError: no loss is called so.
     """
-    if name not in LOSSES:
-        raise UserError(f"--loss {name}: unknown; expected one of {', '.join(LOSSES)}")
-    return LOSSES[name]
+    return registered("--loss", LOSSES, name)

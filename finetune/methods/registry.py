@@ -13,7 +13,7 @@ import numpy as np
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
 from finetune.mixing.fsa import augmentation_plan, fusion_facts
 from finetune.sampling.plan import Plan, PlanInputs
-from store.errors import UserError
+from store.options import registered
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,4 @@ def find_method(name: str) -> Method:
     Raises:
         UserError: no method is called so.
     """
-    if name not in METHODS:
-        raise UserError(f"--method {name}: unknown; expected one of {', '.join(METHODS)}")
-    return METHODS[name]
+    return registered("--method", METHODS, name)
