@@ -47,7 +47,7 @@ def main() -> None:
 @click.pass_context
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
-    early.refuse_training(build(TrainConfig, values))
+    early.check_training(build(TrainConfig, values))
     from analysis.accuracy import in_words
     from extract.data_notes import note_skipped
     from extract.train import train as run
@@ -72,7 +72,7 @@ def train(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def extract(context: click.Context, **values: Any) -> None:
     """Bring every image through the network once and cache what Phase II needs."""
-    early.refuse_extraction(ExtractConfig(**values))
+    early.check_extraction(ExtractConfig(**values))
     from extract.dump import extract as run
 
     with resumable(context), progress_bar() as progress:
@@ -90,7 +90,7 @@ def extract(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
-    early.refuse_finetuning(FinetuneConfig(**values))
+    early.check_finetuning(FinetuneConfig(**values))
     from finetune.methods.idle import idle_in_words, idle_options
     from finetune.train import finetune as run
 
@@ -127,7 +127,7 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split."""
-    early.refuse_sweep(build(SweepConfig, values))
+    early.check_sweep(build(SweepConfig, values))
     from analysis.sweeps import ranking_rows
     from analysis.tables import without_nan
     from finetune.methods.idle import idle_in_sweep, idle_in_words
@@ -176,7 +176,7 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
 @json_option
 def evaluate(as_json: bool, **values: Any) -> None:
     """Run a checkpoint's network on images, end to end."""
-    early.refuse_images_run(EvaluateConfig(**values))
+    early.check_images_run(EvaluateConfig(**values))
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run
@@ -204,7 +204,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
     """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
-    early.refuse_analysis(AnalyzeConfig(**values))
+    early.check_analysis(AnalyzeConfig(**values))
     from finetune.compare.analyze import analyze as run
     from finetune.compare.analyze_sweeps import SweepAnalysis
 
@@ -267,7 +267,7 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
 @options(DemoConfig)
 def demo(out: str, device: str) -> None:
     """Every phase on scikit-learn's digits, long-tailed, three seeds: a minute or two on two cores."""
-    early.refuse_unknown_device(device)
+    early.check_device(device)
     from extract.dump import extract as run_extract
     from extract.train import train as run_train
     from finetune.compare.analyze import analyze as run_analyze

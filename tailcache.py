@@ -50,7 +50,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _refuse_namesakes() -> None:
+def _check_not_hidden() -> None:
     """Raise ImportError where something else of the user's would be imported for a package of ours."""
     here = Path(__file__).resolve().parent
     for name in ("store", "extract", "finetune", "analysis"):
@@ -62,4 +62,4 @@ def _refuse_namesakes() -> None:
             )
 
 
-_refuse_namesakes()
+_check_not_hidden()

@@ -180,8 +180,8 @@ MUTANTS = [
     Mutant(
         "what came to lie there is replaced",
         "store/drafts/local.py",
-        'refuse_existing(self._asked, "store", foreign_to_store, replaces)',
-        'refuse_existing(self._asked, "store", lambda path: None, True)',
+        'check_replaceable(self._asked, "store", foreign_to_store, replaces)',
+        'check_replaceable(self._asked, "store", lambda path: None, True)',
         "test_store_writer",
     ),
 ]

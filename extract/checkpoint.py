@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from extract.config import DatasetConfig
-from extract.sources.presence import refuse_missing_checkpoint
+from extract.sources.presence import check_checkpoint_exists
 from extract.torch_files import Kind, read_torch_file
 from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
@@ -83,10 +83,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, another program's or a newer version's, or
             weights that are not finite.
     """
-    refuse_missing_checkpoint(path)
+    check_checkpoint_exists(path)
     content = read_torch_file(path, KIND)
     checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint) if f.name in content})
-    _refuse_damaged(checkpoint, path)
+    _check_sound(checkpoint, path)
     for name, tensor in checkpoint.state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
@@ -95,7 +95,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _refuse_damaged(checkpoint: Checkpoint, path: Path) -> None:
+def _check_sound(checkpoint: Checkpoint, path: Path) -> None:
     kinds = {"class_names": list, "class_counts": list, "state": dict, "epoch": int, "config": dict}
     for name, kind in kinds.items():
         found = type(getattr(checkpoint, name))

@@ -7,7 +7,7 @@ heavy is imported here, so that `--help` answers at once.
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from extract.device_names import refuse_unknown_device
+from extract.device_names import check_device
 from extract.options import (
     Codec,
     Device,
@@ -22,10 +22,10 @@ from extract.options import (
     check_shot_rule,
 )
 from extract.sources.registry import (
+    check_no_idle_options,
     find_source,
     idle_options,
     meant_source,
-    refuse_idle_options,
     source_names,
 )
 from extract.training.recipes import RECIPES
@@ -98,7 +98,7 @@ class DatasetConfig:
         Raises:
             UserError: an unknown source, or an option that it does not take.
         """
-        refuse_idle_options(self.source, self)
+        check_no_idle_options(self.source, self)
         return replace(self, dataset=self.source)
 
 
@@ -239,7 +239,7 @@ class SampleConfig:
             UserError: a value out of its range, or one option without the other.
         """
         check_bounds(self)
-        refuse_unknown_device(self.device)
+        check_device(self.device)
         if self.sample is not None and self.ckpt is None:
             raise UserError("--sample needs --ckpt, the checkpoint that the store was extracted with")
         if self.sample is None and (self.ckpt, self.root) != (None, None):

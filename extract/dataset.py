@@ -17,9 +17,9 @@ from extract.config import DatasetConfig
 from extract.images.decode import Reading
 from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
 from extract.proof.digest import digests_of
-from extract.sources.listing import Listing, refuse_lookalikes, refuse_undecodable_names
+from extract.sources.listing import Listing, check_no_lookalikes, check_utf8_names
 from extract.sources.longtail import split_source, tail_order
-from extract.sources.presence import refuse_missing_images, source_root
+from extract.sources.presence import check_images_exist, source_root
 from extract.sources.registry import find_source
 from extract.sources.skipped import without_bad_images
 from store.errors import UserError
@@ -117,13 +117,13 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     Raises:
         UserError: as of `load_dataset`, but for images that cannot be decoded.
     """
-    refuse_missing_images(config)
+    check_images_exist(config)
     # An absolute root, so that the description still holds in another working folder.
     root = source_root(config)
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
     listing = find_source(config.source).list(root, config)
-    refuse_undecodable_names(listing, root)
-    _refuse_what_listing_tells(listing, config, root, looked)
+    check_utf8_names(listing, root)
+    _check_listing(listing, config, root, looked)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
     listing, config = without_bad_images(listing, config, root, None if looked else progress)
     per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
@@ -141,13 +141,13 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     )
 
 
-def _refuse_what_listing_tells(listing: Listing, config: DatasetConfig, root: Path, looked: bool) -> None:
+def _check_listing(listing: Listing, config: DatasetConfig, root: Path, looked: bool) -> None:
     """Raise UserError before the slow search for bad images, for errors that it cannot mend."""
     if config.val_per_class and "val" in listing.splits:
         raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
     if looked:
         return
-    refuse_lookalikes(listing, config.root or config.source)
+    check_no_lookalikes(listing, config.root or config.source)
     if config.skip_bad_images:  # with fewer images these options are never allowed more
         label, n_classes = listing.splits["train"].label, len(listing.class_names)
         split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
@@ -194,7 +194,7 @@ def _narrowed(split: ImageSet) -> ImageSet:
     return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"))
 
 
-def refuse_unreadable(dataset: Dataset, progress: Progress) -> Dataset:
+def check_readable(dataset: Dataset, progress: Progress) -> Dataset:
     """Decode every image that stays a file, so that no bad one is met hours later.
 
     Returns:

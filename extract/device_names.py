@@ -7,7 +7,7 @@ from store.errors import UserError
 DEVICE = re.compile(r"auto|(cpu|cuda)(:[0-9]+)?")
 
 
-def refuse_unknown_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Raise UserError for a name that no machine has a device of."""
     if not DEVICE.fullmatch(name):
         raise unknown_device(name)

@@ -206,9 +206,9 @@ def _dump(
     for start, view, maps in numbered_maps(restored.network, images, restored.transform, compute):
         of_batch = label[start : start + len(maps)] if split == "train" else None
         if split == "train":
-            _refuse_overflow(maps, writer.map_dtype)
+            _check_range(maps, writer.map_dtype)
         rows = batch_rows(maps, weight, of_batch, BUFFERED_AS[writer.map_dtype])
-        _refuse_infinite(rows["pooled"], split)
+        _check_finite(rows["pooled"], split)
         writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)
         progress.advance(task, len(maps))
 
@@ -248,14 +248,14 @@ def batch_rows(
     return rows
 
 
-def _refuse_infinite(pooled: np.ndarray, split: str) -> None:
+def _check_finite(pooled: np.ndarray, split: str) -> None:
     if not np.isfinite(pooled).all():
         raise UserError(
             f"{split}: the network's features are not finite; its weights are of no use, train again"
         )
 
 
-def _refuse_overflow(maps: torch.Tensor, map_dtype: str) -> None:
+def _check_range(maps: torch.Tensor, map_dtype: str) -> None:
     """Raise UserError for features beyond a dtype's range, seen in one pass where the maps were computed."""
     if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
         raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")

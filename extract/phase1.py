@@ -33,8 +33,8 @@ def load_origin(store: FeatureStore, ckpts: list[Path]) -> Checkpoint:
             "one, or extract again"
         )
     checkpoint = load_checkpoint(path)
-    _refuse_other_classes(store, checkpoint, path)
-    _refuse_other_classifier(store, checkpoint, path)
+    _check_same_classes(store, checkpoint, path)
+    _check_same_classifier(store, checkpoint, path)
     return checkpoint
 
 
@@ -47,7 +47,7 @@ def _recorded_digest(store: FeatureStore) -> str:
         ) from error
 
 
-def _refuse_other_classes(store: FeatureStore, checkpoint: Checkpoint, path: Path) -> None:
+def _check_same_classes(store: FeatureStore, checkpoint: Checkpoint, path: Path) -> None:
     ours, theirs = store.class_names, checkpoint.class_names
     if len(ours) != len(theirs):
         raise StoreError(
@@ -63,7 +63,7 @@ def _refuse_other_classes(store: FeatureStore, checkpoint: Checkpoint, path: Pat
         )
 
 
-def _refuse_other_classifier(store: FeatureStore, checkpoint: Checkpoint, path: Path) -> None:
+def _check_same_classifier(store: FeatureStore, checkpoint: Checkpoint, path: Path) -> None:
     for name, ours in zip(CLASSIFIER, store.classifier, strict=True):
         tensor = checkpoint.state.get(f"classifier.{name}")
         theirs = np.empty(0) if tensor is None else tensor.float().numpy()

@@ -16,7 +16,7 @@ from analysis.accuracy import balanced_accuracy
 from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.data_notes import note_data
-from extract.dataset import Dataset, decoded, list_dataset, refuse_unreadable
+from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
@@ -87,9 +87,9 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     config = replace(config, dataset=dataset.config)
     transform = transform or transform_for(config, dataset)
     training = _begin(config, len(dataset.class_names), previous, compute)
-    _refuse_lone_image(training.network, config, len(dataset.train), compute)
+    _check_no_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
-        dataset = refuse_unreadable(dataset, progress)
+        dataset = check_readable(dataset, progress)
         note_data(dataset)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
@@ -241,7 +241,7 @@ def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
 
 
 @torch.inference_mode()
-def _refuse_lone_image(network: Network, config: TrainConfig, n_images: int, compute: Compute) -> None:
+def _check_no_lone_image(network: Network, config: TrainConfig, n_images: int, compute: Compute) -> None:
     """Batch normalisation finds no variance in a batch of one image whose maps are 1×1."""
     if n_images % config.batch_size != 1 and min(n_images, config.batch_size) > 1:
         return

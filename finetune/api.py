@@ -80,7 +80,7 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
     named = options | {"out": out} | ({} if root is None else {"root": root})
     named = checked_options(TrainConfig, "train", named)
     config = build(TrainConfig, named)
-    early.refuse_training(config)
+    early.check_training(config)
     if config.resume:
         config = resumed_config(config.out, named)
     with _computing(progress) as bar:
@@ -107,7 +107,7 @@ def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any
     """
     named = options | {"ckpt": ckpt, "store": store}
     config = ExtractConfig(**checked_options(ExtractConfig, "extract", named))
-    early.refuse_extraction(config)
+    early.check_extraction(config)
     with _computing(progress) as bar:
         run_extract(config, bar)
     return FeatureStore(locate(config.store))
@@ -139,7 +139,7 @@ def finetune(
             if getattr(config, name):
                 raise UserError(f"finetune: {name} is about the folder of a run; name it with out=")
     elif opened is None:
-        early.refuse_finetuning(config)
+        early.check_finetuning(config)
     with _computing(progress) as bar:
         if out is None:
             run = finetune_in_memory(config, bar, opened)
@@ -173,7 +173,7 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
     named = options | varied | where | {"out": out}
     config = build(SweepConfig, checked_options(SweepConfig, "sweep", named))
     if opened is None:
-        early.refuse_sweep(config)
+        early.check_sweep(config)
     with _computing(progress) as bar:
         found = run_sweep(config, bar, None, options, opened)
     if found is not None:

@@ -18,7 +18,7 @@ from extract.checkpoint import Checkpoint, save_checkpoint
 from extract.phase1 import load_origin
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER
-from finetune.run_folder import EVENTS, RunError, refuse_missing_run
+from finetune.run_folder import EVENTS, RunError, check_run_exists
 from finetune.sampling.head_tail import parts_of
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
@@ -133,7 +133,7 @@ def read_run(path: Path) -> Run:
     Raises:
         RunError: no such folder, or not a finished run.
     """
-    refuse_missing_run(path)
+    check_run_exists(path)
     try:
         stamp = _stamp(path)
         config, summary = (json.loads((path / f"{n}.json").read_text()) for n in ("config", "summary"))
@@ -169,7 +169,7 @@ def _read_head(path: Path, n_classes: int) -> Head:
 def _check(run: Run) -> None:
     """Raise ValueError, TypeError or KeyError where a file does not hold what readers rely on."""
     options = {field.name for field in fields(FinetuneConfig)}
-    _refuse_missing("config.json", CONFIG_KEYS | options, run.config)
+    _check_complete("config.json", CONFIG_KEYS | options, run.config)
     _check_made(run.config["provenance"]["store"], "config.json")
     identity = run.config["provenance"].get("identity", {"digests": {}, "images": {}})
     if not all(isinstance(identity[name], dict) for name in ("digests", "images")):
@@ -216,20 +216,20 @@ def _completed(run: Run) -> Run:
 
 
 def _check_made(provenance: dict[str, Any], where: str) -> None:
-    _refuse_missing(where, STORE_KEYS, provenance)
+    _check_complete(where, STORE_KEYS, provenance)
     for part, keys in NESTED_KEYS.items():
-        _refuse_missing(f"{where}, {part}", keys, provenance[part])
+        _check_complete(f"{where}, {part}", keys, provenance[part])
     for conversion in provenance.get("converted", []):
-        _refuse_missing(f"{where}, converted", {"dtype"}, conversion)
+        _check_complete(f"{where}, converted", {"dtype"}, conversion)
 
 
 def _read_frame(path: Path, columns: set[str]) -> pd.DataFrame:
     frame = read_csv(path)
-    _refuse_missing(path.name, columns, frame)
+    _check_complete(path.name, columns, frame)
     return frame
 
 
-def _refuse_missing(name: str, expected: set[str], found: Iterable[str]) -> None:
+def _check_complete(name: str, expected: set[str], found: Iterable[str]) -> None:
     missing = expected - set(found)
     if missing:
         raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")

@@ -24,7 +24,7 @@ class RunError(UserError):
     """A folder is no run of ours, or its files cannot be read."""
 
 
-def refuse_missing_run(path: Path) -> None:
+def check_run_exists(path: Path) -> None:
     """Raise RunError where there is no folder."""
     if not path.is_dir():
         raise RunError(f"{path}: no such run folder; `finetune --out {path}` makes one")
@@ -36,7 +36,7 @@ def unfinished_path(out: str) -> Path:
     return path.parent / f"{path.name}.unfinished.pt"
 
 
-def refuse_unfinished(out: str) -> None:
+def check_no_unfinished(out: str) -> None:
     """Raise UserError where an interrupted run lies, which is neither to be gone on with nor replaced."""
     path = unfinished_path(out)
     if path.exists():

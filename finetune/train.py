@@ -26,14 +26,14 @@ from finetune.store_identity import StoreIdentity, identify
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import computed_layer
 from finetune.training.resume import LatestState, UnfinishedRun
-from finetune.training.selection import Layer, accuracies, require_selection, selection_split
+from finetune.training.selection import Layer, accuracies, check_selection, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
 from store.arrays.image_names import image_names
 from store.errors import UserError
 from store.names import shown
 from store.provenance import versions
 from store.reader import FeatureStore
-from store.storage.atomic import refuse_both, refuse_existing
+from store.storage.atomic import check_not_both, check_replaceable
 from store.storage.cache import open_cache
 from store.storage.location import locate
 from store.storage.lock import sole_writer
@@ -71,9 +71,9 @@ def finetune(
 def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, progress: Progress) -> Run:
     """As `finetune`, by the sole writer of the folder; `started` is the moment by the performance counter."""
     config = unfinished.config
-    unfinished.refuse_existing(config.resume, config.overwrite)
+    unfinished.check_replaceable(config.resume, config.overwrite)
     may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
-    refuse_existing(Path(config.out), "run", foreign_to_run, may_replace)
+    check_replaceable(Path(config.out), "run", foreign_to_run, may_replace)
     phase1 = find_phase1(store, config.ckpt)
     with unfinished.saved_when_interrupted():
         unfinished.load()
@@ -107,12 +107,12 @@ def _opened(config: FinetuneConfig) -> FeatureStore:
 
 def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     """The options as the run takes them, with what a run asks of the process set up."""
-    store.refuse_replaced()
+    store.check_not_replaced()
     keep_freed_memory()
     make_deterministic()
     config = config.resolved(len(store.class_names))
     note_extracted_unfinished(store)
-    _refuse_options(config)
+    _check_options(config)
     return config
 
 
@@ -128,14 +128,14 @@ def _made(
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
-            require_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
+            check_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
         ready = time.perf_counter()
         if METHODS[config.method].compute is not None:
             layer, history, facts = _compute(config, loaded)
         else:
             layer, history, facts = _train(config, loaded, latest, progress)
         ended = time.perf_counter()
-        store.refuse_replaced()  # its maps were read by path all the while
+        store.check_not_replaced()  # its maps were read by path all the while
         facts["seconds"] = {
             "load": ready - started,
             "train": ended - ready,
@@ -144,8 +144,8 @@ def _made(
         return _describe(config, loaded, layer, history, facts, identity)
 
 
-def _refuse_options(config: FinetuneConfig) -> None:
-    refuse_both(config.out, "a run", config.resume, config.overwrite)
+def _check_options(config: FinetuneConfig) -> None:
+    check_not_both(config.out, "a run", config.resume, config.overwrite)
     if config.tensorboard:
         try:
             import tensorboard  # noqa: F401
@@ -169,7 +169,7 @@ def _train(
         with closing(trainer.run(config.eval_every)) as windows:
             for looked in windows:
                 if looked:
-                    _refuse_divergence(config, history, loaded)
+                    _check_not_diverged(config, history, loaded)
                     progress.update(task, status=_status(history.metrics[-1]))
                 progress.update(task, completed=trainer.iteration)
                 latest.note_now_and_then(trainer.state)
@@ -184,7 +184,7 @@ def _status(row: dict[str, float]) -> str:
     return f"loss {row['loss']:.3f}{told}"
 
 
-def _refuse_divergence(config: FinetuneConfig, history: HeadHistory, loaded: LoadedStore) -> None:
+def _check_not_diverged(config: FinetuneConfig, history: HeadHistory, loaded: LoadedStore) -> None:
     if history.diverged is None:
         return
     iteration, rows = history.diverged

@@ -46,7 +46,7 @@ def convert(config: ConvertConfig, progress: Progress) -> None:
     """
     path, target = locate(config.path), locate(config.target)
     check_bounds(config)
-    _refuse_overlap(path, target)
+    _check_apart(path, target)
     check_writable(target, config.resume, config.overwrite)
     source = CheckedReader(_open(path))
     plan = _plan(config, source)
@@ -59,7 +59,7 @@ def convert(config: ConvertConfig, progress: Progress) -> None:
         writer.finish()
 
 
-def _refuse_overlap(path: Path | Bucket, target: Path | Bucket) -> None:
+def _check_apart(path: Path | Bucket, target: Path | Bucket) -> None:
     source, real = _real(path), _real(target)
     if source == real:
         raise StoreError(f"{target}: is the store to convert itself; name another target")
@@ -89,7 +89,7 @@ def _plan(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
     maps = store.arrays["train/feature_map"]
     was = {"dtype": store.map_dtype, "codec": maps.codec if isinstance(maps, PackedArray) else "none"}
     now = {"dtype": config.dtype or was["dtype"], "codec": config.codec or was["codec"]}
-    _refuse_finer(store, now["dtype"])
+    _check_not_finer(store, now["dtype"])
     cut = _cut(config, store)
     n_classes, batch_size, n_views = len(store.class_names), _made(store, "batch_size"), _made(store, "views")
     layouts = store_layout(_sizes(store), n_classes, now["dtype"], batch_size, now["codec"], cut, n_views)
@@ -103,7 +103,7 @@ def _plan(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
     return StoreSpec(layouts, now["dtype"], store.class_names, provenance, identity)
 
 
-def _refuse_finer(store: FeatureStore, dtype: str) -> None:
+def _check_not_finer(store: FeatureStore, dtype: str) -> None:
     allowed = MAY_BECOME[store.map_dtype]
     if dtype not in allowed:
         raise StoreError(
@@ -217,11 +217,11 @@ def _rows(source: CheckedReader, split: str, block: tuple[int, int], map_dtype: 
         return rows | {SCALE: source.block(f"train/{SCALE}", index, index + 1)}
     rows["feature_map"] = store.decoded(rows["feature_map"], block[0])
     if map_dtype != store.map_dtype:
-        _refuse_overflow(rows["feature_map"], map_dtype, store.path, block[0])
+        _check_range(rows["feature_map"], map_dtype, store.path, block[0])
     return rows
 
 
-def _refuse_overflow(maps: np.ndarray, map_dtype: str, path: Path | Bucket, start: int) -> None:
+def _check_range(maps: np.ndarray, map_dtype: str, path: Path | Bucket, start: int) -> None:
     limit = largest(map_dtype)
     if float(maps.max()) <= limit and float(maps.min()) >= -limit:  # NaN is not
         return

@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
     """The user stopped something that the same command with `--resume` goes on with."""
 
 
-def refuse_undecodable(*names: str) -> None:
+def check_utf8(*names: str) -> None:
     """Raise UserError for a name that is not UTF-8, as all that this program writes is."""
     for name in names:
         try:

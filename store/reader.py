@@ -55,7 +55,7 @@ class FeatureStore:
         self.path = path
         self._stamp = stamp_of(path)
         self._splits: dict[str, SplitArrays] = {}
-        attributes, self.arrays = open_container(path, self._refuse_foreign, cache)
+        attributes, self.arrays = open_container(path, self._check_ours, cache)
         self.attributes = attributes
         self.class_names: list[str] = attributes.get("class_names")
         self.provenance: dict[str, Any] = attributes.get("provenance")
@@ -73,7 +73,7 @@ class FeatureStore:
         check_shapes(self)
         self._check_blocks()
 
-    def _refuse_foreign(self, attributes: dict[str, Any]) -> None:
+    def _check_ours(self, attributes: dict[str, Any]) -> None:
         """Raise StoreError for what is not to be read, whatever its arrays are."""
         if attributes.get("format") != FORMAT:
             raise StoreError(
@@ -125,7 +125,7 @@ class FeatureStore:
             values.setflags(write=False)
         return weight, bias
 
-    def refuse_replaced(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raise StoreError where another store has come to lie at the path since this one was opened.
 
         Some of it may be read already, and maps are read by path. A bucket is not asked.
@@ -157,16 +157,16 @@ class FeatureStore:
                 f"{self.path}: {split}/label has classes {label[0]} to {label[-1]}, expected 0 to "
                 f"{len(self.class_names) - 1}; extract again with --overwrite"
             )
-        self._refuse_not_finite(f"{split}/pooled", pooled)
+        self._check_finite(f"{split}/pooled", pooled)
         arrays = SplitArrays(label, sample_index, view, pooled.view(), pooled)
         for values in (label, sample_index, view, arrays.pooled):
             values.setflags(write=False)
         return arrays
 
-    def _refuse_not_finite(self, name: str, values: np.ndarray) -> None:
-        self.refuse_not_finite_row(name, first_not_finite(values))
+    def _check_finite(self, name: str, values: np.ndarray) -> None:
+        self.check_finite_row(name, first_not_finite(values))
 
-    def refuse_not_finite_row(self, name: str, row: int | None) -> None:
+    def check_finite_row(self, name: str, row: int | None) -> None:
         """Raise StoreError for a row that holds NaN or infinity; None passes."""
         if row is not None:
             raise StoreError(
@@ -181,7 +181,7 @@ class FeatureStore:
             StoreError: a value that is not finite.
         """
         cam = self._read("train/cam")
-        self._refuse_not_finite("train/cam", cam)
+        self._check_finite("train/cam", cam)
         return cam
 
     def block_rows(self, name: str) -> int:
@@ -217,7 +217,7 @@ class FeatureStore:
             raise IndexError(f"rows {start} to {stop} of {n} feature maps")
         maps = self._maps(start, stop)
         bad = first_not_finite(maps)
-        self.refuse_not_finite_row("train/feature_map", None if bad is None else start + bad)
+        self.check_finite_row("train/feature_map", None if bad is None else start + bad)
         return maps
 
     def _maps(self, start: int, stop: int) -> np.ndarray:
@@ -252,7 +252,7 @@ class FeatureStore:
             scale = self.scale[rows.astype(np.int64) // self.block_rows("train/feature_map")]
         maps = decode(codes, self.map_dtype, scale, computing_dtype(self.map_dtype))
         bad = first_not_finite(maps)
-        self.refuse_not_finite_row("train/feature_map", None if bad is None else int(rows[bad]))
+        self.check_finite_row("train/feature_map", None if bad is None else int(rows[bad]))
         return maps
 
     def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:

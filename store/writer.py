@@ -170,7 +170,7 @@ class StoreWriter:
             StoreError: rows are missing.
         """
         self._wait(0)
-        self._refuse_missing()
+        self._check_complete()
         if (FINISHED, 0) not in self._committed:  # else an earlier attempt had every row, and died later
             self._submit(FINISHED, 0, {FINISHED: np.array([provenance.now()], "int64")})
             self._wait(0)
@@ -229,7 +229,7 @@ class StoreWriter:
     def _go_on(self) -> str:
         return "the same command with --resume" if self.has_rows else "it again"
 
-    def _refuse_missing(self) -> None:
+    def _check_complete(self) -> None:
         found = self._found()
         for path, layout in self._plan.layouts.items():
             missing = [i for i in range(layout.n_blocks) if (path, i) not in found]

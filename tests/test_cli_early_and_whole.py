@@ -123,6 +123,6 @@ def test_the_whole_command_refuses_the_same(
     """With nothing told early, the line is the same."""
     monkeypatch.chdir(early_folder)
     for name in vars(early):
-        if name.startswith("refuse_"):
+        if name.startswith("check_"):
             monkeypatch.setattr(early, name, lambda *_: None)
     refuse(*command.split(), says=[says])

@@ -7,8 +7,8 @@ import pytest
 
 from store.errors import UserError
 from store.storage.atomic import (
+    check_replaceable,
     foreign_names,
-    refuse_existing,
     whole_file,
     whole_folder,
     write_json,
@@ -128,16 +128,16 @@ def test_a_file_above_is_named(old_file, kind, below):
 def test_only_its_own_kind_is_replaced_and_only_on_demand(old_folder, old_file, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "nothing", tmp_path / "empty"):
-        refuse_existing(path, "run", foreign, overwrite=False)
-    refuse_existing(old_folder, "run", foreign, overwrite=True)
+        check_replaceable(path, "run", foreign, overwrite=False)
+    check_replaceable(old_folder, "run", foreign, overwrite=True)
     with pytest.raises(UserError, match="already exists; pass --overwrite to replace this run"):
-        refuse_existing(old_folder, "run", foreign, overwrite=False)
+        check_replaceable(old_folder, "run", foreign, overwrite=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     for path, found in ((tmp_path / "other", "holds thesis.txt"), (old_file, "is a file")):
         for overwrite in (True, False):
             with pytest.raises(UserError, match=f"is no run alone .it {found}"):
-                refuse_existing(path, "run", foreign, overwrite)
+                check_replaceable(path, "run", foreign, overwrite)
 
 
 @pytest.mark.parametrize("path", ["", ".", "/", "..", "../{here}"])
@@ -145,7 +145,7 @@ def test_a_folder_to_be_replaced_is_never_the_working_one(tmp_path, monkeypatch,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="name a folder for the run"):
-        refuse_existing(Path(path.format(here="here")), "run", foreign, overwrite=True)
+        check_replaceable(Path(path.format(here="here")), "run", foreign, overwrite=True)
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -145,7 +145,7 @@ def test_a_writer_looks_once_under_its_lock(path, monkeypatch):
 
         return call
 
-    for name in ("begun", "refuse_occupied"):
+    for name in ("begun", "check_vacant"):
         monkeypatch.setattr(LocalDraft, name, counted(name))
     make_store(path, resume=True)
-    assert asked == [("begun", True), ("refuse_occupied", True)]
+    assert asked == [("begun", True), ("check_vacant", True)]

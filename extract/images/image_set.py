@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torchvision.transforms.v2 import functional as TF
 
 from extract.images.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
-from extract.proof.digest import digest_of, refuse_other_content
+from extract.proof.digest import check_same_content, digest_of
 from store.arrays.image_names import DIGEST_BYTES
 from store.errors import UserError
 from store.names import shown
@@ -97,7 +97,7 @@ def read_digested(
     except OSError as error:
         raise _unreadable(path, error) from error
     digest = digest_of(content)
-    refuse_other_content(path, digest, expected)  # what was damaged since is no image to mend or to leave out
+    check_same_content(path, digest, expected)  # what was damaged since is no image to mend or to leave out
     try:
         return *decode_image(content, reading), digest
     except MemoryError:

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from extract.config import NetworkConfig
-from extract.networks.names import refuse_unsuited
+from extract.networks.names import check_suited
 from extract.networks.parts import Family, Network
 
 
@@ -75,4 +75,4 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
     return BasicBlock(before, after, stride, shortcut)
 
 
-FAMILY = Family(CIFAR_ARCHITECTURES.__contains__, refuse_unsuited, _build, image_size=32)
+FAMILY = Family(CIFAR_ARCHITECTURES.__contains__, check_suited, _build, image_size=32)

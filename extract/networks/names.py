@@ -11,14 +11,14 @@ TORCHVISION_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "r
 ARCHITECTURES = (*FOR_SMALL_IMAGES, *TORCHVISION_ARCHITECTURES)
 
 
-def refuse_unknown_name(arch: str) -> None:
+def check_arch(arch: str) -> None:
     """Raise UserError for a name that neither we nor torchvision's source files have."""
     if arch in ARCHITECTURES or _is_torchvisions(arch):
         return
     raise unknown(arch)
 
 
-def refuse_unsuited(config: NetworkConfig) -> None:
+def check_suited(config: NetworkConfig) -> None:
     """Raise UserError for an option that a network of that name does not take."""
     if config.arch in FOR_SMALL_IMAGES and config.weights is not None:
         raise UserError(f"--weights {config.weights}: {config.arch} has no pre-trained weights")

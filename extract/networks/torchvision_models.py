@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from extract.config import NetworkConfig
-from extract.networks.names import ARCHITECTURES, refuse_unsuited, unknown
+from extract.networks.names import ARCHITECTURES, check_suited, unknown
 from extract.networks.parts import Family, Network
 from store.errors import UserError
 
@@ -19,11 +19,11 @@ def _check(config: NetworkConfig) -> None:
         raise unknown(arch)
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of its weights
-            refuse_other_heads(torchvision.models.get_model(arch), arch)
+            check_head(torchvision.models.get_model(arch), arch)
     except NotImplementedError as error:  # RegNet reads its widths off tensors, which meta tensors refuse
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"--arch {arch}: refused, its layout is unknown; expected one of {known}") from error
-    refuse_unsuited(config)
+    check_suited(config)
 
 
 def _build(config: NetworkConfig, n_classes: int) -> Network:
@@ -39,7 +39,7 @@ def _build(config: NetworkConfig, n_classes: int) -> Network:
     return Network(nn.Sequential(parts), nn.Linear(model.fc.in_features, n_classes))
 
 
-def refuse_other_heads(model: nn.Module, arch: str) -> None:
+def check_head(model: nn.Module, arch: str) -> None:
     """Raise UserError, naming the reason, unless the head is global average pooling and one FC layer."""
     if isinstance(model, torchvision.models.ResNet):
         return

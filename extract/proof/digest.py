@@ -28,7 +28,7 @@ def digests_of(images: torch.Tensor) -> np.ndarray:
     return rows
 
 
-def refuse_other_content(path: Path, digest: bytes, expected: bytes | None) -> None:
+def check_same_content(path: Path, digest: bytes, expected: bytes | None) -> None:
     """Raise UserError for a file that holds another image than it did; without `expected`, any passes."""
     if expected is not None and digest != expected:
         raise UserError(

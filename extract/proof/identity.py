@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -40,7 +39,7 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
         or recorded[name].text != text_of(dataset.splits[name])
     ]
     if unlike and not _same_but_for_form(dataset, recorded, where):
-        _refuse(dataset, where, describe_changes(dataset, recorded))
+        raise _other_images(dataset, where, describe_changes(dataset, recorded))
     if unlike:
         note(
             f"{_place(dataset)}: spells names in another Unicode form than {where} does "
@@ -49,18 +48,20 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
     bound = {}
     for name, split in dataset.splits.items():
         if len(split) != len(recorded[name].digest):
-            _refuse(dataset, where, _counted(dataset, checkpoint))
+            raise _other_images(dataset, where, _counted(dataset, checkpoint))
         bound[name] = _bound_split(dataset, split, recorded[name], where)
         if name in unlike and split.name is not None:  # stores and tables call images as in training
             bound[name] = replace(bound[name], name=np.array(recorded[name].names, dtype=bytes))
     if not unlike and dataset.fingerprint != checkpoint.fingerprint:
-        _refuse(dataset, where, describe_undrawn(dataset, recorded) or "their classes or labels differ")
+        raise _other_images(
+            dataset, where, describe_undrawn(dataset, recorded) or "their classes or labels differ"
+        )
     return replace(dataset, class_names=checkpoint.class_names, record=checkpoint.images, **bound)
 
 
 def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:
     if dataset.fingerprint != checkpoint.fingerprint:
-        _refuse(dataset, where, _counted(dataset, checkpoint))
+        raise _other_images(dataset, where, _counted(dataset, checkpoint))
     if any(split.name is not None for split in dataset.splits.values()):
         note(
             f"{where}: its version kept the names of images and no digests; whether the files still hold the "
@@ -98,7 +99,7 @@ def _bound_split(dataset: Dataset, split: ImageSet, recorded: Recorded, where: P
                 if split.name is None
                 else shown(split.name[first].decode())
             )
-            _refuse(dataset, where, f"{len(unlike)} changed (the first is {image})")
+            raise _other_images(dataset, where, f"{len(unlike)} changed (the first is {image})")
     return replace(split, digest=recorded.digest)
 
 
@@ -106,8 +107,8 @@ def _counted(dataset: Dataset, checkpoint: Checkpoint) -> str:
     return f"{len(dataset.train)} for training, {sum(checkpoint.class_counts)} then, or other names"
 
 
-def _refuse(dataset: Dataset, where: Path | str, what: str) -> NoReturn:
-    raise CheckpointError(
+def _other_images(dataset: Dataset, where: Path | str, what: str) -> CheckpointError:
+    return CheckpointError(
         f"{where}: was trained on other images than {_place(dataset)} holds now: {what}; "
         "put them back as they were, point --root at the data set it was trained on, or train anew"
     )

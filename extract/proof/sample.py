@@ -24,7 +24,7 @@ from extract.inference import feature_maps
 from extract.networks.parts import pool
 from extract.phase1 import load_origin
 from extract.restore import Restored, restore
-from extract.sources.presence import refuse_missing_origin
+from extract.sources.presence import check_origin_exists
 from store.errors import StoreError
 from store.names import shown
 from store.reader import FeatureStore
@@ -94,7 +94,7 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
             not say how it was made.
     """
     ckpt = Path(config.ckpt)
-    refuse_missing_origin(ckpt, store.path)
+    check_origin_exists(ckpt, store.path)
     load_origin(store, [ckpt])
     try:
         made = store.provenance["config"]

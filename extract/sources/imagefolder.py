@@ -23,12 +23,12 @@ def list_image_folder(root: Path, config: Any) -> "Listing":
     from extract.sources.folders import list_folder
     from extract.sources.listing import Listing, listed_images
 
-    refuse_missing_folders(root)
+    check_folders_exist(root)
     class_names, splits = list_folder(root, config.subfolders)
     return Listing(class_names, {name: listed_images(*listed) for name, listed in splits.items()})
 
 
-def refuse_missing_folders(root: Path) -> None:
+def check_folders_exist(root: Path) -> None:
     """Raise UserError for a root of class folders that is not there, or has no train/ or test/."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
@@ -41,5 +41,5 @@ def refuse_missing_folders(root: Path) -> None:
 
 
 SOURCE = Source(
-    list_image_folder, ("root", "skip_bad_images", "no_flip"), check=refuse_missing_folders, files=True
+    list_image_folder, ("root", "skip_bad_images", "no_flip"), check=check_folders_exist, files=True
 )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from extract.images.image_set import ImageSet
-from store.errors import UserError, refuse_undecodable
+from store.errors import UserError, check_utf8
 from store.names import lookalikes
 
 
@@ -34,15 +34,15 @@ def listed_images(images: Sequence[Path] | torch.Tensor, label: Sequence[int] | 
     return ImageSet(images, label, np.arange(len(label)))
 
 
-def refuse_undecodable_names(listing: Listing, root: Path) -> None:
+def check_utf8_names(listing: Listing, root: Path) -> None:
     """Raise UserError for a name that cannot go into checkpoints, stores and tables, all of them UTF-8."""
-    refuse_undecodable(str(root))
+    check_utf8(str(root))
     for split in listing.splits.values():
         for path in () if split.in_memory else split.images:
-            refuse_undecodable(str(path))
+            check_utf8(str(path))
 
 
-def refuse_lookalikes(listing: Listing, where: str) -> None:
+def check_no_lookalikes(listing: Listing, where: str) -> None:
     """Raise UserError for two classes whose names nobody could tell apart; `where` is the root or source."""
     if (alike := lookalikes(listing.class_names)) is not None:
         raise UserError(

@@ -8,20 +8,20 @@ from extract.training.how_far import how_far
 from store.errors import CheckpointError, UserError
 
 
-def refuse_missing_checkpoint(path: Path) -> None:
+def check_checkpoint_exists(path: Path) -> None:
     """Raise CheckpointError where there is no file."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
 
 
-def refuse_missing_origin(path: Path, store: object) -> None:
+def check_origin_exists(path: Path, store: object) -> None:
     """Raise CheckpointError where there is no file that a store may have been extracted with."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; name the one that {store} was extracted with")
 
 
-def refuse_missing_images(config: DatasetConfig) -> None:
+def check_images_exist(config: DatasetConfig) -> None:
     """Raise UserError for a description without the folder that it needs, or a folder without the splits."""
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
@@ -36,7 +36,7 @@ def source_root(config: DatasetConfig) -> Path:
     return Path() if config.root is None else Path(config.root).resolve()
 
 
-def refuse_trained(out: Path) -> None:
+def check_not_trained(out: Path) -> None:
     """Raise UserError for the folder of a training run, where its checkpoint can tell without torch."""
     found = None if (out / "head.pt").exists() else how_far(out / "checkpoint.pt")
     if found is not None:
@@ -60,7 +60,7 @@ def occupied(out: Path, epoch: int, epochs: int) -> UserError:
     )
 
 
-def refuse_nothing_begun(path: Path) -> None:
+def check_begun(path: Path) -> None:
     """Raise UserError where the checkpoint of a run that is to be gone on with is not there."""
     if not path.exists():
         raise UserError(

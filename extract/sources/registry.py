@@ -57,7 +57,7 @@ def idle_options(name: str, values: Any) -> list[str]:
     ]
 
 
-def refuse_idle_options(name: str, values: Any) -> None:
+def check_no_idle_options(name: str, values: Any) -> None:
     """Raise UserError for an option that is set, and that the source does not take."""
     for option in idle_options(name, values):
         takers = " or ".join(other for other, source in SOURCES.items() if option in source.options)

@@ -7,9 +7,9 @@ from typing import Any
 
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from extract.sources.presence import occupied, refuse_nothing_begun
+from extract.sources.presence import check_begun, occupied
 from store.errors import UserError
-from store.storage.atomic import foreign_names, refuse_both, refuse_existing
+from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
 # What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
 MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped", "tail_order"}
@@ -25,7 +25,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         given: options named by the user, flat: those of the network and the data set among them.
     """
     path = Path(out) / "checkpoint.pt"
-    refuse_nothing_begun(path)
+    check_begun(path)
     stored = _stored_config(load_checkpoint(path), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
@@ -69,10 +69,10 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         UserError: the folder holds a run that this one may neither replace nor continue.
     """
     path = Path(config.out) / "checkpoint.pt"
-    refuse_both(config.out, "a run", config.resume, config.overwrite)
+    check_not_both(config.out, "a run", config.resume, config.overwrite)
     if path.with_name("head.pt").exists():
         raise UserError(f"{config.out}: holds a run of `finetune`, not a training run; name another --out")
-    refuse_existing(path.parent, "training run", _foreign_to_training, overwrite=True)
+    check_replaceable(path.parent, "training run", _foreign_to_training, overwrite=True)
     if not config.resume and (config.overwrite or not path.exists()):
         return None
     previous = load_checkpoint(path)

@@ -26,7 +26,7 @@ def store_group() -> None:
 @json_option
 def info(path: str, as_json: bool) -> None:
     """What a store holds, and what made it."""
-    early.refuse_missing_store(path)
+    early.check_store_exists(path)
     from store.info import describe
     from store.reader import FeatureStore
     from store.storage.location import locate
@@ -67,7 +67,7 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 @click.pass_context
 def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
     """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
-    early.refuse_proof(path, SampleConfig(**values))
+    early.check_proof(path, SampleConfig(**values))
     from store.reader import FeatureStore
     from store.storage.location import locate
     from store.verify import verify as run
@@ -104,8 +104,8 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 @click.pass_context
 def convert(context: click.Context, as_json: bool, **values: Any) -> None:
     """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
-    early.refuse_missing_store(values["path"])
-    early.refuse_target(values["target"], values["resume"], values["overwrite"])
+    early.check_store_exists(values["path"])
+    early.check_target(values["target"], values["resume"], values["overwrite"])
     from store.convert import convert as run
     from store.info import describe
     from store.reader import FeatureStore
@@ -129,12 +129,12 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
 @click.pass_context
 def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     """How much room and time a store will take, measured on a few images and on the disk."""
-    early.refuse_planning(build(ForecastConfig, values), given(context))
+    early.check_planning(build(ForecastConfig, values), given(context))
     from finetune.forecast.forecast import forecast
-    from finetune.forecast.options import refuse_beside_checkpoint
+    from finetune.forecast.options import check_beside_checkpoint
     from finetune.forecast.text import forecast_json, forecast_lines, warnings
 
-    refuse_beside_checkpoint(given(context))
+    check_beside_checkpoint(given(context))
     with progress_bar() as progress:
         found = forecast(build(ForecastConfig, values), progress)
     if as_json:

@@ -13,16 +13,16 @@ from analysis.shots import GROUPS
 from analysis.tables import COLUMNS, PHASE_1, compare, name_configurations
 from extract.options import check_shot_rule
 from finetune.compare.analyze_sweeps import SweepAnalysis, analyze_sweeps, repeating
-from finetune.compare.comparable import note_repeated, refuse_same, refuse_unlike
+from finetune.compare.comparable import check_alike, check_distinct, note_repeated
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.configurations import all_options, phase1_options
 from finetune.compare.figures import report_figures
 from finetune.compare.files import write_report
 from finetune.compare.finished_sweep import is_sweep
-from finetune.compare.folder import TABLES, refuse_foreign_files
+from finetune.compare.folder import TABLES, check_no_foreign_files
 from finetune.run import Run, RunError, read_run
 from finetune.sampling.head_tail import parts_of, ratio_in_words
-from store.errors import refuse_undecodable
+from store.errors import check_utf8
 from store.notes import note
 from store.storage.lock import sole_writer
 
@@ -65,14 +65,14 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
             one, or the folder holds files of the same names that are not ours.
     """
     check_shot_rule(config.shot_rule)
-    refuse_undecodable(config.out, *config.runs)
+    check_utf8(config.out, *config.runs)
     paths = list(dict.fromkeys(Path(run).resolve() for run in config.runs))
     sweeps = [path for path in paths if is_sweep(path)]
     if sweeps and len(sweeps) < len(paths):
-        _refuse_mixed(sweeps[0], next(path for path in paths if path not in sweeps))
+        raise _mixed(sweeps[0], next(path for path in paths if path not in sweeps))
     out = Path(config.out)
     with sole_writer(out, "analysis"):
-        refuse_foreign_files(out)
+        check_no_foreign_files(out)
         if not sweeps:
             if config.rank_by is not None:
                 note("--rank-by changes nothing for runs, which are compared and not ranked")
@@ -83,10 +83,10 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
     return found
 
 
-def _refuse_mixed(sweep: Path, run: Path) -> None:
+def _mixed(sweep: Path, run: Path) -> RunError:
     command = repeating(sweep)
     made = f"; this makes a run of its best configuration: {command}" if command else ""
-    raise RunError(
+    return RunError(
         f"{sweep}: is a sweep, which keeps no predictions and cannot stand beside {run}; analyze them apart"
         f"{made}"
     )
@@ -102,9 +102,9 @@ def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[di
     Raises:
         RunError: they are not about the same images, or two of them are one.
     """
-    refuse_unlike(runs)
+    check_alike(runs)
     names = name_configurations([all_options(run) for run in runs])
-    refuse_same(runs, names)
+    check_distinct(runs, names)
     note_repeated(runs, names)
     phase1_names = name_configurations([{"method": PHASE_1} | phase1_options(run) for run in runs])
     measured = [_frames(run, shot_rule) for run in runs]

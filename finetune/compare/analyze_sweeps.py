@@ -12,7 +12,7 @@ from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations
 from finetune.compare.files import write_report
 from finetune.compare.finished_sweep import UNKNOWN_STORE, FinishedSweep, read_sweep
-from finetune.compare.sweeps_together import refuse_unknown_accuracy, refuse_unlike, together
+from finetune.compare.sweeps_together import check_accuracy_known, check_alike, together
 from finetune.config import FinetuneConfig
 from finetune.methods.options import effective_options
 from finetune.sampling.head_tail import ratio_in_words
@@ -61,9 +61,9 @@ def analyze_sweeps(paths: list[Path], out: Path, rank_by: str | None = None) -> 
     """
     sweeps = [read_sweep(path) for path in paths]
     first = sweeps[0]
-    refuse_unlike(sweeps, rank_by)
+    check_alike(sweeps, rank_by)
     rank_by = first.rank_by if rank_by is None else rank_by
-    refuse_unknown_accuracy(sweeps, first.select_on, rank_by)
+    check_accuracy_known(sweeps, first.select_on, rank_by)
     results, configs = together(sweeps)
     results["configuration"] = name_configurations([effective_options(asdict(one)) for one in configs])
     ranking = rank_configurations(results, first.select_on, rank_by)

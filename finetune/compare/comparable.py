@@ -2,23 +2,23 @@
 
 from collections import Counter
 
-from finetune.compare.same_images import refuse_other_images
+from finetune.compare.same_images import check_same_images
 from finetune.methods.idle import draws
 from finetune.run import Run, RunError
 from store.notes import note
 
 
-def refuse_unlike(runs: list[Run]) -> None:
+def check_alike(runs: list[Run]) -> None:
     """Raise RunError where runs are not about the same classes, training counts, test labels and images.
 
     A run whose store does not say which images it is of is compared by all the rest, with a note.
     """
     for run in runs[1:]:
-        _refuse_other_classes(run, runs[0])
-    refuse_other_images(runs)
+        _check_same_classes(run, runs[0])
+    check_same_images(runs)
 
 
-def _refuse_other_classes(run: Run, first: Run) -> None:
+def _check_same_classes(run: Run, first: Run) -> None:
     classes = ["class_name", "n_train"]
     images = ["sample_index", "label"]
     if not (
@@ -31,7 +31,7 @@ def _refuse_other_classes(run: Run, first: Run) -> None:
         )
 
 
-def refuse_same(runs: list[Run], names: list[str]) -> None:
+def check_distinct(runs: list[Run], names: list[str]) -> None:
     """Raise RunError for one run under two names: it would count as two seeds, and lower the deviation.
 
     Args:

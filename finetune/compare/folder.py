@@ -12,7 +12,7 @@ OF_RUNS = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGU
 OF_SWEEPS = ("ranking.csv", "results.csv", "options.png")
 
 
-def refuse_foreign_files(out: Path) -> None:
+def check_no_foreign_files(out: Path) -> None:
     """Raise UserError for a folder of something else, or files of the report's names that are not ours."""
     for name, what in (("checkpoint.pt", "a run"), ("sweep.json", "a sweep"), ("zarr.json", "a store")):
         if (out / name).exists():

@@ -12,7 +12,7 @@ SHOWN_DIGITS = 12  # of a fingerprint
 MOST_BY_ROUNDING = 0.02
 
 
-def refuse_other_images(runs: list[Run]) -> None:
+def check_same_images(runs: list[Run]) -> None:
     """Raise RunError where runs are known not to be of the same images, in any split.
 
     What is not known is told in a note: a run whose store does not say which images it is of is compared by
@@ -26,8 +26,8 @@ def refuse_other_images(runs: list[Run]) -> None:
                 f"{run.name}: is of {_data_set(run)}, and {known[0].name} of {_data_set(known[0])}; other "
                 "images, or the same split otherwise, make no seeds of one configuration: analyze them apart"
             )
-    _refuse_other_contents(runs)
-    _refuse_other_predictions(runs)
+    _check_same_contents(runs)
+    _check_same_predictions(runs)
     for run in silent if len(runs) > 1 else ():
         note(
             f"{run.name}: its store does not say which images it is of; classes, training counts and test "
@@ -36,30 +36,30 @@ def refuse_other_images(runs: list[Run]) -> None:
     _note_by_name(runs)
 
 
-def _refuse_other_contents(runs: list[Run]) -> None:
+def _check_same_contents(runs: list[Run]) -> None:
     """Files of the same names may hold other images: by all splits, by each, or as one network saw it."""
     for run, first in _beside_first(runs, lambda run: _made_from(run).get("content")):
         if _made_from(run)["content"] != _made_from(first)["content"]:
-            _refuse(run, first)
+            raise _other_images(run, first)
     for run, first in _beside_first(runs, lambda run: _identity(run)["images"]):
         if (split := _unlike(_identity(run)["images"], _identity(first)["images"])) is not None:
-            _refuse(run, first, split)
+            raise _other_images(run, first, split)
     for of_network in _by_extraction(runs):
         without = [run for run in of_network if not _identity(run)["images"]]
         for run, first in _beside_first(without, lambda run: _identity(run)["digests"]):
             if (split := _unlike(_identity(run)["digests"], _identity(first)["digests"])) is not None:
-                _refuse(run, first, split)
+                raise _other_images(run, first, split)
 
 
-def _refuse(run: Run, first: Run, split: str | None = None) -> None:
+def _other_images(run: Run, first: Run, split: str | None = None) -> RunError:
     of_split = "" if split is None else f" in the {split} split"
-    raise RunError(
+    return RunError(
         f"{run.name}: is of {_place(run)}, and {first.name} of {_place(first)}, where files of "
         f"the same names hold other images{of_split}; no seeds of one configuration: analyze them apart"
     )
 
 
-def _refuse_other_predictions(runs: list[Run]) -> None:
+def _check_same_predictions(runs: list[Run]) -> None:
     """One network predicts the same of the same images, but for what rounding decides."""
     for of_network in _by_extraction(runs):
         first = of_network[0]

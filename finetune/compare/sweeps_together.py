@@ -14,7 +14,7 @@ from store.notes import note
 from store.options import flag
 
 
-def refuse_unlike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
+def check_alike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
     """Raise UserError for sweeps of other stores, or that tell of other things.
 
     Args:
@@ -44,7 +44,7 @@ def refuse_unlike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
                 )
 
 
-def refuse_unknown_accuracy(sweeps: list[FinishedSweep], select_on: str, rank_by: str) -> None:
+def check_accuracy_known(sweeps: list[FinishedSweep], select_on: str, rank_by: str) -> None:
     """Raise UserError where heads have no accuracy of the kind that is ranked by."""
     for one in sweeps:
         if f"{select_on}_{SCORES[rank_by]}" not in one.results and one.results["diverged_at"].isna().any():

@@ -18,7 +18,7 @@ from extract.images.views import check_views, with_views
 from finetune.forecast.compression import Packing, measure_packing
 from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
 from finetune.forecast.extract_throughput import images_per_second, sample_maps, settle_batch_norms
-from finetune.forecast.options import refuse_bucket
+from finetune.forecast.options import check_local
 from finetune.forecast.store_size import StoreSize, store_size
 from finetune.forecast.workload import Workload, find_workload
 from store.arrays.codecs import CODECS
@@ -90,7 +90,7 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     Raises:
         UserError: what `extract` would raise of checkpoint, network, images, options and path.
     """
-    refuse_bucket(config.store)
+    check_local(config.store)
     path = locate(config.store)
     check_writable(path, resume=False, overwrite=True)
     config.check_numbers()

@@ -9,14 +9,14 @@ from store.storage.location import locate
 from store.storage.s3 import Bucket
 
 
-def refuse_bucket(store: str) -> None:
+def check_local(store: str) -> None:
     """Raise UserError for an address in a bucket."""
     where = locate(store)
     if isinstance(where, Bucket):
         raise UserError(f"{where}: what a bucket takes is not measured; name a path on a local disk")
 
 
-def refuse_beside_checkpoint(given: Iterable[str]) -> None:
+def check_beside_checkpoint(given: Iterable[str]) -> None:
     """Raise UserError if the user named both a checkpoint and what a checkpoint says; a moved root may be.
 
     Args:

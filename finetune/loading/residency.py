@@ -178,7 +178,7 @@ class StreamedMaps:
         # The sum is quick, and may overflow only where the looking begins.
         if not fused.sum().isfinite() and not fused.isfinite().all():
             bad = first_not_finite(maps[self._place[rows]])
-            self._store.refuse_not_finite_row(MAPS, None if bad is None else int(rows[bad]))
+            self._store.check_finite_row(MAPS, None if bad is None else int(rows[bad]))
         return fused
 
     def _make_room(self, rows: np.ndarray) -> np.ndarray:

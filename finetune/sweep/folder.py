@@ -38,10 +38,10 @@ from finetune.sweep.taken import (
     RESULTS,
     another_sweep,
     begun_sweep,
+    check_same_content,
     heads_done,
     is_alike,
     is_ranking_bound,
-    refuse_other_content,
 )
 from finetune.training.selection import Layer
 from store.errors import UserError
@@ -108,22 +108,22 @@ class SweepFolder:
         Raises:
             UserError: it holds something else, or a sweep that this one may not go on with.
         """
-        refuse_other_content(self._config)
+        check_same_content(self._config)
         found = read_marker(self.path)
         if self._config.base.resume and (self.path / MARKER).exists():
-            self._refuse_other(found)
-            self._refuse_unknown_accuracy()
+            self._check_same(found)
+            self._check_accuracy_known()
             self._go_on(found)
             return
         if found is not None and not self._config.base.overwrite:
-            self._refuse_begun(found)
+            self._check_not_begun(found)
         # Before the marker: heads of an earlier sweep are never taken for this one's.
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
             if file != lock_of(self.path):
                 file.unlink(missing_ok=True)
         write_json(self.path / MARKER, self._content | {"made": self._made})
 
-    def _refuse_begun(self, found: dict[str, Any]) -> None:
+    def _check_not_begun(self, found: dict[str, Any]) -> None:
         if self._other_part(found) is not None:
             raise another_sweep(self.path)
         wanted = {head_id(config) for config in self._configs}
@@ -155,7 +155,7 @@ class SweepFolder:
     def _other_part(self, found: dict[str, Any]) -> str | None:
         return other_part(found["store"], self._store, self._content["store"], self.path)
 
-    def _refuse_other(self, found: dict[str, Any] | None) -> None:
+    def _check_same(self, found: dict[str, Any] | None) -> None:
         if found is None:
             raise UserError(f"{self.path / MARKER}: damaged; begin anew with --overwrite")
         if (other := self._other_part(found)) is not None:
@@ -171,7 +171,7 @@ class SweepFolder:
                 f"{asked.get(name)}; repeat the interrupted command, or begin anew with --overwrite"
             )
 
-    def _refuse_unknown_accuracy(self) -> None:
+    def _check_accuracy_known(self) -> None:
         base = self._config.base
         score = f"{base.select_on}_{SCORES[base.rank_by]}"
         lacking = [row for row in self.rows() if row["diverged_at"] is None and score not in row]

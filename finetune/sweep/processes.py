@@ -60,7 +60,7 @@ class Processes:
             while missing := [
                 rank for rank, said in self._heard.items() if int(said.split()[1]) < self._n_met
             ]:
-                self._refuse_gone(missing, n_waits)
+                self._check_alive(missing, n_waits)
                 self._news.wait(self._silence / LOOKS)
                 looks, n_waits = self._looks, n_waits + 1 if looks == self._looks else 0
 
@@ -71,7 +71,7 @@ class Processes:
         if self.world > 1:
             self._thread.join(min(LAST_LOOK, self._silence))
 
-    def _refuse_gone(self, missing: list[int], n_waits: int) -> None:
+    def _check_alive(self, missing: list[int], n_waits: int) -> None:
         if self._is_broken or any(self._heard[rank].endswith(FAILED) for rank in missing):
             raise UserError("sweep: another of its processes stopped; its message says why")
         silent = [rank for rank in missing if self._unchanged[rank] > LOOKS]

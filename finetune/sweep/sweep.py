@@ -29,7 +29,7 @@ from finetune.sweep.marker import as_interrupted
 from finetune.sweep.processes import processes
 from finetune.train import computed
 from finetune.training.inputs import split_classes
-from finetune.training.selection import Layer, require_selection
+from finetune.training.selection import Layer, check_selection
 from finetune.training.trainer import LoadedStore, Trainer
 from store.errors import Interrupted, UserError
 from store.notes import note
@@ -73,14 +73,14 @@ def sweep(
     config = as_interrupted(config, named)
     base = config.base
     store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
-    store.refuse_replaced()
+    store.check_not_replaced()
     note_extracted_unfinished(store)
     configs = _each_once(config, len(store.class_names))
-    refuse_idle(config, configs)
+    check_no_idle_axes(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
-        require_selection(loaded.held_out.get(base.select_on), "sweep")
+        check_selection(loaded.held_out.get(base.select_on), "sweep")
         split_head_tail(loaded.common.class_counts, base.head_ratio)  # of which all heads are told
         for one in configs:
             split_classes(one, loaded.common.class_counts)  # before the first head, not after hours
@@ -179,7 +179,7 @@ def plan_key(config: FinetuneConfig) -> tuple:
     return (sampling, config.seed, config.iterations, look_every(config), config.keep, *options)
 
 
-def refuse_idle(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
+def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
     """Raise UserError for an option that is varied and changes no head."""
     effective = {name for one in configs for name in effective_options(asdict(one))}
     effective |= {"tail_samples"} if "batch_size" in effective else set()

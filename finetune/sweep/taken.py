@@ -8,7 +8,7 @@ from typing import Any
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.marker import MARKER, as_untold, differing_option, options_of, read_made, read_marker
 from store.errors import UserError
-from store.storage.atomic import foreign_names, is_leftover, refuse_both, refuse_existing
+from store.storage.atomic import check_not_both, check_replaceable, foreign_names, is_leftover
 from store.storage.location import locate
 from store.storage.lock import lock_of
 
@@ -16,7 +16,7 @@ DONE, HEADS = "done", "heads"  # folders in it
 RESULTS = ("results.csv", "results.parquet", "ranking.csv")
 
 
-def refuse_taken(config: SweepConfig) -> None:
+def check_not_taken(config: SweepConfig) -> None:
     """Raise UserError for a folder that the sweep can neither go on with nor replace.
 
     Whether it is the same sweep that was begun there, its store tells, which is read for it; not from a
@@ -26,7 +26,7 @@ def refuse_taken(config: SweepConfig) -> None:
     path, base = Path(config.base.out), config.base
     if lock_of(path).exists():
         return
-    refuse_other_content(config)
+    check_same_content(config)
     found = None if base.resume or base.overwrite else read_marker(path)
     n_heads, where = read_made(path).get("n_heads"), locate(base.store)
     if found is None or n_heads is None or not isinstance(where, Path):
@@ -40,16 +40,16 @@ def refuse_taken(config: SweepConfig) -> None:
     raise begun_sweep(path, len(heads_done(path)), n_heads)
 
 
-def refuse_other_content(config: SweepConfig) -> None:
+def check_same_content(config: SweepConfig) -> None:
     """Raise UserError for a folder that holds what is no sweep, or a sweep of other options.
 
     One that is to be gone on with is asked for its options by `SweepFolder.begin`.
     """
     path, base = Path(config.base.out), config.base
-    refuse_both(path, "a sweep", base.resume, base.overwrite)
+    check_not_both(path, "a sweep", base.resume, base.overwrite)
     if base.resume and (path / MARKER).exists():
         return
-    refuse_existing(path, "sweep", _foreign_to_sweep, overwrite=True)
+    check_replaceable(path, "sweep", _foreign_to_sweep, overwrite=True)
     found = None if base.overwrite else read_marker(path)
     if found is not None and not is_alike(config, found):
         raise another_sweep(path)

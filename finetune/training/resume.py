@@ -14,7 +14,7 @@ from analysis.options import PLACES, WAYS
 from extract.torch_files import Kind, read_torch_file
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER, as_begun, effective_options
-from finetune.run_folder import refuse_unfinished, unfinished_path
+from finetune.run_folder import check_no_unfinished, unfinished_path
 from finetune.store_identity import identify, other_part
 from store.errors import Interrupted, UserError
 from store.notes import note
@@ -98,7 +98,7 @@ class UnfinishedRun:
             note(f"{self.path}: {chose}")
         return begun
 
-    def refuse_existing(self, resume: bool, overwrite: bool) -> None:
+    def check_replaceable(self, resume: bool, overwrite: bool) -> None:
         """Raise UserError for a state that is neither to be gone on with nor to be replaced.
 
         One that is to be replaced stays until there is something in its place.
@@ -106,7 +106,7 @@ class UnfinishedRun:
         if self.path.exists() and overwrite:
             _content(self.path)  # that it is ours
         elif not resume:
-            refuse_unfinished(self._out)
+            check_no_unfinished(self._out)
 
     def _save(self, state: dict[str, Any]) -> None:
         """Write a state, whole or not at all."""

@@ -18,7 +18,7 @@ def selection_split(held_out: dict[str, HeldOut], select_on: str) -> HeldOut | N
     return held_out.get(select_on)
 
 
-def require_selection(split: HeldOut | None, what: str) -> None:
+def check_selection(split: HeldOut | None, what: str) -> None:
     """Raise UserError where a choice has nothing to look at."""
     if split is None:
         raise UserError(

@@ -14,7 +14,7 @@ from store.layout import ArrayLayout
 from store.schema import CHECKSUM, FINISHED, FORMAT, SPLITS
 from store.storage.cache import Cache
 from store.storage.local import Folder
-from store.storage.location import absent, refuse_absent
+from store.storage.location import absent, check_exists
 from store.storage.mmap_files import MappedFiles
 from store.storage.s3 import Bucket
 from store.storage.s3_files import CachedFiles, S3Files
@@ -47,7 +47,7 @@ def open_container(
     """
     if isinstance(where, Bucket):
         return _open_bucket(where, check, cache)
-    refuse_absent(where)
+    check_exists(where)
     if where.is_dir():
         if where.suffix == ".h5":
             raise StoreError(f"{where}: is a folder, expected an HDF5 file; a zarr store is named *.zarr")

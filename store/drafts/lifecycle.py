@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from store.containers.detect import open_container
 from store.drafts.local import LocalDraft
 from store.drafts.s3 import S3Draft
 from store.errors import StoreError
 from store.spec import StoreSpec, differing
-from store.storage.location import refuse_other_suffix
+from store.storage.location import check_suffix
 from store.storage.s3 import Bucket
 
 Draft = LocalDraft | S3Draft
@@ -32,21 +32,21 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
     Raises:
         StoreError: something is in the way, or an extraction was begun and is neither resumed nor replaced.
     """
-    refuse_other_suffix(where)
+    check_suffix(where)
     draft = draft_of(where)
     begun = _begun_of(draft, overwrite)
     if begun is not None and not (resume or overwrite):
-        draft.refuse_busy()
-    _refuse_in_the_way(draft, begun, resume, overwrite)
+        draft.check_free()
+    _check_place(draft, begun, resume, overwrite)
 
 
-def _refuse_in_the_way(draft: Draft, begun: dict[str, Any] | None, resume: bool, overwrite: bool) -> None:
+def _check_place(draft: Draft, begun: dict[str, Any] | None, resume: bool, overwrite: bool) -> None:
     if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is
         raise StoreError(
             f"{draft}: this store was begun; pass --resume to go on, or --overwrite to begin anew"
         )
     may_stay = resume and (_replaces_store(begun) or draft.is_published())
-    draft.refuse_occupied(overwrite or may_stay)
+    draft.check_vacant(overwrite or may_stay)
 
 
 def _begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
@@ -85,7 +85,7 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bo
     made = made if isinstance(made, dict) else {}
     found = differing(plan.identity, made)
     if found is not None and not overwrite:
-        _refuse(where, *found)
+        raise _other_store(where, *found)
     return found is None
 
 
@@ -104,16 +104,16 @@ def opened_draft(
     Raises:
         StoreError: something is in the way, another process writes it, or what was begun is another store.
     """
-    refuse_other_suffix(where)
+    check_suffix(where)
     draft = draft_of(where)
     with draft.sole_writer():
         begun = _begun_of(draft, overwrite)
-        _refuse_in_the_way(draft, begun, resume, overwrite)
+        _check_place(draft, begun, resume, overwrite)
         if resume and _is_whole(where, draft, spec, overwrite):
             raise StoreError(f"{where}: another process has just finished this store; run it again")
         replaces = overwrite or _replaces_store(begun)
         if begun is not None and resume:
-            _refuse_other(draft, begun, spec)
+            _check_same(draft, begun, spec)
         else:
             draft.discard()
             begun = None
@@ -125,7 +125,7 @@ def _replaces_store(begun: dict[str, Any] | None) -> bool:
     return begun is not None and begun["replaces"]
 
 
-def _refuse_other(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
+def _check_same(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
     """Raise StoreError where what was begun is another store than the plan's."""
     found = differing(plan.identity, begun["identity"])
     if found is None:
@@ -134,11 +134,11 @@ def _refuse_other(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
         asked = {f"layout of {path}": layout for path, layout in plan.layouts_as_json.items()}
         found = differing(asked, layouts)
     if found is not None:
-        _refuse(draft, *found)
+        raise _other_store(draft, *found)
 
 
-def _refuse(where: Any, name: str, was: Any, now: Any) -> NoReturn:
-    raise StoreError(
+def _other_store(where: Any, name: str, was: Any, now: Any) -> StoreError:
+    return StoreError(
         f"{where}: was begun with another {name} ({was}) than asked for now ({now}); ask for the same, "
         "or pass --overwrite to begin anew"
     )

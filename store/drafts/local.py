@@ -16,7 +16,7 @@ from store.drafts.journal import CommitLog
 from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.spec import parse_begun
-from store.storage.atomic import UNFINISHED, foreign_names, refuse_existing, sync_folder, write_json
+from store.storage.atomic import UNFINISHED, check_replaceable, foreign_names, sync_folder, write_json
 from store.storage.location import unfinished_place
 from store.storage.lock import acquire, release
 
@@ -55,15 +55,15 @@ class LocalDraft:
         parts = self.folder / f"{self.path.name}.parts"
         return self.path.exists() and not (self.folder / self.path.name).exists() and not parts.exists()
 
-    def refuse_occupied(self, may_replace: bool) -> None:
+    def check_vacant(self, may_replace: bool) -> None:
         """Raise UserError where something else lies under the store's name, or under the draft's."""
         if self.path.is_symlink() or os.path.ismount(self.path):
             what = "a link that leads to itself" if self.path.is_symlink() else "where a disk is mounted"
             raise StoreError(f"{self._asked}: is {what}, and cannot become a store; name another path")
-        refuse_existing(self._asked, "store", foreign_to_store, may_replace)
-        self._refuse_foreign()
+        check_replaceable(self._asked, "store", foreign_to_store, may_replace)
+        self._check_ours()
 
-    def _refuse_foreign(self) -> None:
+    def _check_ours(self) -> None:
         if not self.folder.exists():
             return
         cut_short = (file.name for file in self.folder.glob(f".*{UNFINISHED}*"))
@@ -73,7 +73,7 @@ class LocalDraft:
         if found := foreign_names(self.folder, (*ours, *cut_short)):
             raise StoreError(f"{self.folder}: is in the way of the store (it {found}); move it elsewhere")
 
-    def refuse_busy(self) -> None:
+    def check_free(self) -> None:
         """Raise StoreError if another process holds the lock."""
         if (self.folder / "lock").exists():
             with _held(self.folder / "lock"):
@@ -89,7 +89,7 @@ class LocalDraft:
         Raises:
             StoreError: another process holds the lock, or the folder is somebody else's.
         """
-        self._refuse_foreign()
+        self._check_ours()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,7 +135,7 @@ class LocalDraft:
 
         `begun.json` goes first: a kill on the way must not leave what looks like something to go on with.
         """
-        self._refuse_foreign()
+        self._check_ours()
         (self.folder / "begun.json").unlink(missing_ok=True)
         for entry in self.folder.iterdir():
             if entry.name != "lock":
@@ -150,7 +150,7 @@ class LocalDraft:
         Raises:
             UserError: something came to lie there meanwhile; the draft stays, to be gone on with.
         """
-        refuse_existing(self._asked, "store", foreign_to_store, replaces)
+        check_replaceable(self._asked, "store", foreign_to_store, replaces)
         if self.path.exists():
             os.replace(self.path, self.folder / "replaced")
         os.replace(self.folder / self.path.name, self.path)

@@ -55,7 +55,7 @@ class S3Draft:
         """Whether the store is complete."""
         return self._root().get("complete") is True
 
-    def refuse_occupied(self, may_replace: bool) -> None:
+    def check_vacant(self, may_replace: bool) -> None:
         """Raise UserError where something else lies under the store's name."""
         names = self.place.sizes()
         if not names:
@@ -72,7 +72,7 @@ class S3Draft:
                 f"{self.place}: already exists; pass --overwrite to replace this store, or name another"
             )
 
-    def refuse_busy(self) -> None:
+    def check_free(self) -> None:
         """Nothing: who holds the lock shows only with time."""
 
     @contextmanager
@@ -115,7 +115,7 @@ class S3Draft:
 
     def publish(self, replaces: bool) -> None:
         """Remove the draft: the store says by itself that it is complete."""
-        self._lock.refuse_lost()
+        self._lock.check_held()
         self.leave()
 
     def leave(self) -> None:
@@ -143,6 +143,6 @@ class S3CommitLog:
 
     def append(self, commit: Commit) -> None:
         """Record that a block is written."""
-        self._lock.refuse_lost()
+        self._lock.check_held()
         self._side.write(f"{COMMITS}{commit.group}.{commit.block}", [record(commit)])
         self.commits.append(commit)

@@ -59,7 +59,7 @@ class S3Lock:
         """Whether another process is known to have taken the lock over."""
         return self._tag is None
 
-    def refuse_lost(self) -> None:
+    def check_held(self) -> None:
         """Raise StoreError if the lock is lost; after a while without a renewal, it is looked at."""
         if not self.is_lost and time.monotonic() - self._renewed > STALE:
             self.prove()

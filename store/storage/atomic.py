@@ -30,11 +30,11 @@ def is_leftover(name: str) -> bool:
 
 
 def _make_parent(path: Path) -> None:
-    refuse_file_above(path)
+    check_folders_above(path)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def refuse_file_above(path: Path) -> None:
+def check_folders_above(path: Path) -> None:
     """Raise UserError where something above a path is a file."""
     above = next((parent for parent in _real(path).parents if parent.exists()), None)
     if above is not None and not above.is_dir():
@@ -113,7 +113,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def foreign_names(path: Path, ours: Collection[str]) -> str | None:
-    """What a folder holds besides `ours`, or that it is no folder, as `refuse_existing` asks for it."""
+    """What a folder holds besides `ours`, or that it is no folder, as `check_replaceable` asks for it."""
     if not path.is_dir():
         return "is a file"
     names = {entry.name for entry in path.iterdir()}
@@ -121,13 +121,13 @@ def foreign_names(path: Path, ours: Collection[str]) -> str | None:
     return f"holds {others[0]}" if others else None
 
 
-def refuse_both(path: Path | str, what: str, resume: bool, overwrite: bool) -> None:
+def check_not_both(path: Path | str, what: str, resume: bool, overwrite: bool) -> None:
     """Raise UserError where a user asks to go on with `what` lies in a path, and to replace it."""
     if resume and overwrite:
         raise UserError(f"{path}: --resume goes on with {what} and --overwrite replaces it; pass one of them")
 
 
-def refuse_existing(path: Path, what: str, foreign: Callable[[Path], str | None], overwrite: bool) -> None:
+def check_replaceable(path: Path, what: str, foreign: Callable[[Path], str | None], overwrite: bool) -> None:
     """Raise UserError when `path` holds something that may not be replaced.
 
     Args:
@@ -137,7 +137,7 @@ def refuse_existing(path: Path, what: str, foreign: Callable[[Path], str | None]
             of it is. What is foreign is never replaced.
         overwrite: whether the user asked to replace it.
     """
-    refuse_file_above(path)
+    check_folders_above(path)
     if Path.cwd().is_relative_to(_real(path)):
         raise UserError(f"{path}: you work in this folder, or under it; name a folder for the {what}")
     if not path.exists() or (path.is_dir() and all(is_leftover(entry.name) for entry in path.iterdir())):

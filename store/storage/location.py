@@ -36,7 +36,7 @@ def locate(text: str) -> Path | Bucket:
     return Bucket(f"s3://{bucket}/{name}")
 
 
-def refuse_other_suffix(where: Path | Bucket) -> None:
+def check_suffix(where: Path | Bucket) -> None:
     """Raise StoreError for a place of a store to be whose name says no container that can lie there."""
     if isinstance(where, Bucket) and where.suffix != ".zarr":
         raise StoreError(f"{where}: only zarr stores can lie in a bucket; expected a name that ends in .zarr")
@@ -47,7 +47,7 @@ def refuse_other_suffix(where: Path | Bucket) -> None:
         )
 
 
-def refuse_absent(where: Path) -> None:
+def check_exists(where: Path) -> None:
     """Raise StoreError where nothing lies."""
     if not where.exists():
         raise absent(where)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from store.errors import UserError
 from store.notes import note
-from store.storage.atomic import UNFINISHED, refuse_file_above
+from store.storage.atomic import UNFINISHED, check_folders_above
 
 ATTEMPTS = 100  # at a lock whose holders finish, one after the other, while it is opened
 _held: set[BinaryIO] = set()
@@ -33,7 +33,7 @@ def sole_writer(folder: Path, what: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or nothing may be written there.
     """
-    refuse_file_above(folder)
+    check_folders_above(folder)
     made: list[Path] = []
     lock = lock_of(folder)
     file = _acquired(lock, folder, what, made)

@@ -89,7 +89,7 @@ class MappedFiles:
             target[places] = source[rows - origin]
 
     def _mapped(self, extent: Extent) -> np.ndarray:
-        refuse_forked(self._process, extent)
+        check_not_forked(self._process, extent)
         with self._lock:
             if extent.path in self._maps:
                 self._maps.move_to_end(extent.path)
@@ -114,27 +114,27 @@ class MappedFiles:
             raise StoreError(f"{extent.path}: is missing") from error
         with file:
             size = os.fstat(file.fileno()).st_size
-            refuse_cut(extent, size)
+            check_not_cut(extent, size)
             if extent.tail is not None:
                 file.seek(-len(extent.tail), os.SEEK_END)
-                refuse_other_tail(extent, file.read())
+                check_same_tail(extent, file.read())
             yield file
 
 
-def refuse_forked(process: int, extent: Extent) -> None:
+def check_not_forked(process: int, extent: Extent) -> None:
     """Raise StoreError in a child of the process that opened a store: handles do not survive a fork."""
     if os.getpid() != process:
         raise StoreError(f"{extent.path}: was opened before this process was forked; open the store in it")
 
 
-def refuse_cut(extent: Extent, size: int) -> None:
+def check_not_cut(extent: Extent, size: int) -> None:
     """Raise StoreError for a file of another size than its rows take."""
     least = max(1, extent.index_bytes) if extent.file_bytes is None else extent.file_bytes
     if size < least or extent.file_bytes not in (size, None):
         raise StoreError(f"{extent.path}: has {size:,} bytes, expected {least:,}")
 
 
-def refuse_other_tail(extent: Extent, tail: bytes) -> None:
+def check_same_tail(extent: Extent, tail: bytes) -> None:
     """Raise StoreError for a file that does not end as it must."""
     if tail != extent.tail:
         raise StoreError(f"{extent.path}: its index of chunks is damaged")

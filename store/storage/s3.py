@@ -179,12 +179,12 @@ class Bucket:
 
     @property
     def _client(self) -> Any:
-        _refuse_forked(self.url)
+        _check_not_forked(self.url)
         return self._patient
 
     @property
     def _impatient_client(self) -> Any:
-        _refuse_forked(self.url)
+        _check_not_forked(self.url)
         return self._impatient
 
     @cached_property
@@ -196,7 +196,7 @@ class Bucket:
         return _connect(self.url, IMPATIENT)
 
 
-def _refuse_forked(url: str) -> None:
+def _check_not_forked(url: str) -> None:
     """Raise StoreError in a child of the process that used S3 first, where it would wait for ever."""
     if not _process:
         _process.append(os.getpid())

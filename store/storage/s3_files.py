@@ -10,7 +10,7 @@ import numpy as np
 from store.arrays.raw import Extent
 from store.errors import StoreError
 from store.storage.cache import Cache
-from store.storage.mmap_files import MappedFiles, refuse_cut, refuse_forked, refuse_other_tail
+from store.storage.mmap_files import MappedFiles, check_not_cut, check_not_forked, check_same_tail
 from store.storage.s3 import Bucket
 
 
@@ -35,18 +35,18 @@ class S3Files:
 
     def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
         """Bytes of an object in each range; what lies near is fetched together."""
-        refuse_forked(self._process, extent)
+        check_not_forked(self._process, extent)
         self._prove(extent)
         return self._fetch(extent, ranges)
 
     def end(self, extent: Extent, n_bytes: int) -> tuple[bytes, int]:
         """The last bytes of an object, and its size."""
-        refuse_forked(self._process, extent)
+        check_not_forked(self._process, extent)
         try:
             tail, size = self._bucket.end(extent.path.name, n_bytes)
         except FileNotFoundError as error:
             raise StoreError(f"{extent.path}: is missing") from error
-        refuse_cut(extent, size)
+        check_not_cut(extent, size)
         return tail, size
 
     def copy_rows(self, extent: Extent, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None:
@@ -73,7 +73,7 @@ class S3Files:
         if extent.path.name not in self._whole:
             tail, _ = self.end(extent, max(1, len(extent.tail or b"")))
             if extent.tail is not None:
-                refuse_other_tail(extent, tail)
+                check_same_tail(extent, tail)
             self._whole.add(extent.path.name)
 
 
@@ -88,7 +88,7 @@ class CachedFiles(MappedFiles):
 
     def _open(self, extent: Extent) -> BinaryIO:
         name = extent.path.name
-        refuse_forked(self._process, extent)
+        check_not_forked(self._process, extent)
         with self._lock:
             fetching = self._fetching[name]
         with fetching:  # else two threads that want one object would fetch it twice
