@@ -108,7 +108,7 @@ def contestants(
         configs = [replace(one, lr=0.001 / (i + 1)) for i in range(n_heads)]
         with single_threaded() as threads:
             loaded = LoadedStore.open(store, config.shot_rule, device, threads)
-            loaded.hold_maps(configs[0])
+            loaded.prepare_maps(configs[0])
             plan_inputs(configs[0], store, loaded.common)  # scored once, by threads that end here
 
         def steps() -> None:
@@ -143,11 +143,11 @@ def window_parts(
     """The parts of a window, and beside them what memory and arithmetic allow at the least."""
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, device, threads)
-        loaded.hold_maps(replace(config, residency="device"))
-        drawing = plan_inputs(config, store, loaded.common)
+        loaded.prepare_maps(replace(config, residency="device"))
+        inputs = plan_inputs(config, store, loaded.common)
         draw = METHODS["fsa"].sampling.draw
-        window = WindowMaker(draw, drawing, loaded.features, loaded.maps).make((0, WINDOW))
-        options = head_options(config, store, drawing)
+        window = WindowMaker(draw, inputs, loaded.features, loaded.maps).make((0, WINDOW))
+        options = head_options(config, store, inputs)
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)
     copied = torch.empty(vectors.numel() // WINDOW, table.shape[1], dtype=table.dtype, device=device)
@@ -176,7 +176,7 @@ def window_parts(
         velocity.zero_()
 
     return {
-        "drawing the plan": lambda: draw(drawing, 0, WINDOW),
+        "drawing the plan": lambda: draw(inputs, 0, WINDOW),
         "fusion": lambda: fuse(table, vectors),
         "copying the drawn bytes": copy,
         "step": step,

@@ -68,12 +68,12 @@ def measure(path: Path) -> list[dict]:
         with stages.measured("reading all but maps"):
             loaded = LoadedStore.open(store, "decoupling", torch.device("cpu"), threads)
         with stages.measured("preparing FSA"):
-            drawing = plan_inputs(fsa, store, loaded.common)
+            inputs = plan_inputs(fsa, store, loaded.common)
         with stages.measured("(its product and softmax alone)"):
-            needed = np.flatnonzero(np.isin(loaded.common.label, drawing.head_tail.tail))
+            needed = np.flatnonzero(np.isin(loaded.common.label, inputs.head_tail.tail))
             bare_product(store, needed, threads)
         with stages.measured("reading maps"):
-            loaded.hold_maps(fsa)
+            loaded.prepare_maps(fsa)
         with stages.measured(f"{ITERATIONS} iterations"):
             _take_steps([fsa], loaded)
         for method in (name for name in METHODS if METHODS[name].compute is not None):
@@ -81,7 +81,7 @@ def measure(path: Path) -> list[dict]:
                 computed_layer(replace(config, method=method).resolved(len(store.class_names)), store)
         with stages.measured(f"{HEADS} heads, {ITERATIONS} iterations"):
             _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], loaded)
-        del loaded, store, drawing
+        del loaded, store, inputs
     runs = [str(path.with_name(f"run{i}")) for i in range(RUNS)]
     for i, out in enumerate(runs):  # a configuration each, for every one has its columns, points and pairs
         one = replace(config, method="plain", iterations=1, out=out, lr=0.001 * (1 + i))

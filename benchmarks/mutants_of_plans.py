@@ -34,8 +34,8 @@ PLANS = [
     Mutant(
         "specific vectors from generic positions",
         "finetune/mixing/fsa.py",
-        "drawing.specific.order.take",
-        "drawing.generic.order.take",
+        "inputs.specific.order.take",
+        "inputs.generic.order.take",
         "test_finetune_plan",
     ),
     Mutant(
@@ -55,8 +55,8 @@ PLANS = [
     Mutant(
         "bounds of gamma forgotten",
         "finetune/mixing/fsa.py",
-        "low + (high - low) * drawing",
-        "drawing",
+        "low + (high - low) * inputs",
+        "inputs",
         "test_finetune_plan",
     ),
     Mutant(
@@ -90,15 +90,15 @@ PLANS = [
     Mutant(
         "donors of the first tail sample's classes",
         "finetune/mixing/fsa.py",
-        "drawing.label[tail_row]]",
-        "drawing.label[tail_row[:, :1]].repeat(tail_row.shape[1], 1)]",
+        "inputs.label[tail_row]]",
+        "inputs.label[tail_row[:, :1]].repeat(tail_row.shape[1], 1)]",
         "test_finetune_plan",
     ),
     Mutant(
         "one donor class for all augmented samples",
         "finetune/mixing/fsa.py",
-        "np.arange(drawing.n_augmented) % confusing.shape[-1]",
-        "0 * np.arange(drawing.n_augmented)",
+        "np.arange(inputs.augmented_per_sample) % confusing.shape[-1]",
+        "0 * np.arange(inputs.augmented_per_sample)",
         "test_finetune_plan",
     ),
     Mutant(
@@ -111,8 +111,8 @@ PLANS = [
     Mutant(
         "half as many head samples",
         "finetune/mixing/fsa.py",
-        "drawing.n_tail * (1 + drawing.n_augmented))\n    augmented_row",
-        "drawing.n_tail * 2)\n    augmented_row",
+        "inputs.n_tail * (1 + inputs.augmented_per_sample))\n    augmented_row",
+        "inputs.n_tail * 2)\n    augmented_row",
         "test_finetune_plan",
     ),
     Mutant(

@@ -13,7 +13,7 @@ class StraightforwardLoop:
     """An iteration at a time, whole maps, autograd; all of it on the device."""
 
     def __init__(self, store: FeatureStore, config: FinetuneConfig, device: torch.device):
-        drawing = plan_inputs(config, store)
+        inputs = plan_inputs(config, store)
         self.device = device
         self.maps = torch.from_numpy(store.read_feature_map()).flatten(1, 2).to(device)  # (N, L, C)
         cam = torch.from_numpy(store.read_cam()).flatten(1).float().to(device)
@@ -25,11 +25,11 @@ class StraightforwardLoop:
         self.label = torch.tensor(train.label, dtype=torch.int64, device=device)
         self.tail_rows, self.head_rows = (
             torch.from_numpy(np.flatnonzero(np.isin(train.label, classes))).to(device)
-            for classes in (drawing.head_tail.tail, drawing.head_tail.head)
+            for classes in (inputs.head_tail.tail, inputs.head_tail.head)
         )
         bounds = np.searchsorted(train.label, np.arange(len(store.class_names) + 1))
         self.bounds = torch.from_numpy(bounds).to(device)
-        self.confusing = torch.from_numpy(drawing.confusing).to(device)
+        self.confusing = torch.from_numpy(inputs.confusing).to(device)
         self.head = tuple(torch.tensor(part, device=device) for part in store.classifier)
         for part in self.head:
             part.requires_grad_()

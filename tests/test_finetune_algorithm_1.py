@@ -214,10 +214,10 @@ def test_a_run_is_algorithm_1_and_sgd(problem, cut):
     store, config, start = problem
     reference = Reference(store, config)
     resolved = config.resolved(len(store.class_names))
-    drawing = plan_inputs(resolved, store)
+    inputs = plan_inputs(resolved, store)
     maker = WindowMaker(
         METHODS["fsa"].sampling.draw,
-        drawing,
+        inputs,
         load_features(store, CPU),
         hold_maps(store, Residency("host", 64, ""), CPU),
     )
@@ -243,7 +243,7 @@ def test_a_run_is_algorithm_1_and_sgd(problem, cut):
     assert sum(window.n_empty for window in windows).tolist() == reference.n_empty
 
     with single_threaded() as threads:
-        stacks = HeadPool([head_options(resolved, store, drawing)], CPU, threads)
+        stacks = HeadPool([head_options(resolved, store, inputs)], CPU, threads)
         taken = torch.cat([stacks.take(window) for window in windows])
     np.testing.assert_allclose(taken[:, 0], losses, rtol=1e-3, atol=10 * tolerance)
     for found, wanted in zip(stacks.layers()[0], parameters, strict=True):

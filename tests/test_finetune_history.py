@@ -30,7 +30,7 @@ def test_the_mean_loss_of_a_row_depends_on_no_window_length():
             history.add_steps(window(start, len(part)), part)
         history.add_row(96, {}, LAYER)
         rows.append(history.metrics)
-        assert (history.n_empty.tolist(), history.n_augmented) == ([96, 0], 96)
+        assert (history.n_empty.tolist(), history.n_mixed) == ([96, 0], 96)
     assert rows == [rows[0]] * 4  # to the bit
     assert rows[0][0]["loss"] == pytest.approx(float(losses.mean()))
 
@@ -78,7 +78,7 @@ def test_a_state_keeps_everything_and_the_keys_that_earlier_programs_read():
     assert state["courses"][0].keys() == {"metrics", "n_empty", "n_augmented", "best"}
     found = histories_of(copy.deepcopy(state), ["overall", "balanced"], CPU)
     for before, after in zip(histories, found, strict=True):
-        assert (after.loss_sum, after.n_steps, after.n_augmented) == (7.0, 3, 3)
+        assert (after.loss_sum, after.n_steps, after.n_mixed) == (7.0, 3, 3)
         assert after.n_empty.tolist() == [3, 0]
         assert (after.rank_by, after.best.iteration) == (before.rank_by, before.best.iteration)
         np.testing.assert_equal(after.metrics, before.metrics)
@@ -92,6 +92,6 @@ def test_what_an_earlier_program_counted_apart_is_added():
     course = {"metrics": [{"iteration": 4, "loss": 1.0}], "n_empty": [5, 2], "n_augmented": 40, "best": best}
     tally = {"n_steps": 3, "loss": [6.0], "n_empty": [1, 1], "n_augmented": 30}
     (history,) = histories_of({"courses": [course], "tally": tally}, ["balanced"], CPU)
-    assert (history.n_empty.tolist(), history.n_augmented) == ([6, 3], 70)
+    assert (history.n_empty.tolist(), history.n_mixed) == ([6, 3], 70)
     history.add_row(7, {}, LAYER)
     assert history.metrics[-1]["loss"] == 2.0

@@ -26,17 +26,17 @@ SHORT = ["--iterations", 12, "--eval-every", 6, "--device", "cpu"]
 OWN = {"lr": 0.05, "schedule": "cosine", "weight_decay": 0.25}
 
 
-def square_root_prior(drawing: PlanInputs) -> np.ndarray:
-    root = np.sqrt(drawing.row_counts)
+def square_root_prior(inputs: PlanInputs) -> np.ndarray:
+    root = np.sqrt(inputs.row_counts)
     return root / root.sum()
 
 
-def square_root_draw(drawing: PlanInputs, start: int, stop: int):
+def square_root_draw(inputs: PlanInputs, start: int, stop: int):
     """Classes by the square root of their counts, between those of `plain` and `crt`."""
-    uniform = drawing.draws.uniform("class", start, stop, drawing.batch_size)
-    classes = np.searchsorted(np.cumsum(square_root_prior(drawing)), uniform).clip(max=9)
-    within = drawing.draws.uniform("row of class", start, stop, drawing.batch_size)
-    return Plan(drawing.rows_of_classes(classes, within))
+    uniform = inputs.draws.uniform("class", start, stop, inputs.batch_size)
+    classes = np.searchsorted(np.cumsum(square_root_prior(inputs)), uniform).clip(max=9)
+    within = inputs.draws.uniform("row of class", start, stop, inputs.batch_size)
+    return Plan(inputs.rows_of_classes(classes, within))
 
 
 def no_bias(trained: Trained):
@@ -66,12 +66,12 @@ def test_it_is_trained_with_its_own_draw_loss_and_defaults(feature_store, small_
 
     train, (weight, bias) = store.read("train"), store.classifier
     resolved = FinetuneConfig("", method="square-root", iterations=12).resolved(10)
-    drawing = plan_inputs(resolved, store)
-    shift = torch.from_numpy(np.log(square_root_prior(drawing)) / 2).float()
+    inputs = plan_inputs(resolved, store)
+    shift = torch.from_numpy(np.log(square_root_prior(inputs)) / 2).float()
     layer = [torch.tensor(weight, requires_grad=True), torch.tensor(bias, requires_grad=True)]
     optimizer = torch.optim.SGD(layer, lr=OWN["lr"], momentum=0.9, weight_decay=OWN["weight_decay"])
     course = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
-    for row in square_root_draw(drawing, 0, 12).row:
+    for row in square_root_draw(inputs, 0, 12).row:
         logits = torch.from_numpy(train.pooled[row]) @ layer[0].T + layer[1] + shift
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, torch.from_numpy(train.label[row]).long()).backward()

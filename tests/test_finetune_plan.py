@@ -20,7 +20,7 @@ L = 9
 
 
 @pytest.fixture
-def drawing() -> PlanInputs:
+def inputs() -> PlanInputs:
     cam = np.random.default_rng(1).random((len(LABEL), 3, 3))
     cam[LABEL == 3] = 0.5  # nothing specific, nothing generic: both sets fall back
     return PlanInputs(
@@ -31,19 +31,19 @@ def drawing() -> PlanInputs:
         generic=generic_positions(cam, 0.2),
         batch_size=128,
         n_tail=16,
-        n_augmented=3,
+        augmented_per_sample=3,
         tail_draw="samples",
         gamma=(0.0, 1.0),
         draws=CounterRNG(5),
     )
 
 
-def plan_of(drawing: PlanInputs, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
-    return METHODS[method].sampling.draw(drawing, start, start + n)
+def plan_of(inputs: PlanInputs, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
+    return METHODS[method].sampling.draw(inputs, start, start + n)
 
 
-def test_batch_of_16_tail_48_augmented_64_head(drawing):
-    plan = plan_of(drawing)
+def test_batch_of_16_tail_48_augmented_64_head(inputs):
+    plan = plan_of(inputs)
     tail, head = plan.row[:, :16], plan.row[:, 16:80]
     assert plan.row.shape == (200, 128)
     assert plan.mix.row.shape == plan.mix.donor_row.shape == plan.mix.n_specific.shape == (200, 48)
@@ -52,14 +52,14 @@ def test_batch_of_16_tail_48_augmented_64_head(drawing):
     assert set(LABEL[head].flat) == {0, 1}
 
 
-def test_each_augmented_sample_varies_a_tail_sample_of_its_own_batch(drawing):
-    plan = plan_of(drawing)
+def test_each_augmented_sample_varies_a_tail_sample_of_its_own_batch(inputs):
+    plan = plan_of(inputs)
     expected = np.repeat(plan.row[:, :16], 3, axis=1)
     np.testing.assert_array_equal(plan.mix.row, expected)
 
 
-def test_donors_come_from_the_confusing_classes_of_the_tail_class(drawing):
-    narrow = replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=2)
+def test_donors_come_from_the_confusing_classes_of_the_tail_class(inputs):
+    narrow = replace(inputs, confusing=inputs.confusing[:, :2], augmented_per_sample=2)
     plan = plan_of(narrow)
     for tail_class, allowed in ((2, {0, 1}), (3, {0, 1})):
         assert set(LABEL[plan.mix.donor_row[LABEL[plan.mix.row] == tail_class]]) == allowed
@@ -69,27 +69,27 @@ def test_donors_come_from_the_confusing_classes_of_the_tail_class(drawing):
         assert set(LABEL[plan.mix.donor_row[LABEL[plan.mix.row] == tail_class]]) == allowed
 
 
-def test_each_tail_sample_draws_distinct_confusing_classes(drawing):
-    donors = LABEL[plan_of(drawing).mix.donor_row].reshape(200, 16, 3)
+def test_each_tail_sample_draws_distinct_confusing_classes(inputs):
+    donors = LABEL[plan_of(inputs).mix.donor_row].reshape(200, 16, 3)
     assert (np.sort(donors, axis=2)[:, :, 1:] != np.sort(donors, axis=2)[:, :, :-1]).all()
-    fewer = LABEL[plan_of(replace(drawing, n_augmented=2)).mix.donor_row].reshape(-1, 2)
+    fewer = LABEL[plan_of(replace(inputs, augmented_per_sample=2)).mix.donor_row].reshape(-1, 2)
     assert (fewer[:, 0] != fewer[:, 1]).all()
     assert len({tuple(pair) for pair in np.sort(fewer, axis=1)}) == 5  # every pair of either tail class
 
 
-def test_more_augmented_samples_than_confusing_classes_cycle(drawing):
-    plan = plan_of(replace(drawing, confusing=drawing.confusing[:, :2], n_augmented=5))
+def test_more_augmented_samples_than_confusing_classes_cycle(inputs):
+    plan = plan_of(replace(inputs, confusing=inputs.confusing[:, :2], augmented_per_sample=5))
     donors = LABEL[plan.mix.donor_row].reshape(-1, 5)
     np.testing.assert_array_equal(donors[:, 0], donors[:, 2])
     np.testing.assert_array_equal(donors[:, 1], donors[:, 3])
     assert (donors[:, 0] != donors[:, 1]).all()
 
 
-def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(drawing):
-    plan = plan_of(drawing)
+def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(inputs):
+    plan = plan_of(inputs)
     row, position = plan.mix.vectors // L, plan.mix.vectors % L
     allowed = np.zeros((2, len(LABEL), L), bool)
-    for kind, sets in enumerate((drawing.specific, drawing.generic)):
+    for kind, sets in enumerate((inputs.specific, inputs.generic)):
         for r in range(len(LABEL)):
             allowed[kind, r, sets.order[r, : sets.count[r]]] = True
     from_tail = np.arange(L) < plan.mix.n_specific[..., None]
@@ -99,8 +99,8 @@ def test_vectors_are_specific_of_the_tail_row_then_generic_of_the_donor(drawing)
     assert allowed[(~from_tail).astype(int), row, position].all()
 
 
-def test_counts_of_specific_and_generic_vectors(drawing):
-    counts = draw_specific_counts(drawing, 0, 1000, 50).ravel()
+def test_counts_of_specific_and_generic_vectors(inputs):
+    counts = draw_specific_counts(inputs, 0, 1000, 50).ravel()
     assert counts.min() == 1
     assert counts.max() == L - 1
     # round(γ · 9): 1 also takes the half interval of 0, 8 that of 9
@@ -109,20 +109,20 @@ def test_counts_of_specific_and_generic_vectors(drawing):
     np.testing.assert_allclose(share, expected, atol=0.01)
 
 
-def test_gamma_between_bounds(drawing):
-    counts = draw_specific_counts(replace(drawing, gamma=(0.3, 0.5)), 0, 1000, 50).ravel()
+def test_gamma_between_bounds(inputs):
+    counts = draw_specific_counts(replace(inputs, gamma=(0.3, 0.5)), 0, 1000, 50).ravel()
     # from round(2.7) = 3 to round(4.5) = 4 (half to even); 3 takes γ·9 in [2.7, 3.5), 4 the rest
     assert set(counts) == {3, 4}
     assert (counts == 3).mean() == pytest.approx(0.8 / 1.8, abs=0.01)
 
 
-def test_two_positions_give_one_of_each(drawing):
+def test_two_positions_give_one_of_each(inputs):
     two = specific_positions(np.random.default_rng(1).random((len(LABEL), 1, 2)), 0.7)
-    assert (draw_specific_counts(replace(drawing, specific=two), 0, 10, 10) == 1).all()
+    assert (draw_specific_counts(replace(inputs, specific=two), 0, 10, 10) == 1).all()
 
 
-def test_vectors_are_uniform_and_with_replacement(drawing):
-    plan = plan_of(drawing, 2000)
+def test_vectors_are_uniform_and_with_replacement(inputs):
+    plan = plan_of(inputs, 2000)
     of_class_3 = LABEL[plan.mix.row] == 3  # its specific set is all nine positions
     from_tail = np.arange(L) < plan.mix.n_specific[..., None]
     drawn = (plan.mix.vectors % L)[of_class_3[..., None] & from_tail]
@@ -131,15 +131,15 @@ def test_vectors_are_uniform_and_with_replacement(drawing):
     assert any(len(set(sample)) < 8 for sample in many.tolist())
 
 
-def test_tail_draw_by_samples_or_by_classes(drawing):
-    of_samples = LABEL[drawing.tail_rows(0, 2000, 16)]
-    of_classes = LABEL[replace(drawing, tail_draw="classes").tail_rows(0, 2000, 16)]
+def test_tail_draw_by_samples_or_by_classes(inputs):
+    of_samples = LABEL[inputs.tail_rows(0, 2000, 16)]
+    of_classes = LABEL[replace(inputs, tail_draw="classes").tail_rows(0, 2000, 16)]
     assert (of_samples == 3).mean() == pytest.approx(3 / 9, abs=0.02)
     assert (of_classes == 3).mean() == pytest.approx(1 / 2, abs=0.02)
 
 
-def test_every_row_can_be_drawn(drawing):
-    plan = plan_of(drawing, 2000)
+def test_every_row_can_be_drawn(inputs):
+    plan = plan_of(inputs, 2000)
     assert set(plan.row.flat) == set(range(len(LABEL)))
     # class 3 is among the confusing classes of class 2, and classes 0, 1, 2 of class 3
     assert set(plan.mix.donor_row.flat) == set(range(len(LABEL)))
@@ -151,9 +151,9 @@ def drawn(plan: Plan) -> list[np.ndarray]:
     return [plan.row] if mix is None else [plan.row, mix.donor_row, mix.n_specific, mix.vectors]
 
 
-def test_plan_depends_on_the_seed(drawing):
-    plan, again = plan_of(drawing), plan_of(drawing)
-    other = plan_of(replace(drawing, draws=CounterRNG(6)))
+def test_plan_depends_on_the_seed(inputs):
+    plan, again = plan_of(inputs), plan_of(inputs)
+    other = plan_of(replace(inputs, draws=CounterRNG(6)))
     for one, same, unlike in zip(*map(drawn, (plan, again, other)), strict=True):
         np.testing.assert_array_equal(one, same)
         assert not np.array_equal(one, unlike)
@@ -162,15 +162,15 @@ def test_plan_depends_on_the_seed(drawing):
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
 @given(start=st.integers(0, 190), n=st.integers(1, 10))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_window_is_drawn_without_the_ones_before(drawing, method, start, n):
-    whole, window = plan_of(drawing, method=method), plan_of(drawing, n, method, start)
+def test_any_window_is_drawn_without_the_ones_before(inputs, method, start, n):
+    whole, window = plan_of(inputs, method=method), plan_of(inputs, n, method, start)
     for of_all, of_window in zip(drawn(whole), drawn(window), strict=True):
         np.testing.assert_array_equal(of_all[start : start + n], of_window)
 
 
-def test_other_options_leave_other_draws_as_they_were(drawing):
+def test_other_options_leave_other_draws_as_they_were(inputs):
     """Common random numbers: two configurations differ by what they change, not by luck."""
-    plan, other = plan_of(drawing), plan_of(replace(drawing, gamma=(0.0, 0.5), confusing=LENDERS))
+    plan, other = plan_of(inputs), plan_of(replace(inputs, gamma=(0.0, 0.5), confusing=LENDERS))
     np.testing.assert_array_equal(plan.row, other.row)
     assert not np.array_equal(plan.mix.donor_row, other.mix.donor_row)
 
@@ -178,14 +178,14 @@ def test_other_options_leave_other_draws_as_they_were(drawing):
 LENDERS = np.array([[3, 2, 1], [3, 2, 0], [3, 1, 0], [2, 1, 0]])
 
 
-def test_iterations_differ(drawing):
-    plan = plan_of(drawing)
+def test_iterations_differ(inputs):
+    plan = plan_of(inputs)
     assert len(np.unique(plan.row, axis=0)) == 200
     assert len(np.unique(plan.mix.vectors.reshape(200, -1), axis=0)) == 200
 
 
-def test_no_aug_is_real_tail_and_head_in_equal_parts(drawing):
-    plan = plan_of(drawing, method="no-aug")
+def test_no_aug_is_real_tail_and_head_in_equal_parts(inputs):
+    plan = plan_of(inputs, method="no-aug")
     assert plan.row.shape == (200, 128)
     assert plan.mix is None
     assert set(LABEL[plan.row[:, :64]].flat) == {2, 3}
@@ -194,11 +194,11 @@ def test_no_aug_is_real_tail_and_head_in_equal_parts(drawing):
 
 @pytest.mark.parametrize("tail_draw", ["samples", "classes"])
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
-def test_the_prior_is_the_class_distribution_of_the_batches(drawing, method, tail_draw):
+def test_the_prior_is_the_class_distribution_of_the_batches(inputs, method, tail_draw):
     """A loss that corrects by another prior than the sampler's corrects twice, or by half."""
-    drawing = replace(drawing, tail_draw=tail_draw)
-    drawn = LABEL[plan_of(drawing, 3000, method).row]
-    prior = METHODS[method].sampling.prior(drawing)
+    inputs = replace(inputs, tail_draw=tail_draw)
+    drawn = LABEL[plan_of(inputs, 3000, method).row]
+    prior = METHODS[method].sampling.prior(inputs)
     assert prior.sum() == pytest.approx(1)
     np.testing.assert_allclose(np.bincount(drawn.ravel()) / drawn.size, prior, atol=0.005)
 
@@ -236,12 +236,12 @@ def test_kinds_keep_their_numbers():
     assert list(KINDS)[8:] == ["class", "row of class", "fresh weight", "configuration"]
 
 
-def test_the_same_plan_next_year(drawing):
+def test_the_same_plan_next_year(inputs):
     """If this fails, every seed means another run than it did: do not mend the digest."""
     digest = sha256()
     for method in ("fsa", "no-aug", "plain", "crt"):
         for tail_draw in ("samples", "classes"):
-            plan = plan_of(replace(drawing, tail_draw=tail_draw), method=method)
+            plan = plan_of(replace(inputs, tail_draw=tail_draw), method=method)
             for array in drawn(plan):
                 digest.update(array.astype("<i8").tobytes())
     assert digest.hexdigest() == "2af2163a9680c6cc3ffb835dbe2e1edb8c89aa8bc03f0abf8c7c29d6566f86fa"

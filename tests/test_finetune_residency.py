@@ -124,9 +124,9 @@ def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
     small, large = (replace(config, tail_samples=n).resolved(n_classes) for n in (4, 32))
     with single_threaded() as threads:
         bench = LoadedStore.open(store, "decoupling", CPU, threads)
-        windows = [bench.hold_maps(small)]
+        windows = [bench.prepare_maps(small)]
         free *= 10
-        windows += [bench.hold_maps(one) for one in (large, small)]
+        windows += [bench.prepare_maps(one) for one in (large, small)]
     rows = store.map_shape[0] // 2
     assert bench.residency.rows == rows
     assert windows == [rows // 16, rows // 128, rows // 16]
@@ -162,12 +162,12 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
 
     monkeypatch.setattr("finetune.loading.residency.gather", counting)
     resolved = config.resolved(len(store.class_names))
-    drawing, draw = plan_inputs(resolved, store), METHODS["fsa"].sampling.draw
+    inputs, draw = plan_inputs(resolved, store), METHODS["fsa"].sampling.draw
     n_rows = store.map_shape[0]
     streamed = StreamedMaps(store, int(share * n_rows))
     held = hold_maps(store, choose(config, "host", None), CPU)
     for start in range(0, 40, 2):
-        plan = draw(drawing, start, start + 2)
+        plan = draw(inputs, start, start + 2)
         assert torch.equal(plan.mix.pooled(None, streamed), plan.mix.pooled(None, held))
     read = np.concatenate(asked)
     assert all((np.diff(rows) > 0).all() for rows in asked)  # in storage order

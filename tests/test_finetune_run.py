@@ -40,14 +40,12 @@ def batches_of(config: FinetuneConfig):
     """The store, what is drawn from, and the plan and the batches of 150 iterations, 64 at a time."""
     store = FeatureStore(Path(config.store))
     config = config.resolved(len(store.class_names))
-    drawing, draw = plan_inputs(config, store), METHODS[config.method].sampling.draw
+    inputs, draw = plan_inputs(config, store), METHODS[config.method].sampling.draw
     cpu = torch.device("cpu")
-    maker = WindowMaker(
-        draw, drawing, load_features(store, cpu), hold_maps(store, Residency("host", ""), cpu)
-    )
+    maker = WindowMaker(draw, inputs, load_features(store, cpu), hold_maps(store, Residency("host", ""), cpu))
     windows = [maker.make(bounds) for bounds in ((0, 64), (64, 128), (128, 150))]
     made = [pair for window in windows for pair in zip(window.pooled, window.label, strict=True)]
-    return store, drawing, draw(drawing, 0, 150), made
+    return store, inputs, draw(inputs, 0, 150), made
 
 
 def test_every_row_of_a_batch_has_its_own_label(config):

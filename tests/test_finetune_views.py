@@ -32,14 +32,14 @@ def viewed(phase1, tmp_path_factory) -> Path:
 def test_draws_pick_every_view_alike(viewed, feature_store, method):
     store, single = FeatureStore(viewed), FeatureStore(feature_store)
     config = FinetuneConfig("", method=method).resolved(len(store.class_names))
-    drawing, one_view = plan_inputs(config, store), plan_inputs(config, single)
-    plan = METHODS[method].sampling.draw(drawing, 0, 500)
+    inputs, one_view = plan_inputs(config, store), plan_inputs(config, single)
+    plan = METHODS[method].sampling.draw(inputs, 0, 500)
     rows = [plan.row] if plan.mix is None else [plan.row, plan.mix.donor_row]
     view = store.read("train").view[np.concatenate(rows, axis=1)]
     np.testing.assert_allclose(np.bincount(view.ravel()) / view.size, 1 / VIEWS, atol=0.01)
     prior = METHODS[method].sampling.prior
-    np.testing.assert_allclose(prior(drawing), prior(one_view))  # as of images
-    np.testing.assert_array_equal(drawing.head_tail.tail, one_view.head_tail.tail)
+    np.testing.assert_allclose(prior(inputs), prior(one_view))  # as of images
+    np.testing.assert_array_equal(inputs.head_tail.tail, one_view.head_tail.tail)
 
 
 def test_counts_are_of_images(viewed, feature_store):

@@ -45,18 +45,18 @@ class WindowMaker:
     """Makes any window of a run.
 
     Attributes:
-        drawing: what the plan is drawn from.
+        inputs: what the plan is drawn from.
     """
 
     def __init__(
         self,
         draw: Callable[[PlanInputs, int, int], Plan],
-        drawing: PlanInputs,
+        inputs: PlanInputs,
         features: Features,
         maps: Maps | None,
     ):
         self._draw, self._features, self._maps = draw, features, maps
-        self.drawing = drawing
+        self.inputs = inputs
 
     def make(self, bounds: tuple[int, int]) -> Window:
         """The window of the iterations from bounds[0] to before bounds[1].
@@ -64,7 +64,7 @@ class WindowMaker:
         Raises:
             StoreError: feature maps cannot be read.
         """
-        plan = self._draw(self.drawing, *bounds)
+        plan = self._draw(self.inputs, *bounds)
         with RECORDING:
             return assemble(plan, self._features, self._maps, bounds[0])
 

@@ -62,7 +62,7 @@ def _used(config: dict[str, Any]) -> set[str]:
         used |= OF_DRAWS
         if config["tail_samples"] is not None:  # resolved: it makes the batch's size
             used |= {"tail_samples", "augmented_per_sample"}
-        if sampling.uses_maps:
+        if sampling.reads_maps:
             used |= OF_MAPS
     if isinstance(locate(config["store"]), Bucket):
         used |= {"cache", "cache_gib"} if config["cache"] is not None else {"cache"}

@@ -23,8 +23,10 @@ class Sampling:
     Attributes:
         draw: the plan of the iterations from a first to before a last.
         prior: (K,) the class distribution of what it draws.
-        uses_maps: whether it reads feature maps, and takes vectors of confusing classes from them.
-        uses_tail: whether it tells tail classes from head classes.
+        in_halves: whether a batch is half tail, half head.
+        needs_confusing: whether it asks for the confusing classes of each tail class.
+        needs_positions: whether it asks for the class-specific and class-generic positions of every map.
+        reads_maps: whether its mix reads feature maps.
         options: that its plan depends on, besides the seed.
         facts: what config.json tells of the plan's mix, from what was drawn from, `n_empty` added up over the
             run, and the number of mixed samples; None where there is nothing to tell.
@@ -32,8 +34,10 @@ class Sampling:
 
     draw: Callable[[PlanInputs, int, int], Plan]
     prior: Callable[[PlanInputs], np.ndarray]
-    uses_maps: bool = False
-    uses_tail: bool = False
+    in_halves: bool = False
+    needs_confusing: bool = False
+    needs_positions: bool = False
+    reads_maps: bool = False
     options: tuple[str, ...] = ("batch_size",)
     facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
 
@@ -63,38 +67,38 @@ class Method:
     @property
     def in_halves(self) -> bool:
         """Whether a batch is half tail, half head."""
-        return self.sampling is not None and self.sampling.uses_tail
+        return self.sampling is not None and self.sampling.in_halves
 
 
-def _uniform(drawing: PlanInputs, start: int, stop: int) -> Plan:
-    return Plan(drawing.any_rows(start, stop, drawing.batch_size))
+def _uniform(inputs: PlanInputs, start: int, stop: int) -> Plan:
+    return Plan(inputs.any_rows(start, stop, inputs.batch_size))
 
 
-def _uniform_prior(drawing: PlanInputs) -> np.ndarray:
-    return drawing.row_counts / len(drawing.label)
+def _uniform_prior(inputs: PlanInputs) -> np.ndarray:
+    return inputs.row_counts / len(inputs.label)
 
 
-def _balanced(drawing: PlanInputs, start: int, stop: int) -> Plan:
-    return Plan(drawing.balanced_rows(start, stop, drawing.batch_size))
+def _balanced(inputs: PlanInputs, start: int, stop: int) -> Plan:
+    return Plan(inputs.balanced_rows(start, stop, inputs.batch_size))
 
 
-def _balanced_prior(drawing: PlanInputs) -> np.ndarray:
-    present = drawing.row_counts > 0
+def _balanced_prior(inputs: PlanInputs) -> np.ndarray:
+    present = inputs.row_counts > 0
     return present / present.sum()
 
 
-def _halves(drawing: PlanInputs, start: int, stop: int) -> Plan:
-    half = drawing.batch_size // 2
-    tail, head = drawing.tail_rows(start, stop, half), drawing.head_rows(start, stop, half)
+def _halves(inputs: PlanInputs, start: int, stop: int) -> Plan:
+    half = inputs.batch_size // 2
+    tail, head = inputs.tail_rows(start, stop, half), inputs.head_rows(start, stop, half)
     return Plan(np.concatenate([tail, head], axis=1))
 
 
-def _halves_prior(drawing: PlanInputs) -> np.ndarray:
+def _halves_prior(inputs: PlanInputs) -> np.ndarray:
     """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
-    head, tail = drawing.head_tail.head, drawing.head_tail.tail
-    prior = drawing.row_counts.astype(np.float64)
+    head, tail = inputs.head_tail.head, inputs.head_tail.tail
+    prior = inputs.row_counts.astype(np.float64)
     prior[head] /= 2 * prior[head].sum()
-    prior[tail] = 0.5 / len(tail) if drawing.tail_draw == "classes" else prior[tail] / (2 * prior[tail].sum())
+    prior[tail] = 0.5 / len(tail) if inputs.tail_draw == "classes" else prior[tail] / (2 * prior[tail].sum())
     return prior
 
 
@@ -111,9 +115,16 @@ OF_FUSION = (
 )
 UNIFORM = Sampling(_uniform, _uniform_prior)
 BALANCED = Sampling(_balanced, _balanced_prior)
-HALVES = Sampling(_halves, _halves_prior, uses_tail=True, options=OF_HALVES)
+HALVES = Sampling(_halves, _halves_prior, in_halves=True, options=OF_HALVES)
 FUSED = Sampling(
-    augmentation_plan, _halves_prior, uses_maps=True, uses_tail=True, options=OF_FUSION, facts=fusion_facts
+    augmentation_plan,
+    _halves_prior,
+    in_halves=True,
+    needs_confusing=True,
+    needs_positions=True,
+    reads_maps=True,
+    options=OF_FUSION,
+    facts=fusion_facts,
 )
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}

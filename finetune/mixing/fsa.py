@@ -43,43 +43,43 @@ class Fusion:
         return maps.fused(self.vectors, np.union1d(self.row, self.donor_row))
 
 
-def augmentation_plan(drawing: PlanInputs, start: int, stop: int) -> Plan:
+def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
     """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as of both."""
-    tail_row = drawing.tail_rows(start, stop, drawing.n_tail)
-    head_row = drawing.head_rows(start, stop, drawing.n_tail * (1 + drawing.n_augmented))
-    augmented_row = np.repeat(tail_row, drawing.n_augmented, axis=1)
-    donor_row = draw_donors(drawing, start, stop, tail_row)
-    n_specific = draw_specific_counts(drawing, start, stop, augmented_row.shape[1])
-    vectors = draw_vectors(drawing, start, stop, augmented_row, donor_row, n_specific)
-    specific, generic = drawing.specific.was_empty, drawing.generic.was_empty
+    tail_row = inputs.tail_rows(start, stop, inputs.n_tail)
+    head_row = inputs.head_rows(start, stop, inputs.n_tail * (1 + inputs.augmented_per_sample))
+    augmented_row = np.repeat(tail_row, inputs.augmented_per_sample, axis=1)
+    donor_row = draw_donors(inputs, start, stop, tail_row)
+    n_specific = draw_specific_counts(inputs, start, stop, augmented_row.shape[1])
+    vectors = draw_vectors(inputs, start, stop, augmented_row, donor_row, n_specific)
+    specific, generic = inputs.specific.was_empty, inputs.generic.was_empty
     n_empty = np.array([specific[augmented_row].sum(), generic[donor_row].sum()])
     mix = Fusion(augmented_row, donor_row, n_specific, vectors, n_empty)
     return Plan(np.concatenate([tail_row, head_row, augmented_row], axis=1), mix)
 
 
-def draw_donors(drawing: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
+def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
     """(T, N_t · N_a) donors of tail rows (T, N_t): one image from each of N_a confusing classes.
 
     The classes are drawn without replacement; where N_a exceeds N_f they are gone through again.
     """
-    confusing = drawing.confusing[drawing.label[tail_row]]  # (T, N_t, N_f)
-    keys = drawing.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
+    confusing = inputs.confusing[inputs.label[tail_row]]  # (T, N_t, N_f)
+    keys = inputs.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
     shuffled = np.take_along_axis(confusing, np.argsort(keys, axis=-1, kind="stable"), axis=-1)
-    turn = np.arange(drawing.n_augmented) % confusing.shape[-1]
+    turn = np.arange(inputs.augmented_per_sample) % confusing.shape[-1]
     classes = shuffled[..., turn].reshape(len(tail_row), -1)  # (T, N_t · N_a)
-    return drawing.rows_of_classes(classes, drawing.draws.uniform("donor row", start, stop, classes.shape[1]))
+    return inputs.rows_of_classes(classes, inputs.draws.uniform("donor row", start, stop, classes.shape[1]))
 
 
-def draw_specific_counts(drawing: PlanInputs, start: int, stop: int, n: int) -> np.ndarray:
+def draw_specific_counts(inputs: PlanInputs, start: int, stop: int, n: int) -> np.ndarray:
     """(T, n) numbers of class-specific vectors: round(γ · L), at least 1 and at most L − 1."""
-    low, high = drawing.gamma
-    n_positions = drawing.specific.order.shape[1]
-    gamma = low + (high - low) * drawing.draws.uniform("gamma", start, stop, n)
+    low, high = inputs.gamma
+    n_positions = inputs.specific.order.shape[1]
+    gamma = low + (high - low) * inputs.draws.uniform("gamma", start, stop, n)
     return np.clip(np.rint(gamma * n_positions), 1, n_positions - 1).astype(np.int64)
 
 
 def draw_vectors(
-    drawing: PlanInputs,
+    inputs: PlanInputs,
     start: int,
     stop: int,
     augmented_row: np.ndarray,
@@ -94,31 +94,31 @@ def draw_vectors(
     Returns:
         (T, A, L) row · L + position, int32 where that fits.
     """
-    n_rows, n_positions = drawing.specific.order.shape
+    n_rows, n_positions = inputs.specific.order.shape
     dtype = np.int32 if n_rows * n_positions < 2**31 else np.int64
-    uniform = drawing.draws.uniform("vector", start, stop, augmented_row.shape[1], n_positions)
+    uniform = inputs.draws.uniform("vector", start, stop, augmented_row.shape[1], n_positions)
     from_tail = np.arange(n_positions) < n_specific[:, :, None]  # (T, A, L)
     row = np.where(from_tail, augmented_row[:, :, None], donor_row[:, :, None])
     count = np.where(
         from_tail,
-        drawing.specific.count[augmented_row][..., None],
-        drawing.generic.count[donor_row][..., None],
+        inputs.specific.count[augmented_row][..., None],
+        inputs.generic.count[donor_row][..., None],
     )
     place = row * n_positions + below(uniform, count)  # in the orders, seen flat
-    position = np.where(from_tail, drawing.specific.order.take(place), drawing.generic.order.take(place))
+    position = np.where(from_tail, inputs.specific.order.take(place), inputs.generic.order.take(place))
     return (row * n_positions + position).astype(dtype)
 
 
-def fusion_facts(drawing: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dict[str, Any]:
+def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dict[str, Any]:
     """Confusing classes of each tail class, and how often a set was empty and fell back to all positions.
 
     Args:
-        drawing: what was drawn from.
+        inputs: what was drawn from.
         n_empty: (2,) samples whose class-specific, and whose class-generic set was empty.
         n_samples: samples in all.
     """
-    tail = drawing.head_tail.tail.tolist()
-    facts: dict[str, Any] = {"confusing_classes": {str(c): drawing.confusing[c].tolist() for c in tail}}
+    tail = inputs.head_tail.tail.tolist()
+    facts: dict[str, Any] = {"confusing_classes": {str(c): inputs.confusing[c].tolist() for c in tail}}
     for name, n in zip(("specific", "generic"), n_empty.tolist(), strict=True):
         facts[f"empty_{name}_percent"] = 100 * n / n_samples
     return facts

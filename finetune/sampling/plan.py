@@ -40,11 +40,12 @@ class PlanInputs:
         label: (N,) int, ascending: a class is one run of rows.
         head_tail: head and tail classes.
         confusing: (K, N_f) confusing classes of each tail class; −1 for head classes, which borrow nothing.
-        specific, generic: position sets of the N maps. These and `confusing` are None for methods that use
-            no maps.
+            None for methods that do not ask for them.
+        specific, generic: class-specific and class-generic positions of the N maps; None for methods that do
+            not ask for them.
         batch_size: B.
         n_tail: N_t, tail samples in a batch.
-        n_augmented: N_a, augmented samples for each of them.
+        augmented_per_sample: N_a, augmented samples for each of them.
         tail_draw: "samples" draws uniformly among tail samples, "classes" among tail classes first.
         gamma: bounds of the share of class-specific vectors, uniform between them.
         draws: the random numbers.
@@ -57,7 +58,7 @@ class PlanInputs:
     generic: PositionSets | None
     batch_size: int
     n_tail: int
-    n_augmented: int
+    augmented_per_sample: int
     tail_draw: str
     gamma: tuple[float, float]
     draws: CounterRNG

@@ -42,7 +42,7 @@ class HeadHistory:
         loss_sum: of the steps since the last row.
         n_steps: since the last row.
         n_empty: (2,) mixed samples so far whose class-specific, and class-generic set was empty.
-        n_augmented: mixed samples so far.
+        n_mixed: mixed samples so far.
         best: the best layer so far.
         diverged: where its loss stopped being a number.
     """
@@ -52,7 +52,7 @@ class HeadHistory:
     loss_sum: float = 0.0
     n_steps: int = 0
     n_empty: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
-    n_augmented: int = 0
+    n_mixed: int = 0
     best: Best = field(default_factory=Best)
     diverged: Divergence | None = None
 
@@ -67,7 +67,7 @@ class HeadHistory:
             self.loss_sum += loss
         self.n_steps += len(losses)
         self.n_empty = self.n_empty + window.n_empty
-        self.n_augmented += window.n_mixed
+        self.n_mixed += window.n_mixed
         bad = np.flatnonzero(~np.isfinite(losses.numpy()))
         if bad.size and self.diverged is None:
             self.diverged = Divergence(window.start + int(bad[0]) + 1, window.plan.row[bad[0]])
@@ -103,7 +103,7 @@ def state_of(histories: list[HeadHistory]) -> dict[str, Any]:
         {
             "metrics": list(history.metrics),
             "n_empty": history.n_empty.tolist(),
-            "n_augmented": history.n_augmented,
+            "n_augmented": history.n_mixed,
             "best": {
                 "iteration": history.best.iteration,
                 "accuracy": float(history.best.accuracy),
@@ -128,7 +128,7 @@ def histories_of(state: dict[str, Any], rank_by: list[str], device: torch.device
                 loss_sum=loss_sum,
                 n_steps=tally["n_steps"],
                 n_empty=np.add(course["n_empty"], tally["n_empty"]),
-                n_augmented=course["n_augmented"] + tally["n_augmented"],
+                n_mixed=course["n_augmented"] + tally["n_augmented"],
                 best=Best(best["iteration"], best["accuracy"], layer),
             )
         )

@@ -80,20 +80,16 @@ def plan_inputs(
         UserError: there is no tail class, or the feature maps have one position only.
     """
     common = common or TrainStatistics(store)
-    method, head_tail = METHODS[config.method], split_classes(config, common.class_counts)
+    sampling, head_tail = METHODS[config.method].sampling, split_classes(config, common.class_counts)
     confusing = specific = generic = None
-    if method.sampling is not None and method.sampling.uses_maps:
-        _, height, width, _ = store.map_shape
-        if height * width == 1:
-            raise UserError(
-                f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
-                "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
-            )
+    if sampling.needs_positions:
+        _check_several_positions(store)
         specific = specific_positions(common.cam, config.tau_s)
         generic = generic_positions(common.cam, config.tau_g)
-        lenders = _donor_classes(config, head_tail)
+    if sampling.needs_confusing:
         # Only tail samples are augmented: their classes are a small part of the samples.
-        confusing = common.confusing(head_tail.tail, config.confusing_classes, lenders)
+        donors = _donor_classes(config, head_tail)
+        confusing = common.confusing(head_tail.tail, config.confusing_classes, donors)
     return PlanInputs(
         label=common.label,
         head_tail=head_tail,
@@ -102,11 +98,20 @@ def plan_inputs(
         generic=generic,
         batch_size=config.batch_size,
         n_tail=config.n_tail,
-        n_augmented=config.augmented_per_sample,
+        augmented_per_sample=config.augmented_per_sample,
         tail_draw=config.tail_draw,
         gamma=(config.gamma_min, config.gamma_max),
         draws=CounterRNG(config.seed),
     )
+
+
+def _check_several_positions(store: FeatureStore) -> None:
+    _, height, width, _ = store.map_shape
+    if height * width == 1:
+        raise UserError(
+            f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
+            "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
+        )
 
 
 def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
@@ -129,7 +134,7 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
             f"{empty[0]} is the first), so no tail sample can be drawn of them; extract again, or use "
             "--method plain"
         )
-    if method.sampling is not None and method.sampling.uses_maps:
+    if method.sampling is not None and method.sampling.needs_confusing:
         _donor_classes(config, head_tail)
     return head_tail
 
@@ -147,7 +152,7 @@ def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
 
 
 def head_options(
-    config: FinetuneConfig, store: FeatureStore, drawing: PlanInputs, common: TrainStatistics | None = None
+    config: FinetuneConfig, store: FeatureStore, inputs: PlanInputs, common: TrainStatistics | None = None
 ) -> HeadOptions:
     """One head at its start, and how it is trained."""
     common = common or TrainStatistics(store)
@@ -156,7 +161,7 @@ def head_options(
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=make_loss(config, method.sampling.prior(drawing), n_samples),
+        loss=make_loss(config, method.sampling.prior(inputs), n_samples),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

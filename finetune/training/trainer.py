@@ -53,7 +53,7 @@ class LoadedStore:
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
         return cls(store, TrainStatistics(store, threads), features, held_out, device, threads)
 
-    def hold_maps(self, config: FinetuneConfig) -> int:
+    def prepare_maps(self, config: FinetuneConfig) -> int:
         """Put the maps where they are to live, once for all heads; iterations that have room at once.
 
         Raises:
@@ -83,8 +83,8 @@ class Trainer:
         first = configs[0]
         sampling = METHODS[first.method].sampling
         self.inputs = plan_inputs(first, loaded.store, loaded.common)
-        self._window = loaded.hold_maps(first) if sampling.uses_maps else first.window
-        maps = loaded.maps if sampling.uses_maps else None
+        self._window = loaded.prepare_maps(first) if sampling.reads_maps else first.window
+        maps = loaded.maps if sampling.reads_maps else None
         self._make = WindowMaker(sampling.draw, self.inputs, loaded.features, maps).make
         heads = [head_options(config, loaded.store, self.inputs, loaded.common) for config in configs]
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
@@ -156,8 +156,8 @@ class Trainer:
         facts, history = class_facts(self.inputs.head_tail), self.histories[head]
         sampling = METHODS[self.configs[head].method].sampling
         if sampling.facts is not None:
-            facts |= sampling.facts(self.inputs, history.n_empty, history.n_augmented)
-        if sampling.uses_maps:
+            facts |= sampling.facts(self.inputs, history.n_empty, history.n_mixed)
+        if sampling.reads_maps:
             facts["residency"] = asdict(self._loaded.residency)
         return facts
 
