@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig
-from finetune.methods.registry import METHODS, UNIFORM, Method
+from finetune.methods.registry import HALVES, METHODS, UNIFORM, Method
 from finetune.sampling.plan import Plan
 from finetune.train import finetune
+from store.errors import UserError
 from store.reader import FeatureStore
 
 BATCH, MIXED, ITERATIONS = 8, 3, 70  # more than a window
@@ -67,3 +68,35 @@ def batches(config: FinetuneConfig, n_rows: int) -> np.ndarray:
     """(T, B) rows, from numpy's Philox by the addresses that docs/run-format.md gives."""
     raw = np.random.Philox(key=[config.seed, 0], counter=0).random_raw(ITERATIONS * BATCH)
     return np.floor((raw.reshape(ITERATIONS, BATCH) >> 11) * 2.0**-53 * n_rows).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Borrowed(Halfway):
+    """The same, with partners of a confusing class."""
+
+    n_samples: int = BATCH // 2
+
+
+def borrowed_plan(inputs, start: int, stop: int) -> Plan:
+    """Half head, half tail, and the tail's samples mixed with one of their most confusing class."""
+    tail, head = (rows(start, stop, BATCH // 2) for rows in (inputs.tail_rows, inputs.head_rows))
+    lender = inputs.confusing[inputs.label[tail], 0]
+    partner = inputs.rows_of_classes(lender, inputs.draws.uniform("donor row", start, stop, BATCH // 2))
+    assert inputs.specific is None
+    assert inputs.generic is None
+    assert (inputs.label[partner] == lender).all()
+    assert (lender != inputs.label[tail]).all()
+    return Plan(np.concatenate([head, tail], axis=1), Borrowed(tail, partner))
+
+
+def test_a_method_may_ask_for_confusing_classes_and_no_maps(config, quiet, monkeypatch):
+    """Neither maps nor CAMs are read then, so that maps of one position will do."""
+    sampling = replace(HALVES, draw=borrowed_plan, needs_confusing=True)
+    monkeypatch.setitem(METHODS, "halfway", Method("borrowed", sampling))
+    for name in ("read_cam", "map_shape", "read_feature_map", "feature_map"):
+        monkeypatch.setattr(FeatureStore, name, property(lambda store: pytest.fail("maps were asked for")))
+    monkeypatch.setattr("finetune.training.trainer.hold_maps", lambda *_: pytest.fail("maps were loaded"))
+    run = finetune(config, quiet)
+    assert "residency" not in run.config["facts"]
+    with pytest.raises(UserError, match="--donors head"):
+        finetune(replace(config, donors="head", confusing_classes=9, out=config.out + "2"), quiet)
