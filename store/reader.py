@@ -16,6 +16,7 @@ from store.arrays.shapes import check_shapes
 from store.arrays.split import SplitArrays
 from store.containers.detect import open_container, stamp_of
 from store.errors import StoreError
+from store.notes import note
 from store.schema import (
     CLASSIFIER,
     FINISHED,
@@ -30,7 +31,7 @@ from store.schema import (
 )
 from store.storage.cache import Cache
 from store.storage.location import unfinished_advice
-from store.storage.s3 import Bucket
+from store.storage.s3 import Bucket, BucketError
 
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
 
@@ -128,9 +129,14 @@ class FeatureStore:
     def check_not_replaced(self) -> None:
         """Raise StoreError where another store has come to lie at the path since this one was opened.
 
-        Some of it may be read already, and maps are read by path. A bucket is not asked.
+        Some of it may be read already, and maps are read by path.
         """
-        if stamp_of(self.path) != self._stamp:
+        try:
+            found = stamp_of(self.path, patient=True)
+        except BucketError as error:  # what was computed meanwhile is not to be lost for that
+            note(f"{error}; so whether the store was replaced since it was opened is not known")
+            return
+        if found != self._stamp:
             raise StoreError(f"{self.path}: was replaced since it was opened; open it again")
 
     def read(self, split: str) -> SplitArrays:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import obstore.exceptions
 import pytest
 import zarr
 from bad_input import FEW_CLASSES, QUICK, refuse, succeed
@@ -19,6 +20,10 @@ from store.reader import FeatureStore
 from store.storage.cache import Cache
 from store.storage.location import locate
 from store.verify import verify
+
+
+def refused_by_the_network(*_: object) -> None:
+    raise obstore.exceptions.GenericError("error sending request")
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
@@ -159,3 +164,27 @@ def test_a_forked_child_is_refused_the_bucket(bucket):
     make_store(bucket)
     array = FeatureStore(bucket).arrays[MAPS]
     assert refused_after_fork(array)
+
+
+def test_a_store_that_is_replaced_in_its_bucket_is_refused(bucket, monkeypatch, caplog):
+    make_store(bucket)
+    store = FeatureStore(bucket)
+    store.check_not_replaced()
+    root = bucket.read("zarr.json")
+    bucket.write("zarr.json", [root.replace(b"float16", b"float32")])
+    with pytest.raises(StoreError, match=r"s\.zarr: was replaced since it was opened; open it again"):
+        store.check_not_replaced()
+    bucket.delete(["zarr.json"])
+    with pytest.raises(StoreError, match="was replaced since it was opened"):
+        store.check_not_replaced()
+    assert not caplog.messages
+
+
+def test_a_bucket_that_does_not_answer_at_the_end_of_a_run_does_not_lose_it(bucket, monkeypatch, caplog):
+    make_store(bucket)
+    store = FeatureStore(bucket)
+    monkeypatch.setattr("obstore.get", refused_by_the_network)
+    store.check_not_replaced()
+    (told,) = caplog.messages
+    assert told.startswith(f"{bucket}: no answer from http")
+    assert told.endswith("so whether the store was replaced since it was opened is not known")

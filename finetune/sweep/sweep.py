@@ -203,6 +203,7 @@ def _take(
         layers, ways = _compute(first, loaded)
     else:
         layers, ways = _train(batch, loaded, status)
+    loaded.store.check_not_replaced()  # its maps were read by path all the while
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
     for config, layer, way in zip(batch, layers, ways, strict=True):

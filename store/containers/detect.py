@@ -109,12 +109,17 @@ def foreign_to_store(path: Path) -> str | None:
     return None if attributes.get("format") == FORMAT else "is an HDF5 file of something else"
 
 
-def stamp_of(path: Path | Bucket) -> tuple[int, ...] | None:
-    """What tells a store's root file from another under the same name; None in a bucket, or where none is."""
-    if isinstance(path, Bucket):
-        return None
+def stamp_of(path: Path | Bucket, patient: bool = False) -> tuple[Any, ...] | None:
+    """What tells a store's root file from another under the same name; None where there is none.
+
+    Args:
+        path: the store.
+        patient: whether to wait for a bucket that does not answer for a while.
+    """
     try:
-        found = (path / "zarr.json" if path.is_dir() else path).stat()
+        if isinstance(path, Bucket):
+            return path.stamp(ROOT, patient)
+        found = (path / ROOT if path.is_dir() else path).stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -108,6 +108,21 @@ class Bucket:
             found = obstore.get(self._impatient_client, name)
             return bytes(found.bytes()), found.meta["e_tag"]
 
+    def stamp(self, name: str, patient: bool) -> tuple[str | None, int]:
+        """What tells an object from another that was written under its name: its tag, and when, in seconds.
+
+        Raises FileNotFoundError where it is absent.
+
+        Args:
+            name: of the object.
+            patient: whether to wait for a network that is away for a while.
+        """
+        obstore = _obstore()
+        with self.errors():
+            found = obstore.get(self._client if patient else self._impatient_client, name)
+            found.bytes()  # and the connection is free again; `head` would not be told why it is refused
+            return found.meta["e_tag"], int(found.meta["last_modified"].timestamp())
+
     def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
         """The last bytes of an object, and its size."""
         obstore = _obstore()
