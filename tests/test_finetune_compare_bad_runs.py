@@ -170,6 +170,12 @@ def test_analyze_writes_into_no_run_and_no_store(digits_run: Path, feature_store
     refuse("analyze", "fsa", "--out", out, says=[f"{out}: is the folder of a", "name another --out"])
 
 
+@pytest.mark.parametrize("out", ["/", "//", "root"])
+def test_a_report_does_not_lie_in_the_root_of_the_file_system(digits_run: Path, out: str) -> None:
+    Path("root").symlink_to("/")
+    refuse("analyze", digits_run, "--out", out, says=[f"{Path(out)}: is the root of the file system; name a"])
+
+
 @pytest.mark.parametrize("name", ["summary.csv", "confusion.png", "analysis.json"])
 def test_analyze_replaces_no_files_of_others(digits_run: Path, name: str) -> None:
     Path("report").mkdir()

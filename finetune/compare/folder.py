@@ -1,6 +1,7 @@
 """The folder of a report, told by its names and analysis.json: before anything heavy is imported."""
 
 import json
+import os
 from pathlib import Path
 
 from store.errors import UserError
@@ -13,7 +14,12 @@ OF_SWEEPS = ("ranking.csv", "results.csv", "options.png")
 
 
 def check_no_foreign_files(out: Path) -> None:
-    """Raise UserError for a folder of something else, or files of the report's names that are not ours."""
+    """Raise UserError for a folder of something else, or files of the report's names that are not ours.
+
+    A folder that holds other files may be given: the report's stand beside them.
+    """
+    if os.path.realpath(out) == Path(os.path.realpath(out)).anchor:
+        raise UserError(f"{out}: is the root of the file system; name a folder for the report")
     for name, what in (("checkpoint.pt", "a run"), ("sweep.json", "a sweep"), ("zarr.json", "a store")):
         if (out / name).exists():
             raise UserError(f"{out}: is the folder of {what}; name another --out")
