@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -21,7 +22,7 @@ MODULES = [ROOT / "cli.py", ROOT / "tailcache.py"]
 SOURCES = [*MODULES, *(path for room in PACKAGES for path in sorted((ROOT / room).rglob("*.py")))]
 TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in SOURCES}
 TESTS = {path.name: ast.parse(path.read_text()) for path in sorted((ROOT / "tests").glob("*.py"))}
-OF_THE_WHOLE = ("api", "docs", "golden", "gpu_script", "house", "mutants", "versions", "whole_way")
+OF_THE_WHOLE = ("api", "docs", "golden", "gpu_script", "house", "mutants", "versions", "wheel", "whole_way")
 MODULES_A_FOLDER, LINES_A_FILE, LINES_A_FUNCTION, LINES_WITH_A_LOOP, ARGUMENTS = 15, 300, 40, 60, 8
 
 
@@ -126,3 +127,20 @@ def test_modules_that_tests_share_are_told_of():
     assert [name for name in TESTS if not name.startswith("test_") and f"`{name[:-3]}`" not in told] == [
         "conftest.py"
     ]
+
+
+def test_git_passes_over_what_commands_make_and_over_no_room(tmp_path):
+    made = ["runs/demo/x", "report/summary.csv", "data/x.bin", "feats.zarr/zarr.json", "a/b.h5", "build/x"]
+    rooms = [
+        "analysis/report/tables.py",
+        "analysis/runs/x.py",
+        "extract/data/x.py",
+        "tests/data/s.zarr/zarr.json",
+    ]
+    for command in (["init", "-q", str(tmp_path)], ["-C", str(tmp_path), "config", "core.excludesFile", ""]):
+        subprocess.run(["git", *command], check=True)
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *made, *rooms], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert asked.stdout.split() == made
