@@ -1,14 +1,14 @@
 """What `import tailcache` offers: each command as a function, errors as exceptions, results as frames."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
 from rich.progress import Progress
 
 from analysis.tables import compare as compare_rows
@@ -24,6 +24,7 @@ from extract.train import train as run_train
 from extract.training.resume import resumed_config
 from finetune.commands import early
 from finetune.commands.console import progress_bar
+from finetune.commands.failures import as_user_errors
 from finetune.commands.options import build
 from finetune.compare.analyze import measure_runs
 from finetune.compare.finished_sweep import is_sweep
@@ -32,6 +33,7 @@ from finetune.keywords import checked_options
 from finetune.methods.idle import idle_in_sweep, idle_in_words, idle_options
 from finetune.run import Run, RunError
 from finetune.run import read_run as run_at
+from finetune.settings import TORCH, current_gpu_kept
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep
 from finetune.sweep.sweep import sweep as run_sweep
@@ -47,6 +49,7 @@ Place = str | PathLike[str]
 OF_FOLDER = ("resume", "overwrite", "tensorboard")  # options of `finetune` that are about its folder
 
 
+@as_user_errors()
 def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
     """Open a finished feature store, read-only.
 
@@ -61,6 +64,7 @@ def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
     return FeatureStore(locate(_place(path)), open_cache(folder, FinetuneConfig.cache_gib))
 
 
+@as_user_errors()
 def train(root: Place | None = None, *, out: Place, progress: bool = False, **options: Any) -> Path:
     """Phase I: train a network on all classes.
 
@@ -89,6 +93,7 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
     return Path(config.out) / "checkpoint.pt"
 
 
+@as_user_errors()
 def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any) -> FeatureStore:
     """Bring every image through the network once and cache what Phase II needs.
 
@@ -113,6 +118,7 @@ def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any
     return FeatureStore(locate(config.store))
 
 
+@as_user_errors()
 def finetune(
     store: FeatureStore | Place, *, out: Place | None = None, progress: bool = False, **options: Any
 ) -> Run:
@@ -138,7 +144,7 @@ def finetune(
         for name in OF_FOLDER:
             if getattr(config, name):
                 raise UserError(f"finetune: {name} is about the folder of a run; name it with out=")
-    elif opened is None:
+    if opened is None:
         early.check_finetuning(config)
     with _computing(progress) as bar:
         if out is None:
@@ -150,6 +156,7 @@ def finetune(
     return run
 
 
+@as_user_errors()
 def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **options: Any) -> Sweep | None:
     """Many configurations and seeds of Phase II at once, ranked on the validation split.
 
@@ -183,6 +190,7 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
     return found
 
 
+@as_user_errors()
 def read_run(path: Place) -> Run:
     """Read the folder of a run.
 
@@ -192,6 +200,7 @@ def read_run(path: Place) -> Run:
     return run_at(Path(_place(path)).absolute())
 
 
+@as_user_errors()
 def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling") -> pd.DataFrame:
     """Runs side by side, as `tailcache analyze` lays them; writes nothing.
 
@@ -224,6 +233,7 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
     return compare_rows(table)
 
 
+@as_user_errors()
 def load_network(ckpt: Place) -> Network:
     """The network of a checkpoint that `train` or `finetune` wrote, a torch module in evaluation mode.
 
@@ -240,13 +250,18 @@ VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and
 
 
 def _varied(asked: Any, sign: str) -> Any:
-    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`; one value may stand alone."""
+    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`."""
     if isinstance(asked, Mapping):
-        several = {k: v if isinstance(v, list | tuple) else [v] for k, v in asked.items()}
-        return [f"{name}={sign.join(map(str, values))}" for name, values in several.items()]
-    if isinstance(asked, str) or not all(isinstance(one, str) for one in asked):
+        return [f"{name}={sign.join(map(str, _several(values)))}" for name, values in asked.items()]
+    if not isinstance(asked, list | tuple) or not all(isinstance(one, str) for one in asked):
         raise UserError(f'sweep: {asked!r}: expected values by option, such as {{"tau": [1, 2]}}')
     return asked
+
+
+def _several(values: Any) -> Sequence[Any]:
+    """Values of an option; one may stand alone."""
+    values = values.tolist() if isinstance(values, np.ndarray) else values
+    return values if isinstance(values, list | tuple | range) else [values]
 
 
 def _run_at(path: Path) -> Run:
@@ -256,7 +271,7 @@ def _run_at(path: Path) -> Run:
 
 
 def _place(path: Place) -> str:
-    return os.path.expanduser(fspath(path))
+    return os.path.expanduser(os.fsdecode(path))
 
 
 def _opened(
@@ -274,12 +289,5 @@ def _opened(
 @contextmanager
 def _computing(progress: bool) -> Iterator[Progress]:
     """The command line's bar, or a hidden one; at the end torch's settings are the caller's again."""
-    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    settings = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
-    try:
-        with progress_bar() if progress else Progress(disable=True) as bar:
-            yield bar
-    finally:
-        for name, value in settings.items():
-            setattr(cudnn, name, value)
-        torch.set_float32_matmul_precision(precision)
+    with TORCH.borrowed(), current_gpu_kept(), progress_bar() if progress else Progress(disable=True) as bar:
+        yield bar

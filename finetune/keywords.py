@@ -1,15 +1,21 @@
 """Options as Python keywords: the fields of the same configs as the command line, held to their types."""
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
+
 from finetune.commands.options import PLACES, option_fields
 from store.errors import UserError
 from store.options import flag
+
+MOST_BITS = 4096  # of a whole number that is printed; Python refuses to print 4,300 digits
+LONGEST = 60  # letters of a value in a message
 
 
 def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,28 +48,53 @@ def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
 
 
 def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
-    """The value as the command line would have given it."""
+    """The value as the command line would have given it; of numpy's kinds and of enums, Python's own."""
     if name in PLACES and isinstance(value, str | os.PathLike):
-        return os.path.expanduser(os.fspath(value))
+        return str.__str__(os.path.expanduser(os.fsdecode(value)))
     for kind in kinds:
         if get_origin(kind) is Literal:
             if isinstance(value, str) and value in get_args(kind):
-                return value
+                return str.__str__(value)
         elif get_origin(kind) is tuple:
-            if isinstance(value, Iterable) and not isinstance(value, str):
-                return tuple(value)
+            if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+                return tuple(map(str.__str__, value))
         elif kind in (int, float):
             number = Integral if kind is int else Real
             if isinstance(value, number) and not isinstance(value, bool):
-                return kind(value)
+                return _number(name, kind, value)
+        elif kind is bool:
+            if isinstance(value, bool | np.bool_):
+                return bool(value)
         elif isinstance(value, kind):
-            return value
+            return str.__str__(value) if kind is str else value
     expected = " or ".join(filter(None, map(_in_words, kinds)))
-    raise UserError(f"{flag(name)} {value!r}: expected {expected}")
+    raise UserError(f"{flag(name)} {_shown(value)}: expected {expected}")
+
+
+def _number(name: str, kind: type, value: Any) -> int | float:
+    """A number of Python's own; one that no float holds is infinite, as on the command line."""
+    if kind is int:
+        if int(value).bit_length() > MOST_BITS:
+            found = f"a whole number of {int(value).bit_length():,} bits"
+            raise UserError(f"{flag(name)}: must be below 2^32, found {found}")
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line: arrays and frames have many, and what has no text is told by its kind."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of 5,000 digits, say
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-    return words.get(kind, "None" if kind is type(None) else "a list")
+    return words.get(kind, "None" if kind is type(None) else "a list of texts")

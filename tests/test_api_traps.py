@@ -43,6 +43,8 @@ def test_a_store_that_is_replaced_during_a_run_is_refused(feature_store, monkeyp
             tc.finetune("own.zarr", out=out, ckpt=None, method="crt", **FAST)
         assert not Path("r").exists()
         shutil.rmtree("older.zarr")
+    with pytest.raises(tc.UserError, match=r"own\.zarr: was replaced since it was opened"):
+        tc.sweep("own.zarr", out="s", select_on="test", seeds=1, method="crt", **FAST)
 
 
 @pytest.mark.parametrize("method", ["logit-adjustment", "tau-norm", "ncm", "crt"])
@@ -120,7 +122,9 @@ def test_values_of_a_grid(feature_store):
     options = {"select_on": "test", **FAST}
     found = tc.sweep(feature_store, out="s", grid={"lr": 1e-3}, **options)
     assert np.allclose(found.results["lr"], 1e-3)
-    for grid in ([1, 2], "lr=1"):
+    found = tc.sweep(feature_store, out="u", grid={"tau_s": np.array([0.5, 0.7])}, seeds=1, **options)
+    assert found.results["tau_s"].tolist() == [0.5, 0.7]
+    for grid in ([1, 2], "lr=1", 5):
         with pytest.raises(tc.UserError, match="expected values by option"):
             tc.sweep(feature_store, out="t", grid=grid, **options)
     with pytest.raises(tc.UserError, match="name it with out="):

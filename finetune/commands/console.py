@@ -15,13 +15,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from finetune.commands.failures import failure, in_one_line
 from finetune.commands.help import HelpGroup
-from store.errors import UserError
 from store.names import visible
 from store.notes import NOTES
 
 INTERRUPTED = 130
-OUT_OF_MEMORY_ADVICE = "ask for less (iterations, batch size, width, image size)"
 
 
 class Program(HelpGroup):
@@ -50,22 +49,13 @@ class Program(HelpGroup):
         except click.ClickException as error:
             command = error.ctx.command_path if getattr(error, "ctx", None) else "tailcache"
             fail(f"{error.format_message()} (see {command} --help)")
-        except UserError as error:
-            fail(str(error))
-        except MemoryError as error:
-            fail(f"out of memory: {error}; {OUT_OF_MEMORY_ADVICE}")
         except BrokenPipeError:
             sys.exit(1)
-        except UnicodeEncodeError as error:
-            fail(f"{error.object!r}: a name that is not UTF-8; rename it")
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except Exception as error:
+            line = failure(error)
+            if line is None:
                 raise
-            fail(f"out of memory: {OUT_OF_MEMORY_ADVICE}")
-        except OSError as error:  # a full disk, a folder that may not be written
-            if error.filename is None:
-                fail(str(error))
-            fail(f"{error.filename}: {error.strerror}")
+            fail(line)
         finally:
             NOTES.removeHandler(printer)
         sys.exit(result if isinstance(result, int) else 0)
@@ -86,16 +76,9 @@ class _PrintedNotes(logging.Handler):
             click.echo(f"tailcache: note: {visible(message)}", err=True)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # torch's own class on GPUs, a plain RuntimeError on CPUs
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return any(sign in str(error) for sign in signs)
-
-
 def fail(message: str, code: int = 2) -> None:
     """Print one line on stderr and leave."""
-    line = " ".join(part.strip() for part in message.splitlines()).strip()
-    click.echo(f"tailcache: {visible(line)}", err=True)
+    click.echo(f"tailcache: {visible(in_one_line(message))}", err=True)
     sys.exit(code)
 
 

@@ -74,7 +74,7 @@ def check_finetuning(config: FinetuneConfig) -> None:
     config.check_numbers(MOST)
     check_device(config.device)
     check_not_both(config.out, "a run", config.resume, config.overwrite)
-    if not (config.resume or config.overwrite):
+    if config.out is not None and not (config.resume or config.overwrite):
         check_no_unfinished(config.out)
         check_replaceable(Path(config.out), "run", foreign_to_run, overwrite=False)
 

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from finetune.settings import SWITCH_INTERVAL, set_threads_here
+
 Item = TypeVar("Item")
 # Seconds that a thread which makes windows may keep the interpreter while another wants to take a step. Steps
 # are a dozen calls of microseconds each; Python's own 5 ms after each of them would be most of the time.
@@ -63,24 +65,24 @@ def one_thread() -> None:
     Probabilities of confident heads are below 1e-38 here and there, where processors are a hundred times
     slower.
     """
-    torch.set_num_threads(1)
+    set_threads_here(1)
     torch.set_flush_denormal(True)
 
 
 @contextmanager
 def single_threaded() -> Iterator[Threads]:
     """Single-threaded arithmetic in the calling thread; yields as many threads as torch would have used."""
-    n, interval, flushes = torch.get_num_threads(), sys.getswitchinterval(), _flushes_denormals()
+    n, flushes = torch.get_num_threads(), _flushes_denormals()
     threads = Threads(n)
-    one_thread()
-    sys.setswitchinterval(SWITCH)
     try:
-        yield threads
+        with SWITCH_INTERVAL.borrowed():
+            sys.setswitchinterval(SWITCH)
+            one_thread()
+            yield threads
     finally:
         threads.close()
-        torch.set_num_threads(n)
+        set_threads_here(n)
         torch.set_flush_denormal(flushes)
-        sys.setswitchinterval(interval)
 
 
 def _flushes_denormals() -> bool:

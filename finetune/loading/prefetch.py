@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from finetune.heads.threads import one_thread
+
 Item = TypeVar("Item")
 Window = TypeVar("Window")
 
@@ -24,7 +26,7 @@ def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) ->
         yield from map(make, items)
         return
     ahead: deque[Future] = deque()
-    maker = ThreadPoolExecutor(1, "windows")
+    maker = ThreadPoolExecutor(1, "windows", one_thread)
     try:
         for item in items:
             ahead.append(maker.submit(_make, make, item, ahead[-1] if ahead else None))

@@ -1,0 +1,82 @@
+"""Settings of the process and of its threads that runs change while they compute, and give back.
+
+Runs may share a process, each in a thread of its own.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+
+CUDNN = ("deterministic", "benchmark", "allow_tf32")
+_setting_threads = Lock()
+
+
+class Borrowed:
+    """Settings of the whole process: the first run to change them keeps what they were, the last restores."""
+
+    def __init__(self, read: Callable[[], Any], restore: Callable[[Any], None]):
+        self._read, self._restore = read, restore
+        self._lock, self._n_users, self._before = Lock(), 0, None
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """May be changed inside."""
+        with self._lock:
+            if self._n_users == 0:
+                self._before = self._read()
+            self._n_users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_users -= 1
+                if self._n_users == 0:
+                    self._restore(self._before)
+
+
+def _torch_settings() -> tuple[dict[str, bool], str]:
+    cudnn = torch.backends.cudnn
+    return {name: getattr(cudnn, name) for name in CUDNN}, torch.get_float32_matmul_precision()
+
+
+def _set_torch(settings: tuple[dict[str, bool], str]) -> None:
+    of_cudnn, precision = settings
+    for name, value in of_cudnn.items():
+        setattr(torch.backends.cudnn, name, value)
+    torch.set_float32_matmul_precision(precision)
+
+
+def _set_switch_interval(seconds: float) -> None:
+    sys.setswitchinterval(seconds + 5e-7)  # it is cut, not rounded, to whole microseconds
+
+
+TORCH = Borrowed(_torch_settings, _set_torch)  # what `make_deterministic` sets
+SWITCH_INTERVAL = Borrowed(sys.getswitchinterval, _set_switch_interval)
+
+
+@contextmanager
+def current_gpu_kept() -> Iterator[None]:
+    """The calling thread's current GPU is the same at the end; none is started for this."""
+    before = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    try:
+        yield
+    finally:
+        if torch.cuda.is_initialized() and torch.cuda.current_device() != before:
+            torch.cuda.set_device(torch.device("cuda", before))
+
+
+def set_threads_here(n: int) -> None:
+    """Let torch split the calling thread's arithmetic among `n` threads, and nobody else's.
+
+    `torch.set_num_threads` is for the thread that calls it, and for every thread that first uses torch later:
+    a thread that the user starts during a run would keep that run's number for good.
+    """
+    with _setting_threads, ThreadPoolExecutor(1) as new_thread:
+        of_new_threads = new_thread.submit(torch.get_num_threads).result()
+        torch.set_num_threads(n)
+        new_thread.submit(torch.set_num_threads, of_new_threads).result()

@@ -1,0 +1,168 @@
+"""What a function of `tailcache` leaves of its caller's process, and how it tells of what fails there."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from bad_input import refuse
+
+import tailcache as tc
+from finetune.heads.threads import SWITCH
+from finetune.training.head_pool import HeadPool
+
+FAST = {"iterations": 3, "eval_every": 3, "device": "cpu", "method": "crt"}
+WAIT = 60  # seconds after which something that must happen has not
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def of_the_process() -> tuple[Any, ...]:
+    cudnn = torch.backends.cudnn
+    flags = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
+    return sys.getswitchinterval(), flags, torch.get_float32_matmul_precision()
+
+
+def of_a_thread() -> tuple[int, bool]:
+    return torch.get_num_threads(), (torch.tensor([1e-40]) * 1).item() == 0
+
+
+def of_a_new_thread() -> tuple[int, bool]:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(of_a_thread).result()
+
+
+@pytest.fixture
+def odd_settings() -> Iterator[None]:
+    """None as it is without a user, or in a run; 38 µs would be 37 once they are read and set again."""
+    before, n_threads = of_the_process(), torch.get_num_threads()
+    cudnn = torch.backends.cudnn
+
+    def set_all(interval: float, flags: tuple[bool, ...], precision: str, n_threads: int) -> None:
+        sys.setswitchinterval(interval)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = flags
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(n_threads)
+
+    set_all(38.5e-6, (False, True, True), "high", 3)
+    yield
+    set_all(*before, n_threads)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, monkeypatch, fails):
+    """The second begins during the first and ends after it: the other way round is easy."""
+    first_is_in, second_is_in, first_has_ended = (threading.Event() for _ in range(3))
+    take, during, after = HeadPool.take, [], {}
+
+    def meeting(*args):
+        if threading.current_thread().name == "first":
+            first_is_in.set()
+            assert second_is_in.wait(WAIT)
+            if fails:
+                raise OSError("the disk is gone")
+        else:
+            second_is_in.set()
+            assert first_has_ended.wait(WAIT)
+            during.extend([of_the_process(), of_a_thread(), of_a_new_thread()[0]])
+        return take(*args)
+
+    def run() -> None:
+        name = threading.current_thread().name
+        after[name] = [of_a_thread()]
+        if fails and name == "first":
+            with pytest.raises(tc.UserError, match="the disk is gone"):
+                tc.finetune(feature_store, **FAST)
+        else:
+            tc.finetune(feature_store, **FAST)
+        after[name].append(of_a_thread())
+
+    monkeypatch.setattr(HeadPool, "take", meeting)
+    before, (first, second) = (
+        of_the_process(),
+        (threading.Thread(target=run, name=n) for n in ("first", "second")),
+    )
+    first.start()
+    assert first_is_in.wait(WAIT)
+    second.start()
+    first.join(WAIT)
+    assert during == []
+    first_has_ended.set()
+    second.join(WAIT)
+    assert during == [(pytest.approx(SWITCH), (True, False, False), "highest"), (1, True), 3]
+    assert of_the_process() == before
+    assert [of_a_thread(), of_a_new_thread()] == [(3, False)] * 2
+    assert after == {"first": [(3, False)] * 2, "second": [(3, False)] * 2}
+
+
+@pytest.mark.parametrize("chosen", [None, 0, 1])
+def test_the_current_gpu_is_the_callers_again(monkeypatch, chosen):
+    """On a machine with two GPUs that are made up; None is a process that has used none."""
+    from finetune.settings import current_gpu_kept
+
+    used = [] if chosen is None else [chosen]
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: bool(used))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: used[-1])
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: used.append(device.index))
+    with current_gpu_kept():
+        pass
+    assert used == ([] if chosen is None else [chosen])
+    with current_gpu_kept():
+        torch.cuda.set_device(torch.device("cuda:1"))
+    assert used[-1] == (chosen or 0)
+
+
+ERRORS = {
+    "disk is full": OSError(28, "No space left on device", "r/head.pt"),
+    "without a file": OSError("unable to\n  write"),
+    "no right": PermissionError(13, "Permission denied", "/root/r"),
+    "memory": MemoryError("Unable to allocate 3.00 GiB for an array"),
+    "memory of torch": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    "memory of a GPU": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+}
+
+
+def failing(error: Exception) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_fails_is_told_as_by_the_command_line(feature_store, monkeypatch, name):
+    monkeypatch.setattr("finetune.train._made", failing(ERRORS[name]))
+    quick = [f"--{option.replace('_', '-')}={value}" for option, value in FAST.items()]
+    line = refuse("finetune", "--store", feature_store, "--out", "r", *quick, says=[])
+    for out in (None, "r"):
+        with pytest.raises(tc.UserError) as told:
+            tc.finetune(feature_store, out=out, **FAST)
+        assert line == f"tailcache: {told.value}"
+        assert told.value.__cause__ is ERRORS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "does", "arguments"),
+    [
+        ("open_store", "FeatureStore", ["s.zarr"]),
+        ("train", "run_train", []),
+        ("extract", "early.check_extraction", ["c.pt", "s.zarr"]),
+        ("finetune", "early.check_finetuning", ["s.zarr"]),
+        ("sweep", "early.check_sweep", ["s.zarr"]),
+        ("read_run", "run_at", ["r"]),
+        ("compare", "run_at", ["r"]),
+        ("load_network", "load_checkpoint", ["c.pt"]),
+    ],
+)
+def test_every_function_tells_of_a_full_disk_and_hides_no_bug(monkeypatch, name, does, arguments):
+    call, options = getattr(tc, name), {"out": "r"} if name in ("train", "sweep") else {}
+    monkeypatch.setattr(f"finetune.api.{does}", failing(ERRORS["disk is full"]))
+    with pytest.raises(tc.UserError, match=r"^r/head\.pt: No space left on device$"):
+        call(*arguments, **options)
+    for bug in (RuntimeError("mat1 and mat2 shapes"), ZeroDivisionError(), KeyError("x")):
+        monkeypatch.setattr(f"finetune.api.{does}", failing(bug))
+        with pytest.raises(type(bug)) as raised:
+            call(*arguments, **options)
+        assert raised.value is bug
