@@ -3,6 +3,7 @@
 import ctypes
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -100,9 +101,30 @@ def make_deterministic() -> None:
     """Ask a GPU for the same result every time, in whole float32; the CPU needs no asking.
 
     TensorFloat-32 would round the factors of products and convolutions to 11 bits. PyTorch takes it for
-    convolutions unless told not to, and some containers set it for products too.
+    convolutions unless told not to, and some containers set it for products too; a program that calls us may
+    have asked for it, or for bfloat16 on the CPU.
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
+    for place in float32_precisions():
+        place.fp32_precision = "ieee"
+
+
+def float32_precisions() -> list[Any]:
+    """Where torch keeps in which precision it computes with float32, the general before the particular.
+
+    An `fp32_precision` of "none" is that of what is more general. Torch before 2.9 had none of them; once a
+    program sets one, torch refuses to read the older settings beside them.
+    """
+    backends = torch.backends
+    places = [backends]
+    for library, kinds in {
+        "cudnn": ("conv", "rnn"),
+        "cuda": ("matmul",),
+        "mkldnn": ("matmul", "conv", "rnn"),
+    }.items():
+        of_library = getattr(backends, library)
+        places += [of_library, *(getattr(of_library, kind, None) for kind in kinds)]
+    return [place for place in places if hasattr(place, "fp32_precision")]

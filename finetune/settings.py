@@ -6,13 +6,14 @@ Runs may share a process, each in a thread of its own.
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any
 
 import torch
 
-CUDNN = ("deterministic", "benchmark", "allow_tf32")
+from extract.device import float32_precisions
+
 _setting_threads = Lock()
 
 
@@ -39,16 +40,25 @@ class Borrowed:
                     self._restore(self._before)
 
 
-def _torch_settings() -> tuple[dict[str, bool], str]:
+def _torch_settings() -> dict[str, Any]:
     cudnn = torch.backends.cudnn
-    return {name: getattr(cudnn, name) for name in CUDNN}, torch.get_float32_matmul_precision()
+    found = {"deterministic": cudnn.deterministic, "benchmark": cudnn.benchmark}
+    with suppress(RuntimeError):  # the caller has set what took their place
+        found["allow_tf32"] = cudnn.allow_tf32
+    with suppress(RuntimeError):
+        found["matmul"] = torch.get_float32_matmul_precision()
+    return found | {"float32": [place.fp32_precision for place in float32_precisions()]}
 
 
-def _set_torch(settings: tuple[dict[str, bool], str]) -> None:
-    of_cudnn, precision = settings
-    for name, value in of_cudnn.items():
-        setattr(torch.backends.cudnn, name, value)
-    torch.set_float32_matmul_precision(precision)
+def _set_torch(settings: dict[str, Any]) -> None:
+    for name in settings.keys() & {"deterministic", "benchmark", "allow_tf32"}:
+        setattr(torch.backends.cudnn, name, settings[name])
+    if "matmul" in settings:
+        torch.set_float32_matmul_precision(settings["matmul"])
+    for place, precision in zip(float32_precisions(), settings["float32"], strict=True):
+        place.fp32_precision = "none"
+        if place.fp32_precision != precision:  # it was not that of what is more general
+            place.fp32_precision = precision
 
 
 def _set_switch_interval(seconds: float) -> None:

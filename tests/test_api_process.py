@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from bad_input import refuse
 
 import tailcache as tc
+from extract.device import float32_precisions
 from finetune.heads.threads import SWITCH
 from finetune.training.head_pool import HeadPool
 
@@ -32,6 +34,21 @@ def of_a_thread() -> tuple[int, bool]:
 def of_a_new_thread() -> tuple[int, bool]:
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(of_a_thread).result()
+
+
+def chosen_precisions() -> list[str]:
+    return [one.fp32_precision for one in float32_precisions()]
+
+
+@pytest.fixture
+def no_precision_chosen() -> Iterator[None]:
+    """Whatever tests before this one have set."""
+    before = chosen_precisions()
+    for one in float32_precisions():
+        one.fp32_precision = "none"
+    yield
+    for one, precision in zip(float32_precisions(), before, strict=True):
+        one.fp32_precision = precision
 
 
 @pytest.fixture
@@ -95,6 +112,36 @@ def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, m
     assert of_the_process() == before
     assert [of_a_thread(), of_a_new_thread()] == [(3, False)] * 2
     assert after == {"first": [(3, False)] * 2, "second": [(3, False)] * 2}
+
+
+@pytest.mark.parametrize(
+    ("place", "precision"),
+    [
+        ("backends", "tf32"),
+        ("backends.cudnn", "tf32"),
+        ("backends.cuda.matmul", "tf32"),
+        ("backends.mkldnn.matmul", "bf16"),
+    ],
+)
+def test_a_precision_of_float32_that_the_caller_chose(
+    feature_store, no_precision_chosen, monkeypatch, place, precision
+):
+    """Where torch keeps it since 2.9; its older settings cannot be read then."""
+    if not float32_precisions():
+        pytest.skip("torch before 2.9 has no such settings")
+    take, during = HeadPool.take, []
+
+    def watched(*args):
+        during.append(chosen_precisions())
+        return take(*args)
+
+    monkeypatch.setattr(HeadPool, "take", watched)
+    attrgetter(place)(torch).fp32_precision = precision
+    before = chosen_precisions()
+    tc.finetune(feature_store, **FAST)
+    assert {one for found in during for one in found} == {"ieee"}
+    assert chosen_precisions() == before
+    assert precision in before
 
 
 @pytest.mark.parametrize("chosen", [None, 0, 1])
