@@ -1,13 +1,12 @@
 """What `import tailcache` offers: each command as a function, errors as exceptions, results as frames."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
@@ -29,7 +28,7 @@ from finetune.commands.options import build
 from finetune.compare.analyze import measure_runs
 from finetune.compare.finished_sweep import is_sweep
 from finetune.config import FinetuneConfig
-from finetune.keywords import checked_options
+from finetune.keywords import checked_options, varied_options
 from finetune.methods.idle import idle_in_sweep, idle_in_words, idle_options
 from finetune.run import Run, RunError
 from finetune.run import read_run as run_at
@@ -176,8 +175,7 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
     if out is None:
         raise UserError("sweep: keeps its heads in a folder; name it with out=")
     opened, where = _opened(store, options)
-    varied = {name: _varied(options[name], sign) for name, sign in VARIED.items() if name in options}
-    named = options | varied | where | {"out": out}
+    named = options | varied_options(options) | where | {"out": out}
     config = build(SweepConfig, checked_options(SweepConfig, "sweep", named))
     if opened is None:
         early.check_sweep(config)
@@ -244,24 +242,6 @@ def load_network(ckpt: Place) -> Network:
     """
     path = Path(_place(ckpt))
     return restore_network(load_checkpoint(path), path)
-
-
-VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and what parts their values
-
-
-def _varied(asked: Any, sign: str) -> Any:
-    """`{"tau": [1, 2]}` as the command line has it: `tau=1,2`."""
-    if isinstance(asked, Mapping):
-        return [f"{name}={sign.join(map(str, _several(values)))}" for name, values in asked.items()]
-    if not isinstance(asked, list | tuple) or not all(isinstance(one, str) for one in asked):
-        raise UserError(f'sweep: {asked!r}: expected values by option, such as {{"tau": [1, 2]}}')
-    return asked
-
-
-def _several(values: Any) -> Sequence[Any]:
-    """Values of an option; one may stand alone."""
-    values = values.tolist() if isinstance(values, np.ndarray) else values
-    return values if isinstance(values, list | tuple | range) else [values]
 
 
 def _run_at(path: Path) -> Run:

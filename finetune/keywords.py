@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
@@ -16,6 +16,7 @@ from store.options import flag
 
 MOST_BITS = 4096  # of a whole number that is printed; Python refuses to print 4,300 digits
 LONGEST = 60  # letters of a value in a message
+VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and what parts their values
 
 
 def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +37,35 @@ def checked_options(config_class: type, function: str, options: Mapping[str, Any
             advice = f"do you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
             raise UserError(f"{function}: no option {name}; {advice}")
     return {name: _value(name, kinds[name], value) for name, value in options.items()}
+
+
+def varied_options(options: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a sweep varies, `grid={"tau": [1, 2]}`, as the command line has it: `tau=1,2`.
+
+    Raises:
+        UserError: other than values by option; or a number that has no text.
+    """
+    return {name: _varied(options[name], sign) for name, sign in VARIED.items() if name in options}
+
+
+def _varied(asked: Any, sign: str) -> list[str]:
+    if isinstance(asked, list | tuple) and all(isinstance(one, str) for one in asked):
+        return list(asked)
+    if not isinstance(asked, Mapping):
+        raise UserError(f'sweep: {_shown(asked)}: expected values by option, such as {{"tau": [1, 2]}}')
+    texts = []
+    for name, values in asked.items():
+        several = _several(values)
+        for value in several:
+            _check_printable(str(name), value)
+        texts.append(f"{name}={sign.join(map(str, several))}")
+    return texts
+
+
+def _several(values: Any) -> Sequence[Any]:
+    """Values of an option; one may stand alone."""
+    values = values.tolist() if isinstance(values, np.ndarray) else values
+    return values if isinstance(values, list | tuple | range) else [values]
 
 
 def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
@@ -74,14 +104,18 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
 def _number(name: str, kind: type, value: Any) -> int | float:
     """A number of Python's own; one that no float holds is infinite, as on the command line."""
     if kind is int:
-        if int(value).bit_length() > MOST_BITS:
-            found = f"a whole number of {int(value).bit_length():,} bits"
-            raise UserError(f"{flag(name)}: must be below 2^32, found {found}")
+        _check_printable(name, value)
         return int(value)
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def _check_printable(name: str, value: Any) -> None:
+    if isinstance(value, Integral) and int(value).bit_length() > MOST_BITS:
+        found = f"a whole number of {int(value).bit_length():,} bits"
+        raise UserError(f"{flag(name)}: must be below 2^32, found {found}")
 
 
 def _shown(value: Any) -> str:

@@ -95,3 +95,19 @@ def test_numpys_truth_values_and_texts_are_pythons():
     taken = checked_options(FinetuneConfig, "finetune", given | {"device": Method.CRT})
     assert taken == {"tensorboard": False, "method": "crt", "loss": None, "out": "r", "device": "crt"}
     assert {type(value) for value in taken.values()} == {bool, str, type(None)}
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"),
+    [
+        ({"lr": 10**5000}, "--lr: must be below 2^32, found a whole number of 16,610 bits"),
+        ({"lr": [0.1, HUGE]}, "--lr inf: must be above 0, and below 2^32"),
+        ({"lr": object}, "lr=<class 'object'>: expected a number"),
+        (np.zeros((9, 9)), "sweep: array([[0., 0., 0., "),
+        (None, "sweep: None: expected values by option"),
+    ],
+)
+def test_values_that_no_option_of_a_sweep_can_have(feature_store, grid, says):
+    with pytest.raises(tc.UserError) as refused:
+        tc.sweep(feature_store, out="s", grid=grid)
+    assert str(refused.value).startswith(says)
