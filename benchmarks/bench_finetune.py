@@ -115,7 +115,7 @@ def contestants(
             with single_threaded() as threads:
                 loaded.threads = threads
                 trainer = Trainer(configs, loaded)
-                trainer.begin()
+                trainer.evaluate()
                 times = [(0, time.perf_counter())]
                 times += [(trainer.iteration, time.perf_counter()) for _ in trainer.run(iterations)]
                 # On a GPU the first window is recorded, once in a run.
@@ -164,9 +164,9 @@ def window_parts(
         with single_threaded() as threads:
             stacks = HeadPool([options], device, threads)
             if device.type == "cuda":
-                stacks.take(window)  # which records it
+                stacks.train_on(window)  # which records it
             started = time.perf_counter()
-            stacks.take(window)
+            stacks.train_on(window)
             step.seconds = time.perf_counter() - started
 
     def products() -> None:

@@ -30,7 +30,7 @@ from finetune.heads.threads import Threads, single_threaded
 from finetune.methods.registry import METHODS
 from finetune.sampling.confusion import ROWS_AT_ONCE
 from finetune.train import finetune
-from finetune.training.inputs import computed_layer, plan_inputs
+from finetune.training.inputs import plan_inputs, posthoc_layer
 from finetune.training.trainer import LoadedStore, Trainer
 from store.reader import FeatureStore
 
@@ -78,7 +78,7 @@ def measure(path: Path) -> list[dict]:
             _take_steps([fsa], loaded)
         for method in (name for name in METHODS if METHODS[name].compute is not None):
             with stages.measured(method):
-                computed_layer(replace(config, method=method).resolved(len(store.class_names)), store)
+                posthoc_layer(replace(config, method=method).resolved(len(store.class_names)), store)
         with stages.measured(f"{HEADS} heads, {ITERATIONS} iterations"):
             _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], loaded)
         del loaded, store, inputs
@@ -108,8 +108,8 @@ def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> Non
 
 
 def _take_steps(configs: list[FinetuneConfig], loaded: LoadedStore) -> None:
-    trainer = Trainer(configs, loaded, looks=False)
-    trainer.begin()
+    trainer = Trainer(configs, loaded, evaluates=False)
+    trainer.evaluate()
     for _ in trainer.run(ITERATIONS):
         pass
 

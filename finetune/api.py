@@ -1,4 +1,4 @@
-"""What `import tailcache` offers: each command as a function, errors as exceptions, results as frames."""
+"""The functions behind `import tailcache`: one per command, errors as exceptions, results as frames."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +45,7 @@ from store.storage.cache import open_cache
 from store.storage.location import locate
 
 Place = str | PathLike[str]
-OF_FOLDER = ("resume", "overwrite", "tensorboard")  # options of `finetune` that are about its folder
+FOLDER_OPTIONS = ("resume", "overwrite", "tensorboard")  # of `finetune`, meaningless without a folder
 
 
 @as_user_errors()
@@ -54,10 +54,10 @@ def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
 
     Args:
         path: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
-        cache: folder that keeps what is read of a store in a bucket, at most 20 GiB of it.
+        cache: local folder to cache reads of an s3:// store in, at most 20 GiB.
 
     Raises:
-        UserError: no store lies there, or it is incomplete, damaged or foreign.
+        UserError: there is no store, or it is incomplete, damaged or not ours.
     """
     folder = None if cache is None else _place(cache)
     return FeatureStore(locate(_place(path)), open_cache(folder, FinetuneConfig.cache_gib))
@@ -69,16 +69,16 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
 
     Args:
         root: folder of the images: train/<class>/ and test/<class>/; None for an embedded data set.
-        out: folder of the checkpoint and metrics.
+        out: folder for the checkpoint and metrics.
         progress: show a bar on stderr.
-        options: those of `tailcache train`, epochs=20 say.
+        options: options of `tailcache train`, such as epochs=20.
 
     Returns:
-        Path of the checkpoint, which `extract` takes.
+        Path of the checkpoint, for `extract`.
 
     Raises:
         UserError: the images, an option or the folder cannot be used.
-        Interrupted: by Ctrl-C; `resume=True` goes on.
+        Interrupted: on Ctrl-C; `resume=True` continues.
     """
     named = options | {"out": out} | ({} if root is None else {"root": root})
     named = checked_options(TrainConfig, "train", named)
@@ -94,20 +94,20 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
 
 @as_user_errors()
 def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any) -> FeatureStore:
-    """Bring every image through the network once and cache what Phase II needs.
+    """Run every image through the network once and cache what Phase II needs.
 
     Args:
         ckpt: checkpoint that `train` wrote.
-        store: to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
+        store: store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
         progress: show a bar on stderr.
-        options: those of `tailcache extract`, views=8 say.
+        options: options of `tailcache extract`, such as views=8.
 
     Returns:
         The store, open for reading.
 
     Raises:
-        UserError: the checkpoint, an image, an option or the place cannot be used.
-        Interrupted: by Ctrl-C; `resume=True` goes on.
+        UserError: the checkpoint, an image, an option or the target cannot be used.
+        Interrupted: on Ctrl-C; `resume=True` continues.
     """
     named = options | {"ckpt": ckpt, "store": store}
     config = ExtractConfig(**checked_options(ExtractConfig, "extract", named))
@@ -124,25 +124,25 @@ def finetune(
     """Phase II: fine-tune the FC layer on cached features.
 
     Args:
-        store: from `open_store`, or where it lies.
-        out: folder of the run; nothing is written without it, and Phase I's checkpoint is not asked for.
+        store: a store from `open_store`, or its path.
+        out: folder for the run; None writes nothing, and then Phase I's checkpoint is not needed.
         progress: show a bar on stderr.
-        options: those of `tailcache finetune`, method="fsa" say.
+        options: options of `tailcache finetune`, such as method="fsa".
 
     Returns:
         The run: per_class, metrics and predictions as frames, `summary`, `config`, and `head`.
 
     Raises:
-        UserError: the store, an option or the folder cannot be used, or the loss is no number any more.
-        Interrupted: by Ctrl-C, where there is a folder; `resume=True` goes on.
+        UserError: the store, an option or the folder cannot be used, or the loss became NaN or infinite.
+        Interrupted: on Ctrl-C, if there is a folder; `resume=True` continues.
     """
     opened, where = _opened(store, options)
     named = options | where | {"out": out}
     config = FinetuneConfig(**checked_options(FinetuneConfig, "finetune", named))
     if out is None:
-        for name in OF_FOLDER:
+        for name in FOLDER_OPTIONS:
             if getattr(config, name):
-                raise UserError(f"finetune: {name} is about the folder of a run; name it with out=")
+                raise UserError(f"finetune: {name} needs a folder for the run; give it with out=")
     if opened is None:
         early.check_finetuning(config)
     with _computing(progress) as bar:
@@ -160,20 +160,20 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
     """Many configurations and seeds of Phase II at once, ranked on the validation split.
 
     Args:
-        store: from `open_store`, or where it lies.
-        out: folder of the sweep, which can be gone on with.
+        store: a store from `open_store`, or its path.
+        out: folder for the sweep.
         progress: show a bar on stderr.
-        options: those of `tailcache sweep`; grid={"tau": [1, 2]}, range={"lr": (1e-4, 1e-2, "log")}.
+        options: options of `tailcache sweep`; grid={"tau": [1, 2]}, range={"lr": (1e-4, 1e-2, "log")}.
 
     Returns:
-        The sweep: `ranking` and `results` as frames; None in all processes of torchrun but the first.
+        The sweep: `ranking` and `results` as frames; under torchrun, None in all processes but the first.
 
     Raises:
         UserError: the store, an option or the folder cannot be used.
-        Interrupted: by Ctrl-C; `resume=True` goes on.
+        Interrupted: on Ctrl-C; `resume=True` continues.
     """
     if out is None:
-        raise UserError("sweep: keeps its heads in a folder; name it with out=")
+        raise UserError("sweep: keeps its heads in a folder; give it with out=")
     opened, where = _opened(store, options)
     named = options | varied_options(options) | where | {"out": out}
     config = build(SweepConfig, checked_options(SweepConfig, "sweep", named))
@@ -193,34 +193,34 @@ def read_run(path: Place) -> Run:
     """Read the folder of a run.
 
     Raises:
-        UserError: no such folder, or not a finished run.
+        UserError: the folder does not exist or is not a finished run.
     """
     return run_at(Path(_place(path)).absolute())
 
 
 @as_user_errors()
 def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling") -> pd.DataFrame:
-    """Runs side by side, as `tailcache analyze` lays them; writes nothing.
+    """Compare runs, as `tailcache analyze` does, without writing anything.
 
     Args:
         runs: runs, or their folders.
         shot_rule: what Many, Medium and Few mean: decoupling, oltr, or thresholds such as "200,50".
 
     Returns:
-        A row for each configuration of Phase I, then one for each of Phase II: phase, configuration, n, and
-        mean, std and change from Phase I of every accuracy, in %.
+        A row per configuration of Phase I, then one per configuration of Phase II: phase, configuration, n,
+        and mean, std and change from Phase I of every accuracy, in %.
 
     Raises:
-        UserError: a folder is no run, the runs are not about the same images, or two of them are one.
+        UserError: a folder is not a run, the runs are of different images, or a run is given twice.
     """
     if not isinstance(shot_rule, str):
         raise UserError(f'compare: shot_rule is {shot_rule!r}; expected decoupling, oltr, or "200,50"')
     check_shot_rule(shot_rule)
     several = [runs] if isinstance(runs, Run | str | PathLike) else list(runs)
     if not several:
-        raise UserError("compare: no runs; name one at least")
+        raise UserError("compare: no runs; give at least one")
     held = {one.path.resolve() for one in several if isinstance(one, Run) and one.path is not None}
-    found: dict[Any, Run] = {}  # of a run and the one that replaced it, both
+    found: dict[Any, Run] = {}  # by folder, or by object: a run and the one that replaced it both count
     for one in several:
         place = None if isinstance(one, Run) else Path(_place(one)).resolve()
         if place is None:
@@ -233,12 +233,12 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
 
 @as_user_errors()
 def load_network(ckpt: Place) -> Network:
-    """The network of a checkpoint that `train` or `finetune` wrote, a torch module in evaluation mode.
+    """Load the network of a checkpoint that `train` or `finetune` wrote: a torch module in evaluation mode.
 
-    It takes images (B, 3, H, W), prepared as in training, and gives logits (B, K); it lies on the CPU.
+    It maps images (B, 3, H, W), preprocessed as in training, to logits (B, K), and is on the CPU.
 
     Raises:
-        UserError: no such file, or not a checkpoint of ours.
+        UserError: the file does not exist or is not a checkpoint of ours.
     """
     path = Path(_place(ckpt))
     return restore_network(load_checkpoint(path), path)
@@ -246,7 +246,7 @@ def load_network(ckpt: Place) -> Network:
 
 def _run_at(path: Path) -> Run:
     if is_sweep(path):
-        raise RunError(f"{path}: is a sweep, which keeps no predictions; `tailcache analyze` ranks it")
+        raise RunError(f"{path}: a sweep, which keeps no predictions; rank it with `tailcache analyze`")
     return run_at(path)
 
 
@@ -257,17 +257,17 @@ def _place(path: Place) -> str:
 def _opened(
     store: FeatureStore | Place, options: Mapping[str, Any]
 ) -> tuple[FeatureStore | None, dict[str, str]]:
-    """The store, where it is open already, and the option that names it."""
+    """The store if it is open already, else None, and the option that names it."""
     if not isinstance(store, FeatureStore):
         return None, {"store": _place(store)}
     for name in ("cache", "cache_gib"):
         if name in options:
-            raise UserError(f"{name}: the store is open already; say so to open_store")
+            raise UserError(f"{name}: the store is open already; pass it to open_store instead")
     return store, {"store": str(store.path)}
 
 
 @contextmanager
 def _computing(progress: bool) -> Iterator[Progress]:
-    """The command line's bar, or a hidden one; at the end torch's settings are the caller's again."""
+    """The command line's progress bar, or a hidden one; restores the caller's torch settings at the end."""
     with TORCH.borrowed(), current_gpu_kept(), progress_bar() if progress else Progress(disable=True) as bar:
         yield bar

@@ -1,4 +1,4 @@
-"""The demo: what its phases do, as configs of the ordinary commands."""
+"""The demo: configs of the commands that it runs."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,7 +16,7 @@ METHODS = ("fsa", "no-aug")
 class DemoConfig:
     """Options of `demo`."""
 
-    out: Annotated[str, Option("folder for everything that the demo makes", "files")] = "runs/demo"
+    out: Annotated[str, Option("folder for everything that the demo writes", "files")] = "runs/demo"
     device: Device = "auto"
 
 

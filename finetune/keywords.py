@@ -1,4 +1,4 @@
-"""Options as Python keywords: the fields of the same configs as the command line, held to their types."""
+"""Options as Python keywords: names and types checked against the command line's configs."""
 
 import math
 import os
@@ -20,12 +20,12 @@ VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and
 
 
 def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as the command line would have given them to `build`.
+    """Check options and convert them to what the command line would pass to `build`.
 
     Args:
-        config_class: whose fields they are; those of the configs in it count.
-        function: that was called, for messages.
-        options: by name; paths may be `Path`, and `~` is the user's folder in them.
+        config_class: config that has the options, nested configs included.
+        function: the function that was called, for messages.
+        options: values by name; paths may be `Path`, with `~` for the home folder.
 
     Raises:
         UserError: there is no such option, or it cannot have this value.
@@ -34,7 +34,7 @@ def checked_options(config_class: type, function: str, options: Mapping[str, Any
     for name in options:
         if name not in kinds:
             near = get_close_matches(name, kinds, n=1)
-            advice = f"do you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+            advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(kinds)}"
             raise UserError(f"{function}: no option {name}; {advice}")
     return {name: _value(name, kinds[name], value) for name, value in options.items()}
 
@@ -69,7 +69,7 @@ def _several(values: Any) -> Sequence[Any]:
 
 
 def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
-    """The types that each option may have."""
+    """The types that each option can have."""
     found = {}
     for field, kind, option in option_fields(config_class):
         named = option.kind_with_names(kind)
@@ -78,7 +78,7 @@ def _kinds(config_class: type) -> dict[str, tuple[Any, ...]]:
 
 
 def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
-    """The value as the command line would have given it; of numpy's kinds and of enums, Python's own."""
+    """The value as the command line would pass it; numpy values and enums become Python's own types."""
     if name in PLACES and isinstance(value, str | os.PathLike):
         return str.__str__(os.path.expanduser(os.fsdecode(value)))
     for kind in kinds:
@@ -130,5 +130,5 @@ def _shown(value: Any) -> str:
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-    return words.get(kind, "None" if kind is type(None) else "a list of texts")
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a string"}
+    return words.get(kind, "None" if kind is type(None) else "a list of strings")

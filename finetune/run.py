@@ -1,4 +1,4 @@
-"""A run directory: what a fine-tuning run leaves behind, written whole and read back."""
+"""A run and its folder: written completely or not at all, read back and checked."""
 
 import io
 import json
@@ -24,15 +24,16 @@ from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 from store.storage.atomic import whole_folder, write_json
 
-NESTED_KEYS = {  # of what made the store
+# Keys and columns that readers of a run rely on.
+CONFIG_KEYS = {"seed", "facts", "provenance"}
+STORE_KEYS = {"checkpoint", "config", "dataset", "network", "training"}  # of the store's provenance
+NESTED_KEYS = {
     "checkpoint": {"sha256", "path", "relative_path"},
     "config": {"dtype", "precision"},
     "dataset": {"dataset", "imbalance_factor", "val_per_class"},
     "network": {"arch", "width", "weights"},
     "training": {"epochs", "lr"},
 }
-CONFIG_KEYS = {"seed", "facts", "provenance"}  # the least that a reader relies on
-STORE_KEYS = {"checkpoint", "config", "dataset", "network", "training"}
 COLUMNS = {
     "metrics": {"iteration", "loss"},
     "per_class": {"class_name", "n_train"},
@@ -41,7 +42,7 @@ COLUMNS = {
 
 
 class Head(NamedTuple):
-    """The FC layer that fine-tuning ends in: weight (K, C) and bias (K,), float32, on the CPU."""
+    """The fine-tuned FC layer: weight (K, C) and bias (K,), float32, on the CPU."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -52,14 +53,14 @@ class Run:
     """A finished run.
 
     Attributes:
-        path: its folder; None of a run that was not written.
+        path: its folder; None for a run that was not written.
         config: config.json: options, provenance, seed, versions.
-        metrics: metrics.csv: iteration, loss and the accuracies at that moment.
+        metrics: metrics.csv: iteration, loss, and the accuracies at that iteration.
         per_class: per_class.csv.
-        predictions: predictions.csv, a row a test image: sample_index, label, phase1, prediction.
+        predictions: predictions.csv, one row per test image: sample_index, label, phase1, prediction.
         summary: summary.json.
-        head_made: the head, where this process made it; `head` has it in any case.
-        stamp: tells the folder that was read from one that replaced it since.
+        head_made: the head, if this process made it; use `head`, which also reads it from the folder.
+        stamp: inode and time of config.json when it was read, to notice that the folder was replaced.
     """
 
     path: Path | None
@@ -73,10 +74,10 @@ class Run:
 
     @cached_property
     def head(self) -> Head:
-        """The FC layer, read from head.pt when it is first asked for.
+        """The FC layer, read from head.pt on first use.
 
         Raises:
-            RunError: head.pt is missing or damaged, or of a run that replaced this one.
+            RunError: head.pt is missing or damaged, or another run has replaced this one.
         """
         if self.head_made is not None:
             return self.head_made
@@ -86,19 +87,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What messages call it: its folder, or its method and seed."""
+        """Name of the run in messages: its folder, or its method and seed."""
         return str(self.path or f"{self.config['method']}, seed {self.config['seed']}")
 
     @property
     def phase1_digest(self) -> str:
-        """SHA-256 of Phase I's checkpoint: tells its networks apart."""
+        """SHA-256 of Phase I's checkpoint, which identifies its network."""
         return self.config["provenance"]["store"]["checkpoint"]["sha256"]
 
 
 def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
     """Write a run's folder in one piece, replacing what was there.
 
-    head.pt holds the FC layer alone, checkpoint.pt the whole network with it.
+    head.pt holds only the FC layer, checkpoint.pt the whole network with it.
     """
     head = run.head._asdict()
     state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
@@ -109,7 +110,7 @@ def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
         write_csv(run.metrics, folder / "metrics.csv")
         write_csv(run.per_class, folder / "per_class.csv")
         write_csv(run.predictions, folder / "predictions.csv")
-        buffer = io.BytesIO()  # torch writes a file's own name into it; a buffer has none
+        buffer = io.BytesIO()  # a buffer, because torch would write the name of a file into the bytes
         torch.save(head, buffer)
         (folder / "head.pt").write_bytes(buffer.getvalue())
         save_checkpoint(deployed, folder / "checkpoint.pt")
@@ -131,7 +132,7 @@ def read_run(path: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        RunError: no such folder, or not a finished run.
+        RunError: the folder does not exist or is not a finished run.
     """
     check_run_exists(path)
     try:
@@ -143,10 +144,10 @@ def read_run(path: Path) -> Run:
         run = _completed(run)
     except FileNotFoundError as error:
         raise RunError(
-            f"{path}: not a finished fine-tuning run (it lacks {Path(error.filename).name}); "
+            f"{path}: not a finished fine-tuning run ({Path(error.filename).name} is missing); "
             "expected a folder written by `finetune`"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:  # JSON's and CSV's errors are of the first kind
+    except (ValueError, TypeError, KeyError) as error:  # errors in JSON and CSV are ValueErrors
         raise RunError(f"{path}: a file of this run is damaged ({error}); run `finetune` again") from error
     return run
 
@@ -161,19 +162,19 @@ def _read_head(path: Path, n_classes: int) -> Head:
         head = Head(**torch.load(path, map_location="cpu", weights_only=True))
         if not (head.weight.ndim == 2 and len(head.weight) == len(head.bias) == n_classes):
             raise ValueError(f"expected a weight and a bias for each of {n_classes} classes")
-    except Exception as error:  # bytes that are nothing of ours can fail anywhere in torch's unpickler
-        raise RunError(f"{path}: not a head that can be read; run `finetune` again") from error
+    except Exception as error:  # foreign bytes can fail anywhere in torch's unpickler
+        raise RunError(f"{path}: cannot be read as a head; run `finetune` again") from error
     return head
 
 
 def _check(run: Run) -> None:
-    """Raise ValueError, TypeError or KeyError where a file does not hold what readers rely on."""
+    """Raise ValueError, TypeError or KeyError if a file lacks what readers rely on."""
     options = {field.name for field in fields(FinetuneConfig)}
     _check_complete("config.json", CONFIG_KEYS | options, run.config)
     _check_made(run.config["provenance"]["store"], "config.json")
     identity = run.config["provenance"].get("identity", {"digests": {}, "images": {}})
     if not all(isinstance(identity[name], dict) for name in ("digests", "images")):
-        raise ValueError("config.json: identity holds no digests by split")
+        raise ValueError("config.json: identity lacks digests by split")
     n_classes = len(run.per_class)
     _check_numbers("per_class.csv", run.per_class["n_train"], least=0)
     for name in ("label", "phase1", "prediction"):
@@ -182,26 +183,26 @@ def _check(run: Run) -> None:
     for name in filter(is_score, run.metrics):
         _check_numbers("metrics.csv", run.metrics[name], kinds="if")
     if not (run.metrics["iteration"].diff().dropna() > 0).all():
-        raise ValueError("metrics.csv: iterations do not ascend")
+        raise ValueError("metrics.csv: iterations are not ascending")
     n_correct = int((run.predictions["label"] == run.predictions["prediction"]).sum())
     counted = {"n_test": len(run.predictions), "n_correct": n_correct}
     if counted != {name: run.summary[name] for name in counted}:
-        raise ValueError(f"predictions.csv counts {counted}, summary.json otherwise")
+        raise ValueError(f"predictions.csv has {counted}, summary.json differs")
     facts = run.config["facts"]
     if sorted(facts["head_classes"] + facts["tail_classes"]) != list(range(n_classes)):
-        raise ValueError("config.json: head and tail classes are not all classes")
+        raise ValueError("config.json: head and tail classes together are not all classes")
 
 
 def _check_numbers(
     where: str, column: pd.Series, kinds: str = "i", least: float = -np.inf, most: float = np.inf
 ) -> None:
-    """Raise ValueError unless every row holds a number of some kinds, within bounds, and there is a row."""
+    """Raise ValueError unless there are rows and each holds a number of these dtype kinds, within bounds."""
     if not (len(column) and column.dtype.kind in kinds and column.between(least, most).all()):
         raise ValueError(f"{where}: {column.name} is not a number from {least} to {most} in every row")
 
 
 def _completed(run: Run) -> Run:
-    """The same with what the summary of an earlier program's run lacks, from its predictions."""
+    """A copy whose summary has what an older version left out, computed from the predictions."""
     if "balanced_accuracy" in run.summary:
         return run
     label, class_names = run.predictions["label"].to_numpy(), run.per_class["class_name"].tolist()
@@ -236,7 +237,7 @@ def _check_complete(name: str, expected: set[str], found: Iterable[str]) -> None
 
 
 def check_provenance(store: FeatureStore) -> None:
-    """Raise StoreError for a store that does not say what a run tells of it."""
+    """Raise StoreError if a store's provenance lacks what a run records."""
     try:
         _check_made(store.provenance, "provenance")
     except (ValueError, TypeError) as error:
@@ -244,12 +245,13 @@ def check_provenance(store: FeatureStore) -> None:
 
 
 def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
-    """The checkpoint that a store was extracted with, proved by its digest, classes and FC layer.
+    """The checkpoint that a store was extracted with, verified by its digest, classes and FC layer.
 
-    Looked for where the user says, else beside the store as it lay then, else where it lay.
+    Searched for at `ckpt` if given, else at its recorded path relative to the store, else at its recorded
+    absolute path.
 
     Raises:
-        UserError: it is not there, or another one is, or the store does not say.
+        UserError: it is missing, another checkpoint is there, or the store does not record it.
     """
     check_provenance(store)
     recorded = store.provenance["checkpoint"]
@@ -259,7 +261,7 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     found = [path for path in candidates if path.is_file()]
     if not found:
         raise UserError(
-            f"{candidates[-1]}: Phase I's checkpoint is not there; checkpoint.pt of the run is made from it, "
-            "so say where it lies with --ckpt"
+            f"{candidates[-1]}: Phase I's checkpoint is not there, and the run's checkpoint.pt is made from "
+            "it; say where it is with --ckpt"
         )
     return load_origin(store, found)

@@ -1,4 +1,4 @@
-"""The folder of a run, told by its names and its config.json: before anything heavy is imported."""
+"""The folder of a run: checks that need no heavy imports."""
 
 import json
 import os
@@ -21,32 +21,32 @@ RUN_FILES = (
 
 
 class RunError(UserError):
-    """A folder is no run of ours, or its files cannot be read."""
+    """A folder is not a run of ours, or its files cannot be read."""
 
 
 def check_run_exists(path: Path) -> None:
-    """Raise RunError where there is no folder."""
+    """Raise RunError if there is no such folder."""
     if not path.is_dir():
         raise RunError(f"{path}: no such run folder; `finetune --out {path}` makes one")
 
 
 def unfinished_path(out: str) -> Path:
-    """Where the state of an interrupted run lies: beside its folder."""
+    """File with the state of an interrupted run, beside its folder."""
     path = Path(out) if Path(out).name else Path(os.path.realpath(out))  # "." has no name
     return path.parent / f"{path.name}.unfinished.pt"
 
 
 def check_no_unfinished(out: str) -> None:
-    """Raise UserError where an interrupted run lies, which is neither to be gone on with nor replaced."""
+    """Raise UserError if there is an interrupted run."""
     path = unfinished_path(out)
     if path.exists():
         raise UserError(
-            f"{path}: an interrupted run; pass --resume to go on with it, or --overwrite to begin anew"
+            f"{path}: an interrupted run; pass --resume to continue it, or --overwrite to start over"
         )
 
 
 def foreign_to_run(path: Path) -> str | None:
-    """What tells that a path is not the folder of a run alone; None where it is."""
+    """Why a path is not just the folder of a run, in words; None if it is."""
     try:
         if "facts" in json.loads((path / "config.json").read_text()):
             return foreign_names(path, RUN_FILES) or _foreign_to_events(path / EVENTS)

@@ -1,6 +1,6 @@
-"""Which store a run or a sweep was begun with: all that it reads of it, split by split, in any container.
+"""Which store a run or sweep was started with: digests of what it reads, per split, in any container.
 
-The maps themselves are not read for it: the pooled features are their means, taken before any rounding.
+The maps are not read for it; the pooled features are their means, computed before rounding.
 """
 
 import json
@@ -15,29 +15,29 @@ from store.arrays.image_names import image_digests
 from store.notes import note
 from store.reader import FeatureStore
 
-NETWORK = "network"  # beside the splits: the FC layer and what the maps are
+NETWORK = "network"  # a key beside the splits: FC layer, dtype of the maps, checkpoint, class names
 
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """What tells a store, and the images that it is of, from others.
+    """Digests that identify a store and its images.
 
     Attributes:
-        digests: XXH3 of what is read of it: of every split, and of the network that made it.
-        images: XXH3 of the images of every split, the same whichever network saw them; empty where the
-            store does not say.
+        digests: XXH3 of each split and of the network, over all that a run reads except the maps.
+        images: XXH3 of the images of each split, the same for every network; empty if the store does not
+            record its images.
     """
 
     digests: dict[str, str]
     images: dict[str, str]
 
     def record(self) -> dict[str, Any]:
-        """For config.json of a run."""
+        """The digests, for config.json."""
         return asdict(self)
 
 
 def identify(store: FeatureStore) -> StoreIdentity:
-    """Read all of a store but its maps."""
+    """Compute the identity of a store; reads all of it but the maps."""
     made = store.provenance.get("checkpoint")
     sha = made.get("sha256") if isinstance(made, dict) else None
     digests = {NETWORK: _digest(*store.classifier, f"{store.map_dtype} {sha} {store.class_names}".encode())}
@@ -47,31 +47,31 @@ def identify(store: FeatureStore) -> StoreIdentity:
         values = [split.label, split.sample_index, split.view, split.pooled]
         digests[name] = _digest(*values, *([] if images is None else [images]))
         if images is not None:
-            once = split.view == 0  # views of an image are the same image
+            once = split.view == 0  # views of an image count once
             of_images[name] = _digest(split.label[once], split.sample_index[once], images[once])
     return StoreIdentity(digests, of_images)
 
 
 def store_digests(store: FeatureStore) -> dict[str, str]:
-    """XXH3 of what is read of a store: of every split, and of the network that made it."""
+    """The `digests` of a store's identity."""
     return identify(store).digests
 
 
 def other_part(begun: Any, store: FeatureStore, digests: dict[str, str], where: Any) -> str | None:
-    """What of a store is not what it was when something was begun with it, in words; None where all is.
+    """The part of a store that differs from the one a run or sweep was started with; None if none does.
 
     Args:
-        begun: what was recorded then: digests, or what version 0.1 recorded of the training split.
-        store: the store of now.
-        digests: of it.
-        where: what was begun, for the note that version 0.1 recorded no more.
+        begun: what was recorded at the start: digests, or version 0.1's digest of the training split.
+        store: the present store.
+        digests: its digests.
+        where: the run or sweep, for a note about version 0.1.
     """
     if not isinstance(begun, dict):
         if begun != _as_version_0_1(store):
             return "its training split or network"
         note(
-            f"{where}: was begun by version 0.1, which recorded the training split alone; whether the "
-            "store's other splits are the same is not known"
+            f"{where}: was started by version 0.1, which recorded only the training split; whether the "
+            "store's other splits are the same is unknown"
         )
         return None
     unlike = [name for name in {**begun, **digests} if begun.get(name) != digests.get(name)]

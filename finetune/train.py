@@ -24,7 +24,7 @@ from finetune.run_folder import foreign_to_run
 from finetune.sampling.head_tail import parts_of, split_head_tail
 from finetune.store_identity import StoreIdentity, identify
 from finetune.training.history import HeadHistory
-from finetune.training.inputs import computed_layer
+from finetune.training.inputs import posthoc_layer
 from finetune.training.resume import LatestState, UnfinishedRun
 from finetune.training.selection import Layer, accuracies, check_selection, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
@@ -47,18 +47,18 @@ def finetune(
 ) -> Run:
     """Fine-tune one head from a store and write its run folder.
 
-    Two runs with one seed give the same bytes in head.pt, wherever the maps live and whether or not it was
-    interrupted.
+    Two runs with the same seed write the same bytes to head.pt, wherever the maps live and even if one was
+    interrupted and resumed.
 
     Args:
         config: the options.
-        progress: a bar of iterations.
-        named: options the user gave; they win over an older version's.
-        store: the store that `config` names, where it is open already.
+        progress: shows the iterations.
+        named: names of the options that the user gave.
+        store: the store that `config` names, if it is open already.
 
     Raises:
-        UserError: the store, the options or the folder cannot be used, or the loss is no number any more.
-        Interrupted: by the user; the same options and `resume` go on.
+        UserError: the store, an option or the folder cannot be used, or the loss became NaN or infinite.
+        Interrupted: on Ctrl-C; the same options with `resume` continue the run.
     """
     started = time.perf_counter()
     store = store or _opened(config)
@@ -69,36 +69,37 @@ def finetune(
 
 
 def _finetune(unfinished: UnfinishedRun, store: FeatureStore, started: float, progress: Progress) -> Run:
-    """As `finetune`, by the sole writer of the folder; `started` is the moment by the performance counter."""
+    """`finetune`, with the folder locked; `started` is a time of `time.perf_counter`."""
     config = unfinished.config
     unfinished.check_replaceable(config.resume, config.overwrite)
-    may_replace = config.overwrite or (config.resume and unfinished.path.exists())  # it was begun as such
+    # An unfinished run beside a finished one was started with --overwrite.
+    may_replace = config.overwrite or (config.resume and unfinished.path.exists())
     check_replaceable(Path(config.out), "run", foreign_to_run, may_replace)
     phase1 = find_phase1(store, config.ckpt)
     with unfinished.saved_when_interrupted():
         unfinished.load()
-        run = _made(config, store, unfinished.identity, unfinished.latest, started, progress)
+        run = _train_and_evaluate(config, store, unfinished.identity, unfinished.latest, started, progress)
         write_run(run, phase1, config.tensorboard)
         unfinished.remove()
     return run
 
 
 def finetune_in_memory(config: FinetuneConfig, progress: Progress, store: FeatureStore | None = None) -> Run:
-    """As `finetune`, and writes nothing: the head is in the run, and Phase I's checkpoint is not asked for.
+    """Like `finetune`, but write nothing: the run holds the head, and Phase I's checkpoint is not needed.
 
     Args:
         config: the options; `out` is None.
-        progress: a bar of iterations.
-        store: the store that `config` names, where it is open already.
+        progress: shows the iterations.
+        store: the store that `config` names, if it is open already.
 
     Raises:
-        UserError: the store or the options cannot be used, or the loss is no number any more.
+        UserError: the store or an option cannot be used, or the loss became NaN or infinite.
     """
     started = time.perf_counter()
     store = store or _opened(config)
     config = _resolved(config, store)
     check_provenance(store)
-    return _made(config, store, identify(store), LatestState(), started, progress)
+    return _train_and_evaluate(config, store, identify(store), LatestState(), started, progress)
 
 
 def _opened(config: FinetuneConfig) -> FeatureStore:
@@ -106,7 +107,7 @@ def _opened(config: FinetuneConfig) -> FeatureStore:
 
 
 def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
-    """The options as the run takes them, with what a run asks of the process set up."""
+    """Check and resolve the options, and set the process up for a run."""
     store.check_not_replaced()
     keep_freed_memory()
     make_deterministic()
@@ -116,7 +117,7 @@ def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     return config
 
 
-def _made(
+def _train_and_evaluate(
     config: FinetuneConfig,
     store: FeatureStore,
     identity: StoreIdentity,
@@ -124,24 +125,24 @@ def _made(
     started: float,
     progress: Progress,
 ) -> Run:
-    """The run, from its latest state on."""
+    """Train or compute the head, starting from the latest state, and evaluate it."""
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         if config.keep == "best":
             check_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
         ready = time.perf_counter()
         if METHODS[config.method].compute is not None:
-            layer, history, facts = _compute(config, loaded)
+            layer, history, facts = _compute_head(config, loaded)
         else:
-            layer, history, facts = _train(config, loaded, latest, progress)
+            layer, history, facts = _train_head(config, loaded, latest, progress)
         ended = time.perf_counter()
-        store.check_not_replaced()  # its maps were read by path all the while
+        store.check_not_replaced()  # its maps were read by path until now
         facts["seconds"] = {
             "load": ready - started,
             "train": ended - ready,
             "total": ended - started,
         }
-        return _describe(config, loaded, layer, history, facts, identity)
+        return _evaluate(config, loaded, layer, history, facts, identity)
 
 
 def _check_options(config: FinetuneConfig) -> None:
@@ -153,35 +154,35 @@ def _check_options(config: FinetuneConfig) -> None:
             raise UserError("--tensorboard: needs `pip install tensorboard`; or leave it out") from error
 
 
-def _train(
+def _train_head(
     config: FinetuneConfig, loaded: LoadedStore, latest: LatestState, progress: Progress
 ) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    """Take every step that the latest state has not: the head, its history, and facts of the run."""
+    """Train from the latest state to the last step: the head, its history, and facts of the run."""
     trainer = Trainer([config], loaded)
     if latest.state is None:
-        trainer.begin()
+        trainer.evaluate()
     else:
-        trainer.load(latest.state)
-    latest.note(trainer.state())
+        trainer.load_state(latest.state)
+    latest.keep(trainer.state())
     (history,) = trainer.histories
     task = progress.add_task(f"fine-tuning ({config.method})", total=config.iterations, status="")
     try:
         with closing(trainer.run(config.eval_every)) as windows:
-            for looked in windows:
-                if looked:
+            for evaluated in windows:
+                if evaluated:
                     _check_not_diverged(config, history, loaded)
                     progress.update(task, status=_status(history.metrics[-1]))
                 progress.update(task, completed=trainer.iteration)
-                latest.note_now_and_then(trainer.state)
+                latest.keep_when_due(trainer.state)
     finally:
         progress.remove_task(task)
-    latest.note(trainer.state())
+    latest.keep(trainer.state())
     return trainer.layers()[0], history, trainer.facts(0)
 
 
 def _status(row: dict[str, float]) -> str:
-    told = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if is_score(name))
-    return f"loss {row['loss']:.3f}{told}"
+    scores = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if is_score(name))
+    return f"loss {row['loss']:.3f}{scores}"
 
 
 def _check_not_diverged(config: FinetuneConfig, history: HeadHistory, loaded: LoadedStore) -> None:
@@ -191,28 +192,28 @@ def _check_not_diverged(config: FinetuneConfig, history: HeadHistory, loaded: Lo
     classes, class_names = np.unique(loaded.common.label[rows]), loaded.store.class_names
     names = ", ".join(shown(class_names[c]) for c in classes[:5]) + (", …" if len(classes) > 5 else "")
     raise UserError(
-        f"{config.out or config.store}: diverged: the loss is no number at iteration "
-        f"{iteration}, in a batch of the store's rows {rows.min()} to {rows.max()} "
+        f"{config.out or config.store}: diverged: the loss is NaN or infinite at iteration "
+        f"{iteration}, in a batch of store rows {rows.min()} to {rows.max()} "
         f"({names}); lower --lr (it is {config.lr:g})"
     )
 
 
-def _compute(config: FinetuneConfig, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    """The head of a method that trains nothing, as `_train` gives it."""
-    layer = computed(config, loaded)
+def _compute_head(config: FinetuneConfig, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
+    """Like `_train_head`, for a method that computes its head without training."""
+    layer = posthoc_head(config, loaded)
     history = HeadHistory(config.rank_by)
     split = selection_split(loaded.held_out, config.select_on)
     history.add_row(0, accuracies(split, layer, loaded.threads), layer)
     return layer, history, class_facts(split_head_tail(loaded.common.class_counts, config.head_ratio))
 
 
-def computed(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
-    """The head of a method that trains nothing, on the device."""
-    weight, bias = computed_layer(config, loaded.store)
+def posthoc_head(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
+    """The head of a method that computes it without training, on the device."""
+    weight, bias = posthoc_layer(config, loaded.store)
     return torch.tensor(weight, device=loaded.device), torch.tensor(bias, device=loaded.device)
 
 
-def _describe(
+def _evaluate(
     config: FinetuneConfig,
     loaded: LoadedStore,
     layer: Layer,
@@ -220,7 +221,7 @@ def _describe(
     facts: dict[str, Any],
     identity: StoreIdentity,
 ) -> Run:
-    """The run, with test accuracies: the first and only time that the test set is looked at, unless asked."""
+    """Evaluate the head on val and test: the only time that test is used, unless --select-on test."""
     phase1 = tuple(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier)
     summary: dict[str, Any] = {}
     predicted = {}

@@ -189,12 +189,12 @@ def test_messages_are_the_command_lines(options, flags, feature_store, tmp_path,
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"methd": "fsa"}, "finetune: no option methd; do you mean method?"),
+        ({"methd": "fsa"}, "finetune: no option methd; did you mean method?"),
         ({"method": "fsaa"}, "--method 'fsaa': expected one of 'fsa', 'no-aug', "),
         ({"iterations": 2.5}, "--iterations 2.5: expected a whole number"),
         ({"lr": "0.1"}, "--lr '0.1': expected a number or None"),
         ({"seed": True}, "--seed True: expected a whole number"),
-        ({"resume": True}, "finetune: resume is about the folder of a run; name it with out="),
+        ({"resume": True}, "finetune: resume needs a folder for the run; give it with out="),
     ],
 )
 def test_options_that_a_command_line_would_not_let_through(options, says, feature_store):

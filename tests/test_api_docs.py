@@ -33,7 +33,7 @@ def test_the_blocks_of_the_api_page_run(names, capsys):
     assert names["table"]["n"].tolist() == [1, 1, 2]
     assert len(names["found"].ranking) == 3  # tau_s makes no other no-aug
     printed = capsys.readouterr().out
-    assert printed.endswith("finetune: no option methd; do you mean method?\n")
+    assert printed.endswith("finetune: no option methd; did you mean method?\n")
     assert [line.split()[1] for line in printed.splitlines()[1:6]] == sorted(PER_CLASS)
     assert len(BLOCKS) >= 7
 

@@ -218,7 +218,7 @@ def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) ->
     interrupted(asked, "finetune.sweep.sweep._take", 2)
     says = ["2 of its 8 heads are done", "pass --resume to go on, or --overwrite to throw them away"]
     refuse(*asked, says=says)
-    refuse(*asked, "--momentum", 0.5, says=["out: holds another sweep, 2 heads of which are done", "another"])
+    refuse(*asked, "--momentum", 0.5, says=["out: holds another sweep with 2 heads done", "another"])
 
 
 def test_a_run_that_was_to_replace_another_is_not_thrown_away_unasked(small_store: Path) -> None:

@@ -61,7 +61,7 @@ CASES = [  # command, and what its line holds
     ("sweep --store feats.zarr --resume --overwrite", "runs/sweep: --resume goes on with a sweep and"),
     ("sweep --store feats.zarr --out theirs.h5", "theirs.h5: already exists and is no sweep alone (it is a"),
     ("sweep --store feats.zarr --out phase1", "phase1: already exists and is no sweep alone (it holds"),
-    ("sweep --store feats.zarr --out old_sweep", "old_sweep: holds another sweep, 4 heads of which are done"),
+    ("sweep --store feats.zarr --out old_sweep", "old_sweep: holds another sweep with 4 heads done"),
     ("sweep --store feats.zarr --grid tau_z=1", "--grid tau_z=1: no option tau_z"),
     ("sweep --store feats.zarr --grid tau_s=2", "--tau-s 2: must lie between 0 and 1"),
     ("sweep --store feats.zarr --seeds 0", "--seeds 0: must be 1 or more"),
@@ -101,11 +101,11 @@ OF_STORES = [  # for which zarr and h5py are asked what lies there
     ("store plan --store theirs.zarr", "theirs.zarr: already exists and is no store"),
     (
         "sweep --store feats.zarr --out begun_sweep --method plain --seeds 2",
-        "begun_sweep: this sweep was begun, and 1 of its 2 heads are done; pass --resume to go on",
+        "begun_sweep: holds this sweep, with 1 of its 2 heads done; pass --resume to continue it",
     ),
     (
         "sweep --store other.zarr --out begun_sweep --method plain --seeds 2",
-        "begun_sweep: holds another sweep, 1 heads of which are done; name another --out",
+        "begun_sweep: holds another sweep with 1 heads done; use another --out",
     ),
 ]
 
@@ -133,7 +133,7 @@ def begin_sweep(store: Path, out: Path) -> None:
     config = SweepConfig(FinetuneConfig(str(store), str(out), "plain"), seeds=2)
     configs = [one.resolved(3) for one in config.configurations()]
     folder = SweepFolder(config, configs, FeatureStore(store))
-    folder.begin()
+    folder.prepare()
     folder.keep([{"head": head_id(configs[0])}], [None])
 
 

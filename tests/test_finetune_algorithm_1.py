@@ -244,7 +244,7 @@ def test_a_run_is_algorithm_1_and_sgd(problem, cut):
 
     with single_threaded() as threads:
         stacks = HeadPool([head_options(resolved, store, inputs)], CPU, threads)
-        taken = torch.cat([stacks.take(window) for window in windows])
+        taken = torch.cat([stacks.train_on(window) for window in windows])
     np.testing.assert_allclose(taken[:, 0], losses, rtol=1e-3, atol=10 * tolerance)
     for found, wanted in zip(stacks.layers()[0], parameters, strict=True):
         np.testing.assert_allclose(found, wanted.detach(), rtol=1e-3, atol=10 * tolerance)

@@ -77,7 +77,7 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
         ("--head-ratio 1", ["--head-ratio 1.0: must lie between 0 and 1"]),
         ("--head-ratio 0", ["--head-ratio 0.0: must lie between 0 and 1"]),
         ("--head-ratio nan", ["--head-ratio nan: must lie between 0 and 1"]),
-        ("--head-ratio 0.99", ["--head-ratio 0.99: takes all 10 classes", "lower it"]),
+        ("--head-ratio 0.99", ["--head-ratio 0.99: makes all 10 classes head classes", "lower it"]),
         ("--lr 0", ["--lr 0: must be above 0"]),
         ("--lr nan", ["--lr nan: must be above 0"]),
         ("--lr inf", ["--lr inf: must be above 0, and below 2^32"]),
@@ -93,7 +93,7 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
         ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
         (
             "--lr 4e9 --momentum 4e9 --iterations 9",
-            ["diverged: the loss is no number at iteration", "lower --lr"],
+            ["diverged: the loss is NaN or infinite at iteration", "lower --lr"],
         ),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
@@ -102,8 +102,8 @@ def test_finetune_option_out_of_bounds_is_refused(feature_store: Path, options: 
     refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
 
 
-ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares from 0 to 1, the first no larger than"
-NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
+ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares from 0 to 1, the first not larger than"
+NO_NUMBERS = "makes weights that are NaN or infinite; use a --tau closer to 0"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
         ("--window 0", ["--window 0: must be 1 or more"]),
         (
             "--tail-samples 16 --batch-size 64",
-            ["--batch-size 64: 16 tail samples with 3 augmented ones each make 128; name one of"],
+            ["--batch-size 64: 16 tail samples with 3 augmented ones each make 128; give only one of"],
         ),
         ("--method plain --tail-samples 3 --batch-size 7", ["--batch-size 7: 3 tail samples", "make 24"]),
         ("--method no-aug --batch-size 12", ["--batch-size 12: must be a multiple of", "try 8"]),
@@ -137,15 +137,15 @@ NO_NUMBERS = "makes weights that are no numbers; name a --tau nearer to 0"
         ("--augmented-per-sample 4294967295", ["--augmented-per-sample 4294967295: a batch of 128"]),
         (
             "--donors head --head-ratio 0.9 --confusing-classes 8",
-            ["--confusing-classes 8: with --donors head there are 7 classes to lend vectors; lower it"],
+            ["--confusing-classes 8: with --donors head there are only 7 donor classes; lower it"],
         ),
         (
             "--donors head --head-ratio 0.05",
-            ["--confusing-classes 3: with --donors head there are 1 classes"],
+            ["--confusing-classes 3: with --donors head there are only 1 donor classes"],
         ),
         (
             "--residency stream --memory 1e-5",
-            ["--memory 1e-05: the maps of one iteration take", "allow more, or lower --batch-size"],
+            ["--memory 1e-05: the maps of one iteration take", "raise it, or lower --batch-size"],
         ),
         ("--memory 1e-300", ["the maps of one iteration take"]),
         ("--residency host --memory 1e-5", ["--residency host: ", "(--memory); use --residency stream"]),
@@ -226,7 +226,10 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
     ("options", "says"),
     [
         ("--ckpt nowhere.pt", ["nowhere.pt", "is not there"]),
-        ("--donors head --head-ratio 0.9 --confusing-classes 8", ["with --donors head there are 7 classes"]),
+        (
+            "--donors head --head-ratio 0.9 --confusing-classes 8",
+            ["with --donors head there are only 7 donor classes"],
+        ),
         ("--device tpu", ["--device tpu: unknown"]),
         ("--lr 4e9 --momentum 4e9 --iterations 9", ["diverged"]),
     ],
@@ -244,9 +247,9 @@ def test_a_refused_run_spares_the_state_that_it_was_to_replace(
 @pytest.mark.parametrize("method", ["no-aug", "ncm"])
 def test_resume_with_another_method(interrupted: list[object], method: str) -> None:
     """Which may train nothing, and so has no use for a state."""
-    says = [f"cannot resume: method was fsa, this command asks {method}"]
+    says = [f"cannot resume: method was fsa, this command has {method}"]
     refuse(*interrupted, "--resume", "--method", method, says=says)
-    refuse(*interrupted, "--method", method, says=["an interrupted run; pass --resume to go on with it"])
+    refuse(*interrupted, "--method", method, says=["an interrupted run; pass --resume to continue it"])
 
 
 def test_keep_best_without_val_spares_the_state_too(small_store: Path) -> None:

@@ -235,7 +235,7 @@ def test_store_whose_checkpoint_is_gone(small_root: Path, small_ckpt: Path) -> N
     succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--root", small_root, "--device", "cpu")
     shutil.move("phase1/checkpoint.pt", "elsewhere.pt")
     command = ["finetune", *QUICK, *FEW_CLASSES, "--store", "feats.zarr"]
-    says = [Path("phase1/checkpoint.pt").resolve(), "is not there", "say where it lies with --ckpt"]
+    says = [Path("phase1/checkpoint.pt").resolve(), "is not there", "say where it is with --ckpt"]
     refuse(*command, says=says)
     refuse(*command, "--ckpt", "nowhere.pt", says=["nowhere.pt", "is not there", "--ckpt"])
     succeed(*command, "--ckpt", "elsewhere.pt")

@@ -60,7 +60,7 @@ def config(stores, phase1) -> FinetuneConfig:
 def test_a_run_goes_on_with_no_other_split(stores, config, quiet, monkeypatch, change, split):
     interrupt(config, quiet, monkeypatch, 45)
     other = stores / f"{change.__name__}_{split}.h5"
-    says = rf"run.unfinished.pt: is of another store than .*{other.name} \(its {split} split differs\)"
+    says = rf"run.unfinished.pt: belongs to another store than .*{other.name} \(its {split} split differs\)"
     with pytest.raises(UserError, match=says):
         finetune(replace(config, resume=True, store=str(other)), quiet)
 
@@ -91,7 +91,7 @@ def test_a_run_that_version_0_1_began_goes_on_with_a_note(stores, config, quiet,
         finetune(replace(config, resume=True), quiet)
     torch.save(state | {"store": of_version_0_1(stores / "s.zarr")}, unfinished_path("run"))
     finetune(replace(config, resume=True), quiet)
-    assert "which recorded the training split alone" in caplog.text
+    assert "which recorded only the training split" in caplog.text
 
 
 def test_a_sweep_ranks_no_heads_of_two_stores(stores, phase1):
@@ -100,7 +100,7 @@ def test_a_sweep_ranks_no_heads_of_two_stores(stores, phase1):
     for change, split in CHANGES:
         other = stores / f"{change.__name__}_{split}.h5"
         says = [
-            f"sweep: is a sweep of another store than {other} (its {split} split differs)",
+            f"sweep: a sweep of another store than {other} (its {split} split differs)",
             "another --out",
         ]
         refuse(*sweep, "--resume", "--store", other, says=says)
@@ -115,6 +115,6 @@ def test_a_sweep_of_version_0_1_is_bound_from_its_resume_on(stores):
     marker.write_text(json.dumps(content | {"store": of_version_0_1(stores / "s.zarr")}))
     refuse(*sweep, "--store", stores / "s.zarr", says=["this sweep was begun", "4 of its 4 heads are done"])
     result = succeed(*sweep, "--resume", "--store", stores / "s.zarr")
-    assert "which recorded the training split alone" in result.stderr
+    assert "which recorded only the training split" in result.stderr
     assert json.loads(marker.read_text()) == content
     assert "version 0.1" not in succeed(*sweep, "--resume", "--store", stores / "s.zarr").stderr

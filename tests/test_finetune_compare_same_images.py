@@ -115,4 +115,4 @@ def test_runs_of_version_0_1_are_taken_with_a_note():
 def test_a_run_whose_identity_is_no_digests_is_damaged(both):
     shutil.copytree(both / "own", "broken")
     changed("broken", lambda provenance: provenance.update(identity={"digests": 3, "images": {}}), 1)
-    refuse("analyze", both / "own", "broken", says=["identity holds no digests by split"])
+    refuse("analyze", both / "own", "broken", says=["identity lacks digests by split"])

@@ -76,7 +76,7 @@ def test_replayed_steps_are_the_steps():
         StackedHeads(options(), CPU, recorded=RecordedSteps(record)),
     )
     for window in windows():
-        torch.testing.assert_close(plain_heads.take(*window), recorded.take(*window), rtol=0, atol=0)
+        torch.testing.assert_close(plain_heads.train_on(*window), recorded.train_on(*window), rtol=0, atol=0)
     assert_same(plain_heads, recorded)
     assert (record.recorded, record.replayed) == (2, 4)  # two lengths, four windows
 
@@ -85,14 +85,14 @@ def test_the_windows_given_are_left_alone():
     recorded = StackedHeads(options(), CPU, recorded=RecordedSteps(Recorder()))
     pooled, label, start = windows()[0]
     before = pooled.clone(), label.clone()
-    recorded.take(pooled, label, start)
+    recorded.train_on(pooled, label, start)
     assert torch.equal(before[0], pooled)
     assert torch.equal(before[1], label)
 
 
 def test_a_schedule_that_changes_is_not_recorded():
     record = Recorder()
-    StackedHeads(options(**COSINE), CPU, recorded=RecordedSteps(record)).take(*windows()[0])
+    StackedHeads(options(**COSINE), CPU, recorded=RecordedSteps(record)).train_on(*windows()[0])
     assert record.recorded == 0
 
 
@@ -109,13 +109,13 @@ def test_stacks_share_the_memory_of_a_window_and_mix_nothing_up():
     record = Recorder()
     expected, recorded = mixed_stacks(), mixed_stacks(record)
     for window in windows():
-        assert torch.equal(expected.take(as_window(*window)), recorded.take(as_window(*window)))
+        assert torch.equal(expected.train_on(as_window(*window)), recorded.train_on(as_window(*window)))
     for one, other in zip(expected.layers(), recorded.layers(), strict=True):
         assert torch.equal(one[0], other[0])
     assert record.recorded == 4  # two stacks, two lengths
     pooled = {id(own[0]) for own, _ in recorded._recorded._recorded.values()}
     assert len(pooled) == 2
-    recorded.forget_recordings()
+    recorded.free_recordings()
     assert not recorded._recorded._recorded
     assert not recorded._recorded._pooled
 
@@ -126,7 +126,7 @@ def test_nothing_keeps_heads_alive():
     try:
         # As a graph's replay, this keeps nothing of what it recorded.
         stacks = mixed_stacks(lambda work: (work(), lambda: None)[1])
-        stacks.take(as_window(*windows()[0]))
+        stacks.train_on(as_window(*windows()[0]))
         ends = [weakref.ref(heads) for heads in stacks._heads] + [weakref.ref(stacks._recorded)]
         del stacks
         assert [end() for end in ends] == [None] * len(ends)
@@ -143,10 +143,10 @@ def test_what_cannot_be_recorded_is_taken_step_by_step_with_a_note(on_trial, cap
 
     expected, heads = StackedHeads(options(), CPU), StackedHeads(options(), CPU, recorded=RecordedSteps(fail))
     for window in windows():
-        assert torch.equal(expected.take(*window), heads.take(*window))
+        assert torch.equal(expected.train_on(*window), heads.train_on(*window))
     assert_same(expected, heads)
     (line,) = caplog.messages
-    assert line.endswith("taken one by one, slowly: CUDA error: operation not permitted")
+    assert line.endswith("run more slowly: CUDA error: operation not permitted")
 
 
 def test_a_bug_in_the_steps_is_not_hidden():
@@ -231,6 +231,6 @@ def test_a_cuda_graph_takes_the_same_steps():
     eager = StackedHeads(options(), device)
     for pooled, label, start in windows():
         window = pooled.to(device), label.to(device), start
-        torch.testing.assert_close(eager.take(*window), recorded.take(*window), rtol=0, atol=0)
+        torch.testing.assert_close(eager.train_on(*window), recorded.train_on(*window), rtol=0, atol=0)
     assert_same(eager, recorded)
     assert len(recorded._recorded._recorded) == 2

@@ -83,7 +83,8 @@ def test_steps_equal_autograd_and_torch_sgd(name, weight_decay, schedule):
             scheduler.step()
         expected.append(loss.detach())
     heads = StackedHeads([head], CPU)
-    losses = torch.cat([heads.take(padded(pooled[i : i + 7]), label[i : i + 7], i) for i in range(0, 20, 7)])
+    parts = [(padded(pooled[i : i + 7]), label[i : i + 7], i) for i in range(0, 20, 7)]
+    losses = torch.cat([heads.train_on(*part) for part in parts])
     # shifts and class weights are float32: a few 1e-8
     torch.testing.assert_close(losses[:, 0], torch.stack(expected), rtol=1e-6, atol=1e-6)
     for found, wanted in zip(heads.layers()[0], parameters, strict=True):
@@ -97,7 +98,7 @@ def test_max_norm_bounds_every_class_and_only_long_ones():
     assert lengths.max() > 2.5 > lengths.min()
     heads = StackedHeads([head], CPU)
     pooled, label = batches(rng, 1, 12)
-    heads.take(padded(pooled), label, 0)
+    heads.train_on(padded(pooled), label, 0)
     weight, bias = heads.layers()[0]
     expected = head.weight * np.minimum(1, 2.5 / lengths)[:, None]
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
@@ -116,7 +117,7 @@ def test_scales_equal_autograd_and_torch_sgd():
         cross_entropy(linear(x, weight, bias) * scale, y).backward()
         optimizer.step()
     scaled = ScaledHead(head, CPU)
-    scaled.take(padded(pooled), label, 0)
+    scaled.train_on(padded(pooled), label, 0)
     torch.testing.assert_close(scaled.scale, scale.detach(), rtol=1e-6, atol=1e-8)
     x = pooled[0]
     torch.testing.assert_close(linear(x, *scaled.layers()[0]), linear(x, weight, bias) * scaled.scale)
@@ -126,14 +127,14 @@ def test_a_confident_head_has_a_finite_loss():
     """Probabilities below the smallest float have a logarithm all the same."""
     weight = np.array([[500.0], [0.0]], np.float32)
     heads = StackedHeads([HeadOptions(weight, np.zeros(2, np.float32), Loss(), 1e-9, 0.9)], CPU)
-    loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[1]]), 0)
+    loss = heads.train_on(padded(torch.ones(1, 1, 1)), torch.tensor([[1]]), 0)
     assert loss.item() == pytest.approx(500)
 
 
 def test_focal_loss_of_a_certain_row_is_zero_and_so_is_its_gradient():
     weight = np.array([[500.0], [0.0]], np.float32)
     heads = StackedHeads([HeadOptions(weight, np.zeros(2, np.float32), focal(0.5), 1.0, 0.9)], CPU)
-    loss = heads.take(padded(torch.ones(1, 1, 1)), torch.tensor([[0]]), 0)
+    loss = heads.train_on(padded(torch.ones(1, 1, 1)), torch.tensor([[0]]), 0)
     assert loss.item() == 0
     assert heads.layers()[0][0].tolist() == weight.tolist()
 
@@ -160,7 +161,7 @@ def test_the_given_parameters_are_left_alone():
     head = options(rng)
     before = head.weight.copy()
     pooled, label = batches(rng, 3, 4)
-    StackedHeads([head], CPU).take(padded(pooled), label, 0)
+    StackedHeads([head], CPU).train_on(padded(pooled), label, 0)
     np.testing.assert_array_equal(head.weight, before)
 
 
@@ -171,7 +172,7 @@ def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor,
     stacks = HeadPool(heads, CPU, pool)
     for start in range(0, len(pooled), window):
         part = slice(start, start + window)
-        stacks.take(FakeWindow(padded(pooled[part]), label[part], start))
+        stacks.train_on(FakeWindow(padded(pooled[part]), label[part], start))
     pool.close()
     return [torch.cat([weight, bias[:, None]], 1) for weight, bias in stacks.layers()]
 
@@ -238,10 +239,10 @@ def test_state_goes_on_where_it_was():
     pooled, label = batches(rng, 10, 16, dtype=np.float32)
     pool = Threads(1)
     whole, first, second = (HeadPool(heads, CPU, pool) for _ in range(3))
-    whole.take(FakeWindow(padded(pooled), label, 0))
-    first.take(FakeWindow(padded(pooled[:4]), label[:4], 0))
-    second.load(first.state())
-    second.take(FakeWindow(padded(pooled[4:]), label[4:], 4))
+    whole.train_on(FakeWindow(padded(pooled), label, 0))
+    first.train_on(FakeWindow(padded(pooled[:4]), label[:4], 0))
+    second.load_state(first.state())
+    second.train_on(FakeWindow(padded(pooled[4:]), label[4:], 4))
     for a, b in zip(whole.layers(), second.layers(), strict=True):
         assert torch.equal(torch.cat([a[0], a[1][:, None]], 1), torch.cat([b[0], b[1][:, None]], 1))
 

@@ -63,7 +63,7 @@ def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(HeadPool, "take", take_until)
-        patch.setattr("finetune.training.resume.NOTE_EVERY", -1)  # every step, however fast
+        patch.setattr("finetune.training.resume.KEEP_EVERY", -1)  # every step, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, rank_by="overall"), quiet)
     path = unfinished_path(config.out)
@@ -87,7 +87,7 @@ def test_an_interrupted_run_chooses_as_it_was_begun(config, quiet, monkeypatch, 
     assert highest["balanced"] > highest["overall"]  # and would be taken, if the resumed run went by it
     interrupt_as_of_old(config, quiet, monkeypatch)
     resumed = finetune(replace(config, resume=True), quiet)
-    assert "chose by overall accuracy; it goes on so" in caplog.text
+    assert "it still chooses by overall accuracy" in caplog.text
     assert resumed.summary["kept_iteration"] == kept["overall"]
     assert (resumed.path / "head.pt").read_bytes() == (whole["overall"].path / "head.pt").read_bytes()
     metrics = read_run(resumed.path).metrics
@@ -106,8 +106,8 @@ def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
     options = [word for n in sorted(own) for word in (flag(n), getattr(config, n))]
     command = ["finetune", *options, "--resume"]
     monkeypatch.chdir(Path(config.out).parent)
-    says = ["run.unfinished.pt: cannot resume: an earlier program began this run with rank_by overall"]
-    says += ["leave --rank-by balanced out, or begin anew with --overwrite"]
+    says = ["run.unfinished.pt: cannot resume: an older version started this run with rank_by overall"]
+    says += ["leave --rank-by balanced out, or start over with --overwrite"]
     refuse(*command, "--rank-by", "balanced", says=says)
     succeed(*command, "--rank-by", "overall")
     assert read_run(Path(config.out)).config["rank_by"] == "overall"

@@ -70,7 +70,7 @@ def test_recorded_steps_are_the_steps(device, n_classes, loss, changed, caplog):
     recorded = made_heads(device, n_classes, loss, recorder(device), **changed)
     eager = made_heads(device, n_classes, loss, **changed)
     for window in windows(device, n_classes):
-        assert torch.equal(eager.take(*window), recorded.take(*window))
+        assert torch.equal(eager.train_on(*window), recorded.train_on(*window))
     assert torch.equal(eager.weight, recorded.weight)
     assert torch.equal(eager.velocity, recorded.velocity)
     assert caplog.messages == []  # it was recorded, and not given up
@@ -84,7 +84,8 @@ def test_a_gpu_takes_the_steps_of_a_cpu_but_for_rounding(n_classes, loss):
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     here, there = made_heads(cpu, n_classes, loss), made_heads(gpu, n_classes, loss, recorded_on(gpu))
     for of_cpu, of_gpu in zip(windows(cpu, n_classes), windows(gpu, n_classes), strict=True):
-        torch.testing.assert_close(here.take(*of_cpu), there.take(*of_gpu).cpu(), rtol=1e-4, atol=1e-5)
+        on_gpu = there.train_on(*of_gpu).cpu()
+        torch.testing.assert_close(here.train_on(*of_cpu), on_gpu, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(here.weight, there.weight.cpu(), rtol=1e-4, atol=1e-5)
 
 
@@ -109,7 +110,7 @@ def test_steps_are_recorded_while_a_thread_makes_windows(device):
             recorded = made_heads(device, n_classes, "focal", recorder(device))
             eager = made_heads(device, n_classes, "focal")
             for window in windows(device, n_classes):
-                assert torch.equal(eager.take(*window), recorded.take(*window))
+                assert torch.equal(eager.train_on(*window), recorded.train_on(*window))
     finally:
         enough.set()
         maker.join()

@@ -111,7 +111,7 @@ def test_memory_bounds_the_window_of_a_stream(config):
     chosen = choose(config, "stream", 320.5 * row_gib)
     assert chosen.rows == 320
     assert (chosen.fitting(64, 64), chosen.fitting(64, 32), chosen.fitting(4, 32)) == (5, 10, 4)
-    with pytest.raises(UserError, match=r"--memory .*the maps of one iteration take .* GiB; allow more"):
+    with pytest.raises(UserError, match=r"--memory .*the maps of one iteration take .* GiB; raise it"):
         chosen.fitting(64, 321)
 
 

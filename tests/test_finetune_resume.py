@@ -80,7 +80,7 @@ def test_keep_best_is_the_head_of_the_best_validation_accuracy(config, quiet):
 def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkeypatch, tmp_path):
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
     monkeypatch.setattr("finetune.training.resume.SAVE_EVERY", 0.0)
-    monkeypatch.setattr("finetune.training.resume.NOTE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.training.resume.KEEP_EVERY", 0.0)
     take = HeadPool.take
 
     def dying(self, window):
@@ -105,10 +105,10 @@ def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypa
     interrupt(config, quiet, monkeypatch, 45)
     with pytest.raises(UserError, match=r"an interrupted run; pass --resume .* or --overwrite"):
         finetune(config, quiet)
-    with pytest.raises(UserError, match=r"cannot resume: lr was 0\.001, this command asks 0\.01; repeat"):
+    with pytest.raises(UserError, match=r"cannot resume: lr was 0\.001, this command has 0\.01; repeat"):
         finetune(replace(config, resume=True, lr=0.01), quiet)
     other = replace(config, resume=True, store=str(small_store), method="plain")
-    with pytest.raises(UserError, match="is of another store"):
+    with pytest.raises(UserError, match="belongs to another store"):
         finetune(other, quiet)
     with pytest.raises(UserError, match="pass one of them"):
         finetune(replace(config, resume=True, overwrite=True), quiet)
@@ -119,7 +119,7 @@ def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypa
 def test_steps_since_the_last_look_are_kept(config, quiet, monkeypatch, tmp_path):
     config = replace(config, eval_every=60)
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
-    monkeypatch.setattr("finetune.training.resume.NOTE_EVERY", 0.0)
+    monkeypatch.setattr("finetune.training.resume.KEEP_EVERY", 0.0)
     interrupt(config, quiet, monkeypatch, 45)
     assert torch.load(unfinished_path(config.out), weights_only=True)["state"]["iteration"] == 48
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
@@ -202,7 +202,7 @@ def test_a_run_that_diverges_stops_there(config, quiet, monkeypatch):
         HeadPool, "take", lambda self, window: taken.append(window.start) or take(self, window)
     )
     wild = replace(config, iterations=5000, eval_every=5000, lr=1e9, momentum=1e9)
-    with pytest.raises(UserError, match="the loss is no number at iteration"):
+    with pytest.raises(UserError, match="the loss is NaN or infinite at iteration"):
         finetune(wild, quiet)
     assert len(taken) < 10
 
@@ -210,7 +210,7 @@ def test_a_run_that_diverges_stops_there(config, quiet, monkeypatch):
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_run_that_diverges_says_where_and_leaves_nothing(config, method, quiet, tmp_path):
     wild = replace(config, method=method, lr=1e9, momentum=1e9, max_norm=None, weight_decay=1e9)
-    with pytest.raises(UserError, match=r"the loss is no number at iteration \d+, .*rows .*; lower --lr"):
+    with pytest.raises(UserError, match=r"is NaN or infinite at iteration \d+, .*rows .*; lower --lr"):
         finetune(wild, quiet)
     assert list(tmp_path.glob("run*")) == []
 

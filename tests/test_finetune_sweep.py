@@ -106,7 +106,7 @@ def test_an_option_that_changes_nothing_is_refused(base, quiet):
 def test_a_configuration_that_cannot_be_is_told_before_the_first_head(base, quiet, tmp_path):
     for grid in ("head_ratio=0.5,0.999", "donors=any,head"):
         config = SweepConfig(replace(base, confusing_classes=9, head_ratio=0.5), grid=(grid,))
-        with pytest.raises(UserError, match=r"leaves no tail|classes to lend vectors"):
+        with pytest.raises(UserError, match=r"leaves no tail|donor classes"):
             run(config, quiet)
     assert not (tmp_path / "sweep").exists()
 
@@ -137,7 +137,7 @@ def test_a_done_file_that_lacks_a_column_is_told(base, quiet, tmp_path):
     run(config, quiet)
     (file,) = (tmp_path / "sweep" / "done").iterdir()
     file.write_text(json.dumps([{"head": file.stem}]))
-    with pytest.raises(UserError, match=r"damaged .*; remove it and go on with --resume"):
+    with pytest.raises(UserError, match=r"damaged .*; remove it and continue with --resume"):
         run(replace(config, base=replace(base, resume=True)), quiet)
 
 
@@ -196,7 +196,7 @@ def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
     with pytest.raises(UserError, match="2 of its 2 heads are done; pass --resume to go on"):
         run(config, quiet)
     resumed = replace(config, base=replace(base, resume=True))
-    with pytest.raises(UserError, match="cannot resume: seeds was 1, this command asks 2"):
+    with pytest.raises(UserError, match="cannot resume: seeds was 1, this command has 2"):
         run(replace(resumed, seeds=2), quiet)
     with pytest.raises(UserError, match=r"cannot resume: grid was \['lr=0.001,0.01'\]"):
         run(replace(resumed, grid=("lr=0.001",)), quiet)
@@ -231,7 +231,7 @@ def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
     children = [forked(partial(refused, rank)) for rank in range(2)]
     assert [ended(*child) for child in children] == [0, 0]
     (first,), (second,) = ((tmp_path / f"said_{rank}").read_text().splitlines() for rank in range(2))
-    told = ("is no sweep alone (it holds thesis.txt)", "another of its processes stopped")
+    told = ("is no sweep alone (it holds thesis.txt)", "another process stopped")
     assert told[0] in first + second
     assert all(any(part in line for part in told) for line in (first, second)), (first, second)
 

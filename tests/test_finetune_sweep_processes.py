@@ -13,7 +13,7 @@ import pytest
 from torch.distributed import HashStore
 
 from finetune.commands.console import fail
-from finetune.sweep.processes import LOOKS, Processes, processes
+from finetune.sweep.processes import POLLS, Processes, processes
 from store.errors import UserError
 
 
@@ -55,8 +55,8 @@ def test_one_that_is_lost_ends_the_others_in_one_line(stopped: int, tmp_path: Pa
         os.kill(children[stopped], signal.SIGKILL)
         os.waitpid(children[stopped], 0)
     (line,) = (tmp_path / str(1 - stopped)).read_text().splitlines()
-    assert line.startswith(f"tailcache: sweep: the process of rank {stopped} has said nothing for 1 s")
-    assert line.endswith("go on with --resume")
+    assert line.startswith(f"tailcache: sweep: the process of rank {stopped} has not been heard from for 1 s")
+    assert line.endswith("continue with --resume")
     assert os.waitstatus_to_exitcode(status) == 2
 
 
@@ -79,7 +79,7 @@ def test_a_slow_one_is_waited_for(two: list[Processes]) -> None:
     met = threading.Thread(target=first.meet)
     met.start()
     with slow._news:
-        assert slow._news.wait_for(lambda: slow._looks > 3 * LOOKS, timeout=60)
+        assert slow._news.wait_for(lambda: slow._polls > 3 * POLLS, timeout=60)
     assert met.is_alive()
     slow.meet()
     met.join(60)
@@ -93,13 +93,13 @@ def test_a_failure_is_told_to_the_others_unless_they_had_met(two: list[Processes
     first.meet()
     met.join(60)
     second.leave(failed=True)
-    with pytest.raises(UserError, match="another of its processes stopped; its message says why"):
+    with pytest.raises(UserError, match="another process stopped; its message says why"):
         first.meet()
 
 
 def test_one_that_never_came_is_named() -> None:
     alone = Processes(0, 3, HashStore(), silence=0.3)
-    with pytest.raises(UserError, match=r"the process of rank 1 has said nothing for 0\.3 s"):
+    with pytest.raises(UserError, match=r"the process of rank 1 has not been heard from for 0\.3 s"):
         alone.meet()
 
 
@@ -113,5 +113,5 @@ def test_a_lone_process_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_processes_that_do_not_find_each_other_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="sweep: its processes do not find each other"), processes():
+    with pytest.raises(UserError, match="sweep: its processes cannot find each other"), processes():
         pass

@@ -30,16 +30,16 @@ def asked(path: str) -> dict:
 
 
 def test_a_sweep_of_version_0_1_is_known_for_what_it_is(of_old):
-    refuse(*of_old, says=["old/sweep: this sweep was begun, and 4 of its 4 heads are done", "--resume"])
+    refuse(*of_old, says=["old/sweep: holds this sweep, with 4 of its 4 heads done", "--resume"])
     others = [*of_old[:-1], "--lr", 0.5]
     refuse(*others, says=["old/sweep: holds another sweep"])
 
 
 def test_an_accuracy_that_is_named_is_not_overruled(of_old):
-    says = ["old/sweep: 4 heads of an earlier program have no balanced accuracy", "--rank-by out"]
+    says = ["old/sweep: 4 heads of an older version have no balanced accuracy", "--rank-by out"]
     refuse(*of_old, "--resume", "--rank-by", "balanced", says=says)
     for _ in range(2):
-        assert "goes on ranking by overall accuracy" in succeed(*of_old, "--resume").stderr
+        assert "still ranked by overall accuracy" in succeed(*of_old, "--resume").stderr
     assert "note: old/sweep: an earlier" not in succeed(*of_old, "--resume", "--rank-by", "overall").stderr
     for file in Path("old/sweep/done").iterdir():
         file.unlink()
@@ -67,7 +67,7 @@ def test_a_finished_sweep_is_ranked_by_the_other_accuracy(feature_store):
 def test_heads_that_were_chosen_by_an_accuracy_are_bound_to_it(feature_store):
     succeed(*command(feature_store, "--keep", "best", "--eval-every", 2))
     again = [*command(feature_store, "--keep", "best", "--eval-every", 2), "--resume", "--rank-by", "overall"]
-    refuse(*again, says=["cannot resume: rank_by was balanced, this command asks overall"])
+    refuse(*again, says=["cannot resume: rank_by was balanced, this command has overall"])
 
 
 def test_what_heads_do_not_tell_is_not_ranked_by(of_old):

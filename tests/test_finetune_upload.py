@@ -49,7 +49,7 @@ def test_two_gib_of_a_gpu_stay_free(store, monkeypatch, beyond, kind):
 def test_maps_for_which_a_gpu_has_no_room_are_refused_with_what_it_has(store, monkeypatch):
     free_on_gpu(monkeypatch, 5 * GIB // 2)
     monkeypatch.setattr(FeatureStore, "map_bytes", 3 * GIB // 4)
-    with pytest.raises(UserError, match=r"device: 0.75 GiB .* 0.5 GiB for them on cuda:0; use .*stream"):
+    with pytest.raises(UserError, match=r"device: 0.75 GiB .* only 0.5 GiB for them on cuda:0; use .*stream"):
         choose_residency("device", None, store, GPU)
     free_on_gpu(monkeypatch, GIB)
     assert memory_for_maps(GPU) == 0
@@ -125,7 +125,7 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
         with single_threaded() as threads:
             bench = LoadedStore.open(store, one.shot_rule, CPU, threads)
             trainer = Trainer([one, replace(one, lr=0.01)], bench)
-            trainer.begin()
+            trainer.evaluate()
             held = [len(recorded._recorded) for _ in trainer.run(2)]
             assert held[0] > 0
             assert not recorded._recorded

@@ -119,7 +119,7 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(HeadPool, "take", take_until)
-        patch.setattr("finetune.training.resume.NOTE_EVERY", -1)  # every window, however fast
+        patch.setattr("finetune.training.resume.KEEP_EVERY", -1)  # every window, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, **OF_OLD, eval_every=10), quiet)
     path = unfinished_path(config.out)
@@ -128,7 +128,7 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
     del options["max_norm_every"]
     torch.save(content | {"options": json.dumps(options)}, path)
     for name in ("weight_decay", "max_norm_every"):  # today's own, named, is not what was begun
-        with pytest.raises(UserError, match=f"an earlier program began this run with {name} "):
+        with pytest.raises(UserError, match=f"an older version started this run with {name} "):
             finetune(replace(config, resume=True, eval_every=10), quiet, [name])
     resumed = finetune(replace(config, resume=True, eval_every=10), quiet)  # the command of then
     assert (resumed.path / "head.pt").read_bytes() == (whole.path / "head.pt").read_bytes()
@@ -142,14 +142,14 @@ def test_a_sweep_of_version_0_1_keeps_its_other_heads(feature_store):
     command += ["--grid", "method=plain,weight-balancing", "--iterations", 5, "--device", "cpu"]
     succeed(*command)
     marker, done, of_today = as_of_old(feature_store)
-    refuse(*command, says=["sweep: this sweep was begun, and 1 of its 2 heads", "--resume"])
+    refuse(*command, says=["sweep: holds this sweep, with 1 of its 2 heads done", "--resume"])
     kept = done.read_bytes()
     said = succeed(*command, "--resume").stderr
-    assert "whose weight-balancing was another" in said
+    assert "weight-balancing has changed since" in said
     assert "those of other methods stay" in said
     assert done.read_bytes() == kept
     assert sorted(pd.read_csv("sweep/results.csv")["head"]) == sorted([done.stem, of_today])
-    assert "was another" not in succeed(*command, "--resume").stderr
+    assert "has changed since" not in succeed(*command, "--resume").stderr
     succeed("analyze", "sweep")
     marker.write_text("{")
     refuse(*command, "--resume", says=["sweep.json: damaged", "--overwrite"])

@@ -135,7 +135,7 @@ def test_its_sweep_goes_on(made):
     assert old["test_overall"].tolist() == new["test_overall"].tolist()
     assert old["configuration"].tolist() == new["configuration"].tolist()
     assert not [name for name in new if "balanced" in name]  # known of some heads: no column with holes
-    assert result.stderr.count("goes on ranking by overall accuracy") == 1
+    assert result.stderr.count("still ranked by overall accuracy") == 1
     ranking = pd.read_csv(made / "sweep/ranking.csv")
     assert ranking["rank_by"].tolist() == ["overall"] * 2
     assert ranking["val_overall_mean"].is_monotonic_decreasing

@@ -17,7 +17,7 @@ from finetune.config import FinetuneConfig
 from finetune.methods.options import effective_options
 from finetune.sampling.head_tail import ratio_in_words
 from finetune.sweep.config import FIXED
-from finetune.sweep.marker import UNTOLD, varied_options
+from finetune.sweep.marker import UNRECORDED, varied_options
 from finetune.sweep.repeat import finetune_command, free_folder
 from store.notes import note
 
@@ -123,7 +123,7 @@ def varied_in(sweeps: list[FinishedSweep]) -> list[str]:
     """Options that grids and ranges vary, and those in which the sweeps themselves differ."""
     names = dict.fromkeys(name for one in sweeps for name in varied_options(one.options))
     own = [name for name in FinetuneConfig.__dataclass_fields__ if name not in FIXED]
-    asked = [UNTOLD | one.options for one in sweeps]
+    asked = [UNRECORDED | one.options for one in sweeps]
     return [*names, *(n for n in own if n not in names and len({repr(one.get(n)) for one in asked}) > 1)]
 
 

@@ -13,7 +13,7 @@ from finetune.methods.idle import draws
 from finetune.methods.options import EARLIER
 from finetune.sweep.folder import head_id
 from finetune.sweep.marker import FORMAT, MARKER, split_ratio
-from finetune.sweep.tables import OF_ROW
+from finetune.sweep.tables import ROW_COLUMNS
 from finetune.sweep.taken import DONE, RESULTS
 from store.errors import UserError
 from store.notes import note
@@ -107,7 +107,7 @@ def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:
             "and --resume, and analyze it then"
         )
     results = pd.read_csv(file, dtype={"head": str})
-    needed = OF_ROW | {"method", "loss", "seed", "confusing_classes"}
+    needed = ROW_COLUMNS | {"method", "loss", "seed", "confusing_classes"}
     if len(results) and results["diverged_at"].isna().any():
         needed |= {f"{select_on}_{SCORES[rank_by]}"}
     if missing := sorted(needed - set(results)):

@@ -67,7 +67,7 @@ def measure_pace(
         layer = stacks.layers()[0]
 
         def window() -> torch.Tensor:
-            return stacks.take(assemble(plan, features, maps, 0)).mean()
+            return stacks.train_on(assemble(plan, features, maps, 0)).mean()
 
         def prediction() -> torch.Tensor:
             return torch.nn.functional.linear(held_out, *layer).argmax(dim=1).sum()

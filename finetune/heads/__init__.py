@@ -1,1 +1,4 @@
-"""Heads and their steps: stacks of FC layers, losses, post-hoc heads, CUDA graphs. Start at `stacked`."""
+"""Heads and how they are trained: stacked FC layers, losses, post-hoc heads, CUDA graphs.
+
+Start at `stacked`.
+"""

@@ -1,26 +1,26 @@
-"""Binary cross-entropy on softmax outputs, as the code of weight balancing takes it (Alshammari et al. 2022).
+"""Binary cross-entropy on softmax outputs, as in the code of weight balancing (Alshammari et al. 2022).
 
-A row says −log p_y − Σ log(1 − p_k) over the classes k that are not its own: a wrong class of probability 1
-costs it as much as a right one of 0. With o_k = p_k / (1 − p_k), 0 for the row's own class, and O the sum of
-o, the gradient of logit j is p_j (2 − O + o_j), less p_j + 1 for the row's own class.
+The loss of a row with label y is −log p_y − Σ log(1 − p_k), summed over the other classes k. With
+o_k = p_k / (1 − p_k), o_y = 0 and O = Σ o_k, the gradient of logit j is p_j (2 − O + o_j), minus p_j + 1
+for j = y.
 """
 
 import torch
 
-LEAST = 1e-30  # of a probability that is divided by
+LEAST = 1e-30  # smallest probability to divide by
 
 
 def binary_gradient(log_p: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, spare: torch.Tensor) -> None:
-    """Put the gradient of the logits in place of log p, and minus each row's loss in `fit`.
+    """Replace log p by the gradient of the logits, and write minus each row's loss to `fit`.
 
-    One class may have a probability so near to 1 that 1 − p has no digits left. It is the sum of all other
-    probabilities, which has.
+    The top class may be so close to 1 that 1 − p has no digits left; there, 1 − p is computed as the sum of
+    all other probabilities.
 
     Args:
-        log_p: (S, K, B) of every class; taken over.
+        log_p: (S, K, B) log p of every class; overwritten.
         label: (S, 1, B) int64.
-        fit: (S, 1, B), written.
-        spare: (S, K, B), written.
+        fit: (S, 1, B) output.
+        spare: (S, K, B) scratch memory.
     """
     torch.gather(log_p, 1, label, out=fit)
     p = log_p.exp_()

@@ -1,6 +1,6 @@
-"""The steps of a window as one CUDA graph: recorded once for each shape, then replayed in one launch.
+"""The steps of a window as one CUDA graph: recorded once per shape, then replayed in one launch.
 
-A step is a dozen small kernels, so launching them one by one would take longer than they do.
+A step is a dozen small kernels; launching them one by one takes longer than running them.
 """
 
 from collections.abc import Callable
@@ -14,36 +14,36 @@ from store.notes import note
 Steps = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 
-# Held while a graph is recorded and while a window is made: what one thread asks of a GPU may spoil what
-# another records on it.
+# Held while a graph is recorded and while a window is made: GPU calls of one thread can spoil a recording
+# of another.
 RECORDING = Lock()
 
 
 class RecordedSteps:
-    """Steps of heads, recorded on their first window of a shape and replayed from then on.
+    """Steps of heads, recorded on the first window of each shape and replayed from then on.
 
-    Replaying does not run Python again, so the steps may depend on nothing but their arguments and on their
-    state. It keeps no reference to heads, which may own it: all of it ends with its last owner.
+    A replay runs no Python, so steps must depend on their arguments and state only. Holds no reference to
+    the heads, which may own it: its memory is freed with its last owner.
     """
 
     def __init__(self, record: Record):
         """Record nothing yet.
 
         Args:
-            record: returns what repeats the work given to it; before that, it may run it on trial.
+            record: records the work given to it and returns its replay; may run the work first.
         """
         self._record = record
         self._recorded: dict[tuple, tuple[list[torch.Tensor], Callable[[], None]]] = {}
-        self._pooled: dict[torch.Size, torch.Tensor] = {}  # heads that take the same windows share one
+        self._pooled: dict[torch.Size, torch.Tensor] = {}  # heads trained on the same windows share one
         self._gave_up = False
 
     def __call__(self, steps: Steps, state: list[torch.Tensor], arguments: list[torch.Tensor]) -> None:
-        """Take the steps of a window; one by one where they cannot be recorded.
+        """Run the steps of a window; without a graph if recording fails.
 
         Args:
-            steps: takes pooled, label and rate of a window, and writes log p into the fourth.
-            state: what steps change besides; the same tensors at every call for the same heads.
-            arguments: the four.
+            steps: reads pooled, label and rate of a window, and writes log p to its fourth argument.
+            state: tensors that the steps update; the same ones at every call for the same heads.
+            arguments: the four arguments.
         """
         key = (state[0].data_ptr(), *(argument.shape for argument in arguments))
         if key not in self._recorded and not self._gave_up:
@@ -58,7 +58,7 @@ class RecordedSteps:
         arguments[3].copy_(own[3])
 
     def clear(self) -> None:
-        """Forget what is recorded, and free the memory that it works in."""
+        """Drop all recordings and free their memory."""
         self._recorded.clear()
         self._pooled.clear()
 
@@ -70,28 +70,28 @@ class RecordedSteps:
             own = [argument.clone(memory_format=torch.contiguous_format) for argument in arguments]
             own[0] = self._pooled.setdefault(own[0].shape, own[0])
             self._recorded[key] = own, self._record(lambda: steps(*own))
-        except RuntimeError as error:  # no memory, or a driver that cannot
+        except RuntimeError as error:  # out of memory, or not supported by the driver
             self.clear()
             self._gave_up = True
             reason = str(error).partition("\n")[0]
-            note(f"steps could not be recorded as a CUDA graph and are taken one by one, slowly: {reason}")
+            note(f"cannot record training steps as a CUDA graph, so they run more slowly: {reason}")
         finally:
             for part, earlier in zip(state, before, strict=True):
                 part.copy_(earlier)
 
 
 def recorded_on(device: torch.device) -> RecordedSteps | None:
-    """Steps to be recorded on a GPU; None for a CPU, which launches nothing."""
+    """An empty `RecordedSteps` for a GPU; None for a CPU, which launches no kernels."""
     return RecordedSteps(partial(record_on_gpu, device=device)) if device.type == "cuda" else None
 
 
-_streams: dict[torch.device, torch.cuda.Stream] = {}  # one of each device, to record on
+_streams: dict[torch.device, torch.cuda.Stream] = {}  # to record on, one per device
 
 
 def record_on_gpu(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Run work once on a CUDA device, then record it there; returns what replays it.
+    """Run work once on a CUDA device, then record it there; returns its replay.
 
-    It is run for the workspaces that libraries allocate on first use, which they may not while recorded.
+    The first run lets libraries allocate their workspaces, which they cannot do while recording.
     """
     with torch.cuda.device(device), RECORDING:
         if device not in _streams:
@@ -102,8 +102,8 @@ def record_on_gpu(work: Callable[[], None], device: torch.device) -> Callable[[]
             work()
         current.wait_stream(stream)
         torch.cuda.synchronize()
-        # Other threads, whatever they are, may go on allocating.
+        # thread_local: other threads may allocate meanwhile.
         recording = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
-        with torch.cuda.stream(current), recording:  # one that fails does not go back to it by itself
+        with torch.cuda.stream(current), recording:  # restores the stream, which a failed capture does not
             work()
     return graph.replay

@@ -1,4 +1,4 @@
-"""Learnable weight scaling (Kang et al. 2020): one factor for each class's logit, the FC layer as it is."""
+"""Learnable weight scaling (Kang et al. 2020): one factor per class logit, the FC layer frozen."""
 
 import torch
 
@@ -9,11 +9,11 @@ from finetune.heads.stacked import padded
 
 
 class ScaledHead:
-    """A frozen FC layer whose logits are scaled, under SGD; it behaves as `StackedHeads` of one head.
+    """A frozen FC layer with trained logit scales; same interface as `StackedHeads` with one head.
 
     Attributes:
         scale: (K,) float32.
-        velocity: (K,), times the learning rate.
+        velocity: (K,) float32, multiplied by the learning rate.
     """
 
     def __init__(self, options: HeadOptions, device: torch.device):
@@ -28,20 +28,20 @@ class ScaledHead:
         self._terms = RowTerms([options], self._weight)
 
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The FC layer with its scales in it: weight (K, C) and bias (K,)."""
+        """The FC layer with the scales multiplied in: weight (K, C) and bias (K,)."""
         return [(self._weight * self.scale[:, None], self._bias * self.scale)]
 
     def state(self) -> list[dict[str, torch.Tensor]]:
-        """What the head needs to go on."""
+        """The state of the head, for `load_state`."""
         return [{"scale": self.scale.cpu().clone(), "velocity": self.velocity.cpu().clone()}]
 
-    def load(self, states: list[dict[str, torch.Tensor]]) -> None:
-        """Go on from what `state` gave."""
+    def load_state(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Restore what `state` returned."""
         self.scale.copy_(states[0]["scale"])
         self.velocity.copy_(states[0]["velocity"])
 
-    def take(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
-        """One step on each batch of a window; see `StackedHeads.take`."""
+    def train_on(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
+        """One step on each batch of a window; see `StackedHeads.train_on`."""
         label = label[:, None, None]
         log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rates = self._terms.rates(label, start)

@@ -1,4 +1,4 @@
-"""Where a head starts, and how it is trained."""
+"""Options of one head: its initial weights and how it is trained."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from finetune.heads.losses import Loss
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Where one head starts, and how it is trained.
+    """Initial weights of one head, and how it is trained.
 
     Attributes:
-        weight, bias: (K, C) and (K,) float32 at the start.
-        loss: its loss.
-        lr: learning rate at the start.
-        momentum: of SGD.
-        weight_decay: of weights and biases.
-        max_norm: the longest that a class's weight may be; None for no bound.
-        max_norm_every: iterations between steps after which it is cut to that; the last step is one of them.
-        schedule: "constant", or "cosine" down to 0 at the last of n_iterations.
-        n_iterations: of the whole run.
-        trainable: "fc", or "scales": one factor of each class's logit, the layer as it is.
+        weight, bias: (K, C) and (K,) float32 initial weights.
+        loss: the loss.
+        lr: initial learning rate.
+        momentum: SGD momentum.
+        weight_decay: L2 penalty on weights and biases.
+        max_norm: upper bound on the norm of a class's weight; None for no bound.
+        max_norm_every: steps between cuts to `max_norm`; the last step is always followed by one.
+        schedule: "constant", or "cosine" down to 0 at the end of n_iterations.
+        n_iterations: steps of the whole run.
+        trainable: "fc", or "scales": one factor per class logit, with the FC layer frozen.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -39,7 +39,7 @@ class HeadOptions:
 
     @property
     def structure(self) -> tuple:
-        """Heads that share it go through the same operations, and may be stacked."""
+        """Heads with equal structure run the same operations and can be stacked."""
         loss = self.loss
         of_loss = (
             loss.shift is None,
@@ -52,17 +52,17 @@ class HeadOptions:
         return (self.trainable, self.schedule, self.n_iterations, *of_sgd, *of_loss)
 
     def share_of_lr(self, iteration: int) -> float:
-        """The learning rate of an iteration (counted from 0) over the one at the start."""
+        """Learning rate of an iteration (counted from 0), divided by the initial one."""
         if self.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * iteration / self.n_iterations))
 
     def is_cut_after(self, iteration: int) -> bool:
-        """Whether weights longer than `max_norm` are cut after an iteration (counted from 0)."""
+        """Whether weights are cut to `max_norm` after an iteration (counted from 0)."""
         at_end = iteration + 1 == self.n_iterations
         return self.max_norm is not None and (at_end or (iteration + 1) % self.max_norm_every == 0)
 
     @property
-    def asks_for_iteration(self) -> bool:
-        """Whether a step depends on its number."""
+    def depends_on_iteration(self) -> bool:
+        """Whether a step depends on the iteration number."""
         return self.schedule != "constant" or (self.max_norm is not None and self.max_norm_every > 1)

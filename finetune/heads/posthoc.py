@@ -1,4 +1,4 @@
-"""Heads that are computed, not trained: one pass over the cached features. All of them are FC layers."""
+"""Post-hoc heads: FC layers computed in one pass over the cached features, without training."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,15 +8,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Trained:
-    """What post-hoc methods start from.
+    """Inputs of post-hoc methods.
 
     Attributes:
         weight, bias: (K, C) and (K,) float32, Phase I's FC layer.
         pooled: (N, C) float32 training features.
         label: (N,) int, ascending.
         class_counts: (K,) training images of each class.
-        tau: strength.
-        distance: "euclidean" or "cosine", of the nearest class mean.
+        tau: strength τ.
+        distance: "euclidean" or "cosine", for the nearest class mean.
     """
 
     weight: np.ndarray
@@ -32,22 +32,22 @@ ComputedLayer = tuple[np.ndarray, np.ndarray]  # weight (K, C) and bias (K,), fl
 
 
 def logit_adjustment(trained: Trained) -> ComputedLayer:
-    """z − τ · log π, π the training distribution (Menon et al. 2021), as a bias."""
+    """z − τ · log π, with π the class distribution of training (Menon et al. 2021), as a bias."""
     prior = trained.class_counts / trained.class_counts.sum()
     return trained.weight, _float32(trained.bias - trained.tau * np.log(prior))
 
 
 def tau_norm(trained: Trained) -> ComputedLayer:
-    """w / ‖w‖^τ, the bias dropped (Kang et al. 2020)."""
+    """w / ‖w‖^τ, without bias (Kang et al. 2020)."""
     weight = trained.weight.astype(np.float64)
     length = np.linalg.norm(weight, axis=1, keepdims=True)
     return _float32(weight / length**trained.tau), np.zeros_like(trained.bias)
 
 
 def nearest_class_mean(trained: Trained) -> ComputedLayer:
-    """The class whose mean feature is nearest (Kang et al. 2020), written as an FC layer.
+    """The class with the nearest mean feature (Kang et al. 2020), written as an FC layer.
 
-    ‖x − m‖² is least where 2 m·x − ‖m‖² is greatest; the cosine to m where m·x / ‖m‖ is.
+    ‖x − m‖² is smallest where 2 m·x − ‖m‖² is largest; the cosine to m is largest where m·x / ‖m‖ is.
     """
     bounds = np.searchsorted(trained.label, np.arange(len(trained.weight) + 1))
     rows = [trained.pooled[start:stop] for start, stop in pairwise(bounds)]

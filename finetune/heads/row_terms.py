@@ -1,4 +1,4 @@
-"""What losses make of the rows of a batch: weights, shifts of logits, factors of gradients."""
+"""What losses apply to the rows of a batch: weights, logit shifts, gradient factors."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from finetune.heads.options import HeadOptions
 
 
 class RowTerms:
-    """What the losses of S stacked heads make of each row.
+    """What the losses of S stacked heads apply to each row.
 
     Attributes:
         shift: (S, K, 1) added to the logits, or None.
         focal_gamma: (S, 1, 1), or None.
-        against_rest: whether a row's loss is `binary_gradient`'s.
+        against_rest: whether the loss is binary cross-entropy; see `binary_gradient`.
     """
 
     def __init__(self, options: list[HeadOptions], like: torch.Tensor):
@@ -34,7 +34,7 @@ class RowTerms:
         self._dtype = like.dtype
 
     def _weights(self, label: torch.Tensor) -> torch.Tensor:
-        """What each row counts in the mean over its batch, for labels (T, S, 1, B)."""
+        """Weight of each row in the mean over its batch, for labels (T, S, 1, B)."""
         if self._class_weight is None:
             return torch.full((1, 1, 1, 1), 1 / label.shape[3], dtype=torch.float64, device=label.device)
         index = torch.arange(len(self._options), device=label.device)[:, None, None]
@@ -44,20 +44,20 @@ class RowTerms:
         return weight / label.shape[3]
 
     def rates(self, label: torch.Tensor, start: int) -> torch.Tensor:
-        """(T, S, 1, B or 1) learning rate times weight of every row, from the iteration `start` on."""
+        """(T, S, 1, B or 1) learning rate times weight of each row; `start` is the first iteration."""
         head = self._options[0]
         share = [head.share_of_lr(iteration) for iteration in range(start, start + len(label))]
         share = torch.tensor(share, dtype=torch.float64, device=label.device)[:, None, None, None]
         return (share * self._lr[:, None, None] * self._weights(label)).to(self._dtype)
 
     def focal_factor(self, log_p: torch.Tensor) -> torch.Tensor:
-        """What (1 − p)^γ makes of the gradient of −log p: (1 − p)^γ − γ (1 − p)^(γ − 1) p log p."""
+        """Factor that (1 − p)^γ puts on the gradient of −log p: (1 − p)^γ − γ (1 − p)^(γ − 1) p log p."""
         p = log_p.exp()
-        rest = (1 - p).clamp_(min=1e-12)  # lest 0^(γ − 1) be infinite; log p is then 0
+        rest = (1 - p).clamp_(min=1e-12)  # 0^(γ − 1) may be infinite; log p is 0 there
         return rest**self.focal_gamma - self.focal_gamma * rest ** (self.focal_gamma - 1) * p * log_p
 
     def losses(self, log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """(T, S) float64 losses of batches, from log p (T, S, 1, B) of all that their rows say."""
+        """(T, S) float64 losses of batches, from log p of the labels (T, S, 1, B) or minus binary losses."""
         loss = -log_p.double() * self._weights(label)
         if self.focal_gamma is not None:
             loss = loss * (1 - log_p.double().exp()) ** self.focal_gamma

@@ -1,10 +1,9 @@
-"""FC layers in training: softmax losses and SGD with momentum, written out, many heads at once.
+"""Many FC layers trained at once: softmax losses and SGD with momentum, with gradients written out.
 
-Heads that take the same batches are one layer of S · K outputs. The gradient of the logits is a row
-coefficient times softmax minus one-hot, or what `binary.py` makes of it, so autograd has nothing to
-find. A feature has a 1 appended, whose weight is the bias, and zeros up to a whole number of cache lines:
-every product has the same shape, strides and alignment for one head as for that head among many, and so the
-same bits.
+Heads trained on the same batches are one layer with S · K outputs. The gradient of the logits is a row
+coefficient times (softmax − one-hot), or that of `binary.py`, so autograd is not needed. Each feature gets a
+1 appended, whose weight is the bias, then zeros up to a whole number of cache lines: every product then has
+the same shape, strides and alignment for one head as for that head among many, and so the same bits.
 """
 
 from collections.abc import Callable
@@ -21,8 +20,8 @@ from finetune.heads.row_terms import RowTerms
 from finetune.heads.threads import Threads
 
 LINE = 16  # float32 in a cache line
-CLASSES_AT_ONCE = 128  # of a matrix product: weights and velocities of 2,048 channels stay in the cache
-LEAST_SHARED = 2**18  # weights from which on threads share one head: handing over takes some 50 μs
+CLASSES_AT_ONCE = 128  # in one matrix product: weights and velocities of 2,048 channels stay in the cache
+LEAST_SHARED = 2**18  # fewest weights of a head worth splitting among threads: a handover takes some 50 μs
 
 
 def padded(values: torch.Tensor) -> torch.Tensor:
@@ -34,19 +33,19 @@ def padded(values: torch.Tensor) -> torch.Tensor:
 
 
 def padded_channels(n_channels: int) -> int:
-    """What C becomes with the 1 and the zeros."""
+    """C after padding."""
     return -(-(n_channels + 1) // LINE) * LINE
 
 
 class StackedHeads:
-    """S FC layers of one structure under SGD, each equal to torch.optim.SGD on its loss.
+    """S FC layers of one structure, each trained as torch.optim.SGD would on its loss.
 
-    The velocity is kept times the learning rate, which saves a pass over the weights in every step.
+    The velocity is stored multiplied by the learning rate, which saves a pass over the weights per step.
 
     Attributes:
-        options: of each head.
-        weight: (S, K, Cp) float32, of padded features.
-        velocity: the same shape.
+        options: options of each head.
+        weight: (S, K, Cp) float32, for padded features.
+        velocity: (S, K, Cp) float32.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class StackedHeads:
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
-        self._recorded = None if first.asks_for_iteration else recorded
+        self._recorded = None if first.depends_on_iteration else recorded
 
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
@@ -79,16 +78,16 @@ class StackedHeads:
         return [(of_head[:, :c].clone(), of_head[:, c].clone()) for of_head in self.weight]
 
     def state(self) -> list[dict[str, torch.Tensor]]:
-        """What each head needs to go on, copies on the host."""
+        """The state of each head, for `load_state`: copies on the host."""
         pairs = zip(self.weight.cpu(), self.velocity.cpu(), strict=True)
         return [{"weight": weight.clone(), "velocity": velocity.clone()} for weight, velocity in pairs]
 
-    def load(self, states: list[dict[str, torch.Tensor]]) -> None:
-        """Go on from what `state` gave."""
+    def load_state(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Restore what `state` returned."""
         for name in ("weight", "velocity"):
             getattr(self, name).copy_(torch.stack([state[name] for state in states]))
 
-    def take(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
+    def train_on(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
         """One step on each batch of a window.
 
         Args:
@@ -97,7 +96,7 @@ class StackedHeads:
             start: iteration of the first batch, counted from 0.
 
         Returns:
-            (T, S) loss of every batch before its step.
+            (T, S) float64 loss of each batch before its step.
         """
         n_heads, n_iterations, batch = len(self.options), len(pooled), pooled.shape[1]
         if self._buffers is None or self._buffers.batch != batch:
@@ -119,7 +118,7 @@ class StackedHeads:
         log_p: torch.Tensor,
         start: int = 0,
     ) -> None:
-        """The steps of a window; those that are recorded do not ask where it starts."""
+        """The steps of a window; recorded steps ignore `start`."""
         x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
         batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate.unbind(), strict=True)
         for iteration, terms in enumerate(batches, start):
@@ -133,7 +132,7 @@ class StackedHeads:
         log_p: torch.Tensor,
         rate: torch.Tensor,
     ) -> None:
-        """One step; x (S, B, Cp), label (S, 1, B), rate (S, 1, B or 1); log p of the labels goes to log_p."""
+        """One step; x (S, B, Cp), label (S, 1, B), rate (S, 1, B or 1). Writes the labels' log p to log_p."""
         buffers, head = self._buffers, self.options[0]
         x_t = x.transpose(1, 2)
         self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
@@ -171,7 +170,7 @@ class StackedHeads:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some classes of all heads: views of the weights and of what a step passes on."""
+    """A block of classes of all heads: views of weights and buffers."""
 
     weight: torch.Tensor
     velocity: torch.Tensor
@@ -180,9 +179,9 @@ class _Block:
 
 
 class _Buffers:
-    """What a step writes, and views of it by blocks of classes.
+    """Buffers that a step writes to, and views of them by blocks of classes.
 
-    Logits are (S, K, B): over few classes a softmax is ten times as fast where the batch is innermost.
+    Logits are (S, K, B): over few classes, softmax is ten times as fast with the batch innermost.
     """
 
     def __init__(self, weight: torch.Tensor, velocity: torch.Tensor, batch: int):

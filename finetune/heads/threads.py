@@ -1,8 +1,8 @@
-"""Threads of our own around single-threaded arithmetic.
+"""Our own threads, each with single-threaded arithmetic.
 
-A matrix product that a library splits among threads is cut, and rounded, in another way for another number of
-them. Here every product is one call on one thread, always of the same shape; threads take different heads, or
-different classes of one, so their number changes no bit.
+A library that splits a matrix product among threads rounds differently for each number of threads. Here
+every product is one call on one thread, always of the same shape; threads work on different heads, or on
+different classes of one, so the number of threads changes no bit.
 """
 
 import sys
@@ -17,16 +17,17 @@ import torch
 from finetune.settings import SWITCH_INTERVAL, set_threads_here
 
 Item = TypeVar("Item")
-# Seconds that a thread which makes windows may keep the interpreter while another wants to take a step. Steps
-# are a dozen calls of microseconds each; Python's own 5 ms after each of them would be most of the time.
+# Seconds that a thread may keep the interpreter while another waits for it. A step is a dozen calls of
+# microseconds; if each had to wait Python's default 5 ms for the thread that makes windows, that would be
+# most of the time.
 SWITCH = 1e-4
 
 
 class Threads:
-    """A few threads, the caller's among them, each with single-threaded arithmetic.
+    """Some threads, the caller's included, each with single-threaded arithmetic.
 
     Attributes:
-        n: how many.
+        n: number of threads.
     """
 
     def __init__(self, n: int):
@@ -34,7 +35,7 @@ class Threads:
         self._others = ThreadPoolExecutor(n - 1, "steps", one_thread) if n > 1 else None
 
     def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
-        """`work` on every item, in any order; the first error is raised once all have ended."""
+        """Run `work` on every item, in any order; raise the first error once all threads are done."""
         items = list(items)
         cuts = [len(items) * i // self.n for i in range(self.n + 1)]
         shares = [items[start:stop] for start, stop in pairwise(cuts) if start < stop]
@@ -60,10 +61,9 @@ def _in_turn(work: Callable[[Item], None], items: list[Item]) -> None:
 
 
 def one_thread() -> None:
-    """Single-threaded arithmetic in the calling thread, with the smallest numbers taken for 0.
+    """Make the calling thread's arithmetic single-threaded, with denormal numbers flushed to 0.
 
-    Probabilities of confident heads are below 1e-38 here and there, where processors are a hundred times
-    slower.
+    Confident heads have some probabilities below 1e-38, where processors are a hundred times slower.
     """
     set_threads_here(1)
     torch.set_flush_denormal(True)
@@ -71,7 +71,7 @@ def one_thread() -> None:
 
 @contextmanager
 def single_threaded() -> Iterator[Threads]:
-    """Single-threaded arithmetic in the calling thread; yields as many threads as torch would have used."""
+    """Make torch single-threaded in the calling thread; yields as many `Threads` as torch would have used."""
     n, flushes = torch.get_num_threads(), _flushes_denormals()
     threads = Threads(n)
     try:
@@ -86,5 +86,5 @@ def single_threaded() -> Iterator[Threads]:
 
 
 def _flushes_denormals() -> bool:
-    """Whether this thread takes numbers below 10⁻³⁸ for 0; torch has no question for it."""
+    """Whether this thread flushes denormal numbers to 0, which torch has no function for."""
     return (torch.tensor([1e-40]) * 1).item() == 0

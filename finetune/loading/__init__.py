@@ -1,4 +1,4 @@
-"""From the store to batches on the device.
+"""Loading: from the store to batches on the device.
 
 Features, residency of the maps, windows, prefetch. Start at `window`.
 """

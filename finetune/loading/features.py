@@ -1,4 +1,4 @@
-"""A store's splits on the device where the head is trained."""
+"""Splits of a store, on the device where the head is trained."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,13 @@ from analysis.accuracy import per_class_frame
 from finetune.heads.threads import Threads
 from store.reader import FeatureStore
 
-AT_ONCE = 2048  # held-out rows of one product: its shape, and so its rounding, is the same for every thread
+# Held-out rows per matrix product: a fixed shape, so that rounding does not depend on the number of threads.
+ROWS_PER_PRODUCT = 2048
 
 
 @dataclass(frozen=True)
 class Features:
-    """The train split, but for its maps.
+    """The train split without its maps.
 
     Attributes:
         pooled: (N, C) float32.
@@ -28,10 +29,10 @@ class Features:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A held-out split (val or test) and what its accuracies are told by.
+    """A held-out split (val or test), with what its per-class frame needs.
 
     Attributes:
-        name: of the split.
+        name: name of the split.
         pooled: (N, C) float32 on the device.
         label, sample_index: (N,) on the host.
         class_names: K names.
@@ -48,19 +49,19 @@ class HeldOut:
     shot_rule: str
 
     def predict(self, weight: torch.Tensor, bias: torch.Tensor, threads: Threads) -> np.ndarray:
-        """(N,) int64 predicted classes of a head, weight (K, C) and bias (K,)."""
+        """(N,) int64 classes that a head predicts; weight (K, C), bias (K,)."""
         prediction = torch.empty(len(self.pooled), dtype=torch.int64, device=self.pooled.device)
 
         def predict_block(start: int) -> None:
-            block = self.pooled[start : start + AT_ONCE]
+            block = self.pooled[start : start + ROWS_PER_PRODUCT]
             logits = torch.nn.functional.linear(block, weight, bias)
-            prediction[start : start + AT_ONCE] = logits.argmax(dim=1)
+            prediction[start : start + ROWS_PER_PRODUCT] = logits.argmax(dim=1)
 
-        threads.each(predict_block, range(0, len(prediction), AT_ONCE))
+        threads.each(predict_block, range(0, len(prediction), ROWS_PER_PRODUCT))
         return prediction.cpu().numpy()
 
     def frame(self, prediction: np.ndarray) -> pd.DataFrame:
-        """The per-class frame of predictions."""
+        """Per-class frame of predictions."""
         return per_class_frame(self.label, prediction, self.class_names, self.class_counts, self.shot_rule)
 
 
@@ -72,7 +73,7 @@ def load_features(store: FeatureStore, device: torch.device) -> Features:
 
 
 def load_held_out(store: FeatureStore, shot_rule: str, device: torch.device) -> dict[str, HeldOut]:
-    """Read val, where the store has it, and test."""
+    """Read val, if the store has it, and test."""
     class_counts = store.read("train").class_counts(len(store.class_names))
     held_out = {}
     for name in ("val", "test"):

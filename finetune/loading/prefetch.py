@@ -1,4 +1,4 @@
-"""Windows made on a background thread while the ones before are used."""
+"""Make windows on a background thread while earlier ones are used."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ Window = TypeVar("Window")
 
 
 def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) -> Iterator[Window]:
-    """`make` of every item, in order, up to `depth` of them ahead of their use.
+    """`make(item)` for every item, in order, made up to `depth` ahead of their use.
 
-    An error in `make` is raised where its window was to come, and no window is made after it. The thread ends
-    with the iterator, also when that is closed early.
+    An error in `make` is raised in place of its window, and no further window is made. The thread ends with
+    the iterator, even if that is closed early.
 
     Args:
         make: makes one window.
-        items: what from.
-        depth: windows that wait at most; 0 makes each when it is asked for.
+        items: arguments of `make`.
+        depth: most windows that wait; 0 makes each window when it is needed, without a thread.
     """
     if depth == 0:
         yield from map(make, items)
@@ -40,5 +40,5 @@ def prefetched(make: Callable[[Item], Window], items: list[Item], depth: int) ->
 
 def _make(make: Callable[[Item], Window], item: Item, before: Future | None) -> Window:
     if before is not None:
-        before.result()  # raises the error of the window before
+        before.result()  # raises the error of the previous window
     return make(item)

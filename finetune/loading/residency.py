@@ -1,7 +1,7 @@
-"""Where the feature maps live while a head is trained: on the device, in the host's memory, or in the store.
+"""Where the feature maps live during training: on the device, in the host's memory, or in the store.
 
-Maps on the host are fused there, and only the augmented samples go to the device; a streamed window holds the
-maps that it draws from, in order, and is fused alike. So the two give the same bits.
+Maps on the host are fused there, and only the augmented samples go to the device. Streamed maps are read
+into a buffer on the host and fused the same way, so the two give the same bits.
 """
 
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from store.schema import SCALED
 
 MAPS = "train/feature_map"
 GIB = 2**30
-SHARE = 0.5  # of the memory that is free, for maps, unless the user says
-KEPT_FREE = 2 * GIB  # of a GPU's memory: windows, recorded steps, and what libraries work in
-UPLOAD_BYTES = 64 * 1024**2  # of maps that are in the host's memory on their way to a GPU
+SHARE = 0.5  # of free host memory for maps, unless --memory says otherwise
+KEPT_FREE = 2 * GIB  # GPU memory left for windows, recorded steps and library workspaces
+UPLOAD_BYTES = 64 * 1024**2  # maps in host memory at a time while they are uploaded to a GPU
 Kind = Literal["device", "host", "stream"]
 
 
 @dataclass(frozen=True)
 class Residency:
-    """Where maps live.
+    """Where the maps live.
 
     Attributes:
-        kind: "device", "host" or "stream"; on a CPU the first two are one.
-        why: for the user to read.
-        rows: maps that a stream has room for; None for all, as where they are held.
-        memory: bytes that they may take.
-        row_bytes: of a map.
+        kind: "device", "host" or "stream"; on a CPU the first two are the same.
+        why: the reason, for the user.
+        rows: maps that the memory of a stream holds; None if it holds all.
+        memory: bytes for streamed maps.
+        row_bytes: bytes of one map.
     """
 
     kind: Kind
@@ -46,30 +46,30 @@ class Residency:
     row_bytes: float = 0
 
     def fitting(self, window: int, rows: int) -> int:
-        """The most iterations at once, at most `window`, whose maps have room: `rows` of them in each.
+        """The most iterations, up to `window`, whose maps fit in memory, with `rows` maps each.
 
         Raises:
-            UserError: not even those of one have.
+            UserError: the maps of a single iteration do not fit.
         """
         if self.rows is None:
             return window
         if self.rows < rows:
             raise UserError(
                 f"--memory {self.memory / GIB:.3g}: the maps of one iteration take "
-                f"{rows * self.row_bytes / GIB:.3g} GiB; allow more, or lower --batch-size"
+                f"{rows * self.row_bytes / GIB:.3g} GiB; raise it, or lower --batch-size"
             )
         return min(window, self.rows // rows)
 
 
 class Maps(Protocol):
-    """Feature maps that can be fused."""
+    """Feature maps whose vectors can be fused."""
 
     def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Means of vectors, on the device or on the host.
 
         Args:
             vectors: (..., L) int, each as row · L + position.
-            rows: (R,) ascending, those that the vectors are of.
+            rows: (R,) ascending, all rows that the vectors come from.
 
         Returns:
             (..., C) float32.
@@ -77,35 +77,35 @@ class Maps(Protocol):
 
 
 def available_memory() -> int:
-    """Bytes of the host's memory that can be had, the page cache's among them."""
+    """Bytes of host memory available, including what the page cache would give up."""
     return psutil.virtual_memory().available
 
 
 def memory_for_maps(device: torch.device) -> int:
-    """Bytes free on a device, but for what a GPU needs besides maps."""
+    """Bytes free on a device; on a GPU, less what training needs besides maps."""
     if device.type == "cuda":
         return max(0, torch.cuda.mem_get_info(device)[0] - KEPT_FREE)
     return available_memory()
 
 
 def share_for_maps(device: torch.device) -> float:
-    """How much of `memory_for_maps` maps may take: nothing else asks for a GPU's."""
+    """Share of `memory_for_maps` that maps may take: all of a GPU's, half of the host's."""
     return 1 if device.type == "cuda" else SHARE
 
 
 def choose_residency(
     wanted: str, memory_gib: float | None, store: FeatureStore, device: torch.device
 ) -> Residency:
-    """Where the maps of a store are to live.
+    """Choose where the maps of a store live.
 
     Args:
-        wanted: a kind, or "auto": the first of device, host and stream that has room.
-        memory_gib: the most that maps may take in the host's memory; None for half of what is free.
-        store: the maps.
+        wanted: a kind, or "auto": the first of device, host and stream that they fit.
+        memory_gib: host memory for maps in GiB; None for half of what is free.
+        store: the store.
         device: where the head is trained.
 
     Raises:
-        UserError: the kind asked for has no room.
+        UserError: the maps do not fit the kind that the user chose.
     """
     needed = store.map_bytes
     of_host = int(available_memory() * SHARE if memory_gib is None else memory_gib * GIB)
@@ -116,7 +116,7 @@ def choose_residency(
     if kind in room and kind not in fitting:
         whose = f"on {device}" if kind == "device" and device.type == "cuda" else "(--memory)"
         raise UserError(
-            f"--residency {kind}: {size}, {room[kind] / GIB:.1f} GiB for them {whose}; "
+            f"--residency {kind}: {size}, but only {room[kind] / GIB:.1f} GiB for them {whose}; "
             "use --residency stream, or auto"
         )
     why = f"{size}, {'chosen by free memory' if wanted == 'auto' else 'as asked for'}"
@@ -138,18 +138,18 @@ class HeldMaps:
 
 
 class StreamedMaps:
-    """Feature maps read when a window draws from them, and kept as long as there is room.
+    """Feature maps read when a window needs them, and kept while there is room.
 
-    A ring of maps: those of a window that it lacks are read in storage order, one after the other from where
-    the ring has come to, over the oldest. A map of a rare class, drawn again and again, is read seldom.
+    A ring buffer: the maps of a window that it lacks are read in storage order and overwrite the oldest ones.
+    Maps of rare classes are drawn again and again, so they are seldom read again.
     """
 
     def __init__(self, store: FeatureStore, rows: int):
-        """Read nothing yet.
+        """Allocate the buffer; nothing is read yet.
 
         Args:
-            store: the maps.
-            rows: maps that are kept; at least as many as any window draws from.
+            store: the store.
+            rows: maps in the buffer; at least as many as any window needs.
         """
         self._store, self._array = store, store.arrays[MAPS]
         self._scaled = store.map_dtype in SCALED
@@ -158,7 +158,7 @@ class StreamedMaps:
         self._row_at = np.full(rows, -1)  # -1: empty
         n_vectors = rows * self._ring.shape[1] * self._ring.shape[2]
         dtype = np.int32 if n_vectors < 2**31 else np.int64
-        self._place = np.full(self._array.shape[0], -1, dtype)  # of each row in the ring; -1: not there
+        self._place = np.full(self._array.shape[0], -1, dtype)  # place of each row in the ring; -1: absent
         self._next = 0
 
     def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
@@ -172,31 +172,31 @@ class StreamedMaps:
         row, position = np.divmod(vectors, n_positions)
         places = torch.from_numpy(self._place[row] * n_positions + position)
         maps = self._ring
-        if not self._scaled:  # bits of bfloat16, perhaps
+        if not self._scaled:  # the buffer may hold raw bits of bfloat16
             maps = decode(maps, self._store.map_dtype, None, computing_dtype(self._store.map_dtype))
         fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), places)
-        # The sum is quick, and may overflow only where the looking begins.
+        # The sum is a quick test; if it overflows by itself, the full test below settles it.
         if not fused.sum().isfinite() and not fused.isfinite().all():
             bad = first_not_finite(maps[self._place[rows]])
             self._store.check_finite_row(MAPS, None if bad is None else int(rows[bad]))
         return fused
 
     def _make_room(self, rows: np.ndarray) -> np.ndarray:
-        """Forget the oldest maps; the rows, of those asked for, that are to be read in their places."""
+        """Evict the oldest maps; returns the rows that must be read in their places."""
         missing = rows[self._place[rows] < 0]
         while True:
             places = (self._next + np.arange(len(missing))) % len(self._ring)
             overwritten = np.intersect1d(self._row_at[places], rows)
             if not np.setdiff1d(overwritten, missing).size:
                 break
-            missing = np.union1d(missing, overwritten)  # and what then lies in a place further on
+            missing = np.union1d(missing, overwritten)  # read again, in a later place
         gone = self._row_at[places]
         self._place[gone[gone >= 0]] = -1
         self._row_at[places], self._place[missing] = missing, places
         return missing
 
     def _read(self, rows: np.ndarray) -> None:
-        """Read rows to where the ring has come to, around its end where they reach it."""
+        """Read rows to the current place of the ring, wrapping around at its end."""
         until = min(len(rows), len(self._ring) - self._next)
         for part, start in ((rows[:until], self._next), (rows[until:], 0)):
             out = self._ring[start : start + len(part)]
@@ -210,16 +210,16 @@ class StreamedMaps:
 
 
 def _as_tensor(maps: np.ndarray) -> torch.Tensor:
-    if maps.dtype.name == "bfloat16":  # which torch does not take from numpy
+    if maps.dtype.name == "bfloat16":  # torch cannot convert it from numpy
         return torch.from_numpy(maps.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(maps)
 
 
 def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -> Maps:
-    """The maps of a store, where they are to live.
+    """The maps of a store, at the place chosen for them.
 
     Raises:
-        StoreError: a value that is not finite.
+        StoreError: a value is not finite.
     """
     if residency.kind == "stream":
         return StreamedMaps(store, store.map_shape[0] if residency.rows is None else residency.rows)
@@ -230,17 +230,17 @@ def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -
 
 
 def uploaded(store: FeatureStore, device: torch.device) -> torch.Tensor:
-    """The maps of a store as a table (N · L, C) on a device, of which the host never holds more than a part.
+    """The maps of a store as a table (N · L, C) on a device; host memory holds only a part at a time.
 
     Raises:
-        StoreError: a value that is not finite.
+        StoreError: a value is not finite.
     """
     n_rows, *of_map = store.map_shape
-    block = store.block_rows(MAPS)  # whole ones, for a compressed one is decoded whole
+    block = store.block_rows(MAPS)  # read whole blocks, because compressed ones are decoded whole
     at_once = min(n_rows, block * max(1, int(UPLOAD_BYTES / (block * store.map_bytes / n_rows))))
     dtype = getattr(torch, computing_dtype(store.map_dtype).name)
     table = torch.empty(n_rows, *of_map, dtype=dtype, device=device)
-    # Copies from memory that the system may move go through such a buffer anyway, a small one.
+    # Pinned: copies from pageable memory go through a small pinned buffer anyway.
     buffer = torch.empty(at_once, *of_map, dtype=dtype, pin_memory=device.type == "cuda")
     for start in range(0, n_rows, at_once):
         maps = _as_tensor(store.read_feature_map(start, start + at_once))

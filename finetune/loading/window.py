@@ -1,4 +1,4 @@
-"""A window: the batches of a run of consecutive iterations, put together at once."""
+"""A window: the batches of consecutive iterations, assembled together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from finetune.sampling.plan import Plan, PlanInputs
 
 @dataclass(frozen=True)
 class Window:
-    """Batches ready for their steps.
+    """Batches ready for training.
 
     Attributes:
-        start: iteration of the first, counted from 0.
+        start: iteration of the first batch, counted from 0.
         pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones.
         label: (T, B) int64.
-        plan: what they were made from.
+        plan: the plan of the batches.
     """
 
     start: int
@@ -32,12 +32,12 @@ class Window:
 
     @property
     def n_mixed(self) -> int:
-        """Mixed samples in all of its batches."""
+        """Number of mixed samples in all batches."""
         return 0 if self.plan.mix is None else len(self.label) * self.plan.mix.n_samples
 
     @property
     def n_empty(self) -> np.ndarray:
-        """(2,) mixed samples whose class-specific, and whose class-generic set was empty."""
+        """(2,) mixed samples with an empty class-specific and an empty class-generic set."""
         return np.zeros(2, np.int64) if self.plan.mix is None else self.plan.mix.n_empty
 
 
@@ -59,7 +59,7 @@ class WindowMaker:
         self.inputs = inputs
 
     def make(self, bounds: tuple[int, int]) -> Window:
-        """The window of the iterations from bounds[0] to before bounds[1].
+        """The window of iterations bounds[0] to bounds[1] (exclusive).
 
         Raises:
             StoreError: feature maps cannot be read.
@@ -70,12 +70,12 @@ class WindowMaker:
 
 
 def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
-    """Gather the rows of a plan, and put the mixed samples in the places of those that they vary."""
+    """Gather the rows of a plan, and put the mixed samples in place of the last ones."""
     device = features.pooled.device
     row = torch.from_numpy(plan.row).to(device)
     label = features.label[row]
     n_channels = features.pooled.shape[1]
-    # Padded here, row by row: a padded copy of all features would take as much memory again.
+    # Padded here, because a padded copy of all features would double their memory.
     pooled = torch.empty(*row.shape, padded_channels(n_channels), dtype=torch.float32, device=device)
     torch.index_select(features.pooled, 0, row.flatten(), out=pooled.flatten(0, 1)[:, :n_channels])
     pooled[..., n_channels] = 1
@@ -87,7 +87,7 @@ def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> W
 
 
 def window_bounds(start: int, stop: int, window: int, stops: list[int]) -> list[tuple[int, int]]:
-    """Consecutive windows of at most `window` iterations, none across an iteration of `stops`."""
+    """Consecutive windows of at most `window` iterations; none crosses an iteration in `stops`."""
     cuts = sorted({start, stop, *(s for s in stops if start < s < stop)})
     bounds = []
     for begin, end in pairwise(cuts):

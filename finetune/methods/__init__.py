@@ -1,4 +1,4 @@
-"""The methods of Phase II, the options each depends on, and options that change nothing.
+"""Methods of Phase II, the options each depends on, and options that change nothing.
 
 Start at `registry`.
 """

@@ -1,19 +1,19 @@
-"""Options that were given and change nothing, which the user should hear of."""
+"""Idle options: given by the user, but without effect. The user is told."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from finetune.methods.losses import LOSSES
-from finetune.methods.options import OF_SGD, effective_options
+from finetune.methods.options import SGD_OPTIONS, effective_options
 from finetune.methods.registry import METHODS, find_method
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 
-OF_HEADS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *OF_SGD}  # of any method
-OF_DRAWS = {"seed", "window", "prefetch", "eval_every"}  # of methods that take steps
-OF_MAPS = {"residency", "memory"}
-OF_CACHE = {"cache", "cache_gib"}
-NOT_IN_SWEEPS = {"tensorboard"}  # which write no events
+HEAD_OPTIONS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *SGD_OPTIONS}
+DRAW_OPTIONS = {"seed", "window", "prefetch", "eval_every"}  # of methods that train
+MAP_OPTIONS = {"residency", "memory"}
+CACHE_OPTIONS = {"cache", "cache_gib"}
+NOT_IN_SWEEPS = {"tensorboard"}  # sweeps write no TensorBoard events
 
 
 def draws(config: dict[str, Any]) -> bool:
@@ -22,62 +22,62 @@ def draws(config: dict[str, Any]) -> bool:
 
 
 def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
-    """Options that were given and that change nothing of a run.
+    """Options that were given and change nothing in a run.
 
     Args:
-        config: its resolved options by name, as config.json has them.
-        given: names of the options that the user named.
+        config: its resolved options by name, as in config.json.
+        given: names of the options that the user gave.
     """
-    every = _of_heads() | OF_DRAWS | OF_MAPS | OF_CACHE
+    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS
     return sorted(every.intersection(given) - _used(config))
 
 
 def idle_in_sweep(configs: list[dict[str, Any]], given: Iterable[str]) -> list[str]:
-    """Options that were given and that change nothing of any head of a sweep.
+    """Options that were given and change no head of a sweep.
 
     Args:
         configs: resolved options of its heads.
-        given: names of the options that the user named.
+        given: names of the options that the user gave.
     """
     used = {"rank_by"}.union(*(_used(config) for config in configs))
     if not any(config["keep"] == "best" for config in configs):
-        used -= {"eval_every"}  # a sweep looks at accuracies under way for early stopping only
+        used -= {"eval_every"}  # a sweep evaluates during training for --keep best only
     if any(draws(config) for config in configs):
         used |= {"seeds"}
-    every = _of_heads() | OF_DRAWS | OF_MAPS | OF_CACHE | NOT_IN_SWEEPS | {"seeds"}
+    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS | NOT_IN_SWEEPS | {"seeds"}
     return sorted(every.intersection(given) - used)
 
 
-def _of_heads() -> set[str]:
-    """Options that the head of some method or loss depends on."""
+def _head_options() -> set[str]:
+    """Options that heads depend on, with any method or loss."""
     of_plans = (method.sampling.options for method in METHODS.values() if method.sampling is not None)
     computed = (method.options for method in METHODS.values())
-    return OF_HEADS.union(*of_plans, *computed, *(loss.options for loss in LOSSES.values()))
+    return HEAD_OPTIONS.union(*of_plans, *computed, *(loss.options for loss in LOSSES.values()))
 
 
 def _used(config: dict[str, Any]) -> set[str]:
-    used = set(effective_options(config)) | {"head_ratio"}  # of which every head and tail is told
+    used = set(effective_options(config)) | {"head_ratio"}  # every run reports head and tail accuracy
     sampling = find_method(config["method"]).sampling
     if sampling is not None:
-        used |= OF_DRAWS
-        if config["tail_samples"] is not None:  # resolved: it makes the batch's size
+        used |= DRAW_OPTIONS
+        if config["tail_samples"] is not None:  # it determines the batch size
             used |= {"tail_samples", "augmented_per_sample"}
         if sampling.reads_maps:
-            used |= OF_MAPS
+            used |= MAP_OPTIONS
     if isinstance(locate(config["store"]), Bucket):
         used |= {"cache", "cache_gib"} if config["cache"] is not None else {"cache"}
     return used
 
 
 def idle_in_words(name: str, configs: list[dict[str, Any]]) -> str:
-    """An option that changes nothing, in a line."""
+    """A note, in one line, that an option changes nothing."""
     option = f"--{name.replace('_', '-')}"
-    if name in OF_CACHE:
-        return f"{option} changes nothing: a cache keeps what is read of a store in a bucket" + (
-            ", in the folder that --cache names" if name == "cache_gib" else ""
+    if name in CACHE_OPTIONS:
+        return f"{option} changes nothing: only reads of an s3:// store are cached" + (
+            ", in the folder given by --cache" if name == "cache_gib" else ""
         )
     if name in NOT_IN_SWEEPS:
-        return f"{option} changes nothing: a sweep writes no runs; finetune does"
+        return f"{option} changes nothing: a sweep writes no TensorBoard events; `finetune` does"
     methods = dict.fromkeys(
         f"{c['method']} with loss {c['loss']}" if draws(c) else c["method"] for c in configs
     )

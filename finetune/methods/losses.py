@@ -1,6 +1,6 @@
-"""The losses that a head can be trained with, by name, and the options that each depends on.
+"""Registry of losses: by name, with the options that each depends on.
 
-A new loss is a function (`finetune/heads/losses.py` has them) and a line of LOSSES.
+A new loss is a function (see `finetune/heads/losses.py`) and a line in LOSSES.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from store.options import registered
 
 @dataclass(frozen=True)
 class LossKind:
-    """A loss that can be chosen.
+    """A loss in the registry.
 
     Attributes:
-        make: the loss, from the (K,) class distribution of the batches, the number of training samples and,
-            by name, the values of its options.
-        options: that it depends on.
+        make: makes the loss from the (K,) class distribution of the batches, the number of training samples
+            and, as keywords, the values of its options.
+        options: options that it depends on.
     """
 
     make: Callable[..., Loss]
@@ -32,11 +32,11 @@ def make_loss(config: Any, prior: np.ndarray, n_samples: int) -> Loss:
 
     Args:
         config: resolved options of the run.
-        prior: (K,) class distribution of its batches.
+        prior: (K,) class distribution of the batches.
         n_samples: N, training samples.
 
     Raises:
-        UserError: no loss is called so.
+        UserError: there is no such loss.
     """
     kind = find_loss(config.loss)
     return kind.make(prior, n_samples, **{name: getattr(config, name) for name in kind.options})
@@ -56,9 +56,9 @@ LOSSES = {
 
 
 def find_loss(name: str) -> LossKind:
-    """The loss of a name.
+    """The loss with a name.
 
     Raises:
-        UserError: no loss is called so.
+        UserError: there is no such loss.
     """
     return registered("--loss", LOSSES, name)

@@ -1,4 +1,4 @@
-"""Which options a run depends on, so that two runs alike in them have one name, and one head."""
+"""Which options a head depends on: configurations that agree in them share a name and, per seed, a head."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,19 +7,19 @@ from finetune.config import FinetuneConfig
 from finetune.methods.losses import find_loss
 from finetune.methods.registry import METHOD_DEFAULTS, find_method
 
-OF_SGD = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
-FORMER = {  # methods' own values in version 0.1, where they were others
+SGD_OPTIONS = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
+FORMER = {  # methods' own defaults in version 0.1 that have changed since
     "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
 }
-# What a run or sweep that does not say was made with, being older.
+# Values for runs and sweeps of versions that did not have these options yet.
 EARLIER = {"rank_by": "overall", "max_norm_every": "step"}
 
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that the head of a resolved configuration depends on, besides its seed.
+    """The options that the head of a resolved configuration depends on, except its seed.
 
     Args:
-        config: resolved options by name, as config.json has them; where they lack some, those of EARLIER.
+        config: resolved options by name, as in config.json; missing ones are those of EARLIER.
     """
     config = EARLIER | config
     method = find_method(config["method"])
@@ -27,7 +27,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     if method.sampling is None:
         names += method.options
     else:
-        names += ["loss", *find_loss(config["loss"]).options, *OF_SGD, *method.sampling.options]
+        names += ["loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *method.sampling.options]
         if method.trainable == "fc":
             names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":
@@ -36,18 +36,18 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def named_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The same, None in place of what is the method's own: what a name need not tell."""
+    """`effective_options` with None for the method's own defaults, which a name leaves out."""
     method = find_method(config["method"])
     own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
 
 
-def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
-    """A configuration that goes on with what was begun with `options`, by an earlier program perhaps.
+def as_started(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
+    """A configuration that resumes what was started with `options`, perhaps by an older version.
 
-    Of what that program did not know, it keeps to what was done then; and to what was a method's own then,
-    where what is its own today is asked.
+    Options which that version did not have get the values of EARLIER. Where it used another default for the
+    method, and the configuration has today's default, the former one is used.
     """
     known = {name: value for name, value in EARLIER.items() if name not in options}
     if is_former(config.method, options):
@@ -59,5 +59,5 @@ def as_begun(config: FinetuneConfig, options: dict[str, Any]) -> FinetuneConfig:
 
 
 def is_former(method: str, options: dict[str, Any]) -> bool:
-    """Whether a run or sweep was begun with `options` when a method was another than it is today."""
+    """Whether a run or sweep with `options` was started when the method had other defaults than today."""
     return method in FORMER and "max_norm_every" not in options

@@ -1,7 +1,7 @@
-"""What Phase II can do, in one table: what a batch is drawn from, the loss, and what is trained.
+"""Registry of methods: how batches are sampled, the loss, and what is trained.
 
-A new method is a function (a draw, or a head computed in one pass) and a line of METHODS. The command line
-asks here for the names, so numpy is the heaviest thing that is imported before a method is at work.
+A new method is a function (a draw, or a head computed in one pass) and a line in METHODS. The command line
+imports this for the names, so nothing heavier than numpy is imported here.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from store.options import registered
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the batches of a method are drawn.
+    """How the batches of a method are sampled.
 
     Attributes:
-        draw: the plan of the iterations from a first to before a last.
-        prior: (K,) the class distribution of what it draws.
+        draw: draws the plan of iterations `start` to `stop` (exclusive).
+        prior: (K,) class distribution of the rows that it draws.
         in_halves: whether a batch is half tail, half head.
-        needs_confusing: whether it asks for the confusing classes of each tail class.
-        needs_positions: whether it asks for the class-specific and class-generic positions of every map.
+        needs_confusing: whether it needs the confusing classes of each tail class.
+        needs_positions: whether it needs the class-specific and class-generic positions of every map.
         reads_maps: whether its mix reads feature maps.
-        options: that its plan depends on, besides the seed.
-        facts: what config.json tells of the plan's mix, from what was drawn from, `n_empty` added up over the
-            run, and the number of mixed samples; None where there is nothing to tell.
+        options: options that the plan depends on, except the seed.
+        facts: what config.json records of the mix, from the plan's inputs, the sum of `n_empty` over the run
+            and the number of mixed samples; None for nothing.
     """
 
     draw: Callable[[PlanInputs, int, int], Plan]
@@ -44,16 +44,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is made of.
+    """A method of Phase II: trained on sampled batches, or computed without training.
 
     Attributes:
         description: for the user.
-        sampling: of its batches; None where nothing is trained.
-        loss: its name, where the user names none.
+        sampling: how its batches are sampled; None if it does not train.
+        loss: name of its default loss.
         trainable: "fc" or "scales".
-        defaults: of options that are None where the user names none.
-        compute: the head, where nothing is trained.
-        options: that this head depends on.
+        defaults: its own defaults of options that are None unless the user gives them.
+        compute: computes the head; None if it trains.
+        options: options that a computed head depends on.
     """
 
     description: str
@@ -94,7 +94,7 @@ def _halves(inputs: PlanInputs, start: int, stop: int) -> Plan:
 
 
 def _halves_prior(inputs: PlanInputs) -> np.ndarray:
-    """Half of it the tail's, drawn by samples or by classes, half the head's, by samples."""
+    """Half tail, drawn over samples or classes; half head, drawn over samples."""
     head, tail = inputs.head_tail.head, inputs.head_tail.tail
     prior = inputs.row_counts.astype(np.float64)
     prior[head] /= 2 * prior[head].sum()
@@ -102,9 +102,9 @@ def _halves_prior(inputs: PlanInputs) -> np.ndarray:
     return prior
 
 
-OF_HALVES = ("batch_size", "head_ratio", "tail_draw")
-OF_FUSION = (
-    *OF_HALVES,
+HALVES_OPTIONS = ("batch_size", "head_ratio", "tail_draw")
+FUSION_OPTIONS = (
+    *HALVES_OPTIONS,
     "augmented_per_sample",
     "confusing_classes",
     "donors",
@@ -115,7 +115,7 @@ OF_FUSION = (
 )
 UNIFORM = Sampling(_uniform, _uniform_prior)
 BALANCED = Sampling(_balanced, _balanced_prior)
-HALVES = Sampling(_halves, _halves_prior, in_halves=True, options=OF_HALVES)
+HALVES = Sampling(_halves, _halves_prior, in_halves=True, options=HALVES_OPTIONS)
 FUSED = Sampling(
     augmentation_plan,
     _halves_prior,
@@ -123,7 +123,7 @@ FUSED = Sampling(
     needs_confusing=True,
     needs_positions=True,
     reads_maps=True,
-    options=OF_FUSION,
+    options=FUSION_OPTIONS,
     facts=fusion_facts,
 )
 
@@ -147,16 +147,16 @@ METHOD_DEFAULTS = {
 
 METHODS = {
     "fsa": Method("feature space augmentation, Algorithm 1 of the paper", FUSED),
-    "no-aug": Method("FSA's batch with real tail samples for the augmented ones (Fig. 9)", HALVES),
+    "no-aug": Method("FSA's batch, with real tail samples instead of augmented ones (Fig. 9)", HALVES),
     "plain": Method("uniform sampling of all training samples", UNIFORM),
     "crt": Method("a fresh FC layer, classes drawn uniformly", BALANCED, defaults=CRT),
-    "lws": Method("one learned scale a class, drawn uniformly", BALANCED, "ce", "scales", LWS),
-    "tau-norm": Method("Phase I's weights over their norm to the τ", compute=tau_norm, options=("tau",)),
-    "ncm": Method("the nearest class mean", compute=nearest_class_mean, options=("distance",)),
-    "logit-adjustment": Method("Phase I's logits less τ · log π", compute=logit_adjustment, options=("tau",)),
+    "lws": Method("one learned scale per class, classes drawn uniformly", BALANCED, "ce", "scales", LWS),
+    "tau-norm": Method("Phase I's weights over their norm^τ", compute=tau_norm, options=("tau",)),
+    "ncm": Method("nearest class mean", compute=nearest_class_mean, options=("distance",)),
+    "logit-adjustment": Method("Phase I's logits − τ · log π", compute=logit_adjustment, options=("tau",)),
     "balanced-softmax": Method("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
     "class-balanced": Method("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
-    "focal": Method("cross-entropy that hard samples weigh in more", UNIFORM, "focal"),
+    "focal": Method("cross-entropy with more weight on hard samples", UNIFORM, "focal"),
     "weight-balancing": Method(
         "weight decay, MaxNorm and class-balanced loss, as its authors published it",
         UNIFORM,
@@ -168,9 +168,9 @@ METHODS = {
 
 
 def find_method(name: str) -> Method:
-    """The method of a name.
+    """The method with a name.
 
     Raises:
-        UserError: no method is called so.
+        UserError: there is no such method.
     """
     return registered("--method", METHODS, name)

@@ -1,1 +1,1 @@
-"""What makes a new sample of drawn rows: fusion of feature vectors (paper, sec. 4.2)."""
+"""Mixing: how new samples are made from drawn rows; so far, fusion of feature vectors (paper, sec. 4.2)."""

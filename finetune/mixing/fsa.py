@@ -1,4 +1,4 @@
-"""Feature space augmentation: vectors of a tail image and of a confusing class, fused (paper, sec. 4.2)."""
+"""Feature space augmentation: vectors of a tail image fused with a confusing class's (paper, sec. 4.2)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ import numpy as np
 from finetune.sampling.philox import below
 from finetune.sampling.plan import Plan, PlanInputs
 
-if TYPE_CHECKING:  # the command line asks for methods' names, and must not wait for torch
+if TYPE_CHECKING:  # the command line imports this for the methods' names and must not wait for torch
     import torch
 
     from finetune.loading.features import Features
@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # the command line asks for methods' names, and must not wait
 
 @dataclass(frozen=True)
 class Fusion:
-    """Samples each of which is the mean of L vectors, those of a tail row and of a donor; see `Mix`.
+    """Samples that are each the mean of L vectors, from a tail row and a donor; see `Mix`.
 
     Attributes:
-        row: (T, A) int64 the tail row that each sample varies.
+        row: (T, A) int64 tail row of each sample.
         donor_row: (T, A) int64 row that lends the class-generic vectors.
         n_specific: (T, A) int64 vectors drawn from the tail row; the other L − n_specific are the donor's.
-        vectors: (T, A, L) int32 or int64, the vectors drawn, each as row · L + position.
-        n_empty: (2,) samples whose class-specific, and whose class-generic set was empty.
+        vectors: (T, A, L) int32 or int64 drawn vectors, each as row · L + position.
+        n_empty: (2,) samples with an empty class-specific and an empty class-generic set.
     """
 
     row: np.ndarray
@@ -44,7 +44,7 @@ class Fusion:
 
 
 def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
-    """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as of both."""
+    """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as both."""
     tail_row = inputs.tail_rows(start, stop, inputs.n_tail)
     head_row = inputs.head_rows(start, stop, inputs.n_tail * (1 + inputs.augmented_per_sample))
     augmented_row = np.repeat(tail_row, inputs.augmented_per_sample, axis=1)
@@ -58,9 +58,9 @@ def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
 
 
 def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
-    """(T, N_t · N_a) donors of tail rows (T, N_t): one image from each of N_a confusing classes.
+    """(T, N_t · N_a) donor rows for tail rows (T, N_t): one image from each of N_a confusing classes.
 
-    The classes are drawn without replacement; where N_a exceeds N_f they are gone through again.
+    Classes are drawn without replacement; if N_a exceeds N_f, they repeat in the same order.
     """
     confusing = inputs.confusing[inputs.label[tail_row]]  # (T, N_t, N_f)
     keys = inputs.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
@@ -104,18 +104,18 @@ def draw_vectors(
         inputs.specific.count[augmented_row][..., None],
         inputs.generic.count[donor_row][..., None],
     )
-    place = row * n_positions + below(uniform, count)  # in the orders, seen flat
+    place = row * n_positions + below(uniform, count)  # index into the flattened `order` arrays
     position = np.where(from_tail, inputs.specific.order.take(place), inputs.generic.order.take(place))
     return (row * n_positions + position).astype(dtype)
 
 
 def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dict[str, Any]:
-    """Confusing classes of each tail class, and how often a set was empty and fell back to all positions.
+    """Confusing classes of each tail class, and the share of empty sets, which fall back to all positions.
 
     Args:
-        inputs: what was drawn from.
-        n_empty: (2,) samples whose class-specific, and whose class-generic set was empty.
-        n_samples: samples in all.
+        inputs: what the plan was drawn from.
+        n_empty: (2,) samples with an empty class-specific and an empty class-generic set.
+        n_samples: augmented samples in total.
     """
     tail = inputs.head_tail.tail.tolist()
     facts: dict[str, Any] = {"confusing_classes": {str(c): inputs.confusing[c].tolist() for c in tail}}

@@ -1,7 +1,7 @@
 """Fusion (Algorithm 1, lines 15 to 17) as an embedding bag.
 
-With all feature maps seen as one table of vectors, an augmented sample is the mean of L rows of it. Only
-the vectors drawn are read, and a whole window of iterations is fused in one call.
+With all feature maps seen as one table of vectors, an augmented sample is the mean of L of its rows. Only
+drawn vectors are read, and a whole window of iterations is fused in one call.
 """
 
 import math
@@ -13,18 +13,18 @@ def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Pooled features of augmented samples.
 
     Args:
-        table: (N · L, C), vector row · L + position; float16, bfloat16 or float32.
-        vectors: (..., L) int32 or int64 indices into it.
+        table: (N · L, C) float16, bfloat16 or float32; row · L + position is the index of a vector.
+        vectors: (..., L) int32 or int64 indices into the table.
 
     Returns:
         (..., C) float32: the mean of each sample's vectors, rounded once to the table's dtype.
     """
     n_vectors = vectors.shape[-1]
     bags = vectors.reshape(-1, n_vectors)
-    # A mean's sum may overflow float16. Weights of a power of two are exact and keep it below the largest.
+    # The sum of a mean may overflow float16. A power of two as weight is exact and keeps it in range.
     scale = 2.0 ** -math.ceil(math.log2(n_vectors))
     weights = torch.full(bags.shape, scale, dtype=table.dtype, device=table.device)
     sums = torch.nn.functional.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
-    # A number of Python would be turned into a factor of its reciprocal on a GPU, and rounded otherwise.
+    # A tensor: on a GPU, torch multiplies by the reciprocal of a Python number, which rounds differently.
     divisor = torch.full((), n_vectors * scale, dtype=torch.float32, device=table.device)
     return (sums.float() / divisor).reshape(*vectors.shape[:-1], table.shape[1])

@@ -1,4 +1,4 @@
-"""What makes new samples of drawn rows."""
+"""The interface of a mix: new samples made from drawn rows."""
 
 from typing import Protocol
 
@@ -10,12 +10,12 @@ from finetune.loading.residency import Maps
 
 
 class Mix(Protocol):
-    """New samples in the batches of a window of T iterations, A in each, drawn already.
+    """The new samples of a window of T iterations, A in each batch; all random choices are made.
 
     Attributes:
         n_samples: A.
-        n_empty: (2,) samples whose class-specific, and whose class-generic set of positions was empty; of a
-            mix that has no such sets, zeros.
+        n_empty: (2,) samples with an empty set of class-specific and of class-generic positions; zeros for a
+            mix without such sets.
     """
 
     n_samples: int

@@ -1,4 +1,4 @@
-"""What is drawn.
+"""Sampling: random numbers, head and tail classes, confusing classes, masks, and the plan.
 
-Counter-based random numbers, head and tail, confusing classes, masks, the plan. Start at `plan`.
+Start at `plan`.
 """

@@ -1,8 +1,8 @@
-"""Confusing classes (paper, sec. 4.2): those that a class's samples are most readily taken for.
+"""Confusing classes (paper, sec. 4.2): those that a class's samples are most likely to be mistaken for.
 
-Scores are summed in float64, where no two classes tie by rounding, so that a seed means the same plan on
-every processor. K × K of them would be half a gigabyte for the classes of iNaturalist, so they are ranked as
-soon as they are known: classes go through in groups, and nothing larger than a group's scores is kept.
+Scores are summed in float64, where rounding makes no two classes tie, so that a seed gives the same plan on
+every processor. A K × K table would take half a gigabyte for the classes of iNaturalist, so classes are
+processed in groups, each ranked at once, and nothing larger than a group's scores is kept.
 """
 
 from itertools import pairwise
@@ -12,19 +12,19 @@ import torch
 
 from finetune.heads.threads import Threads
 
-# Samples whose scores are computed in one product: a few megabytes for thousands of classes.
+# Samples scored in one product: a few megabytes for thousands of classes.
 ROWS_AT_ONCE = 256
 
 
 class Scores:
-    """Phase I's mean softmax scores, class by class.
+    """Phase I's mean softmax scores of each class.
 
     Attributes:
-        n_rows: (K,) training samples of each class.
+        n_rows: (K,) training rows of each class.
     """
 
     def __init__(self, pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray, label: np.ndarray):
-        """Compute nothing yet.
+        """Keep the inputs; nothing is computed yet.
 
         Args:
             pooled: (N, C) float32 pooled features.
@@ -38,10 +38,10 @@ class Scores:
         self.n_rows = np.diff(self._bounds)
 
     def mean(self, classes: np.ndarray) -> np.ndarray:
-        """Softmax scores averaged over each class's samples.
+        """Softmax scores averaged over each class's rows.
 
         Args:
-            classes: (P,) class ids; each has samples.
+            classes: (P,) class ids, each with at least one row.
 
         Returns:
             (P, K) float64: row = true class, column = the class scored.
@@ -66,21 +66,22 @@ def confusing_classes(
     """The `n_confusing` other classes with the highest mean score for each class, highest first.
 
     Args:
-        scores: Phase I's.
-        classes: (P,) classes that ask; each has samples.
+        scores: Phase I's scores.
+        classes: (P,) class ids, each with at least one row.
         n_confusing: N_f, at most the number of other classes.
-        among: classes that count; all without it. A class that has too few others of them gets further ones.
-        threads: that share the classes; which of them takes a class changes no bit.
+        among: candidates that come first; None for all classes. A class with fewer than N_f other candidates
+            gets further classes after them.
+        threads: threads to share the classes; they change no bit.
 
     Returns:
-        (P, N_f) int64; of equal scores the lower class id comes first.
+        (P, N_f) int64; on equal scores the lower class id comes first.
     """
     found = np.empty((len(classes), n_confusing), np.int64)
     behind = np.setdiff1d(np.arange(len(scores.n_rows)), among) if among is not None else []
 
     def rank(part: slice) -> None:
         of_part = scores.mean(classes[part])
-        of_part[:, behind] -= 1  # scores are at most 1: behind all others
+        of_part[:, behind] -= 1  # scores are at most 1, so these come after all candidates
         for i, (own, of_class) in enumerate(zip(classes[part], of_part, strict=True), part.start):
             of_class[own] = -np.inf
             found[i] = _highest(of_class, n_confusing)
@@ -90,14 +91,14 @@ def confusing_classes(
 
 
 def _groups(n_rows: np.ndarray) -> list[slice]:
-    """Runs of classes with about ROWS_AT_ONCE samples in each, and one class at least."""
+    """Runs of consecutive classes with about ROWS_AT_ONCE rows each, and at least one class."""
     group = (np.cumsum(n_rows) - n_rows) // ROWS_AT_ONCE
     cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(n_rows)]
     return [slice(start, stop) for start, stop in pairwise(cuts) if start < stop]
 
 
 def _highest(scores: np.ndarray, n: int) -> np.ndarray:
-    """Places of the n highest, highest first, of equal ones the first; without sorting all."""
+    """Indices of the n highest, highest first, ties in order of index; without sorting all."""
     least = np.partition(scores, -n)[-n]
     candidates = np.flatnonzero(scores >= least)
     return candidates[np.argsort(-scores[candidates], kind="stable")][:n]

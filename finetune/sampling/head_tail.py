@@ -1,4 +1,4 @@
-"""Head and tail classes (paper, sec. 5.4): two parts of the class list, apart from the shot groups."""
+"""Head and tail classes (paper, sec. 5.4): a split of the classes that is independent of the shot groups."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,14 @@ class HeadTail:
     tail: np.ndarray
 
     def parts(self) -> dict[str, np.ndarray]:
-        """Both by name."""
+        """Both parts, by name."""
         return {"head": self.head, "tail": self.tail}
 
 
 def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
-    """The fewest largest classes that hold at least `head_ratio` of the training samples, and the rest.
+    """The largest classes that together hold at least `head_ratio` of the training samples, and the rest.
 
-    The rest is empty where classes are few or alike in size.
+    The rest may be empty if classes are few or of similar size.
 
     Args:
         class_counts: (K,) training samples of each class; ties are ordered by class index.
@@ -40,12 +40,12 @@ def split_head_tail(class_counts: np.ndarray, head_ratio: float) -> HeadTail:
 
 
 def ratio_in_words(head_ratio: float | None) -> str:
-    """What head means; with None, that of every configuration is its own."""
+    """What "head" means, in words; None if it differs between configurations."""
     if head_ratio is None:
         return "head: the largest classes with each configuration's own --head-ratio of the training images"
     return f"head: the largest classes with {100 * head_ratio:g} % of the training images"
 
 
 def parts_of(facts: dict[str, Any]) -> dict[str, list[int]]:
-    """Head and tail classes as config.json has them, under `facts`."""
+    """Head and tail class ids, from the `facts` of config.json."""
     return {part: facts[f"{part}_classes"] for part in PARTS}

@@ -1,4 +1,4 @@
-"""Class-specific and class-generic positions (paper, eqs. 2 and 3), ready to be drawn from."""
+"""Class-specific and class-generic positions (paper, eqs. 2 and 3), in a form to draw from."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class PositionSets:
 
     Attributes:
         order: (M, L) positions, those of the set first.
-        count: (M,) size of the set; L where the set was empty and all positions stand in.
+        count: (M,) size of the set; L where the set was empty and all positions are used instead.
         was_empty: (M,) bool.
     """
 
@@ -23,7 +23,7 @@ class PositionSets:
 def position_sets(mask: np.ndarray) -> PositionSets:
     """Sets from masks (M, L) bool; an empty set falls back to all L positions."""
     count = mask.sum(axis=1)
-    dtype = np.min_scalar_type(mask.shape[1] - 1)  # small, for draws read it at random
+    dtype = np.min_scalar_type(mask.shape[1] - 1)  # small, because draws read it at random
     order = np.argsort(~mask, axis=1, kind="stable").astype(dtype)
     return PositionSets(order, np.where(count == 0, mask.shape[1], count), count == 0)
 
@@ -39,5 +39,5 @@ def generic_positions(cam: np.ndarray, tau_g: float) -> PositionSets:
 
 
 def _flat(cam: np.ndarray) -> np.ndarray:
-    # In float64, lest the threshold be rounded to the CAM's float16.
+    # In float64: numpy would round the threshold to the CAM's float16.
     return cam.reshape(len(cam), -1).astype(np.float64)

@@ -1,16 +1,16 @@
-"""The random numbers of a run, each at an address of its own: seed, kind of draw, iteration, place.
+"""Random numbers of a run, addressed by seed, kind of draw, iteration and index.
 
-A counter-based generator makes any of them without the ones before, so a plan can be entered at any
-iteration. docs/run-format.md is the contract: the same seed is to mean the same plan next year, so only the
-generator's raw words are used, whose stream numpy guarantees, and never its distributions.
+The generator is counter-based: any number can be made without the ones before it, so a plan can start at
+any iteration. docs/run-format.md is the contract. A seed must give the same plan in every version, so only
+the generator's raw words are used, whose stream numpy guarantees, never its distributions.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# What is drawn, each kind from a stream of its own, so that changing one leaves the others as they were.
-# The numbers are part of the format of a run: new kinds go to the end.
+# Kinds of draws. Each has its own stream, so that changing one leaves the others as they were. The numbers
+# are part of the run format: add new kinds at the end.
 KINDS = {
     "any row": 0,
     "tail": 1,
@@ -25,24 +25,24 @@ KINDS = {
     "fresh weight": 10,
     "configuration": 11,
 }
-WORDS = 4  # 64-bit words that one value of Philox's counter gives
+WORDS = 4  # 64-bit words per value of Philox's counter
 
 
 @dataclass(frozen=True)
 class CounterRNG:
-    """Uniform numbers, addressed.
+    """Uniform random numbers by address.
 
     Attributes:
-        seed: of the run, below 2^64.
+        seed: seed of the run, below 2^64.
     """
 
     seed: int
 
     def uniform(self, kind: str, start: int, stop: int, *shape: int) -> np.ndarray:
-        """Numbers in [0, 1), 53 bits each, of the iterations from `start` to before `stop`.
+        """Numbers in [0, 1), 53 bits each, for iterations `start` to `stop` (exclusive).
 
-        Iteration t has the words from 4·b·t on of Philox4x64-10 with key (seed, kind), where b is the number
-        of counter values that one iteration takes.
+        Iteration t uses the words of Philox4x64-10 with key (seed, kind) from 4·b·t on, where b is the number
+        of counter values per iteration.
 
         Returns:
             (stop − start, *shape) float64.
@@ -56,5 +56,5 @@ class CounterRNG:
 
 
 def below(uniform: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-    """Whole numbers 0 to n − 1, int64, from uniform ones; `n` at most 2^53."""
+    """Integers 0 to n − 1, int64, from uniform numbers in [0, 1); `n` is at most 2^53."""
     return (uniform * n).astype(np.int64)

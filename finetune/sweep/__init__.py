@@ -1,4 +1,4 @@
-"""Hundreds of heads over one store.
+"""Sweeps: hundreds of heads from one store.
 
-Configurations, the folder they are kept in, the ranking. Start at `sweep`.
+Configurations, the sweep's folder, the ranking. Start at `sweep`.
 """

@@ -1,4 +1,4 @@
-"""The options of a sweep, and the configurations that they come to."""
+"""Options of a sweep, and the configurations that they make."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,22 +9,20 @@ from finetune.config import FinetuneConfig
 from store.errors import UserError
 from store.options import Option, check_bounds, flag, own_options
 
-FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # of all heads of a sweep
+FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # the same for all heads of a sweep
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Options of `sweep`: those of `finetune`, and what to vary.
 
-    `out`, `resume` and `overwrite` are the sweep's folder's.
+    `out`, `resume` and `overwrite` refer to the folder of the sweep.
     """
 
     base: FinetuneConfig
     grid: Annotated[
         tuple[str, ...],
-        Option(
-            "values of an option to try, option=value,value,…; several --grid make every combination", "sweep"
-        ),
+        Option("values of an option to try, option=value,value,…; several --grid are combined", "sweep"),
     ] = ()
     range: Annotated[
         tuple[str, ...],
@@ -35,26 +33,24 @@ class SweepConfig:
     random: Annotated[
         int | None,
         Option(
-            "number of configurations to draw from --grid and --range", "sweep", "every combination", least=1
+            "number of configurations to draw from --grid and --range", "sweep", "all combinations", least=1
         ),
     ] = None
-    seeds: Annotated[
-        int, Option("runs of every configuration, whose seeds count up from --seed", "sweep", least=1)
-    ] = 3
-    heads: Annotated[bool, Option("keep the weights of every head, in the folder heads/", "output")] = False
+    seeds: Annotated[int, Option("seeds per configuration, counting up from --seed", "sweep", least=1)] = 3
+    heads: Annotated[bool, Option("save the weights of every head in heads/ of --out", "output")] = False
 
     def configurations(self) -> list[FinetuneConfig]:
-        """Every configuration with every seed, in a fixed order, each once.
+        """Every configuration with every seed, in a fixed order, without duplicates.
 
         Raises:
-            UserError: an option that cannot be varied, or a value that it cannot have.
+            UserError: an option cannot be varied, or cannot have a value.
         """
         check_bounds(self)
         varied = self.varied()
         if len(varied) < len(self.grid) + len(self.range):
-            raise UserError("--grid, --range: an option is named twice; name it once, with all its values")
+            raise UserError("--grid, --range: an option is given twice; give it once, with all its values")
         if self.range and self.random is None:
-            raise UserError("--range: values are drawn from it, so say how many with --random")
+            raise UserError("--range: needs --random, the number of configurations to draw")
         if self.random is None:
             chosen = [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
         else:
@@ -64,11 +60,11 @@ class SweepConfig:
         return list(dict.fromkeys(found))
 
     def varied(self) -> dict[str, Any]:
-        """What each option that is varied may be: a list of values, or a range."""
+        """A list of values or a range for each varied option."""
         return {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
 
     def _drawn(self, varied: dict[str, Any], i: int) -> dict[str, Any]:
-        from finetune.sampling.philox import CounterRNG  # numpy, which --help does without
+        from finetune.sampling.philox import CounterRNG  # imports numpy, which --help does without
 
         uniform = CounterRNG(self.base.seed).uniform("configuration", i, i + 1, max(1, len(varied)))[0]
         return {
@@ -83,8 +79,8 @@ class Range:
 
     Attributes:
         low, high: the bounds.
-        log: whether their logarithm is uniform.
-        whole: whether they are whole numbers.
+        log: whether numbers are uniform on a log scale.
+        whole: whether they are integers.
     """
 
     low: float
@@ -93,7 +89,7 @@ class Range:
     whole: bool
 
     def at(self, u: float) -> float | int:
-        """The number that a uniform one in [0, 1) stands for; four digits, as one would type it."""
+        """Map a uniform number in [0, 1) to the range; rounded to four digits, as one would type it."""
         spread = self.high / self.low if self.log else self.high - self.low
         value = self.low * spread**u if self.log else self.low + spread * u
         rounded = round(value) if self.whole else float(f"{value:.4g}")
@@ -101,21 +97,21 @@ class Range:
 
 
 def parse_grid(text: str) -> tuple[str, list[Any]]:
-    """`tau_s=0.5,0.7` as the option's name and its values."""
+    """Parse `tau_s=0.5,0.7` into the option's name and its values."""
     name, kind = _varied(text, "--grid", "option=value,value")
     values = [_value(name, kind, part) for part in text.partition("=")[2].split(",")]
     return name, list(dict.fromkeys(values))
 
 
 def parse_range(text: str) -> tuple[str, Range]:
-    """`lr=1e-4:1e-1:log` as the option's name and its range."""
+    """Parse `lr=1e-4:1e-1:log` into the option's name and its range."""
     expected = "option=low:high or option=low:high:log"
     name, kind = _varied(text, "--range", expected)
     number = next((k for k in (int, float) if k in (kind, *get_args(kind))), None)
     low, colon, rest = text.partition("=")[2].partition(":")
     high, *scale = rest.split(":")
     if number is None or not colon or scale not in ([], ["log"]):
-        raise UserError(f"--range {text}: expected {expected}, of an option that is a number")
+        raise UserError(f"--range {text}: expected {expected}, for a numeric option")
     bounds = [float(_value(name, number, bound)) for bound in (low, high)]
     found = Range(*bounds, log=bool(scale), whole=number is int)
     if not found.low < found.high or (found.log and found.low <= 0):
@@ -124,12 +120,12 @@ def parse_range(text: str) -> tuple[str, Range]:
 
 
 def name_of(text: str) -> str:
-    """The option of `tau-s=0.5,0.7`: tau_s."""
+    """The option's name in `tau-s=0.5,0.7`: tau_s."""
     return text.partition("=")[0].strip().removeprefix("--").replace("-", "_")
 
 
 def _varied(text: str, given: str, expected: str) -> tuple[str, Any]:
-    """The name and the type of an option that can be varied."""
+    """Name and type of an option that is varied; UserError unless it can be."""
     _, equals, values = text.partition("=")
     name = name_of(text)
     known = own_options(FinetuneConfig)
@@ -137,10 +133,10 @@ def _varied(text: str, given: str, expected: str) -> tuple[str, Any]:
         raise UserError(f"{given} {text}: expected {expected}")
     if name in FIXED:
         advice = "use --seeds" if name == "seed" else f"give {flag(name)} to the whole sweep"
-        raise UserError(f"{given} {text}: {name} does not make another configuration; {advice}")
+        raise UserError(f"{given} {text}: {name} cannot be varied within a sweep; {advice}")
     if name not in known:
         names = ", ".join(sorted(set(known) - FIXED))
-        raise UserError(f"{given} {text}: no option {name}; there are {names}")
+        raise UserError(f"{given} {text}: no option {name}; expected one of {names}")
     kind, option = known[name]
     return name, option.kind_with_names(kind)
 

@@ -1,4 +1,4 @@
-"""A sweep's folder: what every group of heads leaves, and the results once all have."""
+"""A sweep's folder: rows of finished heads, and the results once all heads are done."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from finetune.sweep.config import SweepConfig
 from finetune.sweep.marker import (
     FORMAT,
     MARKER,
-    UNTOLD,
+    UNRECORDED,
     WHERE,
     differing_option,
     options_of,
@@ -31,17 +31,17 @@ from finetune.sweep.marker import (
     varied_options,
 )
 from finetune.sweep.repeat import finetune_command, free_folder, places_of
-from finetune.sweep.tables import OF_ROW, results_frame, write_tables
+from finetune.sweep.tables import ROW_COLUMNS, results_frame, write_tables
 from finetune.sweep.taken import (
     DONE,
     HEADS,
     RESULTS,
     another_sweep,
-    begun_sweep,
     check_same_content,
     heads_done,
     is_alike,
     is_ranking_bound,
+    unfinished_sweep,
 )
 from finetune.training.selection import Layer
 from store.errors import UserError
@@ -57,13 +57,13 @@ class Sweep:
 
     Attributes:
         path: its folder.
-        results: a row a head: its options, seed, accuracies in %, seconds.
-        ranking: a row a configuration, best first: mean and standard deviation over its seeds.
-        select_on: the split that it is ranked by.
-        rank_by: the accuracy that it is ranked by.
-        head_in_words: what head is.
-        command: the `finetune` command that repeats the best configuration with its first seed; None where
-            every configuration has a head that diverged.
+        results: one row per head: its options, seed, accuracies in %, seconds.
+        ranking: one row per configuration, best first: mean and standard deviation over its seeds.
+        select_on: split that the ranking is by.
+        rank_by: accuracy that the ranking is by.
+        head_in_words: what "head" means.
+        command: `finetune` command that repeats the best configuration with its first seed; None if every
+            configuration has a head that diverged.
     """
 
     path: Path
@@ -76,9 +76,9 @@ class Sweep:
 
 
 def head_id(config: FinetuneConfig) -> str:
-    """What tells the heads of a sweep apart: a digest of what they depend on, the seed included.
+    """Digest of the options that a head depends on, its seed included; identifies it within a sweep.
 
-    What earlier programs did, not knowing the option, is left out: their heads keep their names.
+    Options with the value of EARLIER are left out, so that heads of older versions keep their ids.
     """
     found = effective_options(asdict(config))
     options = {k: v for k, v in found.items() if k not in EARLIER or EARLIER[k] != v}
@@ -87,10 +87,10 @@ def head_id(config: FinetuneConfig) -> str:
 
 
 class SweepFolder:
-    """The folder on its way.
+    """The folder of a sweep in progress.
 
     Attributes:
-        path: where it is.
+        path: the folder.
     """
 
     def __init__(self, config: SweepConfig, configs: list[FinetuneConfig], store: FeatureStore):
@@ -100,51 +100,51 @@ class SweepFolder:
         content = {"format": FORMAT, "store": store_digests(store), "options": options_of(config)}
         self._content = content | {"one_split": True}
         made = {"n_classes": len(store.class_names), "n_heads": len(configs)}
-        self._made = made | places_of(config.base)  # tells no sweeps apart
+        self._made = made | places_of(config.base)  # not part of the sweep's identity
 
-    def begin(self) -> None:
-        """Make the folder ready: empty, or as it was left.
+    def prepare(self) -> None:
+        """Start or resume: leave the folder with sweep.json and no heads of other sweeps.
 
         Raises:
-            UserError: it holds something else, or a sweep that this one may not go on with.
+            UserError: it holds something else, or a sweep that cannot be resumed with these options.
         """
         check_same_content(self._config)
         found = read_marker(self.path)
         if self._config.base.resume and (self.path / MARKER).exists():
             self._check_same(found)
             self._check_accuracy_known()
-            self._go_on(found)
+            self._resume(found)
             return
         if found is not None and not self._config.base.overwrite:
-            self._check_not_begun(found)
-        # Before the marker: heads of an earlier sweep are never taken for this one's.
+            raise self._unfinished_or_another(found)
+        # Before the marker is written, so that heads of an earlier sweep never count as this one's.
         for file in (*(self.path / name for name in RESULTS), *self.path.glob("*/*"), *self.path.glob(".*")):
             if file != lock_of(self.path):
                 file.unlink(missing_ok=True)
         write_json(self.path / MARKER, self._content | {"made": self._made})
 
-    def _check_not_begun(self, found: dict[str, Any]) -> None:
+    def _unfinished_or_another(self, found: dict[str, Any]) -> UserError:
         if self._other_part(found) is not None:
-            raise another_sweep(self.path)
+            return another_sweep(self.path)
         wanted = {head_id(config) for config in self._configs}
-        raise begun_sweep(self.path, len(wanted & heads_done(self.path)), self.n_heads)
+        return unfinished_sweep(self.path, len(wanted & heads_done(self.path)), self.n_heads)
 
     @property
     def n_heads(self) -> int:
-        """How many there are to be."""
+        """Number of heads in the whole sweep."""
         return len(self._configs)
 
     @property
-    def is_begun(self) -> bool:
-        """Whether this very sweep is what the folder holds."""
+    def is_started(self) -> bool:
+        """Whether the folder holds this sweep."""
         found = read_marker(self.path)
         return found is not None and self._is_this(found)
 
     @cached_property
     def head_ratio(self) -> float | None:
-        """Of the head and tail that all heads are told of; None where each is told of its own.
+        """`head_ratio` for reporting head and tail accuracy; None if each head uses its own.
 
-        To be asked once the sweep is begun.
+        Valid once `prepare` has run.
         """
         found = read_marker(self.path)
         return self._config.base.head_ratio if found is None else split_ratio(found)
@@ -157,18 +157,18 @@ class SweepFolder:
 
     def _check_same(self, found: dict[str, Any] | None) -> None:
         if found is None:
-            raise UserError(f"{self.path / MARKER}: damaged; begin anew with --overwrite")
+            raise UserError(f"{self.path / MARKER}: damaged; start over with --overwrite")
         if (other := self._other_part(found)) is not None:
             raise UserError(
-                f"{self.path}: is a sweep of another store than {self._store.path} ({other} differs); name "
-                "that one, or another --out"
+                f"{self.path}: a sweep of another store than {self._store.path} ({other} differs); use that "
+                "store, or another --out"
             )
-        begun, asked = UNTOLD | found["options"], self._content["options"]
-        name = differing_option(begun, asked, is_ranking_bound(self._config))
+        started, asked = UNRECORDED | found["options"], self._content["options"]
+        name = differing_option(started, asked, is_ranking_bound(self._config))
         if name is not None:
             raise UserError(
-                f"{self.path}: cannot resume: {name} was {begun.get(name)}, this command asks "
-                f"{asked.get(name)}; repeat the interrupted command, or begin anew with --overwrite"
+                f"{self.path}: cannot resume: {name} was {started.get(name)}, this command has "
+                f"{asked.get(name)}; repeat the interrupted command, or start over with --overwrite"
             )
 
     def _check_accuracy_known(self) -> None:
@@ -177,49 +177,49 @@ class SweepFolder:
         lacking = [row for row in self.rows() if row["diverged_at"] is None and score not in row]
         if lacking:
             raise UserError(
-                f"{self.path}: {len(lacking)} heads of an earlier program have no {base.rank_by} accuracy to "
-                "be ranked by; leave --rank-by out, or begin anew with --overwrite"
+                f"{self.path}: {len(lacking)} heads of an older version have no {base.rank_by} accuracy to "
+                "rank by; leave --rank-by out, or start over with --overwrite"
             )
 
-    def _go_on(self, found: dict[str, Any]) -> None:
-        """Bring the marker of an earlier program's sweep, or of one that is ranked anew, up to date."""
+    def _resume(self, found: dict[str, Any]) -> None:
+        """Update sweep.json if an older version wrote it or the ranking rule changed."""
         options = dict(self._content["options"])
         former = {one.method for one in self._configs if is_former(one.method, found["options"])}
         if former:
             note(
-                f"{self.path}: an earlier program began it, whose {former.pop()} was another (see "
-                "docs/methods.md); its heads are made anew, and those of other methods stay"
+                f"{self.path}: an older version started this sweep, and {former.pop()} has changed since "
+                "(see docs/methods.md); its heads are trained again, those of other methods stay"
             )
-            for name in RESULTS:  # which tell of the former heads
+            for name in RESULTS:  # they hold the former heads
                 (self.path / name).unlink(missing_ok=True)
-        if "rank_by" not in found["options"] and options["rank_by"] == UNTOLD["rank_by"]:
-            del options["rank_by"]  # so that it goes on so, whatever the default
+        if "rank_by" not in found["options"] and options["rank_by"] == UNRECORDED["rank_by"]:
+            del options["rank_by"]  # so that it stays the same, whatever the default
         one_split = found.get("one_split") or "head_ratio" not in varied_options(options)
         content = self._content | {"options": options, "one_split": one_split}
         if content != found:
-            # Former heads stay in the folder: how many files there are tells no more how many are done.
+            # Former heads stay in the folder, so the number of files no longer says how many heads are done.
             made = {k: v for k, v in self._made.items() if k != "n_heads" or not former}
             write_json(self.path / MARKER, content | {"made": made})
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is done already, a row a head.
+        """Rows of the heads that are done.
 
         Raises:
-            UserError: a file of it is damaged.
+            UserError: a file is damaged.
         """
         wanted, rows = {head_id(config) for config in self._configs}, []
         for file in sorted((self.path / DONE).glob("*.json")):
             try:
                 found = json.loads(file.read_text())
-                if not all(row.keys() >= OF_ROW for row in found):
+                if not all(row.keys() >= ROW_COLUMNS for row in found):
                     raise ValueError("a row lacks a column")
                 rows += [row for row in found if row["head"] in wanted]
             except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{file}: damaged ({error}); remove it and go on with --resume") from error
+                raise UserError(f"{file}: damaged ({error}); remove it and continue with --resume") from error
         return rows
 
     def keep(self, rows: list[dict[str, Any]], layers: list[Layer | None]) -> None:
-        """Write what a group of heads came to; rows last, for they say that it is done."""
+        """Write the results of a batch of heads: layers first, then the rows, which mark it as done."""
         if self._config.heads:
             for row, layer in zip(rows, layers, strict=True):
                 if layer is not None:
@@ -229,7 +229,7 @@ class SweepFolder:
 
     @cached_property
     def _named(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Of each head its id, its configuration's name, and its options."""
+        """Id, configuration name and options of each head."""
         options = [asdict(config) for config in self._configs]
         names = name_configurations([effective_options(one) for one in options])
         ids = [head_id(config) for config in self._configs]
@@ -237,19 +237,19 @@ class SweepFolder:
         return list(zip(ids, names, own, strict=True))
 
     def results(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        """Rows of heads with their options before them, in the order of the configurations."""
+        """Rows of heads preceded by their options, in the order of the configurations."""
         return results_frame(self._named, rows)
 
     def finish(self) -> Sweep:
         """Write results.csv, results.parquet and ranking.csv.
 
         Raises:
-            UserError: a head is missing, as on a disk that another machine's files reach late.
+            UserError: a head is missing, for instance because another machine's files arrive late.
         """
         results = self.results(self.rows())
         missing = len(self._configs) - len(results)
         if missing:
-            raise UserError(f"{self.path / DONE}: {missing} heads are missing; go on with --resume")
+            raise UserError(f"{self.path / DONE}: {missing} heads are missing; continue with --resume")
         select_on, rank_by = self._config.base.select_on, self._config.base.rank_by
         ranking = rank_configurations(results, select_on, rank_by)
         write_tables(self.path, results, ranking)

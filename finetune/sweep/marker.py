@@ -1,4 +1,4 @@
-"""sweep.json: what was asked of a sweep, and whether a command asks for the same."""
+"""sweep.json: the options of a sweep, and whether a command has the same ones."""
 
 import json
 from collections.abc import Collection
@@ -12,19 +12,19 @@ from store.notes import note
 
 FORMAT = "tailcache-sweep"
 MARKER = "sweep.json"
-WHERE = PLACES | WAYS  # tell no two heads apart
+WHERE = PLACES | WAYS  # options that do not affect a head
 VARIED = ("grid", "range", "random", "seeds", "heads")
-UNTOLD = {"rank_by": "overall", "max_norm_every": None}  # what a sweep asked that does not say, being older
+UNRECORDED = {"rank_by": "overall", "max_norm_every": None}  # options that older sweeps do not record
 
 
 def options_of(config: SweepConfig) -> dict[str, Any]:
-    """What a sweep is asked, as JSON has it."""
+    """Options of a sweep, as in sweep.json."""
     own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
     return json.loads(json.dumps(own | {name: getattr(config, name) for name in VARIED}))
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
-    """What tells the sweep in a folder; None where there is none, or it is damaged."""
+    """The content of a folder's sweep.json that identifies the sweep; None if missing or damaged."""
     try:
         content = json.loads((path / MARKER).read_text())
         content.pop("made", None)
@@ -35,7 +35,7 @@ def read_marker(path: Path) -> dict[str, Any] | None:
 
 
 def read_made(path: Path) -> dict[str, Any]:
-    """What sweep.json says that tells no sweeps apart; empty where it does not."""
+    """The part of sweep.json that does not identify the sweep; empty if missing or damaged."""
     try:
         made = json.loads((path / MARKER).read_text())["made"]
         return made if isinstance(made, dict) else {}
@@ -43,43 +43,43 @@ def read_made(path: Path) -> dict[str, Any]:
         return {}
 
 
-def differing_option(begun: dict[str, Any], asked: dict[str, Any], is_ranking_bound: bool) -> str | None:
-    """The first option in which a command asks for another sweep than was begun; None where it does not.
+def differing_option(recorded: dict[str, Any], asked: dict[str, Any], is_ranking_bound: bool) -> str | None:
+    """The first option of a command that differs from sweep.json; None if none does.
 
     Args:
-        begun: options as sweep.json has them.
-        asked: those of the command.
-        is_ranking_bound: whether heads depend on what they are ranked by; else a sweep is ranked anew.
+        recorded: options in sweep.json.
+        asked: options of the command.
+        is_ranking_bound: whether heads depend on --rank-by; if not, a sweep can be ranked again by another.
     """
-    begun = UNTOLD | begun
-    for name in {**asked, **begun}:
-        if begun.get(name) != asked.get(name) and (name != "rank_by" or is_ranking_bound):
+    recorded = UNRECORDED | recorded
+    for name in {**asked, **recorded}:
+        if recorded.get(name) != asked.get(name) and (name != "rank_by" or is_ranking_bound):
             return name
     return None
 
 
 def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepConfig:
-    """The same, ranking as the sweep does that an earlier program began, where that is to be gone on with.
+    """The config, but with the ranking rule of the sweep that is resumed, if an older version started it.
 
     Args:
-        config: of the command.
-        named: options that the user named, which stand.
+        config: config of the command.
+        named: names of the options that the user gave, which stay.
     """
     path = Path(config.base.out)
     found = read_marker(path) if config.base.resume else None
     if found is None or "rank_by" in found["options"] or "rank_by" in named:
         return config
-    if config.base.rank_by != UNTOLD["rank_by"]:
+    if config.base.rank_by != UNRECORDED["rank_by"]:
         note(
-            f"{path}: an earlier program began this sweep; it goes on ranking by overall accuracy, as that "
-            "did, and tells no balanced accuracy where heads finished then have none"
+            f"{path}: an older version started this sweep; it is still ranked by overall accuracy, and "
+            "balanced accuracy is left out if heads finished by that version lack it"
         )
-    return as_untold(config, found)
+    return as_recorded(config, found)
 
 
-def as_untold(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
-    """This config, with the ranking rule of version 0.1 where sweep.json names none."""
-    rank_by = config.base.rank_by if "rank_by" in found["options"] else UNTOLD["rank_by"]
+def as_recorded(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
+    """The config, with the ranking rule of version 0.1 if sweep.json records none."""
+    rank_by = config.base.rank_by if "rank_by" in found["options"] else UNRECORDED["rank_by"]
     return replace(config, base=replace(config.base, rank_by=rank_by))
 
 
@@ -89,9 +89,9 @@ def varied_options(options: dict[str, Any]) -> list[str]:
 
 
 def split_ratio(found: dict[str, Any]) -> float | None:
-    """The share of training images in the head classes, of which all heads of a sweep are told.
+    """The `head_ratio` that all heads of a sweep report head and tail accuracy by.
 
-    None where an earlier program varied it, and told each head of its own head and tail.
+    None if an older version varied it and each head reports by its own.
     """
     options = found["options"]
     of_each = "head_ratio" in varied_options(options) and not found.get("one_split")

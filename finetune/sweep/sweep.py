@@ -1,4 +1,4 @@
-"""A sweep: any number of configurations and seeds from one store, heads that share a plan side by side."""
+"""A sweep: many configurations and seeds from one store; heads that share a plan are trained together."""
 
 import os
 import time
@@ -27,7 +27,7 @@ from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep, SweepFolder, head_id
 from finetune.sweep.marker import as_interrupted
 from finetune.sweep.processes import processes
-from finetune.train import computed
+from finetune.train import posthoc_head
 from finetune.training.inputs import split_classes
 from finetune.training.selection import Layer, check_selection
 from finetune.training.trainer import LoadedStore, Trainer
@@ -39,7 +39,7 @@ from store.storage.cache import open_cache
 from store.storage.location import locate
 from store.storage.lock import sole_writer
 
-Batch = list[FinetuneConfig]  # heads that share a plan, or one that is computed
+Batch = list[FinetuneConfig]  # heads that share a plan, or a single post-hoc head
 
 
 def sweep(
@@ -51,22 +51,22 @@ def sweep(
 ) -> Sweep | None:
     """Train every configuration with every seed, and rank them by their accuracy on the validation split.
 
-    Under `torchrun` every process takes its share, and the first writes the results; machines share the
+    Under `torchrun` every process trains its share and the first writes the results; machines must share the
     store and the folder.
 
     Args:
         config: the options.
-        progress: a bar of heads done.
-        show: given the ranking so far, after every group of heads; None where nobody looks.
-        named: options the user gave; they win over an older version's.
-        store: the store that `config` names, where it is open already.
+        progress: shows the number of heads done.
+        show: called with the ranking so far after each batch of heads; None for no display.
+        named: names of the options that the user gave.
+        store: the store that `config` names, if it is open already.
 
     Returns:
         The results; None in all processes but the first.
 
     Raises:
-        UserError: the store, the options or the folder cannot be used.
-        Interrupted: by the user; the same options and `resume` go on.
+        UserError: the store, an option or the folder cannot be used.
+        Interrupted: on Ctrl-C; the same options with `resume` continue the sweep.
     """
     keep_freed_memory()
     make_deterministic()
@@ -81,57 +81,57 @@ def sweep(
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         check_selection(loaded.held_out.get(base.select_on), "sweep")
-        split_head_tail(loaded.common.class_counts, base.head_ratio)  # of which all heads are told
+        split_head_tail(loaded.common.class_counts, base.head_ratio)  # check both before hours of training
         for one in configs:
-            split_classes(one, loaded.common.class_counts)  # before the first head, not after hours
+            split_classes(one, loaded.common.class_counts)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
-                folder.begin()
-                _note_undrawn(configs, config.seeds)
+                folder.prepare()
+                _note_seedless(configs, config.seeds)
             group.meet()
 
-        def tell(rows: list[dict[str, Any]]) -> None:
+        def show_ranking(rows: list[dict[str, Any]]) -> None:
             if show is not None:
                 show(rank_configurations(folder.results(rows), base.select_on, base.rank_by))
 
         with _interruptible(folder):
             share = shared_out(configs, group.world)[group.rank :: group.world]
-            _take_share(share, loaded, folder, progress, tell)
+            _train_share(share, loaded, folder, progress, show_ranking)
             group.meet()
             return folder.finish() if group.rank == 0 else None
 
 
 def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:
-    """Every head, resolved, once; with the first seed alone where nothing is drawn."""
+    """Every head, resolved, once; only the first seed for methods without random draws."""
     every = [one.resolved(n_classes) for one in config.configurations()]
     every = [one if draws(asdict(one)) else replace(one, seed=config.base.seed) for one in every]
     return list({head_id(one): one for one in reversed(every)}.values())[::-1]
 
 
-def _note_undrawn(configs: list[FinetuneConfig], n_seeds: int) -> None:
+def _note_seedless(configs: list[FinetuneConfig], n_seeds: int) -> None:
     for method in dict.fromkeys(one.method for one in configs if not draws(asdict(one))):
         if n_seeds > 1:
-            note(f"{method} draws nothing, so each of its configurations has one head, not {n_seeds}")
+            note(f"{method} does not depend on the seed, so each configuration has one head, not {n_seeds}")
 
 
 @contextmanager
 def _interruptible(folder: SweepFolder) -> Iterator[None]:
-    """Raise Interrupted on Ctrl-C, once there is something to go on with."""
+    """Raise Interrupted on Ctrl-C, if there is something to resume."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise (Interrupted() if folder.is_begun else error) from error
+        raise (Interrupted() if folder.is_started else error) from error
 
 
-def _take_share(
+def _train_share(
     batches: list[Batch],
     loaded: LoadedStore,
     folder: SweepFolder,
     progress: Progress,
-    tell: Callable[[list[dict[str, Any]]], None],
+    show_ranking: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Make the heads of some batches that are not done yet."""
+    """Train the heads of these batches that are not done yet."""
     rows = folder.rows()
     task = progress.add_task("sweep", total=folder.n_heads, completed=len(rows), status="")
     done = {row["head"] for row in rows}
@@ -139,15 +139,15 @@ def _take_share(
         for batch in batches:
             left = [one for one in batch if head_id(one) not in done]
             if left:
-                rows += _take(left, loaded, folder, lambda text: progress.update(task, status=text))
+                rows += _train_batch(left, loaded, folder, lambda text: progress.update(task, status=text))
                 progress.update(task, completed=len(rows))
-                tell(rows)
+                show_ranking(rows)
     finally:
         progress.remove_task(task)
 
 
 def _device(name: str) -> torch.device:
-    """The device of this process: under `torchrun` on one machine a GPU each, unless one is named."""
+    """The device of this process: under `torchrun`, one GPU per process unless the user names a GPU."""
     device = resolve_device(name)
     if name in ("auto", "cuda") and device.type == "cuda" and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -155,9 +155,9 @@ def _device(name: str) -> torch.device:
 
 
 def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:
-    """Configurations in batches that share a plan, at least as many as there are processes where they can be.
+    """Configurations in batches that share a plan, if possible at least as many as there are processes.
 
-    It does not depend on what is done already, so that all processes see the same batches.
+    The batches do not depend on what is done already, so they are the same in all processes.
     """
     alike: dict[tuple, Batch] = {}
     for config in configs:
@@ -171,12 +171,12 @@ def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:
 
 
 def plan_key(config: FinetuneConfig) -> tuple:
-    """Equal for resolved configurations whose heads see the same batches, looked at after the same steps."""
+    """Equal for resolved configurations whose heads share batches and are evaluated at the same steps."""
     sampling = METHODS[config.method].sampling
     if sampling is None:
         return (head_id(config),)
     options = [getattr(config, name) for name in sampling.options]
-    return (sampling, config.seed, config.iterations, look_every(config), config.keep, *options)
+    return (sampling, config.seed, config.iterations, evaluate_every(config), config.keep, *options)
 
 
 def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
@@ -189,63 +189,63 @@ def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> No
             raise UserError(f"sweep: {flag(name)} is varied and changes nothing for {methods}; leave it out")
 
 
-def look_every(config: FinetuneConfig) -> int:
-    """Iterations between stops: those under way are for early stopping only."""
+def evaluate_every(config: FinetuneConfig) -> int:
+    """Iterations between evaluations: `eval_every` for early stopping, else once at the end."""
     return config.eval_every if config.keep == "best" else config.iterations
 
 
-def _take(
+def _train_batch(
     batch: Batch, loaded: LoadedStore, folder: SweepFolder, status: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Make the heads of a batch; their rows, which are also written."""
+    """Train or compute the heads of a batch, write their rows, and return them."""
     started, first = time.perf_counter(), batch[0]
     if METHODS[first.method].compute is not None:
-        layers, ways = _compute(first, loaded)
+        layers, courses = _compute_head(first, loaded)
     else:
-        layers, ways = _train(batch, loaded, status)
-    loaded.store.check_not_replaced()  # its maps were read by path all the while
+        layers, courses = _train_heads(batch, loaded, status)
+    loaded.store.check_not_replaced()  # its maps were read by path until now
     seconds = (time.perf_counter() - started) / len(batch)
     rows = []
-    for config, layer, way in zip(batch, layers, ways, strict=True):
+    for config, layer, course in zip(batch, layers, courses, strict=True):
         ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
-        found = {} if way["diverged_at"] is not None else _accuracies(layer, loaded, ratio)
-        rows.append({"head": head_id(config)} | way | found | {"seconds": seconds})
+        found = {} if course["diverged_at"] is not None else _accuracies(layer, loaded, ratio)
+        rows.append({"head": head_id(config)} | course | found | {"seconds": seconds})
     folder.keep(rows, layers)
     return rows
 
 
-def _compute(config: FinetuneConfig, loaded: LoadedStore) -> tuple[list[Layer | None], list[dict[str, Any]]]:
-    """A head that is not trained; None where its weights are no numbers."""
+def _compute_head(
+    config: FinetuneConfig, loaded: LoadedStore
+) -> tuple[list[Layer | None], list[dict[str, Any]]]:
+    """A post-hoc head; None if its weights are NaN or infinite."""
     try:
-        return [computed(config, loaded)], [{"kept_iteration": 0, "diverged_at": None}]
+        return [posthoc_head(config, loaded)], [{"kept_iteration": 0, "diverged_at": None}]
     except UserError:
         return [None], [{"kept_iteration": 0, "diverged_at": 0}]
 
 
-def _train(
+def _train_heads(
     batch: Batch, loaded: LoadedStore, status: Callable[[str], None]
 ) -> tuple[list[Layer], list[dict[str, Any]]]:
     first = batch[0]
-    trainer = Trainer(
-        batch, loaded, looks=first.keep == "best"
-    )  # accuracies under way are for early stopping
-    trainer.begin()
+    trainer = Trainer(batch, loaded, evaluates=first.keep == "best")
+    trainer.evaluate()
     heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
-    with closing(trainer.run(look_every(first))) as windows:
+    with closing(trainer.run(evaluate_every(first))) as windows:
         for _ in windows:
             status(f"{heads}: {trainer.iteration:,} of {first.iterations:,} iterations")
-    ways = [
+    courses = [
         {
             "kept_iteration": history.kept_iteration(config.keep),
             "diverged_at": history.diverged.iteration if history.diverged else None,
         }
         for config, history in zip(batch, trainer.histories, strict=True)
     ]
-    return trainer.layers(), ways
+    return trainer.layers(), courses
 
 
 def _accuracies(layer: Layer, loaded: LoadedStore, head_ratio: float) -> dict[str, float]:
-    """val_overall, …, test_tail: the test split is looked at once, for a head that is done."""
+    """val_overall, …, test_tail: the only evaluation on test, after training."""
     found = {}
     parts = split_head_tail(loaded.common.class_counts, head_ratio).parts()
     for name, split in loaded.held_out.items():

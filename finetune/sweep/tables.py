@@ -1,4 +1,4 @@
-"""The tables that a finished sweep leaves."""
+"""The tables of a finished sweep."""
 
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,21 @@ from analysis.csv_files import write_csv
 from finetune.sweep.taken import RESULTS
 from store.storage.atomic import whole_file
 
-OF_ROW = {"head", "kept_iteration", "diverged_at", "seconds"}
+ROW_COLUMNS = {"head", "kept_iteration", "diverged_at", "seconds"}  # every row of a head has these
 
 
 def results_frame(named: list[tuple[str, str, dict[str, Any]]], rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a head: its configuration's name, its options, and what it came to.
+    """One row per head: its configuration's name, its options and its results.
 
-    An accuracy that an earlier program did not tell of its heads is left out for all.
+    An accuracy that heads of an older version lack is left out for all.
 
     Args:
-        named: of each head its id, its configuration's name, and its options; in the order of the rows.
-        rows: what heads came to.
+        named: id, configuration name and options of each head, in the order of the rows.
+        rows: results of the heads.
     """
     whole = [row.keys() for row in rows if row["diverged_at"] is None]
-    told = set.intersection(*map(set, whole)) if whole else OF_ROW
-    of_head = {row["head"]: {k: v for k, v in row.items() if k in told} for row in rows}
+    common = set.intersection(*map(set, whole)) if whole else ROW_COLUMNS
+    of_head = {row["head"]: {k: v for k, v in row.items() if k in common} for row in rows}
     frame = pd.DataFrame(
         [{"configuration": name} | own | of_head[head] for head, name, own in named if head in of_head]
     )
@@ -31,12 +31,12 @@ def results_frame(named: list[tuple[str, str, dict[str, Any]]], rows: list[dict[
 
 
 def write_tables(path: Path, results: pd.DataFrame, ranking: pd.DataFrame) -> None:
-    """Write a row a head, twice, and a row a configuration.
+    """Write results.csv, results.parquet and ranking.csv.
 
     Args:
-        path: the sweep's folder.
-        results: a row a head.
-        ranking: a row a configuration, best first.
+        path: folder of the sweep.
+        results: one row per head.
+        ranking: one row per configuration, best first.
     """
     with whole_file(path / RESULTS[0]) as unfinished:
         write_csv(results, unfinished)
@@ -47,6 +47,6 @@ def write_tables(path: Path, results: pd.DataFrame, ranking: pd.DataFrame) -> No
 
 
 def _of_one_kind(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of numbers and words as text, for Parquet has one kind a column."""
+    """Columns that mix numbers and words, as text: Parquet has one type per column."""
     mixed = [name for name in frame if frame[name].dropna().map(type).nunique() > 1]
     return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})

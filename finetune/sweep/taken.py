@@ -1,4 +1,4 @@
-"""The folder that a sweep is to fill, where something lies there: told before anything heavy is imported."""
+"""Whether a sweep's folder is taken: checks of what lies there, made before heavy imports."""
 
 import json
 import re
@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from finetune.sweep.config import SweepConfig
-from finetune.sweep.marker import MARKER, as_untold, differing_option, options_of, read_made, read_marker
+from finetune.sweep.marker import MARKER, as_recorded, differing_option, options_of, read_made, read_marker
 from store.errors import UserError
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names, is_leftover
 from store.storage.location import locate
 from store.storage.lock import lock_of
 
-DONE, HEADS = "done", "heads"  # folders in it
+DONE, HEADS = "done", "heads"  # its subfolders
 RESULTS = ("results.csv", "results.parquet", "ranking.csv")
 
 
 def check_not_taken(config: SweepConfig) -> None:
-    """Raise UserError for a folder that the sweep can neither go on with nor replace.
+    """Raise UserError for a folder that the sweep may neither resume nor replace.
 
-    Whether it is the same sweep that was begun there, its store tells, which is read for it; not from a
-    bucket, and not of an earlier program's sweep: `SweepFolder.begin` tells those. Of a folder that another
-    process is writing, its lock tells.
+    Reads the store, to tell whether the sweep there is the same one. Stores in a bucket and sweeps of older
+    versions are left to `SweepFolder.prepare`, and a folder that another process is writing to its lock.
     """
     path, base = Path(config.base.out), config.base
     if lock_of(path).exists():
@@ -37,13 +36,13 @@ def check_not_taken(config: SweepConfig) -> None:
     store = FeatureStore(where)
     if other_part(found["store"], store, store_digests(store), path) is not None:
         raise another_sweep(path)
-    raise begun_sweep(path, len(heads_done(path)), n_heads)
+    raise unfinished_sweep(path, len(heads_done(path)), n_heads)
 
 
 def check_same_content(config: SweepConfig) -> None:
-    """Raise UserError for a folder that holds what is no sweep, or a sweep of other options.
+    """Raise UserError for a folder that holds something other than a sweep, or a sweep with other options.
 
-    One that is to be gone on with is asked for its options by `SweepFolder.begin`.
+    When resuming, `SweepFolder.prepare` checks the options.
     """
     path, base = Path(config.base.out), config.base
     check_not_both(path, "a sweep", base.resume, base.overwrite)
@@ -56,34 +55,34 @@ def check_same_content(config: SweepConfig) -> None:
 
 
 def is_alike(config: SweepConfig, found: dict[str, Any]) -> bool:
-    """Whether a command asks for the options of the sweep that `read_marker` found."""
-    asked = options_of(as_untold(config, found))
+    """Whether a command has the options of the sweep that `read_marker` found."""
+    asked = options_of(as_recorded(config, found))
     return differing_option(found["options"], asked, is_ranking_bound(config)) is None
 
 
 def is_ranking_bound(config: SweepConfig) -> bool:
-    """Whether heads depend on what they are ranked by; else a sweep is ranked anew."""
+    """Whether heads depend on --rank-by; if not, a sweep can be ranked again by another accuracy."""
     return any(one.keep == "best" for one in config.configurations())
 
 
 def another_sweep(path: Path) -> UserError:
-    """What to say of a folder that holds another sweep."""
+    """The error for a folder that holds another sweep."""
     return UserError(
-        f"{path}: holds another sweep, {len(heads_done(path))} heads of which are done; name another --out, "
-        "or pass --overwrite to throw them away"
+        f"{path}: holds another sweep with {len(heads_done(path))} heads done; use another --out, or pass "
+        "--overwrite to delete them"
     )
 
 
-def begun_sweep(path: Path, n_done: int, n_heads: int) -> UserError:
-    """What to say of a folder that holds the same sweep, which is neither to be gone on with nor replaced."""
+def unfinished_sweep(path: Path, n_done: int, n_heads: int) -> UserError:
+    """The error for a folder that holds this sweep, without --resume or --overwrite."""
     return UserError(
-        f"{path}: this sweep was begun, and {n_done} of its {n_heads} heads are done; pass --resume to go "
-        "on, or --overwrite to throw them away and begin anew"
+        f"{path}: holds this sweep, with {n_done} of its {n_heads} heads done; pass --resume to continue it, "
+        "or --overwrite to delete them and start over"
     )
 
 
 def heads_done(path: Path) -> set[str]:
-    """Names of the heads that a sweep's folder says are done; of damaged files none."""
+    """Ids of the finished heads in a sweep's folder; damaged files are skipped."""
     return {head for file in (path / DONE).glob("*.json") for head in _heads(file)}
 
 

@@ -1,4 +1,4 @@
-"""Heads that share a plan are trained together.
+"""Training: all heads that share a plan, together.
 
-Start at `trainer`, which holds the loop; `history` is what is known of one head, `resume` what is kept of it.
+Start at `trainer`, which holds the loop; `history` records one head, `resume` saves an interrupted run.
 """

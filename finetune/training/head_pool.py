@@ -1,4 +1,4 @@
-"""All heads that share a plan, stacked where they can be, and spread over threads."""
+"""All heads that share a plan, stacked where possible and spread over threads."""
 
 from itertools import pairwise
 
@@ -12,18 +12,17 @@ from finetune.heads.stacked import LEAST_SHARED, StackedHeads
 from finetune.heads.threads import Threads
 from finetune.loading.window import Window
 
-STATE_BYTES = 2**20  # of weights and velocities in a stack: what stays in a core's cache from step to step
+STATE_BYTES = 2**20  # weights and velocities of a stack: this much stays in a core's cache between steps
 
 
 class HeadPool:
-    """Heads that take their steps on the same windows.
+    """Heads that are trained on the same windows.
 
-    Heads of one structure are stacked. On a CPU a stack is small enough for a core's cache and each thread
-    takes whole stacks through a window; a single large head is shared by the threads, class by class. None of
-    that changes a bit.
+    Heads of one structure are stacked. On a CPU a stack fits a core's cache, and each thread trains whole
+    stacks; a single large head is split among the threads by class. None of this changes a bit of the result.
 
     Attributes:
-        n_heads: how many.
+        n_heads: number of heads.
     """
 
     def __init__(self, options: list[HeadOptions], device: torch.device, threads: Threads):
@@ -42,27 +41,27 @@ class HeadPool:
             for members in self._members
         ]
 
-    def take(self, window: Window) -> torch.Tensor:
+    def train_on(self, window: Window) -> torch.Tensor:
         """One step of every head on each batch of a window.
 
         Returns:
-            (T, S) float64 loss of every batch before its step, on the host.
+            (T, S) float64 loss of each batch before its step, on the host.
         """
         losses = torch.empty(*window.label.shape[:1], self.n_heads, dtype=torch.float64)
 
-        def take(stack: int) -> None:
-            taken = self._heads[stack].take(window.pooled, window.label, window.start)
-            losses[:, self._members[stack]] = taken.cpu()
+        def train_stack(stack: int) -> None:
+            of_stack = self._heads[stack].train_on(window.pooled, window.label, window.start)
+            losses[:, self._members[stack]] = of_stack.cpu()
 
         if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
             for stack in range(len(self._heads)):
-                take(stack)
+                train_stack(stack)
         else:
-            self._threads.each(take, range(len(self._heads)))
+            self._threads.each(train_stack, range(len(self._heads)))
         return losses
 
-    def forget_recordings(self) -> None:
-        """Free what recorded steps hold on a GPU; further ones are recorded anew."""
+    def free_recordings(self) -> None:
+        """Free the GPU memory of recorded steps; the next window records them again."""
         if self._recorded is not None:
             self._recorded.clear()
 
@@ -71,13 +70,13 @@ class HeadPool:
         return self._in_order([heads.layers() for heads in self._heads])
 
     def state(self) -> list[dict[str, torch.Tensor]]:
-        """What every head needs to go on."""
+        """The state of every head, for `load_state`."""
         return self._in_order([heads.state() for heads in self._heads])
 
-    def load(self, states: list[dict[str, torch.Tensor]]) -> None:
-        """Go on from what `state` gave."""
+    def load_state(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Restore every head from what `state` returned."""
         for members, heads in zip(self._members, self._heads, strict=True):
-            heads.load([states[i] for i in members])
+            heads.load_state([states[i] for i in members])
 
     def _in_order(self, of_stacks: list[list]) -> list:
         found = [None] * self.n_heads
@@ -99,7 +98,7 @@ def _stack(
 def _parts(
     members: list[int], options: list[HeadOptions], device: torch.device, n_threads: int
 ) -> list[list[int]]:
-    """Heads of one structure, cut into stacks: one on a GPU, several that fit in caches on a CPU."""
+    """Heads of one structure, split into stacks: one on a GPU, several that fit the caches on a CPU."""
     if options[members[0]].trainable == "scales":
         return [[i] for i in members]
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""Training history of one head: its losses and accuracies, the best layer so far, where it diverged."""
+"""Training history of one head: losses, accuracies, the best layer so far, and where it diverged."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from finetune.training.selection import Layer
 
 
 class Best(NamedTuple):
-    """The layer with the best accuracy so far; the earliest of equals."""
+    """The layer with the best accuracy so far; the earliest one on a tie."""
 
     iteration: int = -1
     accuracy: float = -np.inf
@@ -21,11 +21,11 @@ class Best(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """Where a head's loss stopped being a number.
+    """Where a head's loss became NaN or infinite.
 
     Attributes:
-        iteration: the first, counted from 1.
-        rows: (B,) of the store, in its batch.
+        iteration: the first such iteration, counted from 1.
+        rows: (B,) store rows of its batch.
     """
 
     iteration: int
@@ -37,14 +37,14 @@ class HeadHistory:
     """Training history of one head.
 
     Attributes:
-        rank_by: what the best layer is best by, of SCORES.
-        metrics: rows of metrics.csv: iteration, loss (mean since the row before; NaN at 0), accuracies.
-        loss_sum: of the steps since the last row.
-        n_steps: since the last row.
-        n_empty: (2,) mixed samples so far whose class-specific, and class-generic set was empty.
+        rank_by: accuracy that decides which layer is best, a key of SCORES.
+        metrics: rows of metrics.csv: iteration, loss (mean since the previous row; NaN at 0), accuracies.
+        loss_sum: sum of the losses since the last row.
+        n_steps: steps since the last row.
+        n_empty: (2,) mixed samples so far with an empty class-specific or class-generic set.
         n_mixed: mixed samples so far.
         best: the best layer so far.
-        diverged: where its loss stopped being a number.
+        diverged: where the loss became NaN or infinite, if it did.
     """
 
     rank_by: str
@@ -62,7 +62,7 @@ class HeadHistory:
         return self.metrics[-1]["iteration"]
 
     def add_steps(self, window: Window, losses: torch.Tensor) -> None:
-        """Add the steps on the batches of a window, given the (T,) float64 loss of each."""
+        """Add the steps of a window, given the (T,) float64 losses of its batches."""
         for loss in losses.tolist():  # one by one, so that the sum does not depend on a window's length
             self.loss_sum += loss
         self.n_steps += len(losses)
@@ -73,7 +73,7 @@ class HeadHistory:
             self.diverged = Divergence(window.start + int(bad[0]) + 1, window.plan.row[bad[0]])
 
     def add_row(self, iteration: int, accuracies: dict[str, float], layer: Layer) -> None:
-        """Add a row of metrics, for the steps since the one before, and keep the layer if it is the best."""
+        """Add a row of metrics for the steps since the previous one; keep the layer if it is the best."""
         loss = self.loss_sum / self.n_steps if self.n_steps else np.nan
         self.loss_sum, self.n_steps = 0.0, 0
         self.metrics.append({"iteration": iteration, "loss": loss} | accuracies)
@@ -86,17 +86,19 @@ class HeadHistory:
         return self.best.iteration if keep == "best" else self.iteration
 
     def frame(self) -> pd.DataFrame:
-        """metrics.csv.
+        """The frame written as metrics.csv.
 
-        A run that an earlier program began has no balanced accuracies in its first rows: then in none.
+        Its columns are those of the first row: a run that an older version started has no balanced
+        accuracies there, so it gets none in later rows either.
         """
         return pd.DataFrame(self.metrics, columns=list(self.metrics[0]))
 
 
 def state_of(histories: list[HeadHistory]) -> dict[str, Any]:
-    """What `histories_of` makes them from; numbers, lists and tensors only.
+    """State to save, for `histories_of`: numbers, lists and tensors only.
 
-    A format, which earlier programs write and read: they counted what is augmented since the last row apart.
+    A stored format, shared with older versions, which counted augmented samples since the last row
+    separately.
     """
     counts = {"n_steps": histories[0].n_steps, "loss": [history.loss_sum for history in histories]}
     courses = [
@@ -116,7 +118,7 @@ def state_of(histories: list[HeadHistory]) -> dict[str, Any]:
 
 
 def histories_of(state: dict[str, Any], rank_by: list[str], device: torch.device) -> list[HeadHistory]:
-    """The histories that a state was made from, their best layers on a device."""
+    """Histories from a saved state, with their best layers on a device."""
     tally, histories = state["tally"], []
     for course, loss_sum, by in zip(state["courses"], tally["loss"], rank_by, strict=True):
         best = course["best"]

@@ -1,4 +1,4 @@
-"""From options and a store to what the loop needs: what is drawn from, and the heads at their start."""
+"""From options and a store to what the loop needs: inputs of the plan and initial heads."""
 
 from functools import cached_property
 
@@ -18,11 +18,11 @@ from finetune.sampling.plan import PlanInputs
 from store.errors import UserError
 from store.reader import FeatureStore
 
-SHARE = 0.1  # of the way from the shortest weight to the longest: the published bound of --max-norm relative
+SHARE = 0.1  # --max-norm relative, as published: shortest norm plus this share of (longest − shortest)
 
 
 class TrainStatistics:
-    """What the plans and heads of one store have in common, read and computed once.
+    """Statistics of the train split that plans and heads share, each read and computed once.
 
     Attributes:
         store: the features.
@@ -31,11 +31,11 @@ class TrainStatistics:
     """
 
     def __init__(self, store: FeatureStore, threads: Threads | None = None):
-        """Read labels; scores and CAMs when a plan asks for them.
+        """Read the labels; scores and CAMs follow when a plan needs them.
 
         Args:
             store: the features.
-            threads: that compute scores; the calling one alone without them.
+            threads: threads to compute scores with; None for the calling thread alone.
         """
         self.store, self._threads = store, threads
         self._confusing: dict[tuple, np.ndarray] = {}
@@ -45,14 +45,11 @@ class TrainStatistics:
 
     @cached_property
     def scores(self) -> Scores:
-        """Mean scores of Phase I."""
+        """Phase I's mean scores."""
         return Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
 
     def confusing(self, classes: np.ndarray, n_confusing: int, among: np.ndarray) -> np.ndarray:
-        """Confusing classes of some classes, (K, N_f) with −1 for the others: see `confusing_classes`.
-
-        Plans that ask alike share them.
-        """
+        """(K, N_f) confusing classes of `classes`, −1 for all others; see `confusing_classes`. Cached."""
         key = (classes.tobytes(), n_confusing, among.tobytes())
         if key not in self._confusing:
             found = np.full((len(self.class_counts), n_confusing), -1)
@@ -69,12 +66,12 @@ class TrainStatistics:
 def plan_inputs(
     config: FinetuneConfig, store: FeatureStore, common: TrainStatistics | None = None
 ) -> PlanInputs:
-    """Gather what the plan is drawn from: classes, confusing classes and, for maps, position sets.
+    """Collect the inputs of a plan: classes, confusing classes and, for maps, position sets.
 
     Args:
         config: resolved options.
         store: the features.
-        common: of the store, where several plans are made.
+        common: the store's statistics, if they are already there.
 
     Raises:
         UserError: there is no tail class, or the feature maps have one position only.
@@ -87,7 +84,7 @@ def plan_inputs(
         specific = specific_positions(common.cam, config.tau_s)
         generic = generic_positions(common.cam, config.tau_g)
     if sampling.needs_confusing:
-        # Only tail samples are augmented: their classes are a small part of the samples.
+        # Only tail classes: scores of the head's many samples are never needed.
         donors = _donor_classes(config, head_tail)
         confusing = common.confusing(head_tail.tail, config.confusing_classes, donors)
     return PlanInputs(
@@ -109,8 +106,8 @@ def _check_several_positions(store: FeatureStore) -> None:
     _, height, width, _ = store.map_shape
     if height * width == 1:
         raise UserError(
-            f"{store.path}: its feature maps are 1×1, with nothing to fuse; extract from a network with "
-            "larger maps (resnet18-cifar for 32×32 images, say), or use --method no-aug"
+            f"{store.path}: its feature maps are 1×1, so there is nothing to fuse; extract from a network "
+            "with larger maps (such as resnet18-cifar for 32×32 images), or use --method no-aug"
         )
 
 
@@ -118,20 +115,21 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
     """Head and tail classes.
 
     Raises:
-        UserError: there is no tail class, or too few classes lend vectors, for a method that asks for them.
+        UserError: the method needs tail classes or donor classes, and there are none or too few.
     """
     head_tail = split_head_tail(class_counts, config.head_ratio)
     method = METHODS[config.method]
     if method.in_halves and not len(head_tail.tail):
         raise UserError(
-            f"--head-ratio {config.head_ratio}: takes all {len(class_counts)} classes as head and leaves "
-            "no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method plain"
+            f"--head-ratio {config.head_ratio}: makes all {len(class_counts)} classes head classes and "
+            "leaves no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method "
+            "plain"
         )
     empty = head_tail.tail[class_counts[head_tail.tail] == 0]
     if method.in_halves and len(empty):
         raise UserError(
-            f"--method {config.method}: {len(empty)} classes have no training rows in the store (class "
-            f"{empty[0]} is the first), so no tail sample can be drawn of them; extract again, or use "
+            f"--method {config.method}: {len(empty)} tail classes have no training rows in the store (class "
+            f"{empty[0]} is the first), so no tail samples can be drawn from them; extract again, or use "
             "--method plain"
         )
     if method.sampling is not None and method.sampling.needs_confusing:
@@ -140,13 +138,13 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
 
 
 def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
-    """Classes that may lend vectors; a head class is never asked for its own, so all head classes count."""
+    """Classes that may lend vectors; head classes never need a donor, so all of them can be one."""
     if config.donors == "any":
         return np.concatenate([head_tail.head, head_tail.tail])
     if config.confusing_classes > len(head_tail.head):
         raise UserError(
-            f"--confusing-classes {config.confusing_classes}: with --donors head there are "
-            f"{len(head_tail.head)} classes to lend vectors; lower it, or raise --head-ratio"
+            f"--confusing-classes {config.confusing_classes}: with --donors head there are only "
+            f"{len(head_tail.head)} donor classes; lower it, or raise --head-ratio"
         )
     return head_tail.head
 
@@ -154,7 +152,7 @@ def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
 def head_options(
     config: FinetuneConfig, store: FeatureStore, inputs: PlanInputs, common: TrainStatistics | None = None
 ) -> HeadOptions:
-    """One head at its start, and how it is trained."""
+    """The initial weights of a head, and how it is trained."""
     common = common or TrainStatistics(store)
     method, n_samples = METHODS[config.method], int(common.class_counts.sum())
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
@@ -174,7 +172,7 @@ def head_options(
 
 
 def _max_norm(config: FinetuneConfig, store: FeatureStore) -> float | None:
-    """A number, or a tenth of the way from the shortest of Phase I's weights to the longest."""
+    """The bound; `relative` is a tenth of the way from Phase I's shortest class weight to its longest."""
     if config.max_norm != RELATIVE:
         return config.max_norm
     length = np.linalg.norm(store.classifier[0].astype(np.float64), axis=1)
@@ -186,18 +184,18 @@ def _iterations_of_an_epoch(config: FinetuneConfig, common: TrainStatistics) -> 
 
 
 def _fresh_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
-    """Uniform within ± 1 / √C, as PyTorch begins an FC layer, from the seed."""
+    """Uniform within ± 1 / √C, as PyTorch initialises an FC layer, from the seed."""
     weight, bias = store.classifier
     uniform = CounterRNG(config.seed).uniform("fresh weight", 0, 1, weight.size + bias.size)[0]
     values = ((2 * uniform - 1) / np.sqrt(weight.shape[1])).astype(np.float32)
     return values[: weight.size].reshape(weight.shape), values[weight.size :]
 
 
-def computed_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
-    """The head of a method that trains nothing.
+def posthoc_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
+    """The head of a method that computes it without training.
 
     Raises:
-        UserError: it has weights that are not finite.
+        UserError: weights come out NaN or infinite.
     """
     method, train = METHODS[config.method], store.read("train")
     class_counts = train.class_counts(len(store.class_names))
@@ -206,7 +204,7 @@ def computed_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer
         layer = method.compute(trained)
     if not all(np.isfinite(part).all() for part in layer):
         raise UserError(
-            f"--method {config.method}, --tau {config.tau:g}: makes weights that are no numbers; "
-            f"name {'a --tau nearer to 0' if 'tau' in method.options else 'another method'}"
+            f"--method {config.method}, --tau {config.tau:g}: makes weights that are NaN or infinite; "
+            f"use {'a --tau closer to 0' if 'tau' in method.options else 'another method'}"
         )
     return layer

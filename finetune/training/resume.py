@@ -1,4 +1,4 @@
-"""What an interrupted run leaves, so that it can be gone on with and end in the same bytes."""
+"""State of an interrupted run: saved, and resumed so that the run ends in the same bytes."""
 
 import json
 import time
@@ -13,7 +13,7 @@ import torch
 from analysis.options import PLACES, WAYS
 from extract.torch_files import Kind, read_torch_file
 from finetune.config import FinetuneConfig
-from finetune.methods.options import EARLIER, as_begun, effective_options
+from finetune.methods.options import EARLIER, as_started, effective_options
 from finetune.run_folder import check_no_unfinished, unfinished_path
 from finetune.store_identity import identify, other_part
 from store.errors import Interrupted, UserError
@@ -25,122 +25,120 @@ from store.storage.atomic import whole_file
 KIND = Kind(
     "the state of an interrupted run",
     "tailcache-unfinished-run",
-    "remove it and begin anew",
+    "remove it and start over",
     ("options", "store", "state"),
 )
 MAY_CHANGE = PLACES | WAYS
-NOTE_EVERY = 1.0  # seconds between states that Ctrl-C saves
-SAVE_EVERY = 30.0  # seconds between states that a killed run can be gone on with from
+KEEP_EVERY = 1.0  # seconds between states kept in memory, which Ctrl-C saves
+SAVE_EVERY = 30.0  # seconds between states written to disk, from which a killed run resumes
 
 
 class LatestState:
-    """The latest state of a run: at hand every second, and on the disk every half minute.
+    """The latest state of a run: kept in memory every second, saved to disk every half minute.
 
     Attributes:
-        state: None before the run's start.
+        state: the state; None before training starts.
     """
 
     def __init__(self, save: Callable[[dict[str, Any]], None] | None = None):
-        """Nothing is written without `save`."""
+        """Keep states in memory; without `save` nothing is written."""
         self.state: dict[str, Any] | None = None
         self._save = save
-        self._noted = self._saved = time.perf_counter()
+        self._kept = self._saved = time.perf_counter()
 
-    def note(self, state: dict[str, Any]) -> None:
-        """Have a state at hand."""
-        self.state, self._noted = state, time.perf_counter()
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep a state in memory."""
+        self.state, self._kept = state, time.perf_counter()
 
-    def note_now_and_then(self, state_of: Callable[[], dict[str, Any]]) -> None:
-        """Have a state at hand, and write it, if it is time to."""
+    def keep_when_due(self, state_of: Callable[[], dict[str, Any]]) -> None:
+        """Keep a new state and save the latest, each when its time has come."""
         now = time.perf_counter()
-        if now - self._noted > NOTE_EVERY:
-            self.note(state_of())
+        if now - self._kept > KEEP_EVERY:
+            self.keep(state_of())
         if self._save is not None and now - self._saved > SAVE_EVERY:
             self._save(self.state)
             self._saved = now
 
 
 class UnfinishedRun:
-    """The state of a run on its way, read once where it is to be gone on with.
+    """The saved state of an unfinished run; read once, when resuming.
 
     Attributes:
-        path: of its file.
-        config: the options, choosing as the run does that an earlier program began.
-        identity: of the store.
-        latest: state of the run.
+        path: its file.
+        config: the options; for a run that an older version started, with that version's defaults.
+        identity: identity of the store.
+        latest: latest state of the run.
     """
 
     def __init__(self, config: FinetuneConfig, store: FeatureStore, named: Collection[str] = ()):
-        """Look for it.
+        """Read the file if `config.resume` is set and it exists.
 
         Raises:
-            UserError: it is to be gone on with, and cannot be read, or was begun by an earlier program that
-                did otherwise than the user names.
+            UserError: the file cannot be read, or an older version started the run with another value of an
+                option that the user gave.
         """
         self._out, self.path = config.out, unfinished_path(config.out)
-        self._begun = _content(self.path) if config.resume and self.path.exists() else None
-        self.config = config if self._begun is None else self._as_begun(config, named)
+        self._found = _content(self.path) if config.resume and self.path.exists() else None
+        self.config = config if self._found is None else self._as_started(config, named)
         self._options = {k: v for k, v in asdict(self.config).items() if k not in MAY_CHANGE}
         self._store, self.identity = store, identify(store)
         self.latest = LatestState(self._save)
 
-    def _as_begun(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
-        begun = as_begun(config, json.loads(self._begun["options"]))
-        for name in sorted(effective_options(asdict(begun)).keys() & set(named)):
-            was, asked = getattr(begun, name), getattr(config, name)
+    def _as_started(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
+        started = as_started(config, json.loads(self._found["options"]))
+        for name in sorted(effective_options(asdict(started)).keys() & set(named)):
+            was, asked = getattr(started, name), getattr(config, name)
             if was != asked:
                 raise UserError(
-                    f"{self.path}: cannot resume: an earlier program began this run with {name} {was}, and "
-                    f"one run has one rule; leave {flag(name)} {asked} out, or begin anew with --overwrite"
+                    f"{self.path}: cannot resume: an older version started this run with {name} {was}, not "
+                    f"{asked}; leave {flag(name)} {asked} out, or start over with --overwrite"
                 )
-        if begun.rank_by != config.rank_by and begun.keep == "best":
-            chose = "an earlier program began this run, and chose by overall accuracy; it goes on so"
-            note(f"{self.path}: {chose}")
-        return begun
+        if started.rank_by != config.rank_by and started.keep == "best":
+            note(f"{self.path}: an older version started this run; it still chooses by overall accuracy")
+        return started
 
     def check_replaceable(self, resume: bool, overwrite: bool) -> None:
-        """Raise UserError for a state that is neither to be gone on with nor to be replaced.
+        """Raise UserError if there is a saved state and the user asks neither to resume nor to replace it.
 
-        One that is to be replaced stays until there is something in its place.
+        A state that is replaced stays until the new one is written.
         """
         if self.path.exists() and overwrite:
-            _content(self.path)  # that it is ours
+            _content(self.path)  # raises unless the file is ours
         elif not resume:
             check_no_unfinished(self._out)
 
     def _save(self, state: dict[str, Any]) -> None:
-        """Write a state, whole or not at all."""
+        """Write a state, completely or not at all."""
         content = KIND.marks | {"options": json.dumps(self._options), "store": self.identity.digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
     def load(self) -> None:
-        """Take the state of the file for the latest, where there is one to go on with.
+        """Make the state that was read the latest one, if there is one.
 
         Raises:
-            UserError: it is of other options or another store.
+            UserError: it belongs to other options or to another store.
         """
-        content, self._begun = self._begun, None  # weights, velocity and the best head are held once
+        content, self._found = self._found, None  # so that weights, velocity and best head are held once
         if content is None:
             return
-        begun = content["store"]
         options = EARLIER | json.loads(content["options"])
-        if (other := other_part(begun, self._store, self.identity.digests, self.path)) is not None:
+        if other := other_part(content["store"], self._store, self.identity.digests, self.path):
             raise UserError(
-                f"{self.path}: is of another store than {self._store.path} ({other} differs); name that one, "
-                "or begin with --overwrite"
+                f"{self.path}: belongs to another store than {self._store.path} ({other} differs); use that "
+                "one, or start over with --overwrite"
             )
         for name, asked in self._options.items():
             if options.get(name) != asked:
                 raise UserError(
-                    f"{self.path}: cannot resume: {name} was {options.get(name)}, this command asks {asked}; "
-                    "repeat the interrupted command, or begin anew with --overwrite"
+                    f"{self.path}: cannot resume: {name} was {options.get(name)}, this command has {asked}; "
+                    "repeat the interrupted command, or start over with --overwrite"
                 )
         self.latest.state = content["state"]
 
     @contextmanager
     def saved_when_interrupted(self) -> Iterator[None]:
-        """On Ctrl-C save the latest state, if there is one, and raise Interrupted."""
+        """On Ctrl-C, save the latest state if there is one, and raise Interrupted."""
         try:
             yield
         except KeyboardInterrupt as error:
@@ -150,7 +148,7 @@ class UnfinishedRun:
             raise Interrupted from error
 
     def remove(self) -> None:
-        """Forget it."""
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
-"""What choices may look at: validation images that Phase I never trained on, unless the user insists.
+"""The split that choices are made on: validation images, unless the user insists on the test set.
 
-Features of training images are memorised, and the test set is for the end.
+Training images will not do: Phase I has memorised them. The test set is for the end.
 """
 
 import torch
@@ -14,12 +14,12 @@ Layer = tuple[torch.Tensor, torch.Tensor]  # weight (K, C) and bias (K,)
 
 
 def selection_split(held_out: dict[str, HeldOut], select_on: str) -> HeldOut | None:
-    """The split that accuracies under way are of; None where the store has no validation split."""
+    """The split that is evaluated during training; None if the store lacks it."""
     return held_out.get(select_on)
 
 
 def check_selection(split: HeldOut | None, what: str) -> None:
-    """Raise UserError where a choice has nothing to look at."""
+    """Raise UserError if there is no split to choose on."""
     if split is None:
         raise UserError(
             f"{what}: the store has no val split to choose on; train with --val-per-class (or put images "
@@ -28,7 +28,7 @@ def check_selection(split: HeldOut | None, what: str) -> None:
 
 
 def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[str, float]:
-    """Accuracies of a head in %, by split: val_overall, val_balanced_accuracy, val_many and so on."""
+    """Accuracies of a head in %, named by split: val_overall, val_balanced_accuracy, val_many and so on."""
     if split is None:
         return {}
     of_split = group_accuracies(split.frame(split.predict(*layer, threads)))

@@ -1,4 +1,4 @@
-"""Heads that share a plan: one stream of windows, a step of every head on each."""
+"""Train all heads that share a plan: one stream of windows, every head trained on each."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,16 +24,16 @@ from store.reader import FeatureStore
 
 @dataclass
 class LoadedStore:
-    """A store made ready for any number of heads.
+    """A store, loaded for any number of heads.
 
     Attributes:
         store: the features.
-        common: what plans are made from.
+        common: statistics that plans and heads share.
         features: the train split on the device.
-        held_out: val, where there is one, and test.
+        held_out: the val split, if there is one, and test.
         device: where heads are trained.
-        threads: that take the steps.
-        residency, maps: of the feature maps, once a plan has asked for them.
+        threads: threads that train.
+        residency, maps: where the feature maps live, and the maps; None until a plan needs them.
     """
 
     store: FeatureStore
@@ -49,15 +49,18 @@ class LoadedStore:
     def open(
         cls, store: FeatureStore, shot_rule: str, device: torch.device, threads: Threads
     ) -> "LoadedStore":
-        """Read all of a store but its maps."""
+        """Read everything but the maps."""
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
         return cls(store, TrainStatistics(store, threads), features, held_out, device, threads)
 
     def prepare_maps(self, config: FinetuneConfig) -> int:
-        """Put the maps where they are to live, once for all heads; iterations that have room at once.
+        """Load the maps, once for all heads.
+
+        Returns:
+            Iterations of a window: `config.window`, or fewer where maps are streamed and memory is short.
 
         Raises:
-            UserError: they have no room where they are to live, or cannot be read.
+            UserError: the maps do not fit or cannot be read.
         """
         if self.maps is None:
             self.residency = choose_residency(config.residency, config.memory, self.store, self.device)
@@ -68,17 +71,17 @@ class LoadedStore:
 
 
 class Trainer:
-    """Heads that share a plan, from their start to their last step.
+    """Trains heads that share a plan.
 
     Attributes:
         configs: resolved options of each head.
         inputs: what the plan is drawn from.
-        histories: of each head.
+        histories: training history of each head.
         iteration: steps taken.
     """
 
-    def __init__(self, configs: list[FinetuneConfig], loaded: LoadedStore, looks: bool = True):
-        """Make the heads ready; without `looks` no accuracies are taken under way."""
+    def __init__(self, configs: list[FinetuneConfig], loaded: LoadedStore, evaluates: bool = True):
+        """Set up the heads; with `evaluates` off, metrics hold losses but no accuracies."""
         self.configs, self._loaded = configs, loaded
         first = configs[0]
         sampling = METHODS[first.method].sampling
@@ -88,22 +91,23 @@ class Trainer:
         self._make = WindowMaker(sampling.draw, self.inputs, loaded.features, maps).make
         heads = [head_options(config, loaded.store, self.inputs, loaded.common) for config in configs]
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
-        self._split = selection_split(loaded.held_out, first.select_on) if looks else None
+        self._split = selection_split(loaded.held_out, first.select_on) if evaluates else None
         self.histories = [HeadHistory(config.rank_by) for config in configs]
         self.iteration = 0
 
-    def begin(self) -> None:
-        """Look at how every head starts."""
-        self._look()
+    def evaluate(self) -> None:
+        """Add a row to every head's metrics; called once before the first step."""
+        for history, layer in zip(self.histories, self._heads.layers(), strict=True):
+            history.add_row(self.iteration, accuracies(self._split, layer, self._loaded.threads), layer)
 
     def run(self, every: int) -> Iterator[bool]:
-        """Take all steps that are left; the last is where all heads have diverged.
+        """Take the remaining steps; stop early once all heads have diverged.
 
         Args:
-            every: iterations between looks at the accuracies.
+            every: iterations between evaluations.
 
         Yields:
-            Of every window whether there was a look at its end.
+            After each window: whether the heads were evaluated at its end.
 
         Raises:
             StoreError: feature maps cannot be read.
@@ -113,26 +117,22 @@ class Trainer:
         try:
             with closing(prefetched(self._make, bounds, self.configs[0].prefetch)) as windows:
                 for window in windows:
-                    losses = self._heads.take(window)
+                    losses = self._heads.train_on(window)
                     for history, loss in zip(self.histories, losses.T, strict=True):
                         history.add_steps(window, loss)
                     self.iteration += len(losses)
-                    hopeless = all(history.diverged for history in self.histories)
-                    looks = self.iteration % every == 0 or self.iteration == last or hopeless
-                    if looks:
-                        self._look()
-                    yield looks
-                    if hopeless:
+                    all_diverged = all(history.diverged for history in self.histories)
+                    evaluates = self.iteration % every == 0 or self.iteration == last or all_diverged
+                    if evaluates:
+                        self.evaluate()
+                    yield evaluates
+                    if all_diverged:
                         return
         finally:
-            self._heads.forget_recordings()
-
-    def _look(self) -> None:
-        for history, layer in zip(self.histories, self._heads.layers(), strict=True):
-            history.add_row(self.iteration, accuracies(self._split, layer, self._loaded.threads), layer)
+            self._heads.free_recordings()
 
     def layers(self) -> list[Layer]:
-        """The layer that each configuration keeps: the last, or the best."""
+        """The layer that each configuration keeps: the last or the best."""
         last = self._heads.layers()
         return [
             history.best.layer if config.keep == "best" else layer
@@ -140,19 +140,19 @@ class Trainer:
         ]
 
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from."""
+        """The state of the training, for `load_state`."""
         heads = self._heads.state()
         return {"iteration": self.iteration, "heads": heads} | state_of(self.histories)
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self._heads.load(state["heads"])
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self._heads.load_state(state["heads"])
         self.iteration = state["iteration"]
         rank_by = [config.rank_by for config in self.configs]
         self.histories = histories_of(state, rank_by, self._loaded.device)
 
     def facts(self, head: int) -> dict[str, Any]:
-        """What a user asks of a head's draws: its classes, and how often an empty set fell back."""
+        """Facts of a head for config.json: its classes, and what its method reports of the plan."""
         facts, history = class_facts(self.inputs.head_tail), self.histories[head]
         sampling = METHODS[self.configs[head].method].sampling
         if sampling.facts is not None:
@@ -163,5 +163,5 @@ class Trainer:
 
 
 def class_facts(head_tail: HeadTail) -> dict[str, Any]:
-    """Head and tail classes, for config.json."""
+    """Head and tail class ids, for config.json."""
     return {"head_classes": head_tail.head.tolist(), "tail_classes": head_tail.tail.tolist()}
