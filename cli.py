@@ -1,7 +1,7 @@
-"""The command line: options to a frozen config, one call, print.
+"""The command line. Every command turns its options into a frozen config, makes one call, and prints.
 
-Nothing heavy is imported before a command runs. An error that the user can mend is one line on stderr and
-exit code 2; a progress bar is shown only on a terminal.
+Nothing heavy is imported before a command runs. An error that the user can fix is one line on stderr and
+exit code 2; progress bars are shown only on a terminal.
 """
 
 from pathlib import Path
@@ -58,9 +58,9 @@ def train(context: click.Context, **values: Any) -> None:
     with resumable(context, "out"), progress_bar() as progress:
         checkpoint = run(config, progress)
     last = checkpoint.history[-1]
-    told = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
-    told |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in told if "balanced" in k}
-    accuracy = ", ".join(told.values())
+    scores = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
+    scores |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in scores if "balanced" in k}
+    accuracy = ", ".join(scores.values())
     counts = checkpoint.class_counts
     say(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
     say(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
@@ -71,7 +71,7 @@ def train(context: click.Context, **values: Any) -> None:
 @options(ExtractConfig)
 @click.pass_context
 def extract(context: click.Context, **values: Any) -> None:
-    """Bring every image through the network once and cache what Phase II needs."""
+    """Run every image through the network once and cache what Phase II needs."""
     early.check_extraction(ExtractConfig(**values))
     from extract.dump import extract as run
 
@@ -103,14 +103,14 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
         return
     cells = accuracy_cells(result.summary, result.summary["phase1"])
     facts = result.config["facts"]
-    looked = ", choices looked at the test set" if values["select_on"] == "test" else ""
+    on_test = ", chosen on the test set" if values["select_on"] == "test" else ""
     where = f", maps: {facts['residency']['kind']}" if facts.get("residency") else ""
     seconds = f"{facts['seconds']['total']:.1f} s"
-    say(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{looked})")
+    say(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{on_test})")
 
 
 def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
-    """Accuracies of a summary, in words that say what each is over, after those of Phase I where given."""
+    """Accuracies of a summary in words, each after that of Phase I if `before` is given."""
     from analysis.accuracy import in_words, shown_measures
 
     over = {"overall": " (images)", "balanced_accuracy": " (class mean)"}
@@ -126,7 +126,7 @@ def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) 
 @json_option
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
-    """Many configurations and seeds of Phase II at once, ranked on the validation split."""
+    """Run many configurations and seeds of Phase II at once, ranked on the validation split."""
     early.check_sweep(build(SweepConfig, values))
     from analysis.sweeps import ranking_rows
     from analysis.tables import without_nan
@@ -140,7 +140,7 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
             show(table(*ranking_rows(ranking, best)))
 
         result = run(build(SweepConfig, values), progress, show_best if show else None, given(context))
-    if result is None:  # another process prints
+    if result is None:  # under torchrun, the first process prints
         return
     heads = [values | head for head in without_nan(result.results.to_dict("records"))]
     for name in idle_in_sweep(heads, given(context)):
@@ -153,17 +153,17 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     print_ranking(result, values["shot_rule"], best)
     say(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
-        say("the best again:", f"  {result.command}")
+        say("to run the best again:", f"  {result.command}")
 
 
 def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
-    """The best configurations of a sweep, or of an analysis of sweeps."""
+    """Print the best configurations of a sweep or of an analysis of sweeps."""
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
     from analysis.sweeps import ranking_rows
 
     print_table(table(*ranking_rows(found.ranking, best)))
-    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters"
+    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters results"
     say(
         f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy",
         LEGEND,
@@ -175,7 +175,7 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
 @options(EvaluateConfig)
 @json_option
 def evaluate(as_json: bool, **values: Any) -> None:
-    """Run a checkpoint's network on images, end to end."""
+    """Run a checkpoint's network on images and report its accuracy."""
     early.check_images_run(EvaluateConfig(**values))
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
@@ -203,7 +203,7 @@ def evaluate(as_json: bool, **values: Any) -> None:
 @options(AnalyzeConfig)
 @json_option
 def analyze(as_json: bool, **values: Any) -> None:
-    """Lay runs side by side, or rank the configurations of sweeps: tables, CSV files and figures."""
+    """Compare runs, or rank the configurations of sweeps: tables, CSV files and figures."""
     early.check_analysis(AnalyzeConfig(**values))
     from finetune.compare.analyze import analyze as run
     from finetune.compare.analyze_sweeps import SweepAnalysis
@@ -226,19 +226,19 @@ def analyze(as_json: bool, **values: Any) -> None:
 
 
 def print_swept(analysis: Any) -> None:
-    """The ranking, the files, and how to come by what a sweep does not keep."""
+    """Print the ranking, the files, and the command that runs the best configuration."""
     print_ranking(analysis, analysis.shot_rule)
     for path in analysis.files:
         say(f"  {path}")
     if analysis.command is not None:
         say(
-            "a sweep keeps no predictions, so nothing is told by class; the best again, as a run:",
+            "a sweep keeps no predictions, so there are no per-class results; to run the best again:",
             f"  {analysis.command}",
         )
 
 
 def print_analysis(analysis: Any, shot_rule: str) -> None:
-    """The comparison as a table, differences from Phase I under each configuration, and the files."""
+    """Print the comparison, with changes from Phase I under each configuration, and the files."""
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
     from analysis.tables import comparison_table
@@ -252,7 +252,7 @@ def print_analysis(analysis: Any, shot_rule: str) -> None:
 
 
 def print_pairs(analysis: Any, n: int = 5) -> None:
-    """The most confused pairs of classes, before and after, of the first configuration."""
+    """Print the most confused pairs of classes of the first configuration, before and after."""
     from analysis.confusion import pair_lines
 
     comparison, pairs = analysis.comparison, analysis.pairs
@@ -266,7 +266,7 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
 @main.command()
 @options(DemoConfig)
 def demo(out: str, device: str) -> None:
-    """Every phase on scikit-learn's digits, long-tailed, three seeds: a minute or two on two cores."""
+    """Run all phases on a long-tailed version of scikit-learn's digits: a minute or two on two cores."""
     early.check_device(device)
     from extract.dump import extract as run_extract
     from extract.train import train as run_train

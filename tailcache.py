@@ -1,17 +1,17 @@
-"""tailcache from Python: the names that other programs may rely on.
+"""tailcache from Python: the public API, which other programs can rely on.
 
     import tailcache as tc
 
     store = tc.open_store("feats.zarr")               # a path, or s3://bucket/name.zarr
-    run = tc.finetune(store, method="fsa", seed=0)    # writes nothing unless out="runs/fsa" is given
+    run = tc.finetune(store, method="fsa", seed=0)    # writes no files unless out="runs/fsa" is given
     print(run.per_class)                              # a DataFrame: n_train, accuracy, shot_group, …
     weight, bias = run.head                           # tensors (K, C) and (K,)
 
     other = tc.finetune(store, method="balanced-softmax", progress=True)
     print(tc.compare([run, other]))                   # the table of `tailcache analyze`, as a DataFrame
 
-Options are those of the commands, with `_` for `-`. What the user can mend is a `UserError`, with the command
-line's message. docs/api.md has all of it. Nothing heavy is imported before a name is used.
+Options are those of the commands, with `_` for `-`. An error that the user can fix is a `UserError`, with the
+command line's message. See docs/api.md. Nothing heavy is imported before a name is used.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = [  # noqa: F822, for `__getattr__` gives them
+__all__ = [  # noqa: F822, because `__getattr__` provides them
     "FeatureStore",
     "Interrupted",
     "Run",
@@ -38,7 +38,7 @@ _HOMES |= {"Run": "finetune.run"}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported from where it lies when it is first asked for."""
+    """A public name, imported on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES.get(name, "finetune.api")), name)
@@ -51,7 +51,7 @@ def __dir__() -> list[str]:
 
 
 def _check_not_hidden() -> None:
-    """Raise ImportError where something else of the user's would be imported for a package of ours."""
+    """Raise ImportError if a file or folder of the user's would be imported instead of a package of ours."""
     here = Path(__file__).resolve().parent
     for name in ("store", "extract", "finetune", "analysis"):
         spec = find_spec(name)

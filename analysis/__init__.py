@@ -1,1 +1,1 @@
-"""From predictions to answers: shot groups, per-class accuracy, tables, figures."""
+"""From predictions to results: shot groups, per-class accuracy, tables, figures."""

@@ -1,4 +1,4 @@
-"""The per-class frame, and what it comes to over images, over classes and per group. Accuracies are in %."""
+"""The per-class frame, and accuracies over images, over classes and per group, in %."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.shots import GROUPS, shot_groups
 
-PARTS = ("head", "tail")  # of the class list, whatever the shot groups (paper, sec. 5.4)
+PARTS = ("head", "tail")  # of the classes, independent of the shot groups (paper, sec. 5.4)
 MEASURES = ("overall", "balanced_accuracy", *GROUPS, *PARTS)
-SCORES = {"balanced": "balanced_accuracy", "overall": "overall"}  # what choices may go by
-LEGEND = (  # at most as wide as a table
+SCORES = {"balanced": "balanced_accuracy", "overall": "overall"}  # accuracies that choices can be based on
+LEGEND = (  # no wider than a table
     "overall: share of images; balanced, groups, head and tail (the paper's): means over classes with images"
 )
 
@@ -23,14 +23,14 @@ def per_class_frame(
     class_counts: np.ndarray,
     rule: str,
 ) -> pd.DataFrame:
-    """One row a class.
+    """One row per class.
 
     Args:
         label: (N,) int true class of each test image.
         prediction: (N,) int predicted class.
         class_names: K names.
         class_counts: (K,) training images.
-        rule: shot rule.
+        rule: shot rule; see `analysis.shots.bounds`.
 
     Returns:
         class_id, class_name, n_train, n_test, n_correct, accuracy (NaN without test images), shot_group.
@@ -54,7 +54,7 @@ def per_class_frame(
 
 
 def balanced_accuracy(label: np.ndarray, prediction: np.ndarray) -> float:
-    """Mean per-class accuracy in %, over the classes that have images; every class counts alike.
+    """Mean per-class accuracy in %, over the classes that have images; every class has equal weight.
 
     Args:
         label: (N,) int true classes, N ≥ 1.
@@ -69,15 +69,15 @@ def balanced_accuracy(label: np.ndarray, prediction: np.ndarray) -> float:
 def group_accuracies(
     frame: pd.DataFrame, parts: Mapping[str, Sequence[int] | np.ndarray] | None = None
 ) -> dict[str, float]:
-    """Overall (over images); balanced and the groups (unweighted means over their classes with images).
+    """Overall accuracy (over images); balanced and per group (unweighted means over classes with images).
 
     Args:
         frame: a per-class frame.
-        parts: class indices of head and tail, where they are asked for too.
+        parts: class indices of head and tail, to include them.
 
     Returns:
-        overall, balanced_accuracy, many, medium, few, and a value for each of `parts`; NaN for one without
-        images.
+        overall, balanced_accuracy, many, medium, few, and one value for each of `parts`; NaN for a group
+        without images.
     """
     accuracy = frame["accuracy"]
     overall = 100 * frame["n_correct"].sum() / frame["n_test"].sum()
@@ -92,7 +92,7 @@ def group_accuracies(
 def summarise(
     frame: pd.DataFrame, rule: str, parts: Mapping[str, Sequence[int] | np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """`group_accuracies` for a JSON file: null for an empty group, with the rule and the counts beside."""
+    """`group_accuracies` for JSON: None for an empty group; with the shot rule and counts."""
     found = group_accuracies(frame, parts)
     accuracies = {k: None if np.isnan(v) else v for k, v in found.items()}
     n_classes = {group: int((frame["shot_group"] == group).sum()) for group in GROUPS}
@@ -102,7 +102,7 @@ def summarise(
 
 
 def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
-    """The accuracies that a line shows: head and tail stand in where a shot group has none."""
+    """Names of the accuracies to print: head and tail are added if a shot group is empty."""
     groups = [group for group in GROUPS if pd.notna(accuracies.get(group))]
     both = [name for name in ("overall", "balanced_accuracy") if pd.notna(accuracies.get(name))]
     instead = len(groups) < len(GROUPS) and all(pd.notna(accuracies.get(part)) for part in PARTS)
@@ -110,10 +110,10 @@ def shown_measures(accuracies: Mapping[str, float | None]) -> list[str]:
 
 
 def is_score(column: str, measures: Iterable[str] = SCORES) -> bool:
-    """Whether a column is one of `measures` of SCORES on some split: val_overall, test_balanced_accuracy."""
+    """Whether a column is a score of `measures` on any split, such as val_overall."""
     return column.endswith(tuple(f"_{SCORES[measure]}" for measure in measures))
 
 
 def in_words(column: str) -> str:
-    """How a column of accuracies is called on the screen: "val balanced" for val_balanced_accuracy."""
+    """Name of an accuracy column on the screen: "val balanced" for val_balanced_accuracy."""
     return column.removesuffix("_accuracy").replace("_", " ")

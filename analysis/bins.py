@@ -1,4 +1,4 @@
-"""Classes in groups of similar training counts, for figures in which every class by itself has no room."""
+"""Groups of classes with similar training counts, for figures without room for every class."""
 
 import numpy as np
 
@@ -6,21 +6,21 @@ N_BINS = 20
 
 
 def count_bins(class_counts: np.ndarray, n_bins: int = N_BINS) -> list[np.ndarray]:
-    """Classes by training count, largest first, cut into groups of about as many classes each.
+    """Split classes by training count, largest first, into groups of about equal numbers of classes.
 
-    Classes of one count stay together where they can, so that groups can be told by their counts. Twice the
-    classes of a group and more are cut by class id: cut by accuracy, chance alone would make those that
-    happened to be low rise. There may be fewer groups.
+    Classes with the same count stay together if possible, so that counts identify the groups. Twice as many
+    classes as a group holds, or more, are split by class id: splitting by accuracy would make groups that
+    were low by chance seem to improve. There may be fewer than `n_bins` groups.
 
     Args:
         class_counts: (K,) training images of each class, K ≥ 1.
         n_bins: the most groups.
 
     Returns:
-        Class indices of each group, none of them empty.
+        Class indices of each group; no group is empty.
     """
     order = np.argsort(-class_counts, kind="stable")
-    changes = np.flatnonzero(np.diff(class_counts[order])) + 1  # where a cut parts no equal counts
+    changes = np.flatnonzero(np.diff(class_counts[order])) + 1  # cuts that separate no equal counts
     if not len(changes):
         return _parted([order], class_counts, n_bins)
     wanted = np.linspace(0, len(order), n_bins + 1)[1:-1]
@@ -31,7 +31,7 @@ def count_bins(class_counts: np.ndarray, n_bins: int = N_BINS) -> list[np.ndarra
 
 
 def _parted(bins: list[np.ndarray], class_counts: np.ndarray, n_bins: int) -> list[np.ndarray]:
-    """Large groups of one count cut by class id, as far as there are groups to spare."""
+    """Split large groups of one count by class id, as long as there are groups to spare."""
     spare, of_each = n_bins - len(bins), len(class_counts) / n_bins
     parted = []
     for members in bins:
@@ -44,9 +44,9 @@ def _parted(bins: list[np.ndarray], class_counts: np.ndarray, n_bins: int) -> li
 
 
 def bin_labels(class_counts: np.ndarray, bins: list[np.ndarray]) -> list[str]:
-    """The training counts in each group: "1,000–640", or "7" where they are one.
+    """Range of training counts in each group: "1,000–640", or "7" for a single count.
 
-    Of several groups of one count each tells its class ids too: "7 (ids 0–49)".
+    Groups that share a count also have their class ids: "7 (ids 0–49)".
     """
     ends = [(class_counts[members].max(), class_counts[members].min()) for members in bins]
     labels = []

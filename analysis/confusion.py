@@ -1,7 +1,7 @@
-"""Which classes are taken for which.
+"""Which classes are confused with which.
 
-Most pairs of many classes never occur, so pairs are counted as they are met: memory grows with the images,
-not with the square of the classes. A square matrix is made of groups of classes only.
+With many classes most pairs never occur, so only those that do are counted: memory grows with the images,
+not with the square of the classes. A square matrix is made only for groups of classes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from store.names import shown
 
-MOST_PAIRS = 1_000  # of a configuration, in a file
+MOST_PAIRS = 1_000  # per configuration in a file
 
 
 def confused_pairs(
@@ -22,13 +22,13 @@ def confused_pairs(
 
     Args:
         label: (N,) int true class of each test image.
-        before, after: (N,) int predicted classes, of each run.
+        before, after: (N,) int predicted classes, one array per run.
         n_classes: K.
 
     Returns:
-        A row for each pair that occurs, most images first (before or after, whichever is more): true_id,
+        One row per pair that occurs, most images first (the larger of before and after): true_id,
         predicted_id, n_test (test images of the true class), count_before and count_after (mean number of
-        them over the runs), percent_before and percent_after (of n_test).
+        confused images over the runs), percent_before and percent_after (of n_test).
     """
     label = np.asarray(label, np.int64)
     found = [_wrong(label, predictions, n_classes) for predictions in (before, after)]
@@ -49,14 +49,14 @@ def confused_pairs(
 def _wrong(
     label: np.ndarray, predictions: Sequence[np.ndarray], n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes true · K + predicted of wrong predictions, ascending, and the mean count of each over runs."""
+    """Codes true · K + predicted of wrong predictions, ascending, and their mean counts over runs."""
     codes = [(label * n_classes + predicted)[predicted != label] for predicted in predictions]
     pairs, counts = np.unique(np.concatenate(codes), return_counts=True)
     return pairs, counts / len(predictions)
 
 
 def with_names(pairs: pd.DataFrame, class_names: Sequence[str], configuration: str) -> pd.DataFrame:
-    """The most confused of `confused_pairs` for a file: with the configuration and the names of classes."""
+    """The most confused of `confused_pairs` for a file, with configuration and class names."""
     names = np.asarray(class_names, dtype=object)
     most = pairs.head(MOST_PAIRS)
     named = {"true_class": names[most["true_id"]], "predicted_class": names[most["predicted_id"]]}
@@ -65,7 +65,7 @@ def with_names(pairs: pd.DataFrame, class_names: Sequence[str], configuration: s
 
 
 def pair_lines(pairs: pd.DataFrame, n: int) -> list[str]:
-    """The n most confused pairs of `with_names` for the screen."""
+    """The n most confused pairs of `with_names` as lines for the screen."""
     first = pairs.head(n)
     of_each = zip(first["true_class"], first["predicted_class"], strict=True)
     names = [" → ".join(shown(str(part)) for part in pair) for pair in of_each]
@@ -79,16 +79,16 @@ def pair_lines(pairs: pd.DataFrame, n: int) -> list[str]:
 def group_confusion(
     label: np.ndarray, predictions: Sequence[np.ndarray], group: np.ndarray, errors_only: bool
 ) -> np.ndarray:
-    """How groups of classes are taken for each other.
+    """Confusion matrix of groups of classes.
 
     Args:
         label: (N,) int true class of each test image.
-        predictions: (N,) int predicted classes, of each run.
+        predictions: (N,) int predicted classes, one array per run.
         group: (K,) int group of each class, from 0 to G − 1.
-        errors_only: leave out the images that are recognised.
+        errors_only: leave out correct predictions.
 
     Returns:
-        (G, G): row = true group, in per cent of its test images, mean over runs; 0 for a group without any.
+        (G, G): row = true group, in % of its test images, mean over runs; 0 for a group without images.
     """
     n_groups = int(group.max()) + 1
     row = group[label].astype(np.int64)

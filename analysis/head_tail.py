@@ -4,7 +4,7 @@ import numpy as np
 
 
 def head_and_tail(class_counts: np.ndarray, head_ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """The fewest largest classes that hold at least `head_ratio` of the training samples, and the rest.
+    """The largest classes that together hold at least `head_ratio` of the training samples, and the rest.
 
     Args:
         class_counts: (K,) training samples of each class; ties are ordered by class index.
@@ -14,7 +14,7 @@ def head_and_tail(class_counts: np.ndarray, head_ratio: float) -> tuple[np.ndarr
         Class indices of the two parts, each in descending order of training count.
     """
     order = np.argsort(-class_counts, kind="stable")
-    # Counts are whole numbers: comparing them as such keeps a ratio like 0.9 from being missed by rounding.
+    # Counts are integers; comparing them as such keeps rounding from missing a ratio like 0.9.
     needed = np.ceil(head_ratio * class_counts.sum() - 1e-9)
     n_head = int(np.searchsorted(np.cumsum(class_counts[order]), needed)) + 1
     return order[:n_head], order[n_head:]

@@ -1,15 +1,15 @@
-"""Many, Medium and Few: groups of classes by training count. Conventions differ, so the rule is named."""
+"""Many, Medium and Few: groups of classes by training count. Conventions differ, so rules have names."""
 
 import numpy as np
 
 GROUPS = ("many", "medium", "few")
 
-# (Many holds classes of at least this many images, Few those of at most this many)
+# (fewest images of a class in Many, most images of a class in Few)
 SHOT_RULES = {
     "decoupling": (101, 19),  # > 100 / 20..100 / < 20: Kang et al. 2020, and OLTR before August 2019
     "oltr": (100, 20),  # >= 100 / 21..99 / <= 20: OLTR's repository today
 }
-MOST = 2**32  # of a threshold: no class has as many images
+MOST = 2**32  # bound of a threshold; no class has so many images
 
 
 def shot_groups(class_counts: np.ndarray, rule: str) -> np.ndarray:
@@ -27,13 +27,13 @@ def shot_groups(class_counts: np.ndarray, rule: str) -> np.ndarray:
 
 
 def bounds(rule: str) -> tuple[int, int]:
-    """The least count of a class in Many, and the largest of one in Few.
+    """The smallest count of a class in Many, and the largest of one in Few.
 
     Args:
         rule: a name in SHOT_RULES, or thresholds: "200,50" is Many above 200, Few below 50, Medium between.
 
     Raises:
-        ValueError: it is neither; the message says what can be.
+        ValueError: it is neither; the message says what is expected.
     """
     if rule in SHOT_RULES:
         return SHOT_RULES[rule]
@@ -46,14 +46,14 @@ def bounds(rule: str) -> tuple[int, int]:
     many, few = map(int, parts)
     if not 1 <= few <= many < MOST:
         raise ValueError(
-            "the first number is Many's (above it), the second Few's (below it): expected 1 or more, the "
-            "first no less than the second, below 2^32"
+            "expected the threshold of Many (above it), then that of Few (below it), from 1 to below 2^32, "
+            "the first not smaller than the second"
         )
     return many + 1, few - 1
 
 
 def rule_in_words(rule: str) -> str:
-    """A rule beside what it means: "shot rule decoupling: Many > 100, Few < 20 training images"."""
+    """A rule with its meaning: "shot rule decoupling: Many > 100, Few < 20 training images"."""
     at_least, at_most = bounds(rule)
     if rule == "oltr":
         return f"shot rule {rule}: Many ≥ {at_least}, Few ≤ {at_most} training images"

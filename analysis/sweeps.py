@@ -1,4 +1,4 @@
-"""A sweep's results: configurations ranked, and a table of the best for the screen."""
+"""Ranking of a sweep's configurations, and a table of the best for the screen."""
 
 import pandas as pd
 
@@ -12,14 +12,14 @@ def rank_configurations(results: pd.DataFrame, select_on: str, rank_by: str) -> 
     """Means over seeds, best first by an accuracy on a split.
 
     Args:
-        results: a row a head: configuration, seed, and accuracies such as val_overall; NaN where it diverged.
-        select_on: the split to rank by.
-        rank_by: the accuracy to rank by, of SCORES.
+        results: one row per head: configuration, seed, and accuracies such as val_overall; NaN if diverged.
+        select_on: split to rank by.
+        rank_by: accuracy to rank by, a key of SCORES.
 
     Returns:
-        A row a configuration: rank, select_on, rank_by, configuration, n (heads), diverged (of them), and
-        for every accuracy its mean and standard deviation (NaN for one head). A configuration any head of
-        which diverged comes last.
+        One row per configuration: rank, select_on, rank_by, configuration, n (heads), diverged (how many of
+        them), and mean and standard deviation (NaN for one head) of every accuracy. Configurations with a
+        diverged head come last.
     """
     columns = [f"{split}_{measure}" for split in SPLITS for measure in MEASURES]
     by_name = results.groupby("configuration", sort=False)
@@ -44,9 +44,9 @@ def rank_configurations(results: pd.DataFrame, select_on: str, rank_by: str) -> 
 
 
 def ranking_rows(ranking: pd.DataFrame, n: int) -> tuple[list[str], list[list[str]]]:
-    """The header and the best n configurations as cells for the screen.
+    """Header and rows of the best n configurations, for the screen.
 
-    The accuracy that ranks comes first, then those of the split that does not choose.
+    The accuracy that ranks comes first, then those on test.
     """
     shown = _shown_columns(ranking)
     header = ["", "configuration", "heads", *map(in_words, shown)]

@@ -1,4 +1,4 @@
-"""Runs side by side: one row a configuration, mean ± std over its seeds, beside Phase I."""
+"""Tables that compare runs: one row per configuration, mean ± std over its seeds, and Phase I."""
 
 import io
 import math
@@ -14,19 +14,19 @@ from analysis.options import NOT_CONFIGURATION
 from store.names import visible
 
 COLUMNS = MEASURES
-OF_ALL_CLASSES = ("overall", "balanced_accuracy")
+ALL_CLASSES = ("overall", "balanced_accuracy")  # columns over all classes
 PHASE_1 = "Phase I"
-WIDEST = 10_000  # characters: a table is never cut
+WIDEST = 10_000  # characters, so that tables are never truncated
 
 
 def name_configurations(options: list[dict[str, Any]]) -> list[str]:
-    """A short name for the configuration of every run: its method, and options in which methods differ.
+    """A short name for each run's configuration: its method, and the options in which runs differ.
 
     Args:
-        options: of each run, flat. Methods may have options that others have not; None is not told.
+        options: flat options of each run. Methods need not have the same ones; None is left out.
 
     Returns:
-        Names such as "fsa" or "fsa, tail_draw=classes", equal where the configurations are.
+        Names such as "fsa" or "fsa, tail_draw=classes"; equal for equal configurations.
     """
     every = dict.fromkeys(name for run in options for name in run)
     names = [name for name in every if name not in NOT_CONFIGURATION and name != "method"]
@@ -38,15 +38,15 @@ def name_configurations(options: list[dict[str, Any]]) -> list[str]:
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """Means, deviations and differences.
+    """Means, standard deviations and changes from Phase I, by configuration.
 
     Args:
-        runs: a row a run: configuration, phase1_configuration, phase1 (identifies the Phase I network), and
-            for each column of COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's.
+        runs: one row per run: configuration, phase1_configuration, phase1 (identifies the Phase I network),
+            and for each column of COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's.
 
     Returns:
-        A row for each configuration of Phase I (over its distinct networks), then one for each of Phase II:
-        phase, configuration, n, and for every column <column>_mean, <column>_std (NaN for one run) and
+        One row per configuration of Phase I (over its distinct networks), then one per configuration of Phase
+        II: phase, configuration, n, and for every column <column>_mean, <column>_std (NaN for one run) and
         <column>_change, the mean difference from each run's own Phase I.
     """
     rows = []
@@ -71,7 +71,7 @@ def _row(name: str, values: dict[str, np.ndarray], changes: dict[str, np.ndarray
 
 
 def without_nan(content: Any) -> Any:
-    """Nested lists and dictionaries for a JSON file: None where a number is NaN."""
+    """Replace NaN by None in nested lists and dictionaries, for JSON."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -92,18 +92,18 @@ def format_change(change: float) -> str:
 
 
 def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str:
-    """The comparison for the screen, as wide as it needs: under each configuration its change from Phase I.
+    """The comparison for the screen, as wide as it needs; changes from Phase I under each configuration.
 
     Args:
-        comparison: from `compare`.
+        comparison: frame from `compare`.
         n_classes: number of classes in each shot group, head and tail.
     """
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("test accuracy, %", no_wrap=True)
     table.add_column("runs", justify="right")
     for column in COLUMNS:
-        of = "" if column in OF_ALL_CLASSES else f" ({n_classes[column]})"
-        table.add_column(in_words(column).capitalize() + of, no_wrap=True, justify="right")
+        size = "" if column in ALL_CLASSES else f" ({n_classes[column]})"
+        table.add_column(in_words(column).capitalize() + size, no_wrap=True, justify="right")
     for row in comparison.to_dict("records"):
         cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
         table.add_row(visible(row["configuration"]), str(row["n"]), *cells)

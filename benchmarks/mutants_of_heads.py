@@ -128,8 +128,8 @@ HEADS = [
     Mutant(
         "prior of the data, not of half tail, half head",
         "finetune/methods/registry.py",
-        "augmentation_plan, _halves_prior,",
-        "augmentation_plan, _uniform_prior,",
+        "augmentation_plan,\n    _halves_prior,",
+        "augmentation_plan,\n    _uniform_prior,",
         "test_finetune_methods",
     ),
     Mutant(

@@ -209,7 +209,7 @@ def test_a_rule_is_refused_by_every_command_that_takes_one(small_ckpt, small_sto
         ["evaluate", "--ckpt", small_ckpt],
         ["analyze", digits_run],
     ):
-        refuse(*command, "--shot-rule", "20,100", says=["--shot-rule 20,100: the first number is Many's"])
+        refuse(*command, "--shot-rule", "20,100", says=["--shot-rule 20,100: expected the threshold of Many"])
 
 
 @pytest.mark.usefixtures("in_tmp_path")

@@ -95,7 +95,7 @@ def test_names_that_no_font_draws_are_counted_in_one_note(script, n):
     told = [line for line in succeed("analyze", run).stderr.splitlines() if "font" in line]
     assert len(told) == (n > 0)
     if n:
-        assert "note: 2 of 12 class names have characters that no font here has" in told[0]
+        assert "note: 2 of 12 class names have characters that no installed font has" in told[0]
         assert "(class0猫 is the first)" in told[0]
         assert "Noto Sans CJK" in told[0]
 

@@ -157,7 +157,7 @@ def test_compare_refuses_what_analyze_refuses(feature_store, digits_run, course_
     with pytest.raises(tc.UserError, match=rf"^fsa, seed 0: is the same run as {digits_run} "):
         tc.compare([digits_run, again])
     course = tc.finetune(course_store, confusing_classes=2, **FAST)
-    with pytest.raises(tc.UserError, match="is about other classes"):
+    with pytest.raises(tc.UserError, match="has other classes"):
         tc.compare([digits_run, course])
     with pytest.raises(tc.UserError, match="no runs"):
         tc.compare([])
@@ -262,7 +262,7 @@ def test_a_sweep_is_that_of_the_command(feature_store, tmp_path):
     drawn = {"lr": (1e-4, 1e-2, "log")}
     found = tc.sweep(feature_store, out=tmp_path / "c", range=drawn, random=2, seeds=1, **FAST)
     assert found.results["lr"].between(1e-4, 1e-2).all()
-    with pytest.raises(tc.UserError, match="is a sweep"):
+    with pytest.raises(tc.UserError, match="a sweep, which keeps no predictions"):
         tc.compare(tmp_path / "a")
     with pytest.raises(tc.UserError, match="no option taus"):
         tc.sweep(feature_store, out=tmp_path / "d", taus=[1])

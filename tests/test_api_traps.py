@@ -29,15 +29,15 @@ def test_a_store_that_was_replaced_since_it_was_opened_is_refused(feature_store)
 
 def test_a_store_that_is_replaced_during_a_run_is_refused(feature_store, monkeypatch):
     shutil.copytree(feature_store, "own.zarr")
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
     def replaced_meanwhile(*args):
         if not Path("older.zarr").exists():
             shutil.move("own.zarr", "older.zarr")
             shutil.copytree(feature_store, "own.zarr")
-        return take(*args)
+        return train_on(*args)
 
-    monkeypatch.setattr(HeadPool, "take", replaced_meanwhile)
+    monkeypatch.setattr(HeadPool, "train_on", replaced_meanwhile)
     for out in (None, "r"):
         with pytest.raises(tc.UserError, match=r"own\.zarr: was replaced since it was opened"):
             tc.finetune("own.zarr", out=out, ckpt=None, method="crt", **FAST)
@@ -127,7 +127,7 @@ def test_values_of_a_grid(feature_store):
     for grid in ([1, 2], "lr=1", 5):
         with pytest.raises(tc.UserError, match="expected values by option"):
             tc.sweep(feature_store, out="t", grid=grid, **options)
-    with pytest.raises(tc.UserError, match="name it with out="):
+    with pytest.raises(tc.UserError, match="give it with out="):
         tc.sweep(feature_store, out=None, **options)
     with pytest.raises(tc.UserError, match="shot_rule is 5"):
         tc.compare([], shot_rule=5)

@@ -48,17 +48,17 @@ MOMENTS = {
     ],
     "finetune": [
         ("finetune.train.find_phase1", 1),
-        ("finetune.training.head_pool.HeadPool.take", 1),
-        ("finetune.training.head_pool.HeadPool.take", 2),
+        ("finetune.training.head_pool.HeadPool.train_on", 1),
+        ("finetune.training.head_pool.HeadPool.train_on", 2),
         ("finetune.train.write_run", 1),
         ("finetune.train.write_run.", 1),
         ("finetune.training.resume.UnfinishedRun.remove.", 1),
     ],
     "sweep": [
-        ("finetune.sweep.folder.SweepFolder.begin", 1),
+        ("finetune.sweep.folder.SweepFolder.prepare", 1),
         ("finetune.sweep.folder.write_json.", 1),
-        ("finetune.sweep.sweep._take", 1),
-        ("finetune.sweep.sweep._take", 2),
+        ("finetune.sweep.sweep._train_batch", 1),
+        ("finetune.sweep.sweep._train_batch", 2),
         ("finetune.sweep.folder.SweepFolder.finish", 1),
         ("finetune.sweep.folder.SweepFolder.finish.", 1),
     ],
@@ -215,8 +215,8 @@ def test_a_command_is_said_with_all_that_was_given() -> None:
 
 def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("sweep", "out", small_store)
-    interrupted(asked, "finetune.sweep.sweep._take", 2)
-    says = ["2 of its 8 heads are done", "pass --resume to go on, or --overwrite to throw them away"]
+    interrupted(asked, "finetune.sweep.sweep._train_batch", 2)
+    says = ["2 of its 8 heads done", "pass --resume to continue it, or --overwrite to delete them"]
     refuse(*asked, says=says)
     refuse(*asked, "--momentum", 0.5, says=["out: holds another sweep with 2 heads done", "another"])
 
@@ -224,8 +224,10 @@ def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) ->
 def test_a_run_that_was_to_replace_another_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("finetune", "out", small_store)
     succeed(*asked)
-    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.training.head_pool.HeadPool.take", 2)
-    refuse(*asked, "--seed", 1, says=["out.unfinished.pt: an interrupted run", "pass --resume to go on"])
+    interrupted([*asked, "--overwrite", "--seed", 1], "finetune.training.head_pool.HeadPool.train_on", 2)
+    refuse(
+        *asked, "--seed", 1, says=["out.unfinished.pt: an interrupted run", "pass --resume to continue it"]
+    )
 
 
 def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_store: Path) -> None:

@@ -66,7 +66,7 @@ CASES = [  # command, and what its line holds
     ("sweep --store feats.zarr --grid tau_s=2", "--tau-s 2: must lie between 0 and 1"),
     ("sweep --store feats.zarr --seeds 0", "--seeds 0: must be 1 or more"),
     ("analyze none", "none: no such run folder"),
-    ("analyze run_fsa --out phase1", "phase1: is the folder of a run; name another --out"),
+    ("analyze run_fsa --out phase1", "phase1: is the folder of a run; use another --out"),
     ("analyze run_fsa --out tables", "tables/summary.csv: exists and was not written by `analyze`"),
     ("analyze run_fsa --shot-rule 1,2,3", "--shot-rule 1,2,3"),
     ("store info none.zarr", "none.zarr: no such store"),
@@ -79,14 +79,14 @@ CASES = [  # command, and what its line holds
     ("store verify feats.zarr --sample 3 --ckpt none.pt", "none.pt: no such checkpoint; name the one that"),
     ("store plan --seconds 0", "--seconds 0.0: must be 0.01 or more"),
     ("store plan --views 0", "--views 0: must be 1 or more"),
-    ("store plan --ckpt phase1/checkpoint.pt --arch resnet32", "--arch: the checkpoint says what network"),
+    ("store plan --ckpt phase1/checkpoint.pt --arch resnet32", "--arch: the checkpoint determines network"),
     ("store plan --ckpt none.pt", "none.pt: expected a checkpoint file, found nothing"),
     ("store plan --arch resnet21", "--arch resnet21: unknown"),
     ("store plan --arch resnet18 --width 4", "--width: resnet18 is of fixed width"),
     ("store plan --root none", "none: no such folder"),
     ("store plan --dataset digits --download", "--download"),
     ("store plan --store x.foo", "x.foo: unknown container '.foo'"),
-    ("store plan --store s3://b/x.zarr", "s3://b/x.zarr: what a bucket takes is not measured"),
+    ("store plan --store s3://b/x.zarr", "s3://b/x.zarr: a bucket's speed cannot be measured"),
 ]
 OF_STORES = [  # for which zarr and h5py are asked what lies there
     (

@@ -41,7 +41,7 @@ def test_usage_error_is_one_line(arguments: list[str], says: list[str]) -> None:
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes",
             ["out of memory", "ask"],
         ),
-        ("CUDA out of memory. Tried to allocate 99 GiB", ["out of memory", "ask for less"]),
+        ("CUDA out of memory. Tried to allocate 99 GiB", ["out of memory", "lower what takes memory"]),
     ],
     ids=["cpu", "cuda"],
 )
@@ -78,7 +78,7 @@ def test_terminated_in_mid_extraction(small_ckpt: Path, tmp_path_factory: pytest
                 os._exit(left.code)
 
     assert ended(*forked(terminated)) == 130
-    assert said.read_text().startswith("tailcache: interrupted; go on with: tailcache extract --ckpt ")
+    assert said.read_text().startswith("tailcache: interrupted; continue with: tailcache extract --ckpt ")
     assert said.read_text().endswith(" --store feats.zarr --device cpu --resume\n")
     assert [path.name for path in Path().iterdir()] == ["feats.zarr.unfinished"]
     succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--resume")
@@ -105,7 +105,7 @@ def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path:
     program = [sys.executable, "-c", code, json.dumps([list(map(str, command)) for command in commands])]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     # a machine without a font for 猫 is told so, and a slow one that fonts are listed for the first time
-    told = ("characters that no font here has", "building the font cache")
+    told = ("characters that no installed font has", "building the font cache")
     spoken = [line for line in done.stderr.splitlines() if not any(part in line for part in told)]
     assert (done.returncode, spoken) == (0, [])
     assert Path("report", "confusion.png").exists()

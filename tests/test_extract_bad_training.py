@@ -173,7 +173,7 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
         result = run(*command)
     assert result.exit_code == 130
     said, _, advised = result.stderr.partition(": main train ")
-    assert said == "tailcache: interrupted before there was anything new to keep; begin again with"
+    assert said == "tailcache: interrupted before anything new was saved; start again with"
     options = sorted(zip(*[iter(shlex.split(advised))] * 2, strict=True))
     assert options == sorted(zip(*[iter(map(str, command[1:]))] * 2, strict=True))
     succeed(*command)
@@ -209,7 +209,7 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr("extract.train._step", interrupt)
         result = run("train", *FOLDER, *TINY, "--root", root, "--out", "phase1")
     assert result.exit_code == 130
-    assert result.stderr.endswith("tailcache: interrupted; go on with: main train --out phase1 --resume\n")
+    assert result.stderr.endswith("tailcache: interrupted; continue with: main train --out phase1 --resume\n")
 
 
 def test_train_out_that_holds_an_interrupted_run(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def extracted(request: pytest.FixtureRequest, small_ckpt: Path, tmp_path_factory
 
 def test_an_intact_store_passes(extracted, small_ckpt):
     text = succeed(*verify(extracted, small_ckpt)).stdout
-    assert text == f"{extracted}: sound, 36 rows extracted anew agree\n"
+    assert text == f"{extracted}: sound, 36 rows extracted again agree\n"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -179,7 +179,7 @@ def test_views_are_extracted_anew_from_the_same_draws(small_ckpt, options):
     command = ["extract", "--ckpt", small_ckpt, "--store", "s.h5", "--device", "cpu", "--views", 3]
     succeed(*command, *options)
     text = succeed(*verify(Path("s.h5"), small_ckpt)).stdout
-    assert text == "s.h5: sound, 72 rows extracted anew agree\n"
+    assert text == "s.h5: sound, 72 rows extracted again agree\n"
 
 
 def views_swapped(rows: Rows) -> None:
@@ -225,7 +225,7 @@ def test_rows_of_other_views_than_the_store_says(views_store, small_ckpt, n_view
 def test_stores_from_before_there_were_views(small_store, small_ckpt):
     rewrite(small_store, Path("feats.zarr"), lambda rows: None, views=None)
     assert "views" not in FeatureStore(Path("feats.zarr")).provenance["config"]
-    assert "36 rows extracted anew agree" in succeed(*verify(Path("feats.zarr"), small_ckpt)).stdout
+    assert "36 rows extracted again agree" in succeed(*verify(Path("feats.zarr"), small_ckpt)).stdout
 
 
 @pytest.mark.parametrize("n_views", [0, "three", [3]])

@@ -140,7 +140,7 @@ def test_conversion_keeps_views_and_their_blocks(small_ckpt, monkeypatch):
     succeed("store", "convert", "coarse.h5", "back.zarr", "--codec", "zstd")
     assert succeed("store", "verify", "back.zarr").exit_code == 0
     checked = ["--sample", 99, "--ckpt", small_ckpt, "--device", "cpu"]
-    assert "72 rows extracted anew agree" in succeed("store", "verify", "back.zarr", *checked).stdout
+    assert "72 rows extracted again agree" in succeed("store", "verify", "back.zarr", *checked).stdout
 
 
 def test_what_is_said_counts_images_and_views(small_ckpt):

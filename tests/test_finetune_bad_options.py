@@ -129,7 +129,7 @@ NO_NUMBERS = "makes weights that are NaN or infinite; use a --tau closer to 0"
         ),
         ("--method plain --tail-samples 3 --batch-size 7", ["--batch-size 7: 3 tail samples", "make 24"]),
         ("--method no-aug --batch-size 12", ["--batch-size 12: must be a multiple of", "try 8"]),
-        ("--augmented-per-sample 64", ["--augmented-per-sample 64: a batch of 128", "--batch-size of 130"]),
+        ("--augmented-per-sample 64", ["--augmented-per-sample 64: a batch of 128", "--batch-size to 130"]),
         (
             "--augmented-per-sample 64 --batch-size 128",
             ["--batch-size 128: must be a multiple of", "= 130", "try 130"],
@@ -213,7 +213,7 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", interrupting)
+        patch.setattr(HeadPool, "train_on", interrupting)
         with pytest.raises(Interrupted):
             finetune(
                 FinetuneConfig(str(feature_store), "fsa", iterations=2, eval_every=1, device="cpu"), quiet

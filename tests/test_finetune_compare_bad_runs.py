@@ -51,8 +51,8 @@ def foreign_predictions(path: Path) -> None:
     ("damage", "says"),
     [
         (no_run, ["no such run folder", "`finetune --out", "makes one"]),
-        (no_files, ["not a finished fine-tuning run", "lacks config.json", "written by `finetune`"]),
-        (a_phase1_folder, ["not a finished fine-tuning run", "lacks summary.json", "`finetune`"]),
+        (no_files, ["not a finished fine-tuning run", "config.json is missing", "written by `finetune`"]),
+        (a_phase1_folder, ["not a finished fine-tuning run", "summary.json is missing", "`finetune`"]),
         (damaged_summary, ["a file of this run is damaged", "run `finetune` again"]),
         (binary_summary, ["a file of this run is damaged", "run `finetune` again"]),
         (empty_metrics, ["a file of this run is damaged", "run `finetune` again"]),
@@ -167,7 +167,7 @@ def test_a_run_is_not_counted_twice(digits_run: Path) -> None:
 def test_analyze_writes_into_no_run_and_no_store(digits_run: Path, feature_store: Path, out: str) -> None:
     shutil.copytree(digits_run, "fsa")
     shutil.copytree(feature_store, "feats.zarr")
-    refuse("analyze", "fsa", "--out", out, says=[f"{out}: is the folder of a", "name another --out"])
+    refuse("analyze", "fsa", "--out", out, says=[f"{out}: is the folder of a", "use another --out"])
 
 
 @pytest.mark.parametrize("out", ["/", "//", "root"])
@@ -180,7 +180,7 @@ def test_a_report_does_not_lie_in_the_root_of_the_file_system(digits_run: Path, 
 def test_analyze_replaces_no_files_of_others(digits_run: Path, name: str) -> None:
     Path("report").mkdir()
     Path("report", name).write_text("three years of work")
-    says = [f"report/{name}: exists and was not written by `analyze`", "name another --out"]
+    says = [f"report/{name}: exists and was not written by `analyze`", "use another --out"]
     refuse("analyze", digits_run, "--out", "report", says=says)
     Path("report", name).rename("report/thesis.txt")
     for _ in range(2):  # its own files it replaces

@@ -119,8 +119,8 @@ def test_runs_that_do_not_say_of_which_images_are_taken_with_a_note(digits_run, 
     ]
     result = succeed("analyze", "one", "silent")
     (line,) = result.stderr.splitlines()
-    assert f"note: {Path('silent').resolve()}: its store does not say which images it is of" in line
+    assert f"note: {Path('silent').resolve()}: its store does not record its images" in line
     assert "fsa" in result.stdout
     assert succeed("analyze", "silent").stderr == ""  # nothing to compare it with
     shutil.rmtree("report")
-    refuse("analyze", *(runs[i] for i in order), says=["is of the data set digits", "analyze them apart"])
+    refuse("analyze", *(runs[i] for i in order), says=["is of the data set digits", "them separately"])

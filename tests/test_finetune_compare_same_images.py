@@ -59,7 +59,7 @@ def changed(name: str, change: Any, seed: int) -> str:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_images_that_changed_places_are_other_images(both, split):
     """The checkpoint knows names alone, the labels are the same, and so is every count."""
-    line = refuse("analyze", both / "own", both / f"other_{split}", says=["analyze them apart"])
+    line = refuse("analyze", both / "own", both / f"other_{split}", says=["analyze them separately"])
     assert str(both / "own") in line
     assert str(both / f"other_{split}") in line
     assert f"hold other images in the {split} split" in line
@@ -89,7 +89,7 @@ def test_splits_of_a_store_without_digests_are_compared_as_one_network_saw_them(
 def test_runs_that_know_images_by_name_are_compared_by_the_predictions_of_phase_1(both):
     old = without_identity(both / "own", "old", 1)
     (line,) = succeed("analyze", both / "own", old).stderr.splitlines()
-    assert f"note: {Path('old').resolve()}: its store kept the names of images and no digests" in line
+    assert f"note: {Path('old').resolve()}: its store records names of images but no digests" in line
     assert "(1 of 2 runs)" in line
     path = Path(old, "predictions.csv")
     table = pd.read_csv(path)
@@ -101,13 +101,14 @@ def test_runs_that_know_images_by_name_are_compared_by_the_predictions_of_phase_
         if not is_other:
             succeed("analyze", both / "own", old)
             continue
-        says = [f"{Path('old').resolve()}: one Phase I predicts otherwise than in {both / 'own'} of 2 of 12"]
+        old, own = Path("old").resolve(), both / "own"
+        says = [f"{old}: its Phase I predictions differ from those in {own} for 2 of 12"]
         refuse("analyze", both / "own", old, "--out", "elsewhere", says=says)
 
 
 def test_runs_of_version_0_1_are_taken_with_a_note():
     (line,) = succeed("analyze", MADE / "run_fsa", MADE / "run_ncm").stderr.splitlines()
-    assert "files of the same names are taken for the same images" in line
+    assert "files of the same names are assumed to be the same images" in line
     assert "(2 of 2 runs)" in line
     assert succeed("analyze", MADE / "run_fsa").stderr == ""  # nothing to compare it with
 

@@ -84,8 +84,8 @@ def test_sweeps_are_ranked_together_and_a_head_of_both_is_one(feature_store):
 def test_a_sweep_of_version_0_1():
     """It did not say where its store was, and ranked by overall accuracy."""
     result = succeed("analyze", OLD / "sweep", "--shot-rule", "oltr")
-    assert "--shot-rule oltr changes nothing for a sweep, whose own is decoupling" in result.stderr
-    assert "put it for STORE" in result.stderr
+    assert "--shot-rule oltr changes nothing: the sweep was run with decoupling" in result.stderr
+    assert "replace STORE by its path" in result.stderr
     found, ended = pd.read_csv("report/ranking.csv"), pd.read_csv(OLD / "sweep/ranking.csv")
     shared = [column for column in ended if column != "seconds"]
     pd.testing.assert_frame_equal(found[shared], ended[shared])
@@ -109,7 +109,7 @@ def test_an_interrupted_sweep_is_told_to_go_on(swept):
     for file in ("results.csv", "results.parquet", "ranking.csv"):
         Path("half", file).unlink()
     n_done = len(pd.read_csv(swept / "results.csv"))
-    says = [f"{Path('half').resolve()}: an interrupted sweep, {n_done} heads of which are done", "--resume"]
+    says = [f"{Path('half').resolve()}: an interrupted sweep with {n_done} heads done", "--resume"]
     refuse("analyze", "half", says=says)
     shutil.rmtree("half/done")
     refuse("analyze", "half", says=["an interrupted sweep, 0 heads"])
@@ -118,7 +118,7 @@ def test_an_interrupted_sweep_is_told_to_go_on(swept):
 def test_sweeps_and_runs_do_not_stand_in_one_table(swept, digits_run):
     says = [
         f"{swept}: is a sweep",
-        f"cannot stand beside {digits_run}",
+        f"cannot be compared with {digits_run}",
         "apart",
         "tailcache finetune --store",
     ]
@@ -131,14 +131,14 @@ def test_sweeps_of_other_stores_splits_or_groups(swept, feature_store):
         marker = json.loads(Path("other/sweep.json").read_text())
         marker["options"][name] = value
         Path("other/sweep.json").write_text(json.dumps(marker))
-        refuse("analyze", swept, "other", says=[f"--{name.replace('_', '-')} {value}", "analyze them apart"])
+        refuse("analyze", swept, "other", says=[f"--{name.replace('_', '-')} {value}", "them separately"])
         shutil.rmtree("other")
     shutil.copytree(swept, "other")
     marker = json.loads(Path("other/sweep.json").read_text())
     Path("other/sweep.json").write_text(json.dumps(marker | {"store": "0" * 64}))
     refuse("analyze", swept, "other", says=["other: is version 0.1's", "--resume"])
     Path("other/sweep.json").write_text(json.dumps(marker | {"store": marker["store"] | {"test": "0"}}))
-    refuse("analyze", swept, "other", says=["other: is a sweep of another store than", str(swept)])
+    refuse("analyze", swept, "other", says=["other: a sweep of another store than", str(swept)])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The demo, interrupted: the same command begins anew, and ends."""
+"""The demo, interrupted: the same command starts over, and finishes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 MOMENTS = [  # one after the other, each in what the one before has left
     ("extract.train._step", 2),
     ("store.drafts.local.LocalDraft.publish.", 1),
-    ("finetune.training.head_pool.HeadPool.take", 2),
+    ("finetune.training.head_pool.HeadPool.train_on", 2),
 ]
 
 
@@ -38,7 +38,7 @@ def test_an_interrupted_demo_says_that_it_begins_anew_and_does(monkeypatch: pyte
     monkeypatch.setattr("finetune.demo.SEEDS", (0,))
     demo = ["demo", "--out", "d", "--device", "cpu"]
     for moment in MOMENTS:
-        assert interrupted(demo, *moment) == "tailcache: interrupted; the same command begins anew", moment
+        assert interrupted(demo, *moment) == "tailcache: interrupted; the same command starts over", moment
     assert "d/report/summary.csv" in succeed(*demo).stdout
     left = [path.name for path in Path().rglob("*") if "unfinished" in path.name or "lock" in path.name]
     assert not left

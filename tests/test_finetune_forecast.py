@@ -147,7 +147,7 @@ def test_a_checkpoint_says_what_there_is(small_ckpt: Path) -> None:
         (["--dataset", "imagefolder"], "--dataset imagefolder needs --root"),
         (["--dataset", "imagefolder", "--root", "none"], "none: no such folder"),
         (["--ckpt", "none.pt"], "none.pt: expected a checkpoint file, found nothing"),
-        (["--ckpt", "c.pt", "--arch", "resnet32"], "--arch: the checkpoint says what network and images are"),
+        (["--ckpt", "c.pt", "--arch", "resnet32"], "--arch: the checkpoint determines network and images"),
         (["--ckpt", "c.pt", "--imbalance-factor", 10], "leave out --imbalance-factor or --ckpt"),
         (["--seconds", 0], "--seconds 0.0: must be 0.01 or more"),
         (["--seconds", "nan"], "--seconds nan: must be 0.01 or more"),

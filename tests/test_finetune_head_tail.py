@@ -47,6 +47,6 @@ def test_classes_alike_in_size_leave_no_tail():
 def test_a_tail_class_without_rows_is_refused():
     """Drawing a row of it would take another class's in silence."""
     config = FinetuneConfig("s.zarr").resolved(4)
-    with pytest.raises(UserError, match="1 classes have no training rows"):
+    with pytest.raises(UserError, match="1 tail classes have no training rows"):
         split_classes(config, np.array([90, 5, 0, 5]))
     split_classes(replace(config, method="plain"), np.array([90, 5, 0, 5]))

@@ -54,15 +54,15 @@ def config(course_store, tmp_path) -> FinetuneConfig:
 
 def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
     """A run stopped in its course whose state has nothing of balanced accuracy."""
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
-    def take_until(self, window):
+    def train_until(self, window):
         if window.start >= STOP:
             raise KeyboardInterrupt
-        return take(self, window)
+        return train_on(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", take_until)
+        patch.setattr(HeadPool, "train_on", train_until)
         patch.setattr("finetune.training.resume.KEEP_EVERY", -1)  # every step, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, rank_by="overall"), quiet)

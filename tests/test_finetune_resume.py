@@ -26,15 +26,15 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
 
 def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
     """Run a command until Ctrl-C comes in the window that holds an iteration."""
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
-    def take_until(self, window):
+    def train_until(self, window):
         if window.start >= at:
             raise KeyboardInterrupt
-        return take(self, window)
+        return train_on(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", take_until)
+        patch.setattr(HeadPool, "train_on", train_until)
         with pytest.raises(Interrupted):
             finetune(config, quiet)
     assert not Path(config.out).exists()
@@ -81,15 +81,15 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
     monkeypatch.setattr("finetune.training.resume.SAVE_EVERY", 0.0)
     monkeypatch.setattr("finetune.training.resume.KEEP_EVERY", 0.0)
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
     def dying(self, window):
         if window.start >= 45:
             raise SystemExit  # nothing is saved on the way out
-        return take(self, window)
+        return train_on(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", dying)
+        patch.setattr(HeadPool, "train_on", dying)
         with pytest.raises(SystemExit):
             finetune(config, quiet)
     assert (
@@ -135,7 +135,7 @@ def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeyp
         patch.setattr("finetune.train.write_run", stopped)
         with pytest.raises(Interrupted):
             finetune(config, quiet)
-        patch.setattr(HeadPool, "take", stopped)  # no step is left
+        patch.setattr(HeadPool, "train_on", stopped)  # no step is left
         with pytest.raises(Interrupted):
             finetune(replace(config, resume=True), quiet)
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
@@ -153,16 +153,16 @@ def test_a_state_is_read_once(config, quiet, monkeypatch):
 
 def test_a_run_that_was_to_replace_another_is_resumed(config, quiet, monkeypatch):
     earlier = files(finetune(config, quiet).path)
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
     def dying(self, window):
         if window.start >= 45:
             raise KeyboardInterrupt
-        return take(self, window)
+        return train_on(self, window)
 
     other = replace(config, lr=0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", dying)
+        patch.setattr(HeadPool, "train_on", dying)
         with pytest.raises(Interrupted):
             finetune(replace(other, overwrite=True), quiet)
     assert files(Path(config.out)) == earlier
@@ -197,9 +197,9 @@ def test_resume_begins_where_there_is_nothing(config, quiet, tmp_path):
 
 def test_a_run_that_diverges_stops_there(config, quiet, monkeypatch):
     taken = []
-    take = HeadPool.take
+    train_on = HeadPool.train_on
     monkeypatch.setattr(
-        HeadPool, "take", lambda self, window: taken.append(window.start) or take(self, window)
+        HeadPool, "train_on", lambda self, window: taken.append(window.start) or train_on(self, window)
     )
     wild = replace(config, iterations=5000, eval_every=5000, lr=1e9, momentum=1e9)
     with pytest.raises(UserError, match="the loss is NaN or infinite at iteration"):

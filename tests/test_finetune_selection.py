@@ -15,7 +15,7 @@ from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
 
 GROUPS = ("overall", "balanced_accuracy", "many", "medium", "few")
-LOOKED = "choices looked at the test set"
+LOOKED = "chosen on the test set"
 
 
 @pytest.fixture
@@ -34,17 +34,17 @@ def without_val(with_val, small_store) -> FinetuneConfig:
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens in a run: steps, and predictions of which split."""
     seen: list[str] = []
-    take, predict = HeadPool.take, HeldOut.predict
+    train_on, predict = HeadPool.train_on, HeldOut.predict
 
-    def taking(self, window):
+    def training(self, window):
         seen.append("steps")
-        return take(self, window)
+        return train_on(self, window)
 
     def predicting(self, *arguments):
         seen.append(self.name)
         return predict(self, *arguments)
 
-    monkeypatch.setattr(HeadPool, "take", taking)
+    monkeypatch.setattr(HeadPool, "train_on", training)
     monkeypatch.setattr(HeldOut, "predict", predicting)
     return seen
 

@@ -111,7 +111,7 @@ def test_a_configuration_that_cannot_be_is_told_before_the_first_head(base, quie
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_computed_head_of_no_numbers_is_a_row_without_accuracies(base, quiet):
+def test_a_posthoc_head_of_no_numbers_is_a_row_without_accuracies(base, quiet):
     config = SweepConfig(replace(base, method="tau-norm"), grid=("tau=1,1000",), seeds=1, heads=True)
     results = run(config, quiet)
     assert results["val_overall"].notna().tolist() == [True, False]
@@ -193,7 +193,7 @@ def test_a_resumed_sweep_ends_in_the_same_results(base, quiet, after, monkeypatc
 def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
     config = SweepConfig(base, grid=("lr=0.001,0.01",), seeds=1)
     run(config, quiet)
-    with pytest.raises(UserError, match="2 of its 2 heads are done; pass --resume to go on"):
+    with pytest.raises(UserError, match="2 of its 2 heads done; pass --resume to continue it"):
         run(config, quiet)
     resumed = replace(config, base=replace(base, resume=True))
     with pytest.raises(UserError, match="cannot resume: seeds was 1, this command has 2"):

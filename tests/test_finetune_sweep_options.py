@@ -88,7 +88,7 @@ def test_batches_are_shared_out_whatever_is_done():
         ("--range lr=0.1 --random 3", ["--range lr=0.1: expected option=low:high"]),
         ("--range lr=0.2:0.1 --random 3", ["low must be below high"]),
         ("--range lr=0:1:log --random 3", ["above 0 for log"]),
-        ("--range loss=0:1 --random 3", ["of an option that is a number"]),
+        ("--range loss=0:1 --random 3", ["for a numeric option"]),
         ("--range lr=nan:1 --random 3", ["low must be below high"]),
         ("--grid tau_s=0.5,1.5", ["--tau-s 1.5: must lie between 0 and 1"]),
         ("--random 0", ["--random 0: must be 1 or more"]),

@@ -71,7 +71,7 @@ def test_heads_that_were_chosen_by_an_accuracy_are_bound_to_it(feature_store):
 
 
 def test_what_heads_do_not_tell_is_not_ranked_by(of_old):
-    says = ["old/sweep: heads of an earlier program have no balanced accuracy", "use --rank-by overall"]
+    says = ["old/sweep: heads of an older version have no balanced accuracy", "use --rank-by overall"]
     refuse("analyze", "old/sweep", "--rank-by", "balanced", says=says)
     succeed("analyze", "old/sweep", "--rank-by", "overall")
 
@@ -88,7 +88,7 @@ def test_a_resumed_sweep_of_old_beside_a_new_one(of_old):
     new = [word if word != "old/sweep" else "new" for word in of_old]
     succeed(*new, "--seed", 2, "--rank-by", "overall")
     said = succeed("analyze", "old/sweep", "new").stderr
-    assert "does not tell test_balanced_accuracy, val_balanced_accuracy, left out for all" in said
+    assert "lacks test_balanced_accuracy, val_balanced_accuracy, left out for all" in said
     ranking, results = pd.read_csv("report/ranking.csv"), pd.read_csv("report/results.csv")
     assert ranking["n"].tolist() == [4, 4]
     assert not [name for name in (*ranking, *results) if "balanced" in name]
@@ -107,5 +107,5 @@ def test_whose_head_and_tail_runs_are_told_of(feature_store, digits_run):
     succeed("finetune", "--store", feature_store, "--out", "half", *SHORT, "--head-ratio", 0.5)
     told = succeed("analyze", digits_run, "half")
     assert f"{line}, as in {digits_run}" in told.stdout
-    assert f"are told of the classes of {digits_run} (--head-ratio 0.8) for all runs" in told.stderr
+    assert f"are those of {digits_run} (--head-ratio 0.8) for all runs" in told.stderr
     assert json.loads(Path("report/analysis.json").read_text())["head_ratio"] == 0.8

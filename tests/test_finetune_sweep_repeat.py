@@ -59,7 +59,7 @@ def test_the_winner_repeated_has_the_bytes_of_the_sweeps_head(feature_store):
     command = ["sweep", "--store", store, "--out", "sweep", *SHORT, *grid, "--heads"]
     command += ["--shot-rule", "oltr", "--select-on", "test"]
     printed = succeed(*command).stdout.splitlines()
-    line = printed[printed.index("the best again:") + 1].strip()
+    line = printed[printed.index("to run the best again:") + 1].strip()
     of_json = json.loads(succeed(*command, "--json", "--resume").stdout)
     assert of_json[0]["command"] == line
     succeed(*shlex.split(line)[1:])

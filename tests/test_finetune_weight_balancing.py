@@ -110,15 +110,15 @@ def test_a_run_of_old_is_not_taken_for_one_of_today():
 def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypatch, tmp_path):
     whole = finetune(replace(config, **OF_OLD, out=str(tmp_path / "whole")), quiet)
 
-    take = HeadPool.take
+    train_on = HeadPool.train_on
 
-    def take_until(self, window):
+    def train_until(self, window):
         if window.start >= 20:
             raise KeyboardInterrupt
-        return take(self, window)
+        return train_on(self, window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "take", take_until)
+        patch.setattr(HeadPool, "train_on", train_until)
         patch.setattr("finetune.training.resume.KEEP_EVERY", -1)  # every window, however fast
         with pytest.raises(Interrupted):
             finetune(replace(config, **OF_OLD, eval_every=10), quiet)

@@ -24,7 +24,7 @@ def test_info_counts_every_class(small_store: Path) -> None:
 @pytest.mark.parametrize("store", ["feats.zarr", "feats.h5"])
 def test_info_of_a_store_that_something_else_made(store: str) -> None:
     make_store(Path(store))
-    assert "does not say what made it" in succeed("store", "info", store).stdout
+    assert "does not record how it was made" in succeed("store", "info", store).stdout
 
 
 def test_verify_says_sound_and_not_sound(small_store: Path) -> None:

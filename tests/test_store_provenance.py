@@ -84,7 +84,7 @@ def test_extraction_records_its_commit_and_its_times(small_store: Path) -> None:
     assert store.finished is not None
     assert store.provenance["device"] == store.provenance["identity"]["device"] == "cpu"
     text = succeed("store", "info", small_store).stdout
-    assert f"begun {store.provenance['begun']}, finished {as_utc(store.finished)}, on " in text
+    assert f"started {store.provenance['begun']}, finished {as_utc(store.finished)}, on " in text
     assert "by tailcache 0.1.0" in text
     found = commit()
     assert found is None or f"commit {found['id']}" in text

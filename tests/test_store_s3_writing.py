@@ -200,7 +200,7 @@ succeed(*command, "--resume")
     command = ["extract", "--ckpt", str(small_ckpt), "--store", str(bucket), "--device", "cpu"]
     in_process(code, str(bucket), *command, "--batch-size", "4", "--views", "2")
     sampled = ["--sample", 99, "--ckpt", small_ckpt, "--device", "cpu"]
-    assert "54 rows extracted anew agree" in succeed("store", "verify", bucket, *sampled).stdout
+    assert "54 rows extracted again agree" in succeed("store", "verify", bucket, *sampled).stdout
     assert "2 views of each training image" in succeed("store", "info", bucket).stdout
     ours, theirs = FeatureStore(bucket), FeatureStore(small_store)
     np.testing.assert_allclose(ours.read("test").pooled, theirs.read("test").pooled, atol=1e-5)

@@ -1,1 +1,1 @@
-"""Frames in, matplotlib figures out."""
+"""Figures: frames in, matplotlib figures out."""

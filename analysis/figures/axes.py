@@ -1,15 +1,15 @@
-"""What axes share: plain numbers where they are logarithmic, room for many names."""
+"""Shared by axes: plain numbers on logarithmic scales, and room for many names."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-MOST_NAMED = 60  # classes, each with its name; beyond, they are drawn in groups
-MOST_CONFIGURATIONS = 10  # as many colours as can be told apart
+MOST_NAMED = 60  # most classes drawn by name; more are drawn in groups
+MOST_CONFIGURATIONS = 10  # most configurations drawn: more colours cannot be distinguished
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range of positive numbers, few enough to be read and at least one."""
+    """Round numbers in a positive range, at least one and few enough to read."""
     decades = [10.0**k for k in range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)]
     if len(decades) >= 3:
         return decades[:: -(-len(decades) // 7)]
@@ -25,7 +25,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def use_log_counts(axes: Axes, counts: np.ndarray) -> None:
-    """A logarithmic y axis for counts, labelled 100 and 1,000; a count of 0 has no height on it."""
+    """Make the y axis logarithmic, for counts, with labels like 1,000; a count of 0 has no height."""
     positive = counts[counts > 0]
     low, high = (positive.min(), positive.max()) if len(positive) else (1, 10)
     axes.set(yscale="log", ylim=(low / 1.6, high * 1.25))
@@ -37,7 +37,7 @@ def use_log_counts(axes: Axes, counts: np.ndarray) -> None:
 
 
 def name_ticks(axes: Axes, labels: list[str], axis: str) -> None:
-    """A tick for each label, at 0, 1, 2, …; smaller letters the more there are."""
+    """Set a tick for each label, at 0, 1, 2, …; the more labels, the smaller the font."""
     turned = {"rotation": 90} if axis == "x" and max(map(len, labels)) > 2 else {}
     size = 9 if len(labels) <= 20 else 7 if len(labels) <= 40 else 5.5
     getattr(axes, f"set_{axis}ticks")(np.arange(len(labels)), labels, fontsize=size, **turned)

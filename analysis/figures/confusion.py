@@ -1,4 +1,4 @@
-"""Plots of confusion (paper, Fig. 7): which classes are taken for which, and what Phase II changes."""
+"""Confusion figures (paper, Fig. 7): which classes are confused, and what Phase II changes."""
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,16 @@ from analysis.figures.fonts import use_fonts
 from analysis.figures.labels import label_of, labels_of
 from analysis.tables import PHASE_1
 
-N_PAIRS = 12  # that are drawn
+N_PAIRS = 12  # pairs to draw
 
 
 def confusion_figure(before: np.ndarray, after: np.ndarray, class_names: list[str], name: str) -> Figure:
-    """Phase I's confusion matrix and its change, class by class.
+    """Phase I's confusion matrix and its change, by class.
 
     Args:
-        before, after: (K, K), row = true class, each row in per cent of its class's test images.
+        before, after: (K, K), row = true class, in % of the class's test images.
         class_names: K names in the order of the rows, most training images first.
-        name: of the configuration.
+        name: name of the configuration.
     """
     side = max(5.0, 2 + 0.13 * len(class_names))
     figure = Figure(figsize=(2 * side + 1, side), layout="constrained")
@@ -38,14 +38,14 @@ def grouped_confusion_figure(
     class_names: list[str],
     name: str,
 ) -> Figure:
-    """The wrong predictions among groups of classes, their change, and the most confused pairs by name.
+    """Wrong predictions among groups of classes, their change, and the most confused pairs by name.
 
     Args:
-        before, after: (G, G), row = true group, wrong predictions in per cent of its test images.
+        before, after: (G, G), row = true group, wrong predictions in % of its test images.
         labels: training counts of each group.
-        pairs: as `analysis.confusion.with_names` gives them.
+        pairs: frame from `analysis.confusion.with_names`.
         class_names: K names by class id.
-        name: of the configuration.
+        name: name of the configuration.
     """
     figure = Figure(figsize=(17, 5.5), layout="constrained")
     left, right, aside = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
@@ -81,7 +81,7 @@ def _draw_matrices(
 
 
 def _draw_pairs(axes: Axes, pairs: pd.DataFrame, of_class: list[str], name: str) -> None:
-    """Images of each pair before and after, joined, the most confused at the top."""
+    """Draw the images of each pair before and after, joined by a line, the most confused at the top."""
     y = -np.arange(len(pairs))
     before, after = pairs["count_before"].to_numpy(), pairs["count_after"].to_numpy()
     axes.hlines(y, np.minimum(before, after), np.maximum(before, after), color="0.7")

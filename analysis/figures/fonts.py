@@ -1,4 +1,4 @@
-"""Fonts for names in any script: those on the machine that have what matplotlib's own lacks."""
+"""Fonts for names in any script: installed fonts for characters that matplotlib's own lacks."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,7 +9,7 @@ from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get
 from matplotlib.text import Text
 
 OWN = "DejaVu Sans"
-PREFERRED = (  # of those that draw a character
+PREFERRED = (  # tried first, in this order
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
     "Noto Sans",
@@ -25,7 +25,7 @@ PREFERRED = (  # of those that draw a character
 
 
 def use_fonts(figure: Figure) -> Figure:
-    """Let all text fall back on fonts of other scripts; the same figure."""
+    """Let all text of a figure fall back on fonts for other scripts; returns the figure."""
     texts = figure.findobj(Text)
     families, _ = _families(_characters(text.get_text() for text in texts))
     for text in texts:
@@ -34,7 +34,7 @@ def use_fonts(figure: Figure) -> Figure:
 
 
 def undrawable(names: Iterable[str]) -> list[str]:
-    """Those of some names that have characters which no font on the machine draws."""
+    """The names with characters that no installed font has."""
     names = list(names)
     _, missing = _families(_characters(names))
     return [name for name in names if not missing.isdisjoint(name)]
@@ -46,7 +46,7 @@ def _characters(texts: Iterable[str]) -> frozenset[str]:
 
 @lru_cache
 def _families(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The fonts that draw some characters, matplotlib's own first, and the characters that none draws."""
+    """Fonts that together draw the characters, matplotlib's own first, and the characters that none has."""
     families, missing = [OWN], characters - _drawn_by(fontManager.findfont(OWN))
     if missing:
         _note_new_fonts()
@@ -60,19 +60,19 @@ def _families(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[st
 
 
 def _rank(font: FontEntry) -> tuple:
-    """The preferred first, then upright and regular ones."""
+    """Sort key: preferred fonts first, then upright and regular ones."""
     place = PREFERRED.index(font.name) if font.name in PREFERRED else len(PREFERRED)
     return place, font.style != "normal", font.weight != 400, font.name
 
 
 def _note_new_fonts() -> None:
-    """Add fonts that were installed since matplotlib made its list, which it keeps for days."""
+    """Add fonts installed since matplotlib made its list, which it caches for days."""
     listed = {font.fname for font in fontManager.ttflist}
     for path in findSystemFonts():
         if path not in listed:
             try:
                 fontManager.addfont(path)
-            except (RuntimeError, OSError, ValueError):  # no font that matplotlib can read
+            except (RuntimeError, OSError, ValueError):  # not a font that matplotlib can read
                 continue
 
 

@@ -1,4 +1,4 @@
-"""Names of classes and configurations in figures: on one line, short, and never two of one label."""
+"""Labels of classes and configurations in figures: one line each, short and unique."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,15 +6,15 @@ from itertools import chain
 
 from store.names import shown
 
-LONGEST_NAME = 24  # characters of a class on an axis
-LONGEST_CONFIGURATION = 70  # characters in a legend
+LONGEST_NAME = 24  # characters of a class name on an axis
+LONGEST_CONFIGURATION = 70  # characters of a configuration in a legend
 
 
 def labels_of(names: Iterable[str], longest: int = LONGEST_NAME) -> list[str]:
-    """A label for each name, long ones without their middle, or without what those alike have in common.
+    """A unique label for each name; long ones lose their middle, or the start that similar names share.
 
-    Labels are what matplotlib shows literally: dollars would set formulas. They are told apart among the
-    names that are given, so all that a reader may meet should be; if nothing else helps, by their place.
+    Dollar signs are escaped, since matplotlib would set formulas. Labels are unique among the given names, so
+    pass all that a figure shows; as a last resort, they are numbered.
     """
     lines = [shown(str(name)) for name in names]
     label = {line: _without_middle(line, longest) for line in lines}
@@ -33,7 +33,7 @@ def labels_of(names: Iterable[str], longest: int = LONGEST_NAME) -> list[str]:
 
 
 def label_of(name: str, longest: int = LONGEST_NAME) -> str:
-    """The label of a name that stands alone."""
+    """The label of a single name."""
     return labels_of([name], longest)[0]
 
 
@@ -44,13 +44,13 @@ def _without_middle(line: str, longest: int) -> str:
 
 
 def _first_difference(lines: Sequence[str]) -> int:
-    """How many characters all of some unlike lines begin with."""
+    """Length of the common prefix of different lines."""
     ends = min(lines), max(lines)
     return next((i for i, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), len(ends[0]))
 
 
 def _groups(lines: Iterable[str], label: dict[str, str]) -> list[Sequence[str]]:
-    """Lines that have one label."""
+    """Groups of lines with the same label."""
     of_label = defaultdict(list)
     for line in lines:
         of_label[label[line]].append(line)

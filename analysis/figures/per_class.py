@@ -1,4 +1,4 @@
-"""Plots of accuracy. Functions take frames and return matplotlib figures; nothing is written here."""
+"""Figures of accuracy by class and over the iterations."""
 
 from typing import Any
 
@@ -17,21 +17,21 @@ from analysis.figures.axes import (
 from analysis.figures.fonts import use_fonts
 from analysis.figures.labels import LONGEST_CONFIGURATION, label_of, labels_of
 
-N_EXTREMES = 6  # gains, and as many losses, that are named where classes are drawn in groups
-BEFORE = {"color": "0.45", "marker": "D", "markerfacecolor": "none"}  # how Phase I looks
+N_EXTREMES = 6  # gains, and as many losses, shown by name if classes are drawn in groups
+BEFORE = {"color": "0.45", "marker": "D", "markerfacecolor": "none"}  # style of Phase I
 
 
 def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1: list[str]) -> Figure:
     """Training images, accuracy and its change from Phase I, by class, most training images first.
 
     Up to MOST_NAMED classes are points with names; more are drawn in groups of similar training counts: the
-    mean over a group's classes, a line over the middle half of them, and the extremes by name.
+    mean over a group, a line over the middle half of its classes, and the largest changes by name.
 
     Args:
-        per_class: a row a class: class_name, n_train, accuracies in % as one column for each configuration
-            of Phase I and of Phase II; NaN without test images.
-        changes: a row a class, a column for each configuration of Phase II: its change from Phase I.
-        phase1: the columns of Phase I.
+        per_class: one row per class: class_name, n_train, and a column of accuracies in % for each
+            configuration of Phase I and II; NaN without test images.
+        changes: one row per class, one column per configuration of Phase II: change from Phase I.
+        phase1: columns of Phase I.
     """
     counts = per_class["n_train"].to_numpy()
     names = np.array(labels_of(per_class["class_name"]), dtype=object)
@@ -72,7 +72,7 @@ def class_accuracy_figure(per_class: pd.DataFrame, changes: pd.DataFrame, phase1
 
 
 def _merged(figure: Figure, column: np.ndarray) -> Axes:
-    """One axes in place of a column of them."""
+    """Replace a column of axes by a single one."""
     grid = column[0].get_gridspec()
     for axes in column:
         axes.remove()
@@ -80,7 +80,7 @@ def _merged(figure: Figure, column: np.ndarray) -> Axes:
 
 
 def _draw_points(axes: Axes, values: pd.DataFrame, groups: list[np.ndarray], phase1: list[str]) -> None:
-    """A point for each group and column, columns side by side; a line over the middle half of a group."""
+    """Draw a point for each group and column, columns side by side; a line over a group's middle half."""
     position = np.arange(len(groups))
     step = min(0.16, 0.7 / values.shape[1])
     colour = 0
@@ -100,7 +100,7 @@ def _draw_points(axes: Axes, values: pd.DataFrame, groups: list[np.ndarray], pha
 
 
 def _draw_extremes(axes: Axes, names: np.ndarray, counts: np.ndarray, changes: pd.DataFrame) -> None:
-    """The largest gains and losses of the first configuration, by the classes' labels."""
+    """Draw the largest gains and losses of the first configuration, with class labels."""
     change = changes.iloc[:, 0].dropna().sort_values(ascending=False, kind="stable")
     ends = pd.concat([change[change > 0].head(N_EXTREMES), change[change < 0].tail(N_EXTREMES)])
     labels = [f"{names[i]} ({counts[i]:,})" for i in ends.index]
@@ -124,13 +124,13 @@ def _add_legend(figure: Figure, axes: Axes, n_configurations: int) -> None:
 
 
 def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
-    """Accuracy in the course of fine-tuning: the mean over seeds and their range (paper, Fig. 6).
+    """Accuracy during fine-tuning: mean over seeds and their range (paper, Fig. 6).
 
-    It is that of the split that choices were allowed to look at; without one, the training loss is drawn.
+    Shows the split that choices were made on; without one, the training loss.
 
     Args:
-        curves: metrics frames (iteration, loss and perhaps val_balanced_accuracy, val_overall or the same of
-            test) of the runs of each configuration.
+        curves: metrics frames of the runs of each configuration: iteration, loss, and perhaps
+            val_balanced_accuracy, val_overall or the same on test.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -138,8 +138,8 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
     labels = labels_of(curves, LONGEST_CONFIGURATION)
     for shown, runs in list(zip(labels, curves.values(), strict=True))[:MOST_CONFIGURATIONS]:
         values = pd.concat([run.set_index("iteration")[column] for run in runs], axis=1).sort_index()
-        values = values.interpolate(method="index")  # runs may have been looked at after other iterations
-        style = {"marker": "o"} if len(values) == 1 else {}  # a head that is computed has one row
+        values = values.interpolate(method="index")  # runs may have been evaluated at other iterations
+        style = {"marker": "o"} if len(values) == 1 else {}  # post-hoc heads have one row
         (line,) = axes.plot(values.index, values.mean(axis=1), label=shown, **style)
         axes.fill_between(
             values.index, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2
@@ -151,10 +151,10 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
 
 
 def _curve(curves: dict[str, list[pd.DataFrame]]) -> tuple[str, str]:
-    """The column that all runs have, and what it is called."""
+    """The column that all runs have, and its axis label."""
     runs = [run for of_one in curves.values() for run in of_one]
     for split, called in (("val", "validation"), ("test", "test")):
         for score, meaning in (("balanced_accuracy", "balanced accuracy"), ("overall", "accuracy")):
             if all(f"{split}_{score}" in run for run in runs):
                 return f"{split}_{score}", f"{called} {meaning}, %"
-    return "loss", "training loss, mean since the point before"
+    return "loss", "training loss, mean since the previous point"

@@ -1,4 +1,4 @@
-"""What a sweep shows: accuracy by the options that it varied."""
+"""Figure of a sweep: accuracy by the options that it varied."""
 
 import numpy as np
 import pandas as pd
@@ -9,19 +9,19 @@ from matplotlib.ticker import LogLocator, NullLocator
 from analysis.figures.fonts import use_fonts
 from analysis.figures.labels import labels_of
 
-MOST_OPTIONS = 9  # that are drawn
-MOST_VALUES = 8  # of a number that are drawn as they come; more are on an axis
+MOST_OPTIONS = 9  # most panels
+MOST_VALUES = 8  # most values of a numeric option that get a tick each; more are drawn to scale
 
 
 def options_figure(configurations: pd.DataFrame, varied: list[str], score: str, label: str) -> Figure:
-    """A panel for each option, a point for each configuration: its mean over seeds, and the deviation.
+    """One panel per option, one point per configuration: mean over seeds, with its standard deviation.
 
     Args:
-        configurations: a row each, the best first: the options, None where the method has no such option,
-            and the columns <score>_mean and <score>_std.
-        varied: the options to draw; at most MOST_OPTIONS are.
-        score: what is drawn.
-        label: what it is called.
+        configurations: one row per configuration, the best first: its options (None if its method does not
+            have the option), <score>_mean and <score>_std.
+        varied: options to draw; only the first MOST_OPTIONS are.
+        score: accuracy to draw.
+        label: axis label.
     """
     drawn = varied[:MOST_OPTIONS]
     n_columns = min(3, len(drawn))
@@ -45,7 +45,7 @@ def options_figure(configurations: pd.DataFrame, varied: list[str], score: str, 
 
 
 def _place(axes: Axes, values: pd.Series) -> np.ndarray:
-    """Where each value stands on the x axis, which is made ready for it."""
+    """Position of each value on the x axis, which is set up for it."""
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.notna().all() and numbers.nunique() > MOST_VALUES:
         if numbers.min() > 0 and (span := numbers.max() / numbers.min()) > 20:

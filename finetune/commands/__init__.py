@@ -1,4 +1,4 @@
-"""What `cli.py` needs around its commands.
+"""The command line around the commands of `cli.py`.
 
-Options of configs, progress, advice, what is refused at once, `store …`.
+Options from configs, help, progress, early checks, advice after an interruption, and `store …`.
 """

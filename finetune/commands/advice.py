@@ -1,4 +1,4 @@
-"""What to type after an interruption: the whole command, for a shell."""
+"""Advice after an interruption: the whole command that resumes, ready for a shell."""
 
 import sys
 from collections.abc import Iterator
@@ -16,33 +16,32 @@ from store.names import quoted
 
 @contextmanager
 def resumable(context: click.Context, *enough: str) -> Iterator[None]:
-    """Say, when something is interrupted, which command goes on with it.
+    """On an interruption, exit with one line that has the command to resume with.
 
     Args:
-        context: of the command as it was given.
-        enough: options that `--resume` needs of a command that was given without it; all that were given if
-            none is named.
+        context: click's context of the command.
+        enough: options that a resuming command needs; with none, all that were given.
     """
     try:
         yield
     except Interrupted:
-        fail(f"interrupted; go on with: {resuming_command(context, enough)}", INTERRUPTED)
+        fail(f"interrupted; continue with: {resuming_command(context, enough)}", INTERRUPTED)
     except KeyboardInterrupt:
         command = command_line(context, given(context))
-        fail(f"interrupted before there was anything new to keep; begin again with: {command}", INTERRUPTED)
+        fail(f"interrupted before anything new was saved; start again with: {command}", INTERRUPTED)
 
 
 def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
-    """The command that goes on with what a command has begun, for a shell."""
+    """The command that resumes an interrupted one, for a shell."""
     chosen = {name: context.params[name] for name in enough}
     if not chosen or context.params["resume"]:
-        chosen |= given(context)  # what was given to a resume, a moved --root say, is not stored yet
-    chosen.pop("overwrite", None)  # else it would begin anew, or be refused
+        chosen |= given(context)  # options of a resumed run, such as a moved --root, are not saved yet
+    chosen.pop("overwrite", None)  # it would start over, or be refused beside --resume
     return command_line(context, chosen | {"resume": True})
 
 
 def command_line(context: click.Context, values: dict[str, Any]) -> str:
-    """A command with some of its options and arguments, for a shell."""
+    """A command line with these options and arguments, for a shell."""
     words, arguments = [], []
     for parameter in context.command.params:
         if parameter.name not in values:
@@ -61,7 +60,7 @@ def command_line(context: click.Context, values: dict[str, Any]) -> str:
 
 
 def _program(context: click.Context) -> str:
-    """The command's name as it was called, the program's before it."""
+    """Program and command, as they were called."""
     name = str(context.find_root().info_name)
     command = context.command_path.removeprefix(name)
     script = Path(sys.argv[0])

@@ -1,4 +1,4 @@
-"""What every command prints: errors in one line, progress, tables, JSON."""
+"""Output of every command: one-line errors, notes, progress, tables, JSON."""
 
 import json
 import logging
@@ -24,21 +24,21 @@ INTERRUPTED = 130
 
 
 class Program(HelpGroup):
-    """A group whose errors are one line each."""
+    """The program: a group of commands whose errors are one line each."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command; Ctrl-C that it does not answer itself begins anew."""
+        """Run a command; a Ctrl-C that it does not handle itself is one line."""
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            fail("interrupted; the same command begins anew", INTERRUPTED)
+            fail("interrupted; the same command starts over", INTERRUPTED)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program and leave it with an exit code; what a user can mend is one line and code 2."""
+        """Run the program and exit; an error that the user can fix is one line and exit code 2."""
         kwargs["standalone_mode"] = False
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd but readable images
-        warnings.filterwarnings("ignore", message="Glyph")  # of class names that the figures' font lacks
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd but readable images
+        warnings.filterwarnings("ignore", message="Glyph")  # about class names that no font can draw
         printer = _PrintedNotes()
         NOTES.addHandler(printer)
         try:
@@ -62,7 +62,7 @@ class Program(HelpGroup):
 
 
 class _PrintedNotes(logging.Handler):
-    """Notes on stderr, each once in a command."""
+    """Print notes on stderr, each once per command."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,13 +77,13 @@ class _PrintedNotes(logging.Handler):
 
 
 def fail(message: str, code: int = 2) -> None:
-    """Print one line on stderr and leave."""
+    """Print one line on stderr and exit."""
     click.echo(f"tailcache: {visible(in_one_line(message))}", err=True)
     sys.exit(code)
 
 
 class _Bars(Progress):
-    """Tasks are shown while something is left of them: none that had nothing to do, and none that is done."""
+    """A progress display that shows only tasks with work left."""
 
     def get_renderables(self) -> Iterator[Table]:
         """The table of tasks."""
@@ -91,7 +91,7 @@ class _Bars(Progress):
 
 
 def progress_bar() -> Progress:
-    """A bar with time left on stderr; nothing where that is no terminal."""
+    """A progress bar with time left, on stderr; hidden if that is not a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -99,12 +99,12 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
     )
-    # Not the console's own idea of a terminal, which FORCE_COLOR may change.
+    # Not rich's own terminal detection, which FORCE_COLOR overrides.
     return _Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def table(header: list[str], rows: list[list[str]], title: str | None = None) -> Table:
-    """A plain table: text on the left, numbers on the right, nothing cut."""
+    """A plain table: text left-aligned, numbers right-aligned, nothing truncated."""
     made = Table(box=None, pad_edge=False, header_style="", title=title, title_justify="left")
     for i, name in enumerate(header):
         made.add_column(name, no_wrap=True, justify="left" if i < 2 else "right")
@@ -115,9 +115,10 @@ def table(header: list[str], rows: list[list[str]], title: str | None = None) ->
 
 @contextmanager
 def live_table() -> Iterator[tuple[Progress, Callable[[Table], None] | None]]:
-    """A bar with a table above it, both on stderr and gone at the end.
+    """A progress bar with a table above it, on stderr, both removed at the end.
 
-    Yields the bar and what shows a table; None in its place, and a hidden bar, where that is no terminal.
+    Yields:
+        The bar and a function that shows a table; a hidden bar and None if stderr is not a terminal.
     """
     progress = progress_bar()
     if progress.disable:
@@ -129,17 +130,17 @@ def live_table() -> Iterator[tuple[Progress, Callable[[Table], None] | None]]:
 
 
 def say(*lines: str) -> None:
-    """Lines on stdout, with nothing in them that a terminal would obey, whoever made up the names in them."""
+    """Print lines on stdout, with control characters in names made visible."""
     click.echo("\n".join(map(visible, lines)))
 
 
 def print_json(content: Any) -> None:
-    """JSON on stdout, NaN as null."""
+    """Print JSON on stdout, NaN as null."""
     from analysis.tables import without_nan
 
     click.echo(json.dumps(without_nan(content), indent=2))
 
 
 def print_table(made: Table) -> None:
-    """A table on stdout, as wide as it needs."""
+    """Print a table on stdout, as wide as it needs."""
     Console(width=10_000, color_system=None, highlight=False, markup=False).print(made)

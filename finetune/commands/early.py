@@ -1,6 +1,6 @@
-"""What a command is refused for before anything heavy is imported: paths and numbers that are wrong.
+"""Early checks: wrong paths and numbers are refused before anything heavy is imported.
 
-Each rule stands where its subject is used, and is asked for there again.
+Every check is defined, and made again, where its subject is used.
 """
 
 import os
@@ -38,7 +38,7 @@ from store.storage.atomic import check_not_both, check_replaceable
 def check_training(config: TrainConfig) -> None:
     """Raise UserError for what `train` would refuse.
 
-    With `--resume` nothing is said of the data set: what is not given is stored in the checkpoint.
+    With `--resume` the data set is not checked: its description is in the checkpoint.
     """
     if config.resume:
         config.check_numbers()
@@ -62,7 +62,7 @@ def check_extraction(config: ExtractConfig) -> None:
 
 
 def check_images_run(config: ExtractConfig | EvaluateConfig) -> None:
-    """Raise UserError for what any command would refuse that brings a checkpoint's images through it."""
+    """Raise UserError for what commands would refuse that run a checkpoint's network on its images."""
     config.check()
     check_device(config.device)
     check_checkpoint_exists(Path(config.ckpt))
@@ -85,14 +85,14 @@ def check_sweep(config: SweepConfig) -> None:
     for one in (config.base, *config.configurations()):
         one.check_numbers(MOST)
     check_device(config.base.device)
-    from finetune.sweep.taken import check_not_taken  # numpy, which --help does without
+    from finetune.sweep.taken import check_not_taken  # imports numpy, which --help does without
 
     check_not_taken(config)
 
 
 def check_store_exists(text: str) -> None:
-    """Raise StoreError for a store on a local disk that is not there."""
-    from store.storage.location import check_exists, locate  # numpy, which --help does without
+    """Raise StoreError if a store on a local disk does not exist."""
+    from store.storage.location import check_exists, locate  # imports numpy, which --help does without
 
     where = locate(text)
     if isinstance(where, Path):
@@ -100,10 +100,10 @@ def check_store_exists(text: str) -> None:
 
 
 def check_target(text: str, resume: bool, overwrite: bool) -> None:
-    """Raise UserError for a place where no store may be written.
+    """Raise UserError for a target that cannot be written.
 
-    Where something lies on a local disk, zarr and h5py are asked what it is: they take a fraction of the time
-    that torch takes.
+    If something is there on a local disk, zarr and h5py are imported to see what it is; they take a fraction
+    of torch's time.
     """
     from store.storage.location import check_suffix, locate, unfinished_place
 
@@ -133,7 +133,7 @@ def check_proof(path: str, config: SampleConfig) -> None:
 
 
 def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
-    """Raise UserError for what `store plan` would refuse; `given` are the options that the user named."""
+    """Raise UserError for what `store plan` would refuse; `given` are the options that the user gave."""
     from finetune.forecast.options import check_beside_checkpoint, check_local
 
     check_beside_checkpoint(given)
@@ -149,7 +149,7 @@ def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
 
 
 def check_named_network(config: NetworkConfig) -> None:
-    """Raise UserError for a network that is unknown, or does not take its options."""
+    """Raise UserError for a network that is unknown or cannot have its options."""
     check_arch(config.arch)
-    if config.arch in ARCHITECTURES:  # of others torchvision says first whether they can be used at all
+    if config.arch in ARCHITECTURES:  # others are checked later, with torchvision
         check_suited(config)

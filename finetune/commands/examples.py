@@ -1,4 +1,4 @@
-"""What `--help` ends with: commands as they are typed, by the name of the command that shows them."""
+"""Examples at the end of `--help`, by command."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "main": (

@@ -1,4 +1,4 @@
-"""Help that can be read: options in groups, every text beside its option, examples at the end."""
+"""Layout of `--help`: options in groups, their texts in a column, examples at the end."""
 
 import textwrap
 from typing import Any
@@ -8,44 +8,44 @@ import click
 from finetune.commands.examples import EXAMPLES
 from store.options import GROUPS
 
-FIRST_COLUMN = 30  # letters at most; an option that takes more has its text on the next line
-INLINE = 20  # letters at most of choices that stand beside an option; longer ones end its text
-VALUES = {"integer": "N", "float": "X", "text": "TEXT", "path": "PATH"}  # what stands for a value of a type
-UNBROKEN = 40  # letters at most of a default that is kept on one line
+FIRST_COLUMN = 30  # most characters; the text of a longer option starts on the next line
+INLINE = 20  # most characters of choices shown beside an option; longer ones follow its text
+VALUES = {"integer": "N", "float": "X", "text": "TEXT", "path": "PATH"}  # placeholders by type
+UNBROKEN = 40  # most characters of a default that is kept on one line
 NO_BREAK = "\xa0"
 
 
 class GroupedOption(click.Option):
-    """An option that stands under a heading of `--help`."""
+    """An option that `--help` shows under a heading."""
 
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
 
     def make_metavar(self, ctx: click.Context) -> str:
-        """What stands for the value: choices where they are short, a letter for a number."""
+        """Placeholder of the value: its choices if they are short, else a word or letter."""
         if isinstance(self.type, click.Choice):
             choices = "|".join(map(str, self.type.choices))
             return choices if len(choices) <= INLINE else "NAME"
         return "|".join(VALUES.get(part, part) for part in self.type.name.split("|"))
 
     def text(self, context: click.Context) -> str:
-        """Help, with the choices that do not stand beside the option, and the default."""
+        """Help text, with choices that are too long to stand beside the option, and the default."""
         text = self.help or ""
         if not self.is_flag and self.make_metavar(context) == "NAME":
             text += f"; one of {', '.join(map(str, self.type.choices))}"
         extra = self.get_help_extra(context)
         if "default" in extra:
-            told = self.show_default if isinstance(self.show_default, str) else extra["default"]
-            text += " " + _unbroken(f"[default: {told}]")
+            default = self.show_default if isinstance(self.show_default, str) else extra["default"]
+            text += " " + _unbroken(f"[default: {default}]")
         return text + (f" {_unbroken('[required]')}" if self.required else "")
 
 
 class _WithExamples(click.Command):
-    """What commands and groups have in common."""
+    """Common base of commands and groups."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """`--help`, in the words of the other options."""
+        """`--help`, with our text."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.help = "show this help"
@@ -64,7 +64,7 @@ class HelpCommand(_WithExamples):
     """A command whose options are shown in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write every option under the heading of its group."""
+        """Write all options under the headings of their groups."""
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
         for option in self.get_params(ctx):
             if isinstance(option, GroupedOption):
@@ -80,7 +80,7 @@ class HelpCommand(_WithExamples):
 
 
 class HelpGroup(_WithExamples, click.Group):
-    """A group of such commands, shown in the order in which they are used, each with its whole first line."""
+    """A group of commands, listed in order of use with the whole first line of their help."""
 
     command_class = HelpCommand
 
@@ -89,10 +89,11 @@ class HelpGroup(_WithExamples, click.Group):
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what every command is for."""
-        told = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.list_commands(ctx)]
+        """Write the list of commands."""
+        names = self.list_commands(ctx)
+        entries = [(name, self.commands[name].get_short_help_str(limit=200)) for name in names]
         with formatter.section("Commands"):
-            _write_entries(formatter, told, max(len(name) for name, _ in told))
+            _write_entries(formatter, entries, max(map(len, names)))
 
 
 def _unbroken(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Options of a command: made from the fields of its config, and made into a config again."""
+"""Options of a command: made from the fields of its config, and turned back into a config."""
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ def options(config_class: type, **defaults: Any) -> Callable:
 
     Args:
         config_class: the config.
-        defaults: of this command, where they are others than the fields'.
+        defaults: defaults of this command that differ from those of the fields.
     """
 
     def decorate(command: Callable) -> Callable:
@@ -40,7 +40,7 @@ def options(config_class: type, **defaults: Any) -> Callable:
 
 
 def option_fields(config_class: type) -> Iterator[tuple[dataclasses.Field, Any, Option]]:
-    """Every field that is an option, those of configs in a config in their place: field, type, option."""
+    """Every field that is an option, nested configs included, as (field, type, option)."""
     hints, own = get_type_hints(config_class), own_options(config_class)
     for field in dataclasses.fields(config_class):
         if dataclasses.is_dataclass(hints[field.name]):
@@ -50,12 +50,12 @@ def option_fields(config_class: type) -> Iterator[tuple[dataclasses.Field, Any, 
 
 
 class _Place(click.ParamType):
-    """A path, or an address in a bucket; `~` is the user's folder, also where a shell leaves it as it is."""
+    """A path or an s3:// address; `~` is the home folder, even where the shell does not expand it."""
 
     name = "path"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The path as it is meant; `./~` is a file of that name."""
+        """Expand `~`; a file of that name is `./~`."""
         return os.path.expanduser(value)
 
 
@@ -78,14 +78,14 @@ def _option(name: str, kind: Any, option: Option, default: Any) -> Callable:
         type_ = _Registered(option.names)
     if words:
         type_ = NumberOrWord(words)
-    if default is dataclasses.MISSING:  # click takes even a default of None for a value
+    if default is dataclasses.MISSING:  # no `default=`: click would count even None as a value
         return click.option(flag(name), type=type_, required=True, **shared)
     shown = default is not None or option.default or False
     return click.option(flag(name), type=type_, default=default, show_default=shown, **shared)
 
 
 class _Registered(click.Choice):
-    """One of the names that a registry has when it is asked."""
+    """One of the names in a registry, looked up when needed."""
 
     def __init__(self, names: Callable[[], Iterable[str]]):
         self._names, self.case_sensitive = names, True
@@ -103,7 +103,7 @@ class NumberOrWord(click.ParamType):
         self.words, self.name = words, "|".join(("float", *words))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """The word, or the number.
+        """Return the word or the number.
 
         Raises:
             click.BadParameter: it is neither.
@@ -115,7 +115,7 @@ class NumberOrWord(click.ParamType):
 
 
 def build(config_class: type, values: dict[str, Any]) -> Any:
-    """A config from flat option values, the configs in it included."""
+    """A config, nested ones included, from flat option values."""
     hints = get_type_hints(config_class)
     content = {}
     for field in dataclasses.fields(config_class):
@@ -127,6 +127,6 @@ def build(config_class: type, values: dict[str, Any]) -> Any:
 
 
 def given(context: click.Context) -> dict[str, Any]:
-    """The options that the user named."""
+    """The options that the user gave, with their values."""
     source = click.core.ParameterSource.COMMANDLINE
     return {k: v for k, v in context.params.items() if context.get_parameter_source(k) is source}

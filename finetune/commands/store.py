@@ -1,4 +1,4 @@
-"""The commands about stores, `store …`: look into one, prove it, copy it, look ahead to one."""
+"""The commands `store info`, `store verify`, `store convert` and `store plan`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,14 +18,14 @@ from store.notes import note
 
 @click.group("store", cls=HelpGroup)
 def store_group() -> None:
-    """Look into a feature store, prove it, copy it into another form, or look ahead to one."""
+    """Inspect, verify, convert or plan a feature store."""
 
 
 @store_group.command()
 @click.argument("path", type=PLACE)
 @json_option
 def info(path: str, as_json: bool) -> None:
-    """What a store holds, and what made it."""
+    """Show what a store holds and how it was made."""
     early.check_store_exists(path)
     from store.info import describe
     from store.reader import FeatureStore
@@ -47,17 +47,17 @@ def info(path: str, as_json: bool) -> None:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
         ended = f", finished {content['finished']}" if content["finished"] else ""
-        say(f"from {ckpt} ({arch}), begun {made['begun']}{ended}, on {made['host']}")
+        say(f"from {ckpt} ({arch}), started {made['begun']}{ended}, on {made['host']}")
         version, commit = made["versions"]["tailcache"], made.get("commit")
         of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
         say(f"by tailcache {version}{of_commit}")
     except (KeyError, TypeError):
-        say("its provenance does not say what made it")
+        say("its provenance does not record how it was made")
 
 
 def _counts(classes: list[dict[str, Any]]) -> list[str]:
-    told = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
-    return [f"{shown(c['class_name'])} {c['train']:,}" if c else "…" for c in told]
+    listed = classes if len(classes) <= 20 else [*classes[:3], None, *classes[-3:]]
+    return [f"{shown(c['class_name'])} {c['train']:,}" if c else "…" for c in listed]
 
 
 @store_group.command()
@@ -66,7 +66,7 @@ def _counts(classes: list[dict[str, Any]]) -> list[str]:
 @json_option
 @click.pass_context
 def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> None:
-    """Read a whole store and prove it: exit code 0 if sound, 1 if not, 2 if that cannot be told."""
+    """Verify a whole store: exit code 0 if sound, 1 if not, 2 if it cannot be checked."""
     early.check_proof(path, SampleConfig(**values))
     from store.reader import FeatureStore
     from store.storage.location import locate
@@ -75,7 +75,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
     config, store, sampled = SampleConfig(**values).checked(), FeatureStore(locate(path)), None
     idle = {"seed", "device", "workers"} if config.sample is None else set()
     for name in sorted(idle.intersection(given(context))):
-        note(f"--{name} changes nothing without --sample, the number of rows to extract anew")
+        note(f"--{name} changes nothing without --sample, the number of rows to extract again")
     with progress_bar() as progress:
         if config.sample is not None:
             from extract.proof.sample import compare, draw_sample
@@ -91,7 +91,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
         print_json({"path": path, "sound": not faults, "faults": faults, "sample": sampled})
     else:
         verdict = f"not sound, {len(faults)} found" if faults else "sound"
-        agree = f", {sum(sampled['rows'].values())} rows extracted anew agree" if sampled else ""
+        agree = f", {sum(sampled['rows'].values())} rows extracted again agree" if sampled else ""
         say(*faults, f"{path}: {verdict}{'' if faults else agree}")
     context.exit(1 if faults else 0)
 
@@ -103,7 +103,7 @@ def verify(context: click.Context, path: str, as_json: bool, **values: Any) -> N
 @json_option
 @click.pass_context
 def convert(context: click.Context, as_json: bool, **values: Any) -> None:
-    """Copy a store: zarr or HDF5 by the target's suffix, in other chunks, codec or dtype."""
+    """Copy a store to TARGET, .zarr or .h5, optionally with other chunks, codec or dtype."""
     early.check_store_exists(values["path"])
     early.check_target(values["target"], values["resume"], values["overwrite"])
     from store.convert import convert as run
@@ -128,7 +128,7 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
 @json_option
 @click.pass_context
 def plan(context: click.Context, as_json: bool, **values: Any) -> None:
-    """How much room and time a store will take, measured on a few images and on the disk."""
+    """Estimate the size of a store and the time to make it, from a few images and the disk's speed."""
     early.check_planning(build(ForecastConfig, values), given(context))
     from finetune.forecast.forecast import forecast
     from finetune.forecast.options import check_beside_checkpoint

@@ -1,1 +1,1 @@
-"""Runs and sweeps read back and laid side by side: tables, CSV files, figures. Start at `analyze`."""
+"""`analyze`: compare finished runs, or rank configurations of sweeps. Start at `analyze`."""

@@ -1,4 +1,4 @@
-"""Several runs read back and laid side by side: tables, CSV files and figures."""
+"""Compare several runs: tables, CSV files and figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +31,17 @@ PHASES = {"phase1": "phase1_", "prediction": ""}  # columns of predictions, and 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `analyze` found.
+    """Results of `analyze` for runs.
 
     Attributes:
-        comparison: a row for Phase I and for each configuration, from `analysis.tables.compare`.
-        runs: a row a run.
-        per_class: a row a class: class_id, class_name, n_train, shot_group, and the mean accuracy of
-            each configuration of Phase I and of Phase II.
+        comparison: one row per configuration of Phase I and II, from `analysis.tables.compare`.
+        runs: one row per run.
+        per_class: one row per class: class_id, class_name, n_train, shot_group, and the mean accuracy of
+            each configuration of Phase I and II.
         pairs: the most confused pairs of classes of each configuration, from `analysis.confusion`.
-        n_classes: number of classes in all, in each shot group, head and tail.
-        head_ratio, head_in_words: what head and tail are: the first run's.
-        files: what was written.
+        n_classes: number of classes: overall, in each shot group, in head and tail.
+        head_ratio, head_in_words: the first run's definition of head and tail, used for all.
+        files: files that were written.
     """
 
     comparison: pd.DataFrame
@@ -57,12 +57,12 @@ class Analysis:
 def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
     """Compare runs, or rank the configurations of sweeps; write tables, figures and analysis.json.
 
-    Head and tail classes are the first run's, for all of them. Time and memory grow with the classes and the
-    test images, not with the pairs of classes.
+    Head and tail classes are the first run's, for all runs. Time and memory grow with the number of classes
+    and test images, not with the pairs of classes.
 
     Raises:
-        UserError: a folder is neither run nor sweep, the runs are not about the same images, two of them are
-            one, or the folder holds files of the same names that are not ours.
+        UserError: a folder is neither run nor sweep, the runs are of different images, a run is given twice,
+            or the output folder holds files of the same names that are not ours.
     """
     check_shot_rule(config.shot_rule)
     check_utf8(config.out, *config.runs)
@@ -75,32 +75,32 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
         check_no_foreign_files(out)
         if not sweeps:
             if config.rank_by is not None:
-                note("--rank-by changes nothing for runs, which are compared and not ranked")
+                note("--rank-by changes nothing for runs; only sweeps are ranked")
             return _analyze_runs(config, paths)
         found = analyze_sweeps(sweeps, out, config.rank_by)
     if config.shot_rule not in (AnalyzeConfig.shot_rule, found.shot_rule):
-        note(f"--shot-rule {config.shot_rule} changes nothing for a sweep, whose own is {found.shot_rule}")
+        note(f"--shot-rule {config.shot_rule} changes nothing: the sweep was run with {found.shot_rule}")
     return found
 
 
 def _mixed(sweep: Path, run: Path) -> RunError:
     command = repeating(sweep)
-    made = f"; this makes a run of its best configuration: {command}" if command else ""
+    made = f"; run its best configuration with: {command}" if command else ""
     return RunError(
-        f"{sweep}: is a sweep, which keeps no predictions and cannot stand beside {run}; analyze them apart"
+        f"{sweep}: a sweep keeps no predictions and cannot be compared with {run}; analyze them separately"
         f"{made}"
     )
 
 
 def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[dict[str, pd.DataFrame]]]:
-    """Accuracies of runs that may stand in one table.
+    """Check that runs are comparable, and compute their accuracies.
 
     Returns:
-        A row a run, as `analysis.tables.compare` takes them; and of each run the per-class frames of its
-        Phase I and of its head, as columns of predictions.csv are called.
+        One row per run, for `analysis.tables.compare`; and per run the per-class frames of Phase I and of its
+        head, keyed by column of predictions.csv.
 
     Raises:
-        RunError: they are not about the same images, or two of them are one.
+        RunError: the runs are of different images, or a run is given twice.
     """
     check_alike(runs)
     names = name_configurations([all_options(run) for run in runs])
@@ -139,19 +139,19 @@ def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
 
 
 def _head_in_words(runs: list[Run]) -> str:
-    """What head is: the first run's, of which all are told; with a note where it is not every run's."""
+    """What "head" means: the first run's definition; with a note if other runs differ."""
     first = runs[0].config["head_ratio"]
     others = [run for run in runs if run.config["head_ratio"] != first]
     if others:
         note(
-            f"head and tail are told of the classes of {runs[0].name} (--head-ratio {first:g}) for all runs; "
+            f"head and tail are those of {runs[0].name} (--head-ratio {first:g}) for all runs; "
             f"{others[0].name} has --head-ratio {others[0].config['head_ratio']:g}"
         )
     return ratio_in_words(first) + (f", as in {runs[0].name}" if others else "")
 
 
 def _frames(run: Run, rule: str) -> dict[str, pd.DataFrame]:
-    """The per-class frames of a run's Phase I and of its head."""
+    """Per-class frames of a run's Phase I and of its head."""
     label, names = run.predictions["label"].to_numpy(), run.per_class["class_name"].tolist()
     counts = run.per_class["n_train"].to_numpy()
     return {
@@ -175,7 +175,7 @@ def _members(table: pd.DataFrame) -> dict[str, list[int]]:
 def _per_class(
     measured: list[dict[str, pd.DataFrame]], table: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean accuracies by class and configuration; the mean change of each run from its own Phase I."""
+    """Mean accuracies by class and configuration, and the mean change of runs from their own Phase I."""
     frame = measured[0]["phase1"][["class_id", "class_name", "n_train", "shot_group"]]
     networks = table.drop_duplicates(["phase1", "phase1_configuration"]).groupby(
         "phase1_configuration", sort=False

@@ -1,4 +1,4 @@
-"""Sweeps read back, their configurations ranked together: tables, CSV files and a figure."""
+"""Rank the configurations of one or more sweeps: tables, CSV files and a figure."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +24,16 @@ from store.notes import note
 
 @dataclass(frozen=True)
 class SweepAnalysis:
-    """What `analyze` found in sweeps.
+    """Results of `analyze` for sweeps.
 
     Attributes:
-        ranking: a row a configuration, best first, from `analysis.sweeps.rank_configurations`.
-        results: a row a head.
-        select_on, rank_by, shot_rule: what is ranked by, and what the groups mean.
-        head_in_words: what head is.
-        command: the `finetune` command that repeats the best; None where heads of every one diverged.
-        files: what was written.
+        ranking: one row per configuration, best first, from `analysis.sweeps.rank_configurations`.
+        results: one row per head.
+        select_on, rank_by: split and accuracy that the ranking is by.
+        shot_rule: what the shot groups mean.
+        head_in_words: what "head" means.
+        command: `finetune` command that repeats the best; None if every configuration has a diverged head.
+        files: files that were written.
     """
 
     ranking: pd.DataFrame
@@ -48,16 +49,17 @@ class SweepAnalysis:
 def analyze_sweeps(paths: list[Path], out: Path, rank_by: str | None = None) -> SweepAnalysis:
     """Rank the configurations of one or more sweeps of a store; write two tables and a figure.
 
-    A sweep keeps no predictions, so there is nothing by class: the command that is found makes a run of the
-    best configuration, which has all that.
+    Sweeps keep no predictions, so there are no per-class results; the returned command runs the best
+    configuration again, with all of them.
 
     Args:
         paths: folders of sweeps.
-        out: folder of the report.
-        rank_by: the accuracy to rank by; the sweeps' own if None.
+        out: folder for the report.
+        rank_by: accuracy to rank by; the sweeps' own if None.
 
     Raises:
-        UserError: a sweep is interrupted or damaged, they are not alike, or do not tell what is ranked by.
+        UserError: a sweep is interrupted or damaged, they are not comparable, or lack the accuracy to rank
+            by.
     """
     sweeps = [read_sweep(path) for path in paths]
     first = sweeps[0]
@@ -75,14 +77,14 @@ def analyze_sweeps(paths: list[Path], out: Path, rank_by: str | None = None) -> 
     content = {"ranking": ranking.to_dict("records"), "command": command}
     files = write_report(out, content, {"ranking": ranking, "results": results}, figures)
     if command is not None and configs[place].store == UNKNOWN_STORE:
-        note(f"{first.path}: an earlier program's sweep does not say where its store is; put it for STORE")
-    head_in_words = ratio_in_words(first.head_ratio) if "test_head" in results else "head: not told"
+        note(f"{first.path}: an older version did not record the store; replace STORE by its path")
+    head_in_words = ratio_in_words(first.head_ratio) if "test_head" in results else "head: left out"
     ways = (first.select_on, rank_by, first.shot_rule, head_in_words)
     return SweepAnalysis(ranking, results, *ways, command, files)
 
 
 def repeating(path: Path) -> str | None:
-    """The command that repeats the best configuration of one sweep.
+    """The command that repeats the best configuration of a sweep; None if each has a diverged head.
 
     Raises:
         UserError: the sweep is interrupted or damaged.
@@ -103,9 +105,9 @@ def _command(config: FinetuneConfig, sweeps: list[FinishedSweep]) -> str:
 def _figures(
     sweeps: list[FinishedSweep], results: pd.DataFrame, configs: list[FinetuneConfig], ranking: pd.DataFrame
 ) -> dict[str, Any]:
-    """A figure of the options that were varied; none where there is nothing to draw."""
+    """The figure of varied options; empty if there is nothing to draw."""
     of_name = dict(zip(results["configuration"], configs, strict=True))
-    drawn = [_told(of_name[name]) for name in ranking["configuration"]]
+    drawn = [_shown_options(of_name[name]) for name in ranking["configuration"]]
     names = varied_in(sweeps)
     options = pd.DataFrame([{name: one.get(name) for name in names} for one in drawn], dtype=object)
     options = options.where(options.notna(), None)
@@ -120,14 +122,14 @@ def _figures(
 
 
 def varied_in(sweeps: list[FinishedSweep]) -> list[str]:
-    """Options that grids and ranges vary, and those in which the sweeps themselves differ."""
+    """Options varied by grids and ranges, then other options that differ between the sweeps."""
     names = dict.fromkeys(name for one in sweeps for name in varied_options(one.options))
     own = [name for name in FinetuneConfig.__dataclass_fields__ if name not in FIXED]
     asked = [UNRECORDED | one.options for one in sweeps]
     return [*names, *(n for n in own if n not in names and len({repr(one.get(n)) for one in asked}) > 1)]
 
 
-def _told(config: FinetuneConfig) -> dict[str, Any]:
-    """What a head depends on, the tail samples that make the size of its batch included."""
-    told = effective_options(asdict(config))
-    return told | ({"tail_samples": config.tail_samples} if "batch_size" in told else {})
+def _shown_options(config: FinetuneConfig) -> dict[str, Any]:
+    """Options that a head depends on, and its tail samples, which determine its batch size."""
+    found = effective_options(asdict(config))
+    return found | ({"tail_samples": config.tail_samples} if "batch_size" in found else {})

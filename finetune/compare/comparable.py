@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: those about the same images, each once."""
+"""Which runs can be compared: runs of the same images, each given once."""
 
 from collections import Counter
 
@@ -9,9 +9,9 @@ from store.notes import note
 
 
 def check_alike(runs: list[Run]) -> None:
-    """Raise RunError where runs are not about the same classes, training counts, test labels and images.
+    """Raise RunError if runs differ in classes, training counts, test labels or images.
 
-    A run whose store does not say which images it is of is compared by all the rest, with a note.
+    If a run's store does not record its images, the rest is compared, with a note.
     """
     for run in runs[1:]:
         _check_same_classes(run, runs[0])
@@ -26,33 +26,33 @@ def _check_same_classes(run: Run, first: Run) -> None:
         and run.predictions[images].equals(first.predictions[images])
     ):
         raise RunError(
-            f"{run.name}: is about other classes, training counts or test images than {first.name}; "
-            "analyze the runs of one data set and one long tail at a time"
+            f"{run.name}: has other classes, training counts or test images than {first.name}; analyze runs "
+            "of one data set and one long tail at a time"
         )
 
 
 def check_distinct(runs: list[Run], names: list[str]) -> None:
-    """Raise RunError for one run under two names: it would count as two seeds, and lower the deviation.
+    """Raise RunError if a run is given twice: it would count as two seeds and lower the deviation.
 
     Args:
         runs: the runs.
-        names: of their configurations.
+        names: names of their configurations.
     """
     seen: dict[tuple, Run] = {}
     for run, name in zip(runs, names, strict=True):
         key = (name, run.config["seed"], run.phase1_digest)
         if key in seen:
             raise RunError(
-                f"{run.name}: is the same run as {seen[key].name} (configuration, seed and Phase I are "
-                "one); name one of them"
+                f"{run.name}: is the same run as {seen[key].name} (same configuration, seed and Phase I); "
+                "give only one of them"
             )
         seen[key] = run
 
 
 def note_repeated(runs: list[Run], names: list[str]) -> None:
-    """Say which runs of a method that draws nothing differ in their seed alone: they have the same head."""
+    """Note runs that differ only in their seed, with a method that does not depend on it."""
     alike = zip(names, runs, strict=True)
     counted = Counter((name, run.phase1_digest) for name, run in alike if not draws(run.config))
     for (name, _), n in counted.items():
         if n > 1:
-            note(f"{name}: draws nothing, so its {n} runs on one Phase I have one head; ± tells nothing")
+            note(f"{name}: does not depend on the seed, so its {n} runs on one Phase I are one; ignore ±")

@@ -9,16 +9,16 @@ from store.options import Option
 
 @dataclass(frozen=True)
 class AnalyzeConfig:
-    """Options of `analyze`. The confusion matrix is the first run's configuration's."""
+    """Options of `analyze`. The confusion matrix is that of the first run's configuration."""
 
     runs: tuple[str, ...]
-    out: Annotated[str, Option("folder for the tables and figures", "files")] = "report"
+    out: Annotated[str, Option("folder for tables and figures", "files")] = "report"
     shot_rule: ShotRule = "decoupling"
     rank_by: Annotated[
         Literal["balanced", "overall"] | None,
         Option(
-            "accuracy that sweeps are ranked by: mean over classes, or share of images",
+            "accuracy to rank sweeps by: mean over classes, or share of images",
             "choosing",
-            "the sweeps'",
+            "the sweeps' own",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""The figures of a report, from its runs."""
+"""Figures of a report, from its runs."""
 
 from typing import Any
 
@@ -28,11 +28,11 @@ def report_figures(
     """Every figure by name.
 
     Args:
-        members: the runs of each configuration; the first's confusion is drawn.
+        members: runs of each configuration; the confusion figure shows the first configuration.
         per_class: class_name, n_train and accuracies by configuration.
-        changes: by configuration of Phase II, from Phase I.
+        changes: changes from Phase I by configuration of Phase II.
         phase1: columns of Phase I.
-        pairs: the first configuration's most confused pairs, as `analysis.confusion.with_names` gives them.
+        pairs: the first configuration's most confused pairs, from `analysis.confusion.with_names`.
     """
     _note_undrawable(per_class["class_name"].tolist())
     figures = (
@@ -59,9 +59,9 @@ def _confusion(configuration: tuple[str, list[Run]], per_class: pd.DataFrame, pa
 def _note_undrawable(class_names: list[str]) -> None:
     if without := undrawable(class_names):
         note(
-            f"{len(without):,} of {len(class_names):,} class names have characters that no font here has, "
-            f"and figures show boxes in their place ({shown(without[0])} is the first); install a font of "
-            "that script (Noto Sans CJK for Chinese, Japanese and Korean, say) and analyze again"
+            f"{len(without):,} of {len(class_names):,} class names have characters that no installed font "
+            f"has, and figures show boxes instead ({shown(without[0])} is the first); install a font for the "
+            "script (such as Noto Sans CJK for Chinese, Japanese and Korean) and analyze again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a report: its files written whole, and nobody else's replaced."""
+"""Write the files of a report."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.csv_files import csv_text
 from analysis.tables import without_nan
-from finetune.compare.folder import FORMAT, MARKER, OF_RUNS, OF_SWEEPS
+from finetune.compare.folder import FORMAT, MARKER, RUN_FILES, SWEEP_FILES
 from store.storage.atomic import whole_file, write_json
 
 DOTS_PER_INCH = 150
@@ -21,20 +21,20 @@ def write_report(
     frames: dict[str, pd.DataFrame],
     figures: dict[str, Figure],
 ) -> list[Path]:
-    """Write analysis.json, tables and figures, and remove those that an earlier report left.
+    """Write analysis.json, tables and figures, and remove those of an earlier report.
 
     Args:
         out: the folder.
-        content: of analysis.json.
-        frames, figures: by name, without suffix.
+        content: content of analysis.json.
+        frames, figures: tables and figures by name, without suffix.
 
     Returns:
-        What was written.
+        The files that were written.
     """
     files = {f"{name}.csv": csv_text(frame).encode() for name, frame in frames.items()}
     files |= {f"{name}.png": _png(figure) for name, figure in figures.items()}
-    write_json(out / MARKER, without_nan({"format": FORMAT} | content))  # first: the rest is known for ours
-    for name in {*OF_RUNS, *OF_SWEEPS} - files.keys():
+    write_json(out / MARKER, without_nan({"format": FORMAT} | content))  # first: it marks the rest as ours
+    for name in {*RUN_FILES, *SWEEP_FILES} - files.keys():
         (out / name).unlink(missing_ok=True)
     for name, data in files.items():
         with whole_file(out / name) as unfinished:

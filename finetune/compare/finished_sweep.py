@@ -1,4 +1,4 @@
-"""A sweep's folder read back: every head with its options and accuracies."""
+"""Read a finished sweep: every head with its options and accuracies."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -18,7 +18,7 @@ from finetune.sweep.taken import DONE, RESULTS
 from store.errors import UserError
 from store.notes import note
 
-UNKNOWN_STORE = "STORE"  # in a command, where an earlier program's sweep does not say
+UNKNOWN_STORE = "STORE"  # placeholder in a command, for sweeps of older versions, which do not record it
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class FinishedSweep:
 
     Attributes:
         path: its folder.
-        store: tells the store that it is of: digests by split, or version 0.1's one.
-        select_on, rank_by, shot_rule: what it ranks by, and what its groups mean.
-        head_ratio: of the head and tail that it tells of; None where each head is told of its own.
-        options: what was asked of it, as sweep.json has them.
-        configs: the resolved options of each head, and where it was made.
-        results: a row a head, as results.csv has them, one that draws nothing once: accuracies in %, NaN
-            where it diverged.
-        n_classes: K, or as many as the options ask for where the sweep does not say.
+        store: identifies its store: digests by split, or version 0.1's single digest.
+        select_on, rank_by: split and accuracy that it ranks by.
+        shot_rule: what its shot groups mean.
+        head_ratio: definition of head and tail; None if each head has its own.
+        options: options of the sweep, as in sweep.json.
+        configs: resolved options of each head, including those of the machine that trained it.
+        results: one row per head, from results.csv; accuracies in %, NaN if it diverged.
+        n_classes: K, or a lower bound if the sweep does not record it.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def read_sweep(path: Path) -> FinishedSweep:
     """Read the folder of a finished sweep.
 
     Raises:
-        UserError: it is not finished, or a file of it is damaged.
+        UserError: it is not finished, or a file is damaged.
     """
     try:
         marker = json.loads((path / MARKER).read_text())
@@ -82,29 +82,29 @@ def read_sweep(path: Path) -> FinishedSweep:
 
 
 def head_key(config: FinetuneConfig, head: str) -> str:
-    """What tells a head from others: its name; without the seed, where nothing is drawn."""
+    """Identifies a head: its id, independent of the seed if nothing is drawn."""
     return head if draws(asdict(config)) else head_id(config)
 
 
 def _each_once(
     path: Path, configs: list[FinetuneConfig], results: pd.DataFrame
 ) -> tuple[list[FinetuneConfig], pd.DataFrame]:
-    """Version 0.1 made a head of every seed also where nothing is drawn."""
+    """Drop duplicates: version 0.1 has a head per seed even for methods without random draws."""
     keys = pd.Series([head_key(*pair) for pair in zip(configs, results["head"], strict=True)])
     again = keys.duplicated()
     for method in results["method"][again].unique():
-        note(f"{path}: {method} draws nothing, so what it has for several seeds is one head, counted once")
+        note(f"{path}: {method} does not depend on the seed, so its heads of several seeds count as one")
     return [configs[i] for i in results.index[~again]], results[~again].reset_index(drop=True)
 
 
 def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:
-    """results.csv; Raises UserError where there is none yet."""
+    """Read results.csv; UserError if the sweep is not finished, ValueError if the file is damaged."""
     file = path / RESULTS[0]
     if not file.is_file():
         n_done = sum(len(json.loads(done.read_text())) for done in (path / DONE).glob("*.json"))
         raise UserError(
-            f"{path}: an interrupted sweep, {n_done} heads of which are done; go on with the same `sweep` "
-            "and --resume, and analyze it then"
+            f"{path}: an interrupted sweep with {n_done} heads done; finish it with the same `sweep` and "
+            "--resume, then analyze it"
         )
     results = pd.read_csv(file, dtype={"head": str})
     needed = ROW_COLUMNS | {"method", "loss", "seed", "confusing_classes"}
@@ -118,7 +118,7 @@ def _results(path: Path, select_on: str, rank_by: str) -> pd.DataFrame:
 
 
 def _config(row: dict[str, Any]) -> FinetuneConfig:
-    """Options as a table has them, where whole numbers may have become others and None is NaN."""
+    """Options from a row of a table, where integers may have become floats and None is NaN."""
     hints = get_type_hints(FinetuneConfig)
     values = {}
     for field in fields(FinetuneConfig):
@@ -135,6 +135,6 @@ def _typed(value: Any, kind: Any) -> Any:
     if int in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
     words = [word for one in kinds if get_origin(one) is Literal for word in get_args(one)]
-    if float in kinds and value not in words:  # beside words, numbers are read as text
+    if float in kinds and value not in words:  # numbers are text in a column that also has words
         return float(value)
     return value

@@ -1,4 +1,4 @@
-"""The folder of a report, told by its names and analysis.json: before anything heavy is imported."""
+"""The folder of a report: checks that need no heavy imports."""
 
 import json
 import os
@@ -6,28 +6,28 @@ from pathlib import Path
 
 from store.errors import UserError
 
-MARKER, FORMAT = "analysis.json", "tailcache-analysis"  # tell a folder of ours from others
+MARKER, FORMAT = "analysis.json", "tailcache-analysis"  # mark a folder as ours
 TABLES = ("summary", "runs", "per_class", "confused_pairs")
 FIGURES = ("class_accuracy", "confusion", "learning_curve")
-OF_RUNS = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
-OF_SWEEPS = ("ranking.csv", "results.csv", "options.png")
+RUN_FILES = (*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES))
+SWEEP_FILES = ("ranking.csv", "results.csv", "options.png")
 
 
 def check_no_foreign_files(out: Path) -> None:
-    """Raise UserError for a folder of something else, or files of the report's names that are not ours.
+    """Raise UserError for the folder of something else, or with files that a report would replace.
 
-    A folder that holds other files may be given: the report's stand beside them.
+    Other files may be in the folder; the report is written beside them.
     """
     if os.path.realpath(out) == Path(os.path.realpath(out)).anchor:
-        raise UserError(f"{out}: is the root of the file system; name a folder for the report")
+        raise UserError(f"{out}: is the root of the file system; use a folder for the report")
     for name, what in (("checkpoint.pt", "a run"), ("sweep.json", "a sweep"), ("zarr.json", "a store")):
         if (out / name).exists():
-            raise UserError(f"{out}: is the folder of {what}; name another --out")
+            raise UserError(f"{out}: is the folder of {what}; use another --out")
     if _is_report(out / MARKER):
         return
-    for name in (MARKER, *OF_RUNS, *OF_SWEEPS):
+    for name in (MARKER, *RUN_FILES, *SWEEP_FILES):
         if (out / name).exists():
-            raise UserError(f"{out / name}: exists and was not written by `analyze`; name another --out")
+            raise UserError(f"{out / name}: exists and was not written by `analyze`; use another --out")
 
 
 def _is_report(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Whether runs are of the same images: by digests where they are known, else by names and predictions."""
+"""Whether runs are of the same images: by digests if recorded, else by names and predictions."""
 
 from typing import Any
 
@@ -7,37 +7,37 @@ from finetune.run import Run, RunError
 from finetune.store_identity import NETWORK
 from store.notes import note
 
-SHOWN_DIGITS = 12  # of a fingerprint
-# Of one network's predictions on the same images, on two machines: those whose two best scores nearly tie.
+SHOWN_DIGITS = 12  # of a fingerprint, in messages
+# Share of predictions that may differ when one network sees the same images on two machines: near-ties.
 MOST_BY_ROUNDING = 0.02
 
 
 def check_same_images(runs: list[Run]) -> None:
-    """Raise RunError where runs are known not to be of the same images, in any split.
+    """Raise RunError if runs are known to be of different images, in any split.
 
-    What is not known is told in a note: a run whose store does not say which images it is of is compared by
-    all the rest, and one that knows images by name by the predictions of Phase I.
+    Gaps are noted: without recorded images, classes and labels are compared; with only names of images, the
+    names and Phase I's predictions.
     """
     silent = [run for run in runs if _fingerprint(run) is None]
     known = [run for run in runs if _fingerprint(run) is not None]
     for run in known[1:]:
         if _fingerprint(run) != _fingerprint(known[0]):
             raise RunError(
-                f"{run.name}: is of {_data_set(run)}, and {known[0].name} of {_data_set(known[0])}; other "
-                "images, or the same split otherwise, make no seeds of one configuration: analyze them apart"
+                f"{run.name}: is of {_data_set(run)}, but {known[0].name} is of {_data_set(known[0])}; runs "
+                "of other images or another split cannot be compared; analyze them separately"
             )
     _check_same_contents(runs)
     _check_same_predictions(runs)
     for run in silent if len(runs) > 1 else ():
         note(
-            f"{run.name}: its store does not say which images it is of; classes, training counts and test "
-            "labels are those of the other runs, so the images are taken for the same"
+            f"{run.name}: its store does not record its images; classes, training counts and test labels are "
+            "those of the other runs, so the images are assumed to be the same"
         )
     _note_by_name(runs)
 
 
 def _check_same_contents(runs: list[Run]) -> None:
-    """Files of the same names may hold other images: by all splits, by each, or as one network saw it."""
+    """Files of the same names may hold other images: compare digests of all splits, of each, of features."""
     for run, first in _beside_first(runs, lambda run: _made_from(run).get("content")):
         if _made_from(run)["content"] != _made_from(first)["content"]:
             raise _other_images(run, first)
@@ -54,22 +54,22 @@ def _check_same_contents(runs: list[Run]) -> None:
 def _other_images(run: Run, first: Run, split: str | None = None) -> RunError:
     of_split = "" if split is None else f" in the {split} split"
     return RunError(
-        f"{run.name}: is of {_place(run)}, and {first.name} of {_place(first)}, where files of "
-        f"the same names hold other images{of_split}; no seeds of one configuration: analyze them apart"
+        f"{run.name}: is of {_place(run)}, and {first.name} of {_place(first)}, where files of the same "
+        f"names hold other images{of_split}, so they cannot be compared; analyze them separately"
     )
 
 
 def _check_same_predictions(runs: list[Run]) -> None:
-    """One network predicts the same of the same images, but for what rounding decides."""
+    """One network predicts the same for the same images, except for near-ties."""
     for of_network in _by_extraction(runs):
         first = of_network[0]
         for run in of_network[1:]:
             unlike = run.predictions["phase1"].to_numpy() != first.predictions["phase1"].to_numpy()
             if unlike.sum() > 1 + MOST_BY_ROUNDING * len(unlike):
                 raise RunError(
-                    f"{run.name}: one Phase I predicts otherwise than in {first.name} of {unlike.sum():,} of "
-                    f"{len(unlike):,} test images, more than rounding can explain: they are other images of "
-                    "the same names; no seeds of one configuration: analyze them apart"
+                    f"{run.name}: its Phase I predictions differ from those in {first.name} for "
+                    f"{unlike.sum():,} of {len(unlike):,} test images, more than rounding explains: they are "
+                    "other images of the same names and cannot be compared; analyze them separately"
                 )
 
 
@@ -79,26 +79,26 @@ def _note_by_name(runs: list[Run]) -> None:
     one_store = all(digests and digests == stores[0] for digests in stores)
     if by_name and len(runs) > 1 and not one_store:
         note(
-            f"{by_name[0].name}: its store kept the names of images and no digests, as version 0.1 did "
-            f"({len(by_name)} of {len(runs)} runs); files of the same names are taken for the same images"
+            f"{by_name[0].name}: its store records names of images but no digests, as in version 0.1 "
+            f"({len(by_name)} of {len(runs)} runs); files of the same names are assumed to be the same images"
         )
 
 
 def _is_known_by_name(run: Run) -> bool:
     made = _made_from(run)
     told = made.get("content") or _identity(run)["images"] or _fingerprint(run) is None
-    source = SOURCES.get(made["dataset"])  # None of one that this program does not have
+    source = SOURCES.get(made["dataset"])  # None for a source that this version does not have
     return source is not None and source.files and not told
 
 
 def _beside_first(runs: list[Run], known: Any) -> list[tuple[Run, Run]]:
-    """Each run of which something is known, beside the first of them."""
+    """Pairs of each run with known(run) and the first such run."""
     those = [run for run in runs if known(run)]
     return [(run, those[0]) for run in those[1:]]
 
 
 def _by_extraction(runs: list[Run]) -> list[list[Run]]:
-    """Runs whose features one network computed in one way: images alone can make them unlike."""
+    """Groups of runs whose features were computed in the same way, so that only images make a difference."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         asked = run.config["provenance"]["store"]["config"]
@@ -107,13 +107,13 @@ def _by_extraction(runs: list[Run]) -> list[list[Run]]:
 
 
 def _unlike(a: dict[str, str], b: dict[str, str]) -> str | None:
-    """The first split that is not the same in both; what the network was is told elsewhere."""
+    """The first split that differs; the network is not compared here."""
     names = [name for name in {**a, **b} if name != NETWORK]
     return next((name for name in names if a.get(name) != b.get(name)), None)
 
 
 def _identity(run: Run) -> dict[str, dict[str, str]]:
-    """Digests of the store that a run was made from; empty of version 0.1, which recorded none."""
+    """Digests of the store that a run was made from; empty for version 0.1, which recorded none."""
     return {"digests": {}, "images": {}} | run.config["provenance"].get("identity", {})
 
 
@@ -127,7 +127,7 @@ def _fingerprint(run: Run) -> str | None:
 
 
 def _data_set(run: Run) -> str:
-    """The data set as the user knows it, and the first digits of its fingerprint."""
+    """The data set in words, with the first digits of its fingerprint."""
     return f"{_place(run)} (fingerprint {_fingerprint(run)[:SHOWN_DIGITS]}…)"
 
 

@@ -1,4 +1,4 @@
-"""`store plan`.
+"""`store plan`: disk space, memory and time that an extraction and a fine-tuning run will need.
 
-What an extraction and a fine-tuning will take in disk, memory and time. Start at `forecast`.
+Start at `forecast`.
 """

@@ -1,4 +1,4 @@
-"""What becomes of feature maps on their way to the disk and back, measured on a sample of them."""
+"""How well and how fast feature maps are encoded, compressed and read back, measured on a sample."""
 
 import time
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from store.arrays.codecs import compress, decompress
 from store.arrays.dtypes import buffer_dtype, computing_dtype, decode, encode
 from store.layout import ArrayLayout
 
-REPEATS = 3  # of which the fastest counts, for it was disturbed least
+REPEATS = 3  # the fastest counts, since it was disturbed least
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Of one dtype and codec.
+    """Measurements for one dtype and codec.
 
     Attributes:
-        share: bytes of compressed chunks over those of the same chunks as they are; 1 without a codec.
-        pack_seconds: a row takes to be rounded and compressed, on one thread.
-        unpack_seconds: a row takes to be decompressed and decoded, on one thread.
+        share: compressed over uncompressed bytes of the same chunks; 1 without a codec.
+        pack_seconds: time to round and compress a row, on one thread.
+        unpack_seconds: time to decompress and decode a row, on one thread.
     """
 
     share: float
@@ -28,13 +28,12 @@ class Packing:
 
 
 def measure_packing(maps: np.ndarray, map_dtype: str, layout: ArrayLayout) -> Packing:
-    """Round and compress a sample as the writer does, and undo it as the reader does.
+    """Round and compress a sample as the writer does, and decode it as the reader does.
 
     Args:
-        maps: (B, H, W, C) float32, neighbours as they would be in the store. Where they are fewer than a
-            chunk holds, they are one chunk.
+        maps: (B, H, W, C) float32, in store order; a single chunk if there are fewer than a chunk holds.
         map_dtype: a member of MAP_DTYPES.
-        layout: of the feature maps.
+        layout: layout of the feature maps.
     """
     chunk_rows = min(layout.chunk_rows, len(maps))
     maps = maps[: len(maps) // chunk_rows * chunk_rows]
@@ -46,7 +45,7 @@ def measure_packing(maps: np.ndarray, map_dtype: str, layout: ArrayLayout) -> Pa
 def _pack_and_unpack(
     maps: np.ndarray, map_dtype: str, codec: str, chunk_rows: int
 ) -> tuple[float, float, float]:
-    """Share of the bytes that is left, and seconds there and back."""
+    """Share of bytes after compression, and seconds to pack and to unpack."""
     started = time.perf_counter()
     with np.errstate(over="ignore"):  # extraction itself refuses maps beyond a dtype's range
         codes, scale = encode(maps.astype(buffer_dtype(map_dtype)), map_dtype)

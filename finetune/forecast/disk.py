@@ -1,7 +1,7 @@
-"""How fast a disk is, and how much room it has: measured where a store is to lie, with its blocks and rows.
+"""Speed and free space of a disk, measured at the store's location with blocks and rows of its size.
 
-The page cache is dropped before the reads from the disk, where the system can (not in a file system that
-lives in memory). A few seconds fill the caches of some disks and not of others: these are estimates.
+The page cache is dropped before reads from the disk, where the system can (not on in-memory file systems).
+A few seconds may or may not fill the caches of a disk, so these are estimates.
 """
 
 import os
@@ -18,22 +18,22 @@ from store.arrays.raw import Extent, StoredArray
 from store.errors import StoreError
 from store.storage.mmap_files import MappedFiles
 
-FREE_SHARE = 0.05  # of the free space, at most, that a measurement writes
-LEAST_BYTES = 1024**2  # less than this says nothing
-ROWS = 64  # of a random read: the maps that one iteration of Phase II touches
-RUN_BYTES = 64 * 1024**2  # of a read in order
+FREE_SHARE = 0.05  # most of the free space that a measurement writes
+LEAST_BYTES = 1024**2  # a measurement with less would be meaningless
+ROWS = 64  # rows of a random read: the maps that one iteration of Phase II needs
+RUN_BYTES = 64 * 1024**2  # bytes of a sequential read
 
 
 @dataclass(frozen=True)
 class DiskSpeed:
-    """Bytes a second.
+    """Speeds in bytes per second.
 
     Attributes:
-        write: blocks, each synced.
-        read: rows in order, from the disk.
-        read_random: single rows, from the disk.
-        read_cached: the same rows again, from the page cache.
-        n_bytes: written to find out.
+        write: writing blocks, each synced.
+        read: reading rows in order, from the disk.
+        read_random: reading single rows, from the disk.
+        read_cached: reading the same rows again, from the page cache.
+        n_bytes: bytes written for the measurement.
     """
 
     write: float
@@ -44,29 +44,29 @@ class DiskSpeed:
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder in which a path lies, or the nearest one above it that is there."""
+    """The nearest existing folder above a path."""
     return next(parent for parent in Path(os.path.realpath(path)).parents if parent.is_dir())
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space of the disk that a folder lies on."""
+    """Free space on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 
 def measure_disk(folder: Path, block_bytes: int, row_bytes: int, seconds: float) -> DiskSpeed | None:
-    """Write blocks to a file, read rows of it, and remove it.
+    """Write blocks to a temporary file, and read rows from it.
 
     Args:
-        folder: an existing one.
-        block_bytes: written and synced at a time.
-        row_bytes: of the rows that are read.
-        seconds: for each of the writing, the reading in order, and the random reading.
+        folder: an existing folder.
+        block_bytes: bytes to write and sync at a time.
+        row_bytes: bytes of a row.
+        seconds: time for each of writing, sequential reading and random reading.
 
     Returns:
-        None where the disk has no room to measure.
+        The speeds; None if the disk has too little space to measure.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder is not writable.
     """
     most_bytes = int(free_bytes(folder) * FREE_SHARE)
     if most_bytes < max(LEAST_BYTES, row_bytes):
@@ -93,12 +93,12 @@ def measure_disk(folder: Path, block_bytes: int, row_bytes: int, seconds: float)
             return DiskSpeed(write, read, random, cached, n_bytes)
     except OSError as error:
         raise StoreError(
-            f"{folder}: cannot be measured ({error.strerror}); name a --store in a folder that can be written"
+            f"{folder}: cannot be measured ({error.strerror}); give a --store in a writable folder"
         ) from error
 
 
 def _write(file: int, block_bytes: int, most_bytes: int, seconds: float) -> tuple[int, float]:
-    """Bytes written, and bytes a second."""
+    """Bytes written, and bytes per second."""
     block = np.random.default_rng(0).bytes(block_bytes)  # not zeros, which some file systems do not store
     started, n_bytes, elapsed = time.perf_counter(), 0, 0.0
     while not n_bytes or (elapsed < seconds and n_bytes + block_bytes <= most_bytes):
@@ -112,13 +112,13 @@ def _write(file: int, block_bytes: int, most_bytes: int, seconds: float) -> tupl
 
 
 def _drop_cache(file: int) -> None:
-    """Let the kernel forget the pages of a synced file, none of which may be mapped."""
+    """Drop a synced file's pages from the page cache; none may be memory-mapped."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _read_in_order(array: StoredArray, seconds: float) -> float:
-    """Bytes a second."""
+    """Bytes per second."""
     at_a_time = max(1, RUN_BYTES // array.row_bytes)
     started, n_rows, elapsed = time.perf_counter(), 0, 0.0
     while n_rows < array.shape[0] and not elapsed > seconds:
@@ -128,7 +128,7 @@ def _read_in_order(array: StoredArray, seconds: float) -> float:
 
 
 def _read_rows(array: StoredArray, rows: np.ndarray, seconds: float) -> tuple[int, float]:
-    """Rows read before the time was over, and bytes a second."""
+    """Rows read within the time, and bytes per second."""
     out = np.empty((ROWS, array.row_bytes), np.uint8)
     started, n_rows, elapsed = time.perf_counter(), 0, 0.0
     while n_rows < len(rows) and not elapsed > seconds:

@@ -1,6 +1,6 @@
-"""What a network makes of a few of its images, and how fast: a sample of an extraction.
+"""A sample of an extraction: feature maps of a few images, and images per second.
 
-Everything but the writing happens as it does in `extract`: decoding, the network, CAMs, copies to the host.
+Everything except writing works as in `extract`: decoding, the network, CAMs, copies to the host.
 """
 
 import time
@@ -18,39 +18,39 @@ from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode
 from extract.inference import by_class, numbered_maps
 from finetune.forecast.workload import Workload
 
-SAMPLE = 32  # maps that are looked at
+SAMPLE = 32  # maps to measure compression on
 SMALL_BATCH = 8
-MOST_GROWTH = 8  # from one attempt to the next
+MOST_GROWTH = 8  # of the number of images, from one attempt to the next
 
 
 @torch.no_grad()
-def settle_batch_norms(subject: Workload, compute: Compute) -> None:
-    """Give a network of initial weights the statistics of a few images.
+def settle_batch_norms(workload: Workload, compute: Compute) -> None:
+    """Set the batch norm statistics of an untrained network from a few images.
 
-    Without them nothing is normalised: maps grow with every layer, and tell nothing of a trained network's.
+    Without them nothing is normalised: maps grow with every layer and are unlike a trained network's.
     """
-    norms = [module for module in subject.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = [module for module in workload.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    subject.network.train()
-    few = _decoded(subject.dataset.train.take(_order(subject)[:SMALL_BATCH]), subject)
-    for images, _ in evaluation_batches(few, subject.transform, replace(compute, batch_size=SMALL_BATCH)):
-        subject.network.features(images.contiguous(memory_format=compute.memory_format))
-    subject.network.eval()
+    workload.network.train()
+    few = _decoded(workload.dataset.train.take(_order(workload)[:SMALL_BATCH]), workload)
+    for images, _ in evaluation_batches(few, workload.transform, replace(compute, batch_size=SMALL_BATCH)):
+        workload.network.features(images.contiguous(memory_format=compute.memory_format))
+    workload.network.eval()
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
 
 
-def sample_maps(subject: Workload, compute: Compute, seconds: float) -> np.ndarray:
-    """Feature maps (B, H, W, C) float32 of training images, in the order of a store.
+def sample_maps(workload: Workload, compute: Compute, seconds: float) -> np.ndarray:
+    """Feature maps (B, H, W, C) float32 of training images, in store order.
 
-    There are 32 of them, or as many as come within the time, one batch of images in all views at least.
+    32 of them, or as many as fit the time, but at least one batch of images in all views.
     """
-    n_views = subject.dataset.train.n_views
-    images = by_class(subject.dataset.train.take(_order(subject)[: -(-SAMPLE // n_views)]))
+    n_views = workload.dataset.train.n_views
+    images = by_class(workload.dataset.train.take(_order(workload)[: -(-SAMPLE // n_views)]))
     started, maps = time.perf_counter(), []
-    for view, rows in _rows(subject, images, replace(compute, batch_size=SMALL_BATCH)):
+    for view, rows in _rows(workload, images, replace(compute, batch_size=SMALL_BATCH)):
         maps.append(rows["feature_map"])
         if view == n_views - 1 and time.perf_counter() - started > seconds:
             break
@@ -58,18 +58,18 @@ def sample_maps(subject: Workload, compute: Compute, seconds: float) -> np.ndarr
     return np.ascontiguousarray(np.concatenate([batch.reshape(-1, *batch.shape[2:]) for batch in batches]))
 
 
-def images_per_second(subject: Workload, compute: Compute, seconds: float) -> float:
-    """How many images an extraction brings through the network, each as often as it has views.
+def images_per_second(workload: Workload, compute: Compute, seconds: float) -> float:
+    """Images per second of an extraction; each view counts as an image.
 
-    More and more of them are tried, others each time, until one attempt takes half of the time, or all
-    training images: starting worker processes counts less and less.
+    Each attempt uses other and more images, until one takes half of the time or uses all training images, so
+    that starting worker processes counts less and less.
     """
-    order = _order(subject)
+    order = _order(workload)
     n = min(SMALL_BATCH, len(order))
     while True:
-        images = subject.dataset.train.take(order[:n])
+        images = workload.dataset.train.take(order[:n])
         started = time.perf_counter()
-        for _ in _rows(subject, images, replace(compute, batch_size=min(n, compute.batch_size))):
+        for _ in _rows(workload, images, replace(compute, batch_size=min(n, compute.batch_size))):
             pass
         elapsed = time.perf_counter() - started
         if elapsed >= seconds / 2 or n == len(order):
@@ -78,22 +78,22 @@ def images_per_second(subject: Workload, compute: Compute, seconds: float) -> fl
         n = min(len(order), int(n * min(MOST_GROWTH, seconds / elapsed)))
 
 
-def _order(subject: Workload) -> np.ndarray:
-    return np.random.default_rng(0).permutation(len(subject.dataset.train))
+def _order(workload: Workload) -> np.ndarray:
+    return np.random.default_rng(0).permutation(len(workload.dataset.train))
 
 
 def _rows(
-    subject: Workload, images: ImageSet, compute: Compute
+    workload: Workload, images: ImageSet, compute: Compute
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """What `extract` computes of training images, batch by batch, and of which view."""
-    weight, label = subject.network.classifier.weight.detach(), torch.from_numpy(images.label)
-    images = _decoded(images, subject)
-    for start, view, maps in numbered_maps(subject.network, images, subject.transform, compute):
+    """View and rows that `extract` computes from training images, batch by batch."""
+    weight, label = workload.network.classifier.weight.detach(), torch.from_numpy(images.label)
+    images = _decoded(images, workload)
+    for start, view, maps in numbered_maps(workload.network, images, workload.transform, compute):
         yield view, batch_rows(maps, weight, label[start : start + len(maps)])
 
 
-def _decoded(images: ImageSet, subject: Workload) -> ImageSet:
-    size = subject.transform.image_size
+def _decoded(images: ImageSet, workload: Workload) -> ImageSet:
+    size = workload.transform.image_size
     if images.in_memory or size > IN_MEMORY_SIZE:
         return images
-    return decode(images, size, Progress(disable=True), "sample", subject.transform.reading)
+    return decode(images, size, Progress(disable=True), "sample", workload.transform.reading)

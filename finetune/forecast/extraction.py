@@ -1,9 +1,9 @@
-"""What an extraction will take, before it is begun: room for every dtype and codec, and time.
+"""Forecast of an extraction: space and time for every dtype and codec.
 
-The model is simple, of the largest effects only. Computing goes at the pace measured on a few images, writing
-at the disk's; the two run side by side, so the longer one is the time expected. Writing is rounding and
-compressing as one thread would (the writer has two), then the disk; a compressed HDF5 store is then put
-together, that is written again.
+A simple model of the largest effects. Computing runs at the speed measured on a few images and writing at
+that of the disk, side by side, so the longer one is the expected time. Writing is the time to round and
+compress on one thread (the writer has two) plus that of the disk; a compressed HDF5 store is then assembled,
+that is, written again.
 """
 
 from dataclasses import dataclass, replace
@@ -33,14 +33,14 @@ MAPS = "train/feature_map"
 
 @dataclass(frozen=True)
 class Choice:
-    """A store in one dtype and codec.
+    """A store with one dtype and codec.
 
     Attributes:
-        dtype, codec: of its feature maps.
-        maps: their layout.
-        size: exact without a codec, else from a sample.
-        packing: of the sample.
-        seconds: expected of its extraction; None where the disk could not be measured.
+        dtype, codec: dtype and codec of its feature maps.
+        maps: layout of the feature maps.
+        size: size of the store; exact without a codec, else estimated from a sample.
+        packing: measurements on the sample.
+        seconds: expected time of the extraction; None if the disk could not be measured.
     """
 
     dtype: str
@@ -53,19 +53,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction will take.
+    """Forecast of an extraction.
 
     Attributes:
-        arch, weights, trained: the network, see `Workload`.
-        device: where it was measured.
+        arch, weights, trained: the network; see `Workload`.
+        device: device of the measurement.
         sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
-        views: V, of each training image.
+        views: V, views of each training image.
         n_classes: K.
-        n_sampled: maps of training images that were compressed.
-        images_per_second: through the network, decoding included; each view is one.
-        folder: the target's, or the nearest above it that exists.
-        free_bytes: of its disk.
-        disk: its speeds; None where there was no room to measure.
+        n_sampled: maps that compression was measured on.
+        images_per_second: images through the network, decoding included; each view counts as one.
+        folder: folder of the target, or the nearest existing one above it.
+        free_bytes: free space on its disk.
+        disk: speeds of the disk; None if there was too little space to measure.
         choices: every dtype with every codec.
     """
 
@@ -85,10 +85,10 @@ class Extraction:
 
 
 def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extraction:
-    """Look at the images, a few of their feature maps and the disk; nothing stays behind.
+    """Measure on the images, a few of their feature maps and the disk; no files are left behind.
 
     Raises:
-        UserError: what `extract` would raise of checkpoint, network, images, options and path.
+        UserError: as `extract` does, for the checkpoint, network, images, options and path.
     """
     check_local(config.store)
     path = locate(config.store)
@@ -98,19 +98,19 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
-    subject = find_workload(config, progress)
-    subject.network.to(compute.device, memory_format=compute.memory_format)
+    workload = find_workload(config, progress)
+    workload.network.to(compute.device, memory_format=compute.memory_format)
     task = progress.add_task("measuring", total=3, status="the network")
-    if not subject.trained:
-        settle_batch_norms(subject, compute)
-    subject = _in_views(subject, config.views)
-    sizes = axis_lengths(subject.network, subject.dataset.splits, subject.transform, compute)
-    if config.ckpt is None:  # training will read every image, and keep its digest
+    if not workload.trained:
+        settle_batch_norms(workload, compute)
+    workload = _in_views(workload, config.views)
+    sizes = axis_lengths(workload.network, workload.dataset.splits, workload.transform, compute)
+    if config.ckpt is None:  # training will store a digest of every image
         sizes = {split: lengths | {"D": DIGEST_BYTES} for split, lengths in sizes.items()}
-    maps = sample_maps(subject, compute, config.seconds)
-    pace = images_per_second(subject, compute, config.seconds)
+    maps = sample_maps(workload, compute, config.seconds)
+    pace = images_per_second(workload, compute, config.seconds)
     progress.update(task, completed=1, status="the disk")
-    n_classes, folder = len(subject.dataset.class_names), existing_folder(path)
+    n_classes, folder = len(workload.dataset.class_names), existing_folder(path)
     free = free_bytes(folder)
 
     def layouts_of(dtype: str, codec: str) -> dict[str, ArrayLayout]:
@@ -128,9 +128,9 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
         choices.append(Choice(dtype, codec, layouts[MAPS], size, packing, seconds))
     progress.remove_task(task)
     return Extraction(
-        arch=subject.arch,
-        weights=subject.weights,
-        trained=subject.trained,
+        arch=workload.arch,
+        weights=workload.weights,
+        trained=workload.trained,
         device=str(compute.device),
         sizes=sizes,
         views=config.views,
@@ -144,16 +144,16 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     )
 
 
-def _in_views(subject: Workload, n_views: int) -> Workload:
-    """The same with training images in so many views, drawn as by the seed 0: any is like any other."""
-    train = with_views(subject.dataset.train, 0, n_views)
-    return replace(subject, dataset=replace(subject.dataset, train=train))
+def _in_views(workload: Workload, n_views: int) -> Workload:
+    """A copy with `n_views` views per training image, of seed 0: the seed changes neither speed nor size."""
+    train = with_views(workload.dataset.train, 0, n_views)
+    return replace(workload, dataset=replace(workload.dataset, train=train))
 
 
 def _seconds(
     sizes: dict[str, dict[str, int]], pace: float, size: StoreSize, packing: Packing, disk: DiskSpeed
 ) -> float:
-    """Expected of an extraction."""
+    """Expected time of an extraction."""
     computing = sum(lengths["N"] for lengths in sizes.values()) / pace
     assembled = size.n_bytes if size.peak_bytes > size.n_bytes else 0
     blocks = size.peak_bytes - assembled

@@ -1,4 +1,4 @@
-"""How fast Phase II goes on a device: its own loop, on made-up features."""
+"""Speed of Phase II on a device: its own training step, on synthetic features."""
 
 import time
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from finetune.training.head_pool import HeadPool
 from store.arrays.dtypes import computing_dtype
 
 WINDOW = FinetuneConfig(store="").window
-TABLE_BYTES = 256 * 1024**2  # of the made-up table of vectors: more than a processor's caches
-HELD_OUT = 4096  # rows that are predicted at a time
+TABLE_BYTES = 256 * 1024**2  # size of the synthetic table of vectors: more than a processor's caches
+HELD_OUT = 4096  # rows predicted at a time
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds on the device.
+    """Seconds per unit of work on the device.
 
     Attributes:
-        iteration: fusing a batch and taking the step, maps in memory.
+        iteration: fusing a batch and taking a step, with maps in memory.
         held_out_row: predicting one held-out sample.
     """
 
@@ -40,14 +40,14 @@ class Pace:
 def measure_pace(
     lengths: dict[str, int], n_classes: int, map_dtype: str, device: torch.device, seconds: float
 ) -> Pace:
-    """Take steps on features of ones, from vectors and rows drawn at random.
+    """Measure training steps and predictions on features of ones, with rows and vectors drawn at random.
 
     Args:
-        lengths: of the axes N, H, W, C of the train split.
+        lengths: lengths of the axes N, H, W, C of the train split.
         n_classes: K.
-        map_dtype: of the feature maps, a member of MAP_DTYPES.
+        map_dtype: dtype of the feature maps, a member of MAP_DTYPES.
         device: where the head is trained.
-        seconds: for each of the two.
+        seconds: time for each of the two measurements.
     """
     config, channels = FinetuneConfig(store="").resolved(n_classes), lengths["C"]
     dtype = getattr(torch, computing_dtype(map_dtype).name)
@@ -85,9 +85,9 @@ def _made_plan(config: FinetuneConfig, n_rows: int, n_positions: int) -> Plan:
 
 
 def _seconds(work: Callable[[], torch.Tensor], at_most: float) -> float:
-    """The shortest time of some work, which others disturb least; `item` waits for the device.
+    """Shortest time of some work, the one disturbed least; `item` waits for the device.
 
-    The first time does not count.
+    The first run does not count.
     """
     work().item()
     times, until = [], time.perf_counter() + at_most

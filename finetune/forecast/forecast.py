@@ -1,9 +1,9 @@
-"""What a store will take and give, before any of it is computed: `store plan`.
+"""`store plan`: forecast of a store and of runs on it, before anything is computed.
 
-A run with maps that fit in memory is expected to take their reading, in order, and its iterations, each as
-long as one of made-up features; a run whose maps do not fit, its iterations and the maps that they touch,
-read from the disk row by row: N_t tail samples and N_t · N_a donors each. To both come the accuracies on
-held-out features. Starting, drawing the plan and writing the run are left out.
+If the maps fit in memory, the expected time of a run is that of reading them once, in order, plus its
+iterations, at the speed measured on synthetic features. If they do not fit, each iteration also reads its
+maps from the disk row by row: N_t tail samples and N_t · N_a donors. Evaluations on held-out features are
+added to both. Starting up, drawing the plan and writing the run are left out.
 """
 
 import math
@@ -24,12 +24,12 @@ from store.arrays.dtypes import computing_dtype
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A run of feature space augmentation on one choice of dtype and codec.
+    """Forecast of a run of feature space augmentation, for one dtype and codec.
 
     Attributes:
-        map_bytes: that its maps take in memory, decoded.
-        in_memory: whether they fit there.
-        seconds: expected of the run; None where the disk could not be measured.
+        map_bytes: bytes of its maps in memory, decoded.
+        in_memory: whether they fit.
+        seconds: expected time of the run; None if the disk could not be measured.
     """
 
     map_bytes: int
@@ -39,13 +39,13 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Forecast:
-    """All that `store plan` finds out.
+    """All results of `store plan`.
 
     Attributes:
-        config: what was asked.
-        extraction: room and time until the store is there.
-        memory_bytes: that maps may take on the device.
-        finetuning: of each choice of the extraction.
+        config: the options.
+        extraction: forecast of the extraction.
+        memory_bytes: bytes for maps on the device.
+        finetuning: forecast of a run for each choice of the extraction.
     """
 
     config: ForecastConfig
@@ -55,20 +55,20 @@ class Forecast:
 
     @property
     def chosen(self) -> Choice:
-        """The dtype and codec that the options name."""
+        """The choice with the dtype and codec of the options."""
         named = (self.config.dtype, self.config.codec)
         return next(c for c in self.extraction.choices if (c.dtype, c.codec) == named)
 
     def fits(self, choice: Choice) -> bool:
-        """Whether the disk has room for a choice while it is written."""
+        """Whether the disk has enough space while a choice is written."""
         return choice.size.peak_bytes <= self.extraction.free_bytes
 
 
 def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
-    """Measure and predict; nothing stays behind.
+    """Measure and predict; no files are left behind.
 
     Raises:
-        UserError: what `extract` would raise of checkpoint, network, images, options and path.
+        UserError: as `extract` does, for the checkpoint, network, images, options and path.
     """
     extraction = forecast_extraction(config, progress)
     device = use_device(resolve_device(config.device))
@@ -95,7 +95,7 @@ def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
 
 
 def _has_room(map_bytes: int, memory: int, device: torch.device) -> bool:
-    """Whether a run would hold maps, on the device or else on the host, and not stream them."""
+    """Whether a run would hold its maps on the device or the host, instead of streaming them."""
     on_device = map_bytes <= share_for_maps(device) * memory
     if on_device or device.type == "cpu":
         return on_device
@@ -104,17 +104,17 @@ def _has_room(map_bytes: int, memory: int, device: torch.device) -> bool:
 
 
 def _reading_seconds(choice: Choice, disk: DiskSpeed, iterations: int, in_memory: bool) -> float:
-    """All maps once, in order; or those of every iteration, a chunk each where chunks are compressed."""
+    """Time to read all maps once, in order; or, streamed, those of every iteration (compressed: by chunk)."""
     rows, speed = choice.maps.shape[0], disk.read
     if not in_memory:
-        config, speed = FinetuneConfig(store=""), disk.read_random  # as streamed, but for what repeats
+        config, speed = FinetuneConfig(store=""), disk.read_random  # ignores maps that are still in memory
         rows = iterations * config.n_tail * (1 + config.augmented_per_sample)
         rows *= choice.maps.chunk_rows if choice.codec != "none" else 1
     return rows * (choice.maps.row_bytes * choice.packing.share / speed + choice.packing.unpack_seconds)
 
 
 def _computing_seconds(sizes: dict[str, dict[str, int]], pace: Pace, iterations: int) -> float:
-    """Steps, accuracies on val under way, and at the end Phase I's and the new one on val and test."""
+    """Time of steps, of evaluations on val, and of the final ones of both heads on val and test."""
     held_out = {split: lengths["N"] for split, lengths in sizes.items() if split != "train"}
     n_accuracies = 1 + math.ceil(iterations / FinetuneConfig(store="").eval_every)
     rows = n_accuracies * held_out.get("val", 0) + 2 * sum(held_out.values())

@@ -1,4 +1,4 @@
-"""How much room a store takes, from its layout alone."""
+"""Size of a store, computed from its layout."""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from store.layout import ArrayLayout
 
 @dataclass(frozen=True)
 class StoreSize:
-    """What a store takes on the disk.
+    """Space that a store takes on disk.
 
     Attributes:
-        n_bytes: of rows and, in zarr, what goes with them into a shard: zeros up to a whole chunk, and the
-            index of chunks. Metadata, about a KiB an array, are not counted.
-        peak_bytes: at most while it is written.
-        n_files: of the finished store.
-        n_shards: of them, files of rows; none in HDF5.
+        n_bytes: bytes of rows and, in zarr, of padding to whole chunks and the index in each shard. Metadata,
+            about a KiB per array, is not counted.
+        peak_bytes: most bytes while it is written.
+        n_files: files of the finished store.
+        n_shards: how many of them are shards; 0 for HDF5.
     """
 
     n_bytes: int
@@ -26,12 +26,12 @@ class StoreSize:
 
 
 def store_size(suffix: str, layouts: dict[str, ArrayLayout], packed_share: float = 1.0) -> StoreSize:
-    """The size of a store; exact where nothing is compressed.
+    """The size of a store; exact without compression.
 
     Args:
         suffix: ".zarr" or ".h5".
-        layouts: of every array, by its path.
-        packed_share: what compression leaves of a chunk's bytes, for arrays with a codec.
+        layouts: layout of every array, by path.
+        packed_share: compressed over uncompressed bytes of a chunk, for arrays with a codec.
     """
     in_shards = sum(shard_bytes(layout, packed_share) for layout in layouts.values())
     if suffix == ".zarr":
@@ -39,7 +39,7 @@ def store_size(suffix: str, layouts: dict[str, ArrayLayout], packed_share: float
         return StoreSize(in_shards, in_shards, n_shards + len(layouts) + _n_groups(layouts), n_shards)
     in_file = sum(dataset_bytes(layout, packed_share) for layout in layouts.values())
     packed = any(layout.codec != "none" for layout in layouts.values())
-    # A compressed file is put together of shards, which go when it is there.
+    # A compressed file is assembled from shards, which are removed afterwards.
     return StoreSize(in_file, in_file + in_shards if packed else in_file, n_files=1, n_shards=0)
 
 
@@ -54,7 +54,7 @@ def shard_bytes(layout: ArrayLayout, packed_share: float = 1.0) -> int:
 
 
 def dataset_bytes(layout: ArrayLayout, packed_share: float = 1.0) -> int:
-    """Bytes of an array's rows: whole chunks of them where they are compressed."""
+    """Bytes of an array's rows; padded to whole chunks if compressed."""
     if layout.codec == "none":
         return layout.n_bytes
     n_rows = math.ceil(layout.shape[0] / layout.chunk_rows) * layout.chunk_rows
@@ -62,7 +62,7 @@ def dataset_bytes(layout: ArrayLayout, packed_share: float = 1.0) -> int:
 
 
 def _n_groups(layouts: dict[str, ArrayLayout]) -> int:
-    """Groups of the tree, its root among them."""
+    """Number of groups in the tree, including its root."""
     groups = {""}
     for path in layouts:
         parts = path.split("/")

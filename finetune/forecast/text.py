@@ -1,4 +1,4 @@
-"""A forecast in words, in numbers for scripts, and what it warns of."""
+"""A forecast as text, as JSON, and its warnings."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +10,7 @@ GB = 1e9
 
 
 def forecast_json(forecast: Forecast) -> dict[str, Any]:
-    """Everything of a forecast but the options, sizes in bytes and times in seconds."""
+    """The forecast without its options, for JSON; sizes in bytes, times in seconds."""
     extraction = asdict(forecast.extraction)
     choices = zip(extraction.pop("choices"), forecast.extraction.choices, forecast.finetuning, strict=True)
     return {
@@ -39,25 +39,25 @@ def forecast_json(forecast: Forecast) -> dict[str, Any]:
 
 
 def warnings(forecast: Forecast) -> Iterator[str]:
-    """What will not work, one line each."""
+    """Problems ahead, one line each."""
     extraction, chosen = forecast.extraction, forecast.chosen
     lengths = extraction.sizes["train"]
     if not forecast.fits(chosen):
         fitting = [f"--dtype {c.dtype} --codec {c.codec}" for c in extraction.choices if forecast.fits(c)]
         yield (
-            f"{forecast.config.store}: takes {size(chosen.size.peak_bytes)} while it is written and "
-            f"{extraction.folder} has {size(extraction.free_bytes)} free; make room, name another disk, or "
-            f"choose what fits ({', '.join(fitting) or 'of the other dtypes and codecs none does'})"
+            f"{forecast.config.store}: takes {size(chosen.size.peak_bytes)} while it is written, but "
+            f"{extraction.folder} has {size(extraction.free_bytes)} free; make room, use another disk, or "
+            f"choose what fits ({', '.join(fitting) or 'no other dtype and codec does'})"
         )
     if lengths["H"] * lengths["W"] == 1:
         yield (
-            f"{extraction.arch}: its feature maps are 1×1 on these images, with nothing to fuse: fsa will "
-            "refuse them; choose a network with larger maps (resnet18-cifar for 32×32 images, say)"
+            f"{extraction.arch}: its feature maps are 1×1 on these images, so fsa has nothing to fuse; "
+            "choose a network with larger maps (such as resnet18-cifar for 32×32 images)"
         )
 
 
 def forecast_lines(forecast: Forecast) -> Iterator[str]:
-    """A table and what it rests on, in 100 columns."""
+    """A table of all choices, with the measurements before it and notes after it, in 100 columns."""
     extraction, disk = forecast.extraction, forecast.extraction.disk
     lengths = extraction.sizes["train"]
     held_out = ", ".join(f"{n['N']:,} {split}" for split, n in extraction.sizes.items() if split != "train")
@@ -74,7 +74,7 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
         f"its disk writes {disk.write / GB:.2f} GB/s, reads {disk.read / GB:.2f} GB/s in order, "
         f"{disk.read_random / GB:.2f} row by row, {disk.read_cached / GB:.2f} cached"
         if disk
-        else "its disk has too little room to be measured"
+        else "its disk has too little space to measure its speed"
     )
     yield ""
     yield from _table(forecast)
@@ -102,27 +102,27 @@ def _table(forecast: Forecast) -> Iterator[str]:
 
 def _notes(forecast: Forecast) -> Iterator[str]:
     extraction = forecast.extraction
-    other = "" if extraction.trained else "; a trained one's may differ, pass --ckpt"
-    yield "*: as the options say. Sizes are exact without a codec, but for metadata, a KiB or so an array;"
+    other = "" if extraction.trained else "; a trained network's may differ, pass --ckpt"
+    yield "*: chosen by the options. Sizes without a codec are exact but for a KiB of metadata per array;"
     what = "training views" if extraction.views > 1 else "training images"
-    yield f"~ from the maps of {extraction.n_sampled} {what}, {extraction.weights}{other}."
+    yield f"~: estimated from the maps of {extraction.n_sampled} {what}, {extraction.weights}{other}."
     if forecast.config.store.endswith(".h5"):
-        yield "A compressed .h5 is put together at the end, and takes its space twice for a moment."
-    yield "extract, expected: the longer of computing and writing, at the speeds measured above."
+        yield "A compressed .h5 is assembled at the end and briefly takes its space twice."
+    yield "extract: expected time, the longer of computing and writing at the speeds measured above."
     memory = f"{size(forecast.memory_bytes)} of memory"
     yield (
-        f"finetune, expected: {forecast.config.iterations:,} iterations of fsa at a pace measured on made-up "
+        f"finetune: expected time of {forecast.config.iterations:,} iterations of fsa, measured on synthetic "
         "features,"
     )
-    yield f"after reading all maps into {memory}; starting and drawing, a few seconds, come on top."
+    yield f"after reading all maps into {memory}; startup and drawing take a few seconds more."
     if not all(run.in_memory for run in forecast.finetuning):
         where = "the GPU and half of" if extraction.device.startswith("cuda") else "half of"
-        yield f"streamed: too large for {where} the memory; `finetune` streams the maps, and the time is"
-        yield "that of reading the maps of every iteration from the disk, row by row."
+        yield f"streamed: too large for {where} the memory; the time includes reading the maps of every"
+        yield "iteration from the disk, row by row."
 
 
 def size(n_bytes: int) -> str:
-    """Bytes in a unit that suits them."""
+    """Bytes in a suitable unit."""
     if n_bytes < 1000:
         return f"{n_bytes} bytes"
     power = next((p for p in (1, 2, 3) if n_bytes < 1000 * 1024**p), 4)
@@ -130,7 +130,7 @@ def size(n_bytes: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in a unit that suits them; a dash for what is not known."""
+    """Seconds in a suitable unit; a dash for None."""
     if seconds is None:
         return "–"
     if seconds < 99.5:

@@ -1,4 +1,4 @@
-"""What a store is planned for: a checkpoint's network and images, or those that options describe."""
+"""Network and images of a forecast: those of a checkpoint, or those that options describe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ from extract.train import transform_for
 
 @dataclass(frozen=True)
 class Workload:
-    """A network and the images that it is to see.
+    """A network and the images to extract.
 
     Attributes:
-        arch: the network's name.
-        weights: what its weights are, in words.
-        trained: whether they were trained, here or elsewhere.
-        network: in evaluation mode, on the CPU.
-        dataset: images that are files stay paths.
-        transform: how they reach the network.
+        arch: name of the network.
+        weights: its weights, in words.
+        trained: whether they are trained, by us or pre-trained.
+        network: the network, in evaluation mode, on the CPU.
+        dataset: the images; files stay paths.
+        transform: preprocessing of the images.
     """
 
     arch: str
@@ -37,10 +37,10 @@ class Workload:
 
 
 def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
-    """The network and images of a plan.
+    """The network and images of a forecast.
 
     Raises:
-        UserError: the checkpoint, the network or the images cannot be had.
+        UserError: the checkpoint, the network or the images cannot be used.
     """
     if config.ckpt is not None:
         restored = restore_listed(Path(config.ckpt), config.dataset.root, progress)
