@@ -96,7 +96,7 @@ def test_a_rule_that_is_neither_name_nor_thresholds_is_told_what_is(rule):
 
 @pytest.mark.parametrize("rule", ["50,200", "5,0", f"{2**70},5"])
 def test_thresholds_that_cannot_be(rule):
-    with pytest.raises(ValueError, match="the first no less than the second"):
+    with pytest.raises(ValueError, match="the first not smaller than the second"):
         bounds(rule)
 
 

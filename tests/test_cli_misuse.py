@@ -39,7 +39,7 @@ def test_usage_error_is_one_line(arguments: list[str], says: list[str]) -> None:
     [
         (
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes",
-            ["out of memory", "ask"],
+            ["out of memory", "lower what takes memory"],
         ),
         ("CUDA out of memory. Tried to allocate 99 GiB", ["out of memory", "lower what takes memory"]),
     ],

@@ -113,7 +113,7 @@ def test_a_sweep_of_version_0_1_is_bound_from_its_resume_on(stores):
     marker = Path("sweep/sweep.json")
     content = json.loads(marker.read_text())
     marker.write_text(json.dumps(content | {"store": of_version_0_1(stores / "s.zarr")}))
-    refuse(*sweep, "--store", stores / "s.zarr", says=["this sweep was begun", "4 of its 4 heads are done"])
+    refuse(*sweep, "--store", stores / "s.zarr", says=["holds this sweep", "4 of its 4 heads done"])
     result = succeed(*sweep, "--resume", "--store", stores / "s.zarr")
     assert "which recorded only the training split" in result.stderr
     assert json.loads(marker.read_text()) == content

@@ -61,13 +61,13 @@ def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
     change(root)
     make_run("second", root, seed=1)
     run, data = Path("second/run").resolve(), root.resolve()
-    says = [f"{run}: is of the data set {data} (fingerprint ", f"{first_run} of the data set ", "apart"]
+    says = [f"{run}: is of the data set {data} (fingerprint ", f"{first_run} is of the data set ", "separately"]
     line = refuse("analyze", first_run, "second/run", says=says)
     for path in (first_run, run):
         made = json.loads((path / "config.json").read_text())["provenance"]["store"]["dataset"]
         assert made["root"] in line
         assert f"(fingerprint {made['fingerprint'][:12]}…)" in line
-    assert "mean" not in refuse("analyze", "second/run", first_run, says=["apart"])
+    assert "mean" not in refuse("analyze", "second/run", first_run, says=["separately"])
 
 
 def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(first_run):
@@ -77,9 +77,9 @@ def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(fir
     make_run("second", root, seed=1)
     run, data = Path("second/run").resolve(), root.resolve()
     says = [
-        f"{run}: is of the data set {data}, and {first_run} of the data set ",
+        f"{run}: is of the data set {data}, and {first_run} is of the data set ",
         "hold other images",
-        "apart",
+        "separately",
     ]
     refuse("analyze", first_run, "second/run", says=says)
 

@@ -112,14 +112,14 @@ def test_an_interrupted_sweep_is_told_to_go_on(swept):
     says = [f"{Path('half').resolve()}: an interrupted sweep with {n_done} heads done", "--resume"]
     refuse("analyze", "half", says=says)
     shutil.rmtree("half/done")
-    refuse("analyze", "half", says=["an interrupted sweep, 0 heads"])
+    refuse("analyze", "half", says=["an interrupted sweep with 0 heads done"])
 
 
 def test_sweeps_and_runs_do_not_stand_in_one_table(swept, digits_run):
     says = [
-        f"{swept}: is a sweep",
+        f"{swept}: a sweep keeps",
         f"cannot be compared with {digits_run}",
-        "apart",
+        "separately",
         "tailcache finetune --store",
     ]
     refuse("analyze", digits_run, swept, says=says)
@@ -136,7 +136,7 @@ def test_sweeps_of_other_stores_splits_or_groups(swept, feature_store):
     shutil.copytree(swept, "other")
     marker = json.loads(Path("other/sweep.json").read_text())
     Path("other/sweep.json").write_text(json.dumps(marker | {"store": "0" * 64}))
-    refuse("analyze", swept, "other", says=["other: is version 0.1's", "--resume"])
+    refuse("analyze", swept, "other", says=["other: is of version 0.1", "--resume"])
     Path("other/sweep.json").write_text(json.dumps(marker | {"store": marker["store"] | {"test": "0"}}))
     refuse("analyze", swept, "other", says=["other: a sweep of another store than", str(swept)])
 

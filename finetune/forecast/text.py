@@ -102,10 +102,10 @@ def _table(forecast: Forecast) -> Iterator[str]:
 
 def _notes(forecast: Forecast) -> Iterator[str]:
     extraction = forecast.extraction
-    other = "" if extraction.trained else "; a trained network's may differ, pass --ckpt"
+    other = "" if extraction.trained else "; trained ones may differ, pass --ckpt"
     yield "*: chosen by the options. Sizes without a codec are exact but for a KiB of metadata per array;"
     what = "training views" if extraction.views > 1 else "training images"
-    yield f"~: estimated from the maps of {extraction.n_sampled} {what}, {extraction.weights}{other}."
+    yield f"~: estimated from {extraction.n_sampled} {what}, {extraction.weights}{other}."
     if forecast.config.store.endswith(".h5"):
         yield "A compressed .h5 is assembled at the end and briefly takes its space twice."
     yield "extract: expected time, the longer of computing and writing at the speeds measured above."
