@@ -14,9 +14,9 @@ from finetune.commands.options import PLACES, option_fields
 from store.errors import UserError
 from store.options import flag
 
-MOST_BITS = 4096  # of a whole number that is printed; Python refuses to print 4,300 digits
-LONGEST = 60  # letters of a value in a message
-VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, and what parts their values
+MOST_BITS = 4096  # bits of the largest integer to print; Python refuses to print 4,300 digits
+LONGEST = 60  # characters of a value in a message
+VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, with the separator of values
 
 
 def checked_options(config_class: type, function: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
 
 
 def _number(name: str, kind: type, value: Any) -> int | float:
-    """A number of Python's own; one that no float holds is infinite, as on the command line."""
+    """The number as a Python int or float; infinite if too large for a float, as on the command line."""
     if kind is int:
         _check_printable(name, value)
         return int(value)
@@ -119,10 +119,10 @@ def _check_printable(name: str, value: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in one short line: arrays and frames have many, and what has no text is told by its kind."""
+    """A value in one short line; its type if it cannot be printed."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number of 5,000 digits, say
+    except Exception:  # such as a number of 5,000 digits
         text = f"of type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 

@@ -1,6 +1,6 @@
-"""Settings of the process and of its threads that runs change while they compute, and give back.
+"""Settings of the process and its threads, which runs change while they compute and then restore.
 
-Runs may share a process, each in a thread of its own.
+Runs may share a process, each in its own thread.
 """
 
 import sys
@@ -18,7 +18,7 @@ _setting_threads = Lock()
 
 
 class Borrowed:
-    """Settings of the whole process: the first run to change them keeps what they were, the last restores."""
+    """Settings of the whole process: the first run to borrow them saves them, the last one restores them."""
 
     def __init__(self, read: Callable[[], Any], restore: Callable[[Any], None]):
         self._read, self._restore = read, restore
@@ -26,7 +26,7 @@ class Borrowed:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """May be changed inside."""
+        """Settings may be changed within this block."""
         with self._lock:
             if self._n_users == 0:
                 self._before = self._read()
@@ -62,7 +62,7 @@ def _set_torch(settings: dict[str, Any]) -> None:
 
 
 def _set_switch_interval(seconds: float) -> None:
-    sys.setswitchinterval(seconds + 5e-7)  # it is cut, not rounded, to whole microseconds
+    sys.setswitchinterval(seconds + 5e-7)  # Python truncates to whole microseconds
 
 
 TORCH = Borrowed(_torch_settings, _set_torch)  # what `make_deterministic` sets
@@ -71,7 +71,7 @@ SWITCH_INTERVAL = Borrowed(sys.getswitchinterval, _set_switch_interval)
 
 @contextmanager
 def current_gpu_kept() -> Iterator[None]:
-    """The calling thread's current GPU is the same at the end; none is started for this."""
+    """Restore the calling thread's current GPU at the end, without initialising CUDA."""
     before = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
     try:
         yield
@@ -81,10 +81,10 @@ def current_gpu_kept() -> Iterator[None]:
 
 
 def set_threads_here(n: int) -> None:
-    """Let torch split the calling thread's arithmetic among `n` threads, and nobody else's.
+    """Set torch's number of threads for the calling thread only.
 
-    `torch.set_num_threads` is for the thread that calls it, and for every thread that first uses torch later:
-    a thread that the user starts during a run would keep that run's number for good.
+    `torch.set_num_threads` also affects every thread that first uses torch later: a thread that the user
+    starts during a run would keep the run's number forever.
     """
     with _setting_threads, ThreadPoolExecutor(1) as new_thread:
         of_new_threads = new_thread.submit(torch.get_num_threads).result()

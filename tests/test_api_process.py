@@ -72,7 +72,7 @@ def odd_settings() -> Iterator[None]:
 def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, monkeypatch, fails):
     """The second begins during the first and ends after it: the other way round is easy."""
     first_is_in, second_is_in, first_has_ended = (threading.Event() for _ in range(3))
-    take, during, after = HeadPool.take, [], {}
+    train_on, during, after = HeadPool.train_on, [], {}
 
     def meeting(*args):
         if threading.current_thread().name == "first":
@@ -84,7 +84,7 @@ def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, m
             second_is_in.set()
             assert first_has_ended.wait(WAIT)
             during.extend([of_the_process(), of_a_thread(), of_a_new_thread()[0]])
-        return take(*args)
+        return train_on(*args)
 
     def run() -> None:
         name = threading.current_thread().name
@@ -96,7 +96,7 @@ def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, m
             tc.finetune(feature_store, **FAST)
         after[name].append(of_a_thread())
 
-    monkeypatch.setattr(HeadPool, "take", meeting)
+    monkeypatch.setattr(HeadPool, "train_on", meeting)
     before, (first, second) = (
         of_the_process(),
         (threading.Thread(target=run, name=n) for n in ("first", "second")),

@@ -61,7 +61,11 @@ def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
     change(root)
     make_run("second", root, seed=1)
     run, data = Path("second/run").resolve(), root.resolve()
-    says = [f"{run}: is of the data set {data} (fingerprint ", f"{first_run} is of the data set ", "separately"]
+    says = [
+        f"{run}: is of the data set {data} (fingerprint ",
+        f"{first_run} is of the data set ",
+        "separately",
+    ]
     line = refuse("analyze", first_run, "second/run", says=says)
     for path in (first_run, run):
         made = json.loads((path / "config.json").read_text())["provenance"]["store"]["dataset"]

@@ -40,7 +40,7 @@ def test_an_accuracy_that_is_named_is_not_overruled(of_old):
     refuse(*of_old, "--resume", "--rank-by", "balanced", says=says)
     for _ in range(2):
         assert "still ranked by overall accuracy" in succeed(*of_old, "--resume").stderr
-    assert "note: old/sweep: an earlier" not in succeed(*of_old, "--resume", "--rank-by", "overall").stderr
+    assert "note: old/sweep: an older" not in succeed(*of_old, "--resume", "--rank-by", "overall").stderr
     for file in Path("old/sweep/done").iterdir():
         file.unlink()
     succeed(*of_old, "--resume", "--rank-by", "balanced")  # all heads tell of it
@@ -60,7 +60,7 @@ def test_a_finished_sweep_is_ranked_by_the_other_accuracy(feature_store):
     assert asked("sweep")["rank_by"] == "overall"
     shutil.copytree("sweep", "other")
     succeed(*command(feature_store, *grid, out="other"), "--resume")
-    refuse("analyze", "sweep", "other", says=["--rank-by balanced", "or name the --rank-by for all"])
+    refuse("analyze", "sweep", "other", says=["--rank-by balanced", "or pass --rank-by"])
     succeed("analyze", "sweep", "other", "--rank-by", "balanced")
 
 
