@@ -1,9 +1,9 @@
-"""How fast `extract` is beside the bare forward pass of the same network, batch and precision.
+"""Speed of `extract` compared with the bare forward pass of the same network, batch size and precision.
 
-Run through `make bench-extract`. Both are measured side by side, in turns, in one run. Extraction goes from
-images in memory to a finished, synced store, through `extract`'s own functions; start-up (imports, loading
-and digesting the checkpoint, the plan) is left out. The bare pass is the feature sub-network alone, on
-batches that lie in memory as it wants them. Beside it: what the digest of an image costs beside decoding it.
+Run with `make bench-extract`. Both are measured in turns, in one run. Extraction goes from
+images in memory to a finished, synced store, with `extract`'s own functions; startup (imports, loading
+and hashing the checkpoint, the plan) is left out. The bare pass is the feature network on
+prepared batches in memory. Also measures the digest of an image compared with decoding it.
 """
 
 import json
@@ -37,30 +37,30 @@ from store.layout import store_layout
 from store.spec import StoreSpec
 from store.writer import write_store
 
-GOAL = 0.9  # of the bare pass
+GOAL = 0.9  # fraction of the bare pass's speed
 N_CLASSES = 10
 QUIET = Progress(disable=True)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network with as many images as take a few seconds, at most, on two cores or on a GPU."""
+    """A network, with as many images as take a few seconds on two cores or on a GPU."""
 
     arch: str
     width: int | None
     side: int
     batch: int
     n_images: int
-    on_gpu: tuple[int, int]  # batch and images there
+    on_gpu: tuple[int, int]  # batch size and images
 
     def on(self, device: torch.device) -> "Case":
-        """With what suits a device."""
+        """The case for a device."""
         batch, n_images = self.on_gpu if device.type == "cuda" else (self.batch, self.n_images)
         return replace(self, batch=batch, n_images=n_images)
 
     @property
     def name(self) -> str:
-        """As tables show it."""
+        """Name in tables."""
         return f"{self.arch}{f' of width {self.width}' if self.width else ''}, {self.side}×{self.side}"
 
 
@@ -74,7 +74,7 @@ TINY = Case("resnet20", 4, 32, 8, 40, (8, 40))
 
 
 def made_images(n: int, side: int) -> ImageSet:
-    """Noise in memory, of classes in turn."""
+    """Images of noise in memory, of all classes in turn."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 3, side, side), np.uint8))
     return ImageSet(images, np.arange(n) % N_CLASSES, np.arange(n))
 
@@ -95,7 +95,7 @@ def made_restored(case: Case, compute: Compute) -> Restored:
 
 
 def bare_pass(restored: Restored, compute: Compute) -> Callable[[], None]:
-    """The feature sub-network on batches made beforehand."""
+    """The feature network on batches made beforehand."""
     batches = []
     for images in restored.dataset.splits.values():
         for batch in by_class(images).images.split(compute.batch_size):
@@ -112,7 +112,7 @@ def bare_pass(restored: Restored, compute: Compute) -> Callable[[], None]:
 
 
 def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[], None]:
-    """Everything from images to a store on the disk."""
+    """Everything from images to a store on disk."""
     splits = {name: by_class(images) for name, images in restored.dataset.splits.items()}
     one = torch.zeros(1, 3, *[restored.transform.image_size] * 2, device=compute.device)
     with torch.inference_mode():
@@ -130,7 +130,7 @@ def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[],
 
 
 def seconds(action: Callable[[], None], device: torch.device) -> float:
-    """How long one call takes, until a GPU has done it too."""
+    """Time of one call, until the GPU is done too."""
     wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     wait()
     started = time.perf_counter()
@@ -140,12 +140,12 @@ def seconds(action: Callable[[], None], device: torch.device) -> float:
 
 
 def remove(path: Path) -> None:
-    """Make room for the next store."""
+    """Remove the store, to free space for the next."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.DataFrame:
-    """Images a second, a row for each repeat and a column for each contestant."""
+    """Images per second: one row per repeat, one column per candidate."""
     compute = Compute(device, "fp32", case.batch, workers=0)
     restored = made_restored(case, compute)
     paths = {"zarr": folder / "s.zarr", "HDF5": folder / "s.h5"}
@@ -163,7 +163,7 @@ def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.
 
 
 def report(case: Case, taken: pd.DataFrame) -> dict[str, object]:
-    """A row of the table; a missed goal is told at once. Ratios are of a repeat's own bare pass."""
+    """A row of the table; prints a missed goal at once. Ratios are to the bare pass of the same repeat."""
     row: dict[str, object] = {"network": case.name, "images": case.n_images}
     row |= {f"{name} images/s": speed for name, speed in taken.median().items()}
     for name in ("zarr", "HDF5"):
@@ -179,7 +179,7 @@ def report(case: Case, taken: pd.DataFrame) -> dict[str, object]:
     "--folder", type=click.Path(path_type=Path), help="on the disk to write to; a temporary one else"
 )
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
-@click.option("--repeats", default=5, show_default=True, help="of every contestant, in turns")
+@click.option("--repeats", default=5, show_default=True, help="repeats of every candidate, in turns")
 @click.option("--network", help="only networks whose name contains this")
 @click.option("--tiny", is_flag=True, help="a few images through a small network, to see that it runs")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="file for the figures")
@@ -188,7 +188,7 @@ def main(
 ) -> None:
     """Time extraction and the bare forward pass; print one table."""
     make_deterministic()
-    keep_freed_memory()  # as `extract` does; the bare pass profits as much
+    keep_freed_memory()  # as `extract` does; the bare pass gains as much
     where = use_device(resolve_device(device))
     cases, rows = [case.on(where) for case in ((TINY,) if tiny else CASES)], []
     with tempfile.TemporaryDirectory(dir=folder) as name:

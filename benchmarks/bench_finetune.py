@@ -1,9 +1,9 @@
-"""How fast Phase II is, beside the straightforward loop and beside what memory and arithmetic allow.
+"""Speed of Phase II compared with the straightforward loop and with what memory and arithmetic allow.
 
-Run through `make bench-finetune`, on idle cores, or with `--device cuda`. Two synthetic stores: one shaped
+Run with `make bench-finetune`, on idle cores, or with `--device cuda`. Two synthetic stores: one shaped
 like ResNet-18's on CIFAR (12,406 maps of 4×4×512, 10 classes), one like ResNet-50's on ImageNet-LT (8,192
-maps of 7×7×2048, 1,000 classes). All contestants of a shape take turns, lest a disturbance hit one of them
-alone; medians.
+maps of 7×7×2048, 1,000 classes). All candidates of a shape take turns, so that a disturbance does not hit
+only one of them; medians.
 """
 
 import json
@@ -45,7 +45,7 @@ HEADS = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """A synthetic store, and how many iterations are timed at once, on a CPU and on a GPU."""
+    """A synthetic store, and the iterations timed at once, on a CPU and on a GPU."""
 
     name: str
     n_rows: int
@@ -64,7 +64,7 @@ SHAPES = {
 
 
 def make_store(path: Path, shape: Shape) -> FeatureStore:
-    """A finished store of random maps, two values in five zero, and of labels with a long tail."""
+    """A finished store of random maps, with two values in five zero, and long-tailed labels."""
     generator = np.random.default_rng(0)
     k, c, side = shape.n_classes, shape.channels, shape.side
     share = 100.0 ** (-np.arange(k) / (k - 1))
@@ -97,7 +97,7 @@ def make_store(path: Path, shape: Shape) -> FeatureStore:
 def contestants(
     store: FeatureStore, shape: Shape, device: torch.device
 ) -> dict[str, tuple[Callable[[], object], int]]:
-    """What is timed, and the iterations that one call of it makes."""
+    """Functions to time, and the iterations of one call of each."""
     on_gpu, n_classes = device.type == "cuda", shape.n_classes
     iterations = shape.iterations[on_gpu]
     config = FinetuneConfig("", iterations=iterations, eval_every=iterations).resolved(n_classes)
@@ -109,7 +109,7 @@ def contestants(
         with single_threaded() as threads:
             loaded = LoadedStore.open(store, config.shot_rule, device, threads)
             loaded.prepare_maps(configs[0])
-            plan_inputs(configs[0], store, loaded.common)  # scored once, by threads that end here
+            plan_inputs(configs[0], store, loaded.common)  # scores once, with threads that end here
 
         def steps() -> None:
             with single_threaded() as threads:
@@ -118,13 +118,13 @@ def contestants(
                 trainer.evaluate()
                 times = [(0, time.perf_counter())]
                 times += [(trainer.iteration, time.perf_counter()) for _ in trainer.run(iterations)]
-                # On a GPU the first window is recorded, once in a run.
+                # On a GPU, the first window is recorded, once per run.
                 (first, started), (last, ended) = times[1 if on_gpu else 0], times[-1]
                 steps.seconds = (ended - started) * iterations / (last - first)
 
         return steps
 
-    held = ("device", "host") if on_gpu else ("host",)  # on a CPU they are one
+    held = ("device", "host") if on_gpu else ("host",)  # on a CPU they are the same
     parts, quarter = window_parts(store, config, device), store.map_bytes / 4 / 2**30
     many = {f"{HEADS} heads, {held[0]}": (run(held[0], HEADS), iterations)} if n_classes < 100 else {}
     return {
@@ -140,7 +140,7 @@ def contestants(
 def window_parts(
     store: FeatureStore, config: FinetuneConfig, device: torch.device
 ) -> dict[str, Callable[[], object]]:
-    """The parts of a window, and beside them what memory and arithmetic allow at the least."""
+    """The parts of a window, and the lower bounds that memory and arithmetic set."""
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, device, threads)
         loaded.prepare_maps(replace(config, residency="device"))
@@ -164,7 +164,7 @@ def window_parts(
         with single_threaded() as threads:
             stacks = HeadPool([options], device, threads)
             if device.type == "cuda":
-                stacks.train_on(window)  # which records it
+                stacks.train_on(window)  # records it
             started = time.perf_counter()
             stacks.train_on(window)
             step.seconds = time.perf_counter() - started
@@ -202,7 +202,7 @@ def end_to_end_step(compute: Compute) -> Callable[[], object]:
 def measure(
     timed: dict[str, tuple[Callable[[], object], int]], repeats: int, device: torch.device
 ) -> pd.Series:
-    """Median milliseconds an iteration of each, all in turns; the first round warms up and does not count."""
+    """Median milliseconds per iteration of each, in turns; the first round is a warm-up."""
     taken = []
     wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     for repeat in range(-1, repeats):
@@ -221,7 +221,7 @@ def measure(
 
 
 def report(shape: Shape, ms: pd.Series, device: torch.device) -> None:
-    """Figures and the ratios that were aimed at."""
+    """Print times, and ratios with their goals."""
     where = f"on {torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     print(f"\n{shape.name}; {WINDOW} iterations a window, {where}{torch.get_num_threads()} threads, medians")
     table = pd.DataFrame({"ms an iteration": ms.round(3), "iterations/s": (1000 / ms).round(0)})

@@ -1,8 +1,8 @@
-"""How seconds and memory grow with rows and classes, up to iNaturalist 2018's 437,513 images.
+"""How time and memory grow with rows and classes, up to iNaturalist 2018's 437,513 images.
 
-Run through `make bench-scale`, on idle cores, with 12 GB of disk. Each size is a process of its own. The peak
-of memory is the process's resident set, pages of files that it has mapped among it. Preparing is held against
-one product of the rows that it needs with the FC layer, and its softmax, in the same precision.
+Run with `make bench-scale`, on idle cores, with 12 GB of disk. Each size runs in its own process. The peak
+of memory is the process's resident set, mapped pages of files included. Preparing is compared with
+one product of the same rows with the FC layer, and its softmax, in the same precision.
 """
 
 import json
@@ -48,8 +48,8 @@ class Stages:
 
     @contextmanager
     def measured(self, name: str) -> Iterator[None]:
-        """Measure the block as a stage."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        """Measure the block as one stage."""
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         started = time.perf_counter()
         yield
         seconds, status = time.perf_counter() - started, Path("/proc/self/status").read_text()
@@ -58,7 +58,7 @@ class Stages:
 
 
 def measure(path: Path) -> list[dict]:
-    """Every stage of Phase II on one store."""
+    """Measure every stage of Phase II on one store."""
     keep_freed_memory()
     stages, config = Stages(), FinetuneConfig(str(path), device="cpu", iterations=ITERATIONS)
     with single_threaded() as threads:
@@ -83,7 +83,7 @@ def measure(path: Path) -> list[dict]:
             _take_steps([replace(fsa, lr=fsa.lr * (1 + i)) for i in range(HEADS)], loaded)
         del loaded, store, inputs
     runs = [str(path.with_name(f"run{i}")) for i in range(RUNS)]
-    for i, out in enumerate(runs):  # a configuration each, for every one has its columns, points and pairs
+    for i, out in enumerate(runs):  # one configuration each, since each has its own columns, points and pairs
         one = replace(config, method="plain", iterations=1, out=out, lr=0.001 * (1 + i))
         if i == 0:
             with stages.measured("a whole run of one step, written"):
@@ -96,7 +96,7 @@ def measure(path: Path) -> list[dict]:
 
 
 def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> None:
-    """Scores of some rows, in blocks and thrown away: what preparing cannot do without."""
+    """Compute scores in blocks and discard them: the least that preparing must do."""
     weight, bias = (torch.tensor(part).double() for part in store.classifier)
     weight, pooled = weight.T, store.read("train").pooled
 

@@ -1,7 +1,7 @@
-"""How fast the store reads and writes, beside a raw file and beside other readers of the same store.
+"""Speed of reading and writing a store, compared with a raw file and with other readers of the same store.
 
-Run through `make bench-store`. 4,096 feature maps of 7×7×2048 float16 (0.8 GB), everything in one run and
-from the page cache. Repeats of all contestants are interleaved, lest a disturbance hit one of them alone.
+Run with `make bench-store`. 4,096 feature maps of 7×7×2048 float16 (0.8 GB), everything in one run and
+from the page cache. Repeats of all candidates are interleaved, so that a disturbance does not hit only one.
 """
 
 import gc
@@ -38,7 +38,7 @@ MAPS = "train/feature_map"
 
 
 def made_rows(n_rows: int) -> dict[str, np.ndarray]:
-    """A train split of maps with two values in five zero, like a ReLU's, and what belongs to them."""
+    """A train split of maps with two values in five zero, as after a ReLU, and its other arrays."""
     generator = np.random.default_rng(0)
     weight = generator.normal(size=(N_CLASSES, C)).astype(np.float32)
     label = np.sort(generator.integers(0, N_CLASSES, n_rows))
@@ -82,7 +82,7 @@ def write(path: Path, rows: dict[str, np.ndarray]) -> None:
 
 
 def write_raw(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """The same bytes of maps to one file, synced."""
+    """Write the same bytes of maps to one file, and sync it."""
     with path.open("wb", buffering=0) as file:
         for start in range(0, len(rows[MAPS]), BATCH):
             file.write(rows[MAPS][start : start + BATCH])
@@ -93,7 +93,7 @@ Reader = Callable[[np.ndarray, np.ndarray], object]  # rows, out
 
 
 def readers(folder: Path, shape: tuple[int, ...]) -> dict[str, Reader]:
-    """Every contestant's way to read rows into a buffer."""
+    """How each candidate reads rows into a buffer."""
     raw = np.memmap(folder / "raw", np.float16, "r", shape=shape)
     stores = {"zarr": folder / "s.zarr", "HDF5": folder / "s.h5"}
     ours = {name: FeatureStore(path).arrays[MAPS] for name, path in stores.items()}
@@ -101,7 +101,7 @@ def readers(folder: Path, shape: tuple[int, ...]) -> dict[str, Reader]:
     by_h5py = h5py.File(stores["HDF5"])[MAPS]
 
     def read_h5py(rows: np.ndarray, out: np.ndarray) -> None:
-        distinct, place = np.unique(rows, return_inverse=True)  # h5py wants them ascending
+        distinct, place = np.unique(rows, return_inverse=True)  # h5py needs them ascending
         out[:] = by_h5py[distinct][place] if len(distinct) < len(by_h5py) else by_h5py[:]
 
     def read_zarr(rows: np.ndarray, out: np.ndarray) -> None:
@@ -131,10 +131,10 @@ def seconds(action: Callable[..., object], *arguments: object) -> float:
 
 
 def time_reads(contestants: dict[str, Reader], n_rows: int, repeats: int) -> pd.DataFrame:
-    """Median seconds a row of random and of sequential reads."""
+    """Median seconds per row of random and sequential reads."""
     generator = np.random.default_rng(1)
     out = np.empty((WINDOW, H, W, C), np.float16)
-    for read in contestants.values():  # open and map everything
+    for read in contestants.values():  # opens and maps everything
         for start in range(0, n_rows, WINDOW):
             read(np.arange(start, start + WINDOW), out)
     taken = []
@@ -152,7 +152,7 @@ def time_reads(contestants: dict[str, Reader], n_rows: int, repeats: int) -> pd.
 
 
 def time_writes(folder: Path, rows: dict[str, np.ndarray], repeats: int) -> pd.Series:
-    """Median seconds a row of writing all of it to the disk; the last of each stays."""
+    """Median seconds per row of writing everything to disk; the last file of each stays."""
     ways = {
         "raw file, numpy memmap": ("raw", write_raw),
         "zarr, gather": ("s.zarr", write),
@@ -163,20 +163,20 @@ def time_writes(folder: Path, rows: dict[str, np.ndarray], repeats: int) -> pd.S
         for name, (file, way) in ways.items():
             path = folder / file
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            os.sync()  # nobody pays for the one before
-            np.ones(2 * rows[MAPS].nbytes, np.uint8)  # a virtual machine's first use of a page costs more
+            os.sync()  # so that no one pays for the previous one
+            np.ones(2 * rows[MAPS].nbytes, np.uint8)  # on a virtual machine, the first use of a page is slow
             taken[name].append(seconds(way, path, rows))
     return pd.Series({name: np.median(t) for name, t in taken.items()}) / len(rows[MAPS])
 
 
 def peak_memory(action: str, path: Path, n_rows: int) -> int:
-    """Bytes by which a fresh process grows while it reads a store, or writes one of so many rows."""
+    """Bytes by which a fresh process grows while it reads a store, or writes one."""
     command = [sys.executable, __file__, "--peak", action, "--folder", str(path), "--rows", str(n_rows)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def measure_peak(action: str, path: Path, n_rows: int) -> int:
-    """What `peak_memory` asks of its process. Mapped files are not counted: they are the page cache."""
+    """The measurement in `peak_memory`'s process. Mapped files do not count: they are page cache."""
     work = prepare_reading(path, n_rows) if action == "read" else prepare_writing(path, n_rows)
     gc.collect()
     before = memory("RssAnon")
@@ -196,7 +196,7 @@ def measure_peak(action: str, path: Path, n_rows: int) -> int:
 
 
 def prepare_reading(path: Path, n_rows: int) -> Callable[[], None]:
-    """Reading so many rows of a store in random order, window by window."""
+    """Read rows of a store in random order, window by window."""
     array = FeatureStore(path).arrays[MAPS]
     out = np.empty((WINDOW, H, W, C), np.float16)
     order = np.random.default_rng(0).permutation(n_rows)
@@ -209,7 +209,7 @@ def prepare_reading(path: Path, n_rows: int) -> Callable[[], None]:
 
 
 def prepare_writing(path: Path, n_rows: int) -> Callable[[], None]:
-    """Writing so many rows that are one and the same in memory."""
+    """Write rows that all share memory."""
     rows = made_rows(BATCH)
     for name in ("feature_map", "label", "sample_index", "view", "pooled", "cam"):
         value = rows[f"train/{name}"]
@@ -224,7 +224,7 @@ def memory(field: str) -> int:
 
 
 def report(reads: pd.DataFrame, writes: pd.Series) -> pd.DataFrame:
-    """GB/s of every contestant, and its ratio to the raw file."""
+    """Print GB/s of every candidate, and its ratio to the raw file."""
     table = reads.assign(write=writes)
     speed = H * W * C * 2 / table / 1e9
     ratio = speed / speed.loc["raw file, numpy memmap"]
@@ -241,7 +241,7 @@ def report(reads: pd.DataFrame, writes: pd.Series) -> pd.DataFrame:
 
 
 def print_peaks(folder: Path, n_rows: int) -> None:
-    """Peak memory of reading and writing stores of two sizes, beside the bound."""
+    """Print the peak memory of reading and writing stores of two sizes, and the bound."""
     row_bytes = H * W * C * 2
     block_bytes = store_layout({"train": {"N": n_rows, "H": H, "W": W, "C": C}}, 2, "float16", BATCH)[MAPS]
     bounds = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Long-tailed CIFAR-10 at imbalance 100, ResNet-18 of width 16: everything that docs/results.md tells.
+# Long-tailed CIFAR-10 at imbalance 100, ResNet-18 of width 16: everything in docs/results.md.
 # Usage: benchmarks/cifar10_lt.sh DATA, a folder with train/<class>/* and test/<class>/*.
 # One core: about half an hour for each of the two Phase I trainings, a few minutes for everything else.
 set -euo pipefail
@@ -8,7 +8,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 runs=runs/cifar
 phase1=(--dataset imagefolder --root "$data" --imbalance-factor 100 --arch resnet18-cifar --width 16)
 
-# 1. Defaults: chosen on 100 validation images a class that this Phase I never sees.
+# 1. Defaults, chosen on 100 validation images per class that this Phase I never sees.
 if [ ! -e $runs/val.zarr ]; then
   tailcache train "${phase1[@]}" --val-per-class 100 --out $runs/phase1-val
   tailcache extract --ckpt $runs/phase1-val/checkpoint.pt --store $runs/val.zarr

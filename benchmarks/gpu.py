@@ -1,9 +1,9 @@
-"""Whether all of this works on a machine with a GPU, and how fast: the first thing to run on one.
+"""Test whether everything works on a machine with a GPU, and how fast it is: run this first on one.
 
-Run through `make gpu`, from a checkout and nothing else; `make gpu WHEELS=folder` where there is no network.
-Stages follow each other, most telling first, each in a process of its own that is ended, with all that it
-started, when its time is up. Everything found so far lies in one JSON file after every stage. At the end
-lines for docs/performance.md are printed; exit code 1 if a stage failed.
+Run with `make gpu`, from a bare checkout, or `make gpu WHEELS=folder` without a network.
+Stages run in turn, the most informative first, each in its own process that is stopped, with all that it
+started, when its time is up. After every stage, all results so far are in one JSON file. At the end,
+lines for docs/performance.md are printed; the exit code is 1 if a stage failed.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from typing import Any
 from gpu_python import ROOT, complete_python
 
 HERE, TESTS = ROOT / "benchmarks", ROOT / "tests"
-SECONDS = 480  # of the whole
-LAST_LINES = 40  # of a stage that did not end well, which are kept
+SECONDS = 480  # limit of the whole run
+LAST_LINES = 40  # output lines kept of a failed stage
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Stage:
     """A process.
 
     Attributes:
-        name: of it.
-        command: its arguments; {json} is the file that it may put its figures in.
-        cap: seconds that it may take.
+        name: its name.
+        command: its arguments; {json} is a file for its results.
+        cap: time limit in seconds.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Stage:
 
 
 def stages(python: str, device: str, tiny: bool) -> list[Stage]:
-    """What is run, in order."""
+    """The stages, in order."""
 
     def script(name: str, *options: str, small: tuple[str, ...] = ("--tiny",)) -> tuple[str, ...]:
         always = ("--device", device, "--json", "{json}")
@@ -67,7 +67,7 @@ def stages(python: str, device: str, tiny: bool) -> list[Stage]:
 
 
 def run_stage(stage: Stage, folder: Path, seconds_left: float) -> dict[str, Any]:
-    """Run a stage to its end or to its cap; what came of it."""
+    """Run a stage to its end or its time limit; returns its result."""
     log, figures = folder / "log.txt", folder / "figures.json"
     figures.unlink(missing_ok=True)
     command = [part.replace("{json}", str(figures)) for part in stage.command]
@@ -87,7 +87,7 @@ def run_stage(stage: Stage, folder: Path, seconds_left: float) -> dict[str, Any]
             outcome = "failed" if process.wait(cap) else "ok"
         except subprocess.TimeoutExpired:
             outcome = "capped"
-        finally:  # its workers too, also when this program is interrupted
+        finally:  # its workers too, even if this program is interrupted
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -103,14 +103,14 @@ def run_stage(stage: Stage, folder: Path, seconds_left: float) -> dict[str, Any]
 
 
 def run_stages(planned: list[Stage], report: Path, found: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run all stages, whatever comes of one, and write what is found after each."""
+    """Run all stages, even if some fail, and write the results after each."""
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         for stage in planned:
             print(f"{stage.name}: at most {stage.cap:.0f} s …", end=" ", flush=True)
             try:
                 outcome = run_stage(stage, Path(folder), max(0.1, until - time.monotonic()))
-            except (OSError, ValueError) as error:  # no such program, or figures cut short
+            except (OSError, ValueError) as error:  # no such program, or truncated results
                 outcome = {"outcome": "failed", "seconds": 0.0, "figures": {}, "output": [repr(error)]}
             found["stages"][stage.name] = outcome
             write(report, found)
@@ -121,14 +121,14 @@ def run_stages(planned: list[Stage], report: Path, found: dict[str, Any], second
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """The report, whole: a reader never sees half of it."""
+    """Write the report in one piece: a reader never sees half of it."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(json.dumps(found, indent=1))
     unfinished.replace(path)
 
 
 def performance_lines(found: dict[str, Any]) -> list[str]:
-    """What was found, as a section of docs/performance.md."""
+    """The results, as a section of docs/performance.md."""
     figures = {name: outcome["figures"] for name, outcome in found["stages"].items()}
     about, walk = figures.get("machine", {}), figures.get("walk", {})
     versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "CUDA", "cuDNN") if about.get(name))
@@ -163,7 +163,7 @@ def _cell(value: Any) -> str:
 
 
 def main() -> int:
-    """Run what the options say; the exit code."""
+    """Run as the options say; returns the exit code."""
     parser = argparse.ArgumentParser(description="Try everything on a GPU, in at most eight minutes.")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the script itself")
     parser.add_argument("--tiny", action="store_true", help="less of everything, to see that it runs")

@@ -1,4 +1,4 @@
-"""A Python that has what the program needs, on a machine that brings its own torch and perhaps no network."""
+"""A Python with all requirements, on a machine that has its own torch and perhaps no network."""
 
 import re
 import site
@@ -11,12 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOR_TESTS = "pytest>"
-SECONDS = 100  # for an installation, at most
+SECONDS = 100  # limit of an installation
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?(?:>=([\d.]+))?")
 
 
 def requirements() -> dict[str, str]:
-    """What setup.cfg asks for, and the tests marked cuda: least versions by name."""
+    """Requirements of setup.cfg and of the tests marked cuda: least versions by name."""
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = config["options"]["install_requires"].split()
@@ -25,7 +25,7 @@ def requirements() -> dict[str, str]:
 
 
 def missing() -> list[str]:
-    """Requirements that this Python does not meet, as pip takes them."""
+    """Requirements that this Python does not meet, in pip's syntax."""
     found = []
     for name, least in requirements().items():
         try:
@@ -43,10 +43,10 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def complete_python(wheels: str | None, venv: Path) -> tuple[str, str | None]:
-    """A Python with all requirements, and one line on what it lacks all the same.
+    """A Python with all requirements, and one line on what is still missing.
 
-    What is missing is installed into `venv`, which sees everything that this Python sees; from a folder of
-    wheels, or else from the network. torch is never installed: it is the machine's own.
+    Missing packages are installed into `venv`, which sees all packages of this Python; from a folder of
+    wheels, or else from the network. torch is never installed: the machine's own is used.
     """
     lacking = missing()
     if not lacking:
@@ -64,12 +64,12 @@ def complete_python(wheels: str | None, venv: Path) -> tuple[str, str | None]:
 
 
 def _install(wanted: list[str], wheels: str | None, venv: Path) -> str | None:
-    """Install into a virtual environment; what went wrong, in a line."""
+    """Install into a virtual environment; returns an error in one line, if any."""
     source = ["--no-index", "--find-links", wheels] if wheels else ["--retries", "0", "--timeout", "10"]
     python = str(venv / "bin" / "python")
     try:
         _run([sys.executable, "-m", "venv", "--system-site-packages", str(venv)])
-        # Where this Python is itself of a virtual environment, that one's packages are not the system's.
+        # If this Python belongs to a virtual environment itself, its packages are not the system's.
         folders = {*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         (own,) = venv.glob("lib/python*/site-packages")
         (own / "machine.pth").write_text("\n".join(sorted(folders)) + "\n")

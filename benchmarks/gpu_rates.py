@@ -1,4 +1,4 @@
-"""What the machine is, and how many images a second Phase I takes; two stages of gpu.py.
+"""The machine, and images per second of Phase I: two stages of gpu.py.
 
 Usage: python benchmarks/gpu_rates.py machine | training --device cuda --json FILE
 """
@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest time of some work on a GPU; the first does not count."""
+    """Shortest time of some work on a GPU; the first run does not count."""
     times = []
     for _ in range(repeats + 1):
         torch.cuda.synchronize()
@@ -39,7 +39,7 @@ def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def measured(device: torch.device) -> dict[str, Any]:
-    """What a GPU is, copies to it in GB/s, and one product of float32."""
+    """The GPU, copies to it in GB/s, and one float32 product."""
     free, total = torch.cuda.mem_get_info(device)
     host, there = (
         torch.zeros(256 * MIB, dtype=torch.uint8),
@@ -58,7 +58,7 @@ def measured(device: torch.device) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Versions, and what torch would take for float32 products before and after we ask it not to."""
+    """Versions, and whether torch would use TF32 for float32 products before and after we forbid it."""
     found = {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -79,7 +79,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def write_images(root: Path, n_images: int) -> None:
-    """Class folders of 32×32 noise, and a test image of each class."""
+    """Write class folders of 32×32 noise, and a test image per class."""
     rng = np.random.default_rng(0)
     for split, n in (("train", n_images), ("test", N_CLASSES)):
         for i, pixels in enumerate(rng.integers(0, 256, (n, 32, 32, 3), np.uint8)):
@@ -89,7 +89,7 @@ def write_images(root: Path, n_images: int) -> None:
 
 
 def training(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Images a second of epochs after the first, everything in them but the evaluation."""
+    """Images per second of epochs after the first, without the evaluation."""
     n_images, epochs, batch = (40, 2, 20) if tiny else (8192, 4, 128)
     cases = [("resnet32", None, "fp32"), ("resnet18-cifar", None, "fp32"), ("resnet18-cifar", None, "bf16")]
     rows = []
@@ -121,7 +121,7 @@ def training(device: torch.device, tiny: bool) -> dict[str, Any]:
 @click.option("--tiny", is_flag=True, help="less of everything, to see that it runs")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="file for what is found")
 def main(what: str, device: str, tiny: bool, path: Path | None) -> None:
-    """Find it out and print it."""
+    """Measure, and print the results."""
     where = use_device(resolve_device(device))
     found = machine(where) if what == "machine" else training(where, tiny)
     print(json.dumps(found, indent=1))

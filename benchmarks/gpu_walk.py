@@ -1,8 +1,8 @@
-"""Every command on the embedded digits, on a device beside the same on the CPU; a stage of gpu.py.
+"""Every command on the embedded digits, on a device and on the CPU; a stage of gpu.py.
 
 Usage: python benchmarks/gpu_walk.py --device cuda --json FILE. Two devices round differently, so Phase I ends
-in another network on each: those are compared by their accuracy, and everything else is compared on the
-CPU's network and store. FILE holds what was found so far, also when the walk is cut short.
+in a different network on each: those are compared by accuracy, and everything else is compared on the
+CPU's network and store. FILE has the results so far, even if the walk is stopped early.
 """
 
 import json
@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from cli import main as tailcache
 
 METHODS = ("fsa", "crt", "lws", "weight-balancing", "tau-norm")
-POINTS = {"Phase I": 8, "evaluate": 1, "finetune": 2, "sweep": 2}  # of accuracy, at most between devices
-OF_HEAD = 2e-3  # of the largest weight, at most between the heads of two devices
+POINTS = {"Phase I": 8, "evaluate": 1, "finetune": 2, "sweep": 2}  # most points of accuracy between devices
+OF_HEAD = 2e-3  # most difference between heads of two devices, as a fraction of the largest weight
 FACTS = (
     "head_classes",
     "tail_classes",
@@ -35,8 +35,8 @@ class Walk:
     """Commands that were run, and what was compared.
 
     Attributes:
-        seconds: of each command.
-        checks: what was compared, what was found, and whether it holds.
+        seconds: time of each command.
+        checks: what was compared, what was found, and whether it passed.
     """
 
     def __init__(self, device: str, folder: Path, tiny: bool, report: Path | None):
@@ -45,7 +45,7 @@ class Walk:
         self.checks: list[dict[str, Any]] = []
 
     def command(self, name: str, *arguments: object) -> str:
-        """Run the program; its output. A failure is noted, and the walk goes on."""
+        """Run the program; returns its output. A failure is recorded, and the walk continues."""
         started = time.perf_counter()
         result = CliRunner().invoke(tailcache, [str(a) for a in arguments])
         self.seconds[name] = round(time.perf_counter() - started, 2)
@@ -57,7 +57,7 @@ class Walk:
         return result.stdout
 
     def check(self, what: str, holds: bool, found: object) -> None:
-        """Note a comparison, and whether it holds."""
+        """Record a comparison, and whether it passed."""
         self.checks.append({"what": what, "holds": bool(holds), "found": str(found)})
         if not holds:
             print(f"DIFFERS: {what}: {found}", flush=True)
@@ -68,11 +68,11 @@ class Walk:
             self._report.write_text(json.dumps({"seconds": self.seconds, "checks": self.checks}))
 
     def close(self, kind: str, what: str, one: float, other: float) -> None:
-        """Note two accuracies in per cent."""
+        """Record whether two accuracies in % are close."""
         self.check(what, abs(one - other) <= POINTS[kind], f"{one:.2f} and {other:.2f}")
 
     def attempt(self, part: Any) -> None:
-        """A part of the walk; where it breaks the others go on."""
+        """A part of the walk; if it breaks, the others still run."""
         try:
             part(self)
         except Exception as error:  # whatever it is, it is what this is for
@@ -84,7 +84,7 @@ class Walk:
 
 
 def phase_1(walk: Walk) -> None:
-    """Train on both; extract the CPU's network on both, and prove the stores."""
+    """Train on both; extract the CPU's network on both, and verify the stores."""
     overall, epochs = {}, 1 if walk.tiny else 10
     network = (
         ["--arch", "resnet20", "--width", 4] if walk.tiny else ["--arch", "resnet18-cifar", "--width", 16]
@@ -111,7 +111,7 @@ def phase_1(walk: Walk) -> None:
 
 
 def finetune(walk: Walk, name: str, run: str, *options: object) -> None:
-    """Fine-tune on the CPU's store, into a run of a folder."""
+    """Fine-tune from the CPU's store, into a run folder."""
     iterations, device = 40 if walk.tiny else 640, walk.devices()[name]
     store = ["--store", walk.folder / "here" / "feats.zarr", "--iterations", iterations, "--device", device]
     out = walk.folder / name / run
@@ -119,7 +119,7 @@ def finetune(walk: Walk, name: str, run: str, *options: object) -> None:
 
 
 def phase_2(walk: Walk) -> None:
-    """Every kind of steps, on both devices from one store."""
+    """Every kind of step, on both devices from one store."""
     for method in METHODS[:1] if walk.tiny else METHODS:
         for name in walk.devices():
             finetune(walk, name, method, "--method", method)
@@ -136,7 +136,7 @@ def phase_2(walk: Walk) -> None:
 
 
 def residencies(walk: Walk) -> None:
-    """Where the maps live, and the same seed again."""
+    """Every residency of the maps, and the same seed again."""
     heads = {}
     for residency in ("host", "stream", "device", "host"):
         run = f"fsa-{residency}{'-again' * (residency in heads)}"
@@ -149,7 +149,7 @@ def residencies(walk: Walk) -> None:
 
 
 def many(walk: Walk) -> None:
-    """A sweep on both devices, and what a user looks at in the end."""
+    """A sweep on both devices, and `analyze`."""
     of_device, seeds = {}, 1 if walk.tiny else 3
     store = ["--store", walk.folder / "here" / "feats.zarr", "--iterations", 20 if walk.tiny else 320]
     for name, device in walk.devices().items():
@@ -170,7 +170,7 @@ def many(walk: Walk) -> None:
 @click.option("--tiny", is_flag=True, help="less of everything, to see that it runs")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="file for what is found")
 def main(device: str, tiny: bool, report: Path | None) -> None:
-    """Walk, and end with exit code 1 if anything failed or differs."""
+    """Run the walk; exit code 1 if anything failed or differs."""
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk(device, Path(folder), tiny, report)
         for part in (phase_1, phase_2, residencies, many):

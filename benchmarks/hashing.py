@@ -1,4 +1,4 @@
-"""How long the digest of an image takes beside decoding it: JPEG files of photographs' sizes, made here."""
+"""Time of an image's digest compared with decoding it: JPEG files of typical sizes, made here."""
 
 import time
 from pathlib import Path
@@ -10,13 +10,13 @@ from PIL import Image
 from extract.images.decode import TODAY, decode_image
 from extract.proof.digest import digest_of
 
-GOAL = 0.03  # of decoding, at most
-KINDS = {"JPEG, 500×375": ((500, 375), 60), "JPEG, 32×32": ((32, 32), 400)}  # sizes, and how many
+GOAL = 0.03  # at most this fraction of decoding
+KINDS = {"JPEG, 500×375": ((500, 375), 60), "JPEG, 32×32": ((32, 32), 400)}  # sizes, and number of images
 QUALITY = 90
 
 
 def write_folder(folder: Path, size: tuple[int, int], n_images: int) -> list[Path]:
-    """Soft shapes and a little noise, which compress as photographs do."""
+    """Write images of soft shapes and a little noise, which compress like photographs."""
     rng, paths = np.random.default_rng(0), []
     folder.mkdir()
     for i in range(n_images):
@@ -30,7 +30,7 @@ def write_folder(folder: Path, size: tuple[int, int], n_images: int) -> list[Pat
 
 
 def measure_hashing(folder: Path, repeats: int, tiny: bool) -> pd.DataFrame:
-    """Microseconds an image of reading and decoding and of the digest, medians; a row for each kind."""
+    """Median microseconds per image of reading and decoding and of the digest; one row per kind."""
     rows = []
     for name, (size, n_images) in KINDS.items():
         paths = write_folder(folder / name, size, 4 if tiny else n_images)

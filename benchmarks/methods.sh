@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every method of Phase II on long-tailed CIFAR-10, imbalance 100 and 10: everything that docs/methods.md tells.
+# Every method of Phase II on long-tailed CIFAR-10, imbalance 100 and 10: everything in docs/methods.md.
 # Usage: benchmarks/methods.sh DATA, a folder with train/<class>/* and test/<class>/*.
-# Two cores: about an hour for the two trainings, a quarter of an hour for all sweeps. What is done is not redone.
+# Two cores: about an hour for the two trainings, a quarter of an hour for all sweeps. Finished parts are not repeated.
 set -euo pipefail
 data=${1:?usage: benchmarks/methods.sh DATA}
 export PATH="$PWD/.venv/bin:$PATH"
@@ -9,7 +9,7 @@ runs=runs/methods
 
 for imbalance in 100 10; do
   folder=$runs/im$imbalance
-  # Phase I leaves out 100 validation images a class, on which everything below is chosen.
+  # Phase I leaves out 100 validation images per class; everything below is chosen on them.
   if [ ! -e $folder/feats.zarr ]; then
     tailcache train --dataset imagefolder --root "$data" --imbalance-factor $imbalance --val-per-class 100 \
       --arch resnet18-cifar --width 16 --out $folder/phase1

@@ -1,4 +1,4 @@
-"""The tables of docs/methods.md: of every sweep the configuration that validation images chose.
+"""The tables of docs/methods.md: the configuration of every sweep that validation images chose.
 
 Usage: python benchmarks/methods_table.py runs/methods
 """
@@ -19,7 +19,7 @@ NAMES = ("val", "test", "Many", "Medium", "Few", "large", "small")
 
 
 def best(folder: Path) -> dict[str, str]:
-    """The first of a ranking, as cells of a table."""
+    """The best of a ranking, as cells of a table."""
     row = pd.read_csv(folder / "ranking.csv").iloc[0]
     method, _, options = row["configuration"].partition(", ")
     method = folder.name if "+" in folder.name else method

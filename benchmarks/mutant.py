@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is wrong, where, and which tests should see it."""
+    """What is wrong, where, and which tests should detect it."""
 
     wrong: str
     path: str

@@ -1,10 +1,10 @@
-"""Wrong implementations of the method, each of which the test suite must notice.
+"""Wrong implementations of the method, each of which the test suite must detect.
 
-Every mutant is one replacement in a copy of the project, among them the mistakes of the only public
-implementation of the paper. The named tests must pass on the copy as it is, and fail on the mutant.
+Every mutant is one replacement in a copy of the project; some are the mistakes of the only public
+implementation of the paper. The named tests must pass on the unchanged copy and fail on the mutant.
 
 Usage: python benchmarks/mutants.py   (make mutants: half an hour on two cores)
-       python benchmarks/mutants.py finetune store/arrays/gather.py   (only those of what is named)
+       python benchmarks/mutants.py finetune store/arrays/gather.py   (only those in these places)
 """
 
 import shutil
@@ -197,7 +197,7 @@ def tests_pass(folder: Path, tests: str) -> bool:
 
 
 def main(places: tuple[str, ...]) -> None:
-    """Break a copy in every way that is about the places named, or about any."""
+    """Apply every mutant, or those in the given places, to a copy."""
     chosen = [mutant for mutant in MUTANTS if not places or mutant.path.startswith(places)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -98,7 +98,7 @@ HEADS = [
         "test_finetune_methods",
     ),
     Mutant(
-        "the schedule begins anew in every window",
+        "the schedule starts over in every window",
         "finetune/training/head_pool.py",
         "window.label, window.start)",
         "window.label, 0)",

@@ -1,4 +1,4 @@
-"""Wrong implementations of what a batch of Phase II is made of; see mutants.py."""
+"""Wrong implementations of Phase II's batches; see mutants.py."""
 
 from mutant import Mutant
 
@@ -123,7 +123,7 @@ PLANS = [
         "test_finetune_plan",
     ),
     Mutant(
-        "a plan that begins anew in every window",
+        "a plan that starts over in every window",
         "finetune/sampling/philox.py",
         "counter=start * blocks",
         "counter=0",

@@ -1,11 +1,11 @@
-"""Whether two commits leave the same bytes behind: what a rearrangement of the code must not change.
+"""Whether two commits write the same bytes, which rearranging code must not change.
 
 Usage: python benchmarks/same_bytes.py BEFORE [AFTER]
 
-Each commit (AFTER is the working tree by default) is checked out by itself and takes the same way on made
-images: trainings, stores in both containers and every dtype, a dozen configurations of Phase II, a sweep,
-predictions and tables. Then every array, tensor, table and line is compared, less clocks and the digests
-that hold them. Exit code 1 if any differ. About two minutes a commit on two cores.
+Each commit (AFTER is the working tree by default) is checked out separately and runs the same commands on
+synthetic images: trainings, stores in both containers and every dtype, a dozen configurations of Phase II, a
+sweep, predictions and tables. Then every array, tensor, table and line is compared, except times and digests
+of them. Exit code 1 if any differ. About two minutes per commit on two cores.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ HEADS: dict[str, tuple[str, ...]] = {  # the configurations of Phase II
     "focal": ("--method", "focal"),
     "weight-balancing": ("--method", "weight-balancing"),
 }
-# Keys, columns and arrays that hold a clock, a commit or how much memory was free.
+# Keys, columns and arrays that depend on the time, the commit or free memory.
 CLOCK = re.compile(r"seconds|^(begun|finished|created|commit|why)$|checksum/(finished|metadata)$")
 DIGEST = (
     "sha256",
@@ -59,12 +59,12 @@ DIGEST = (
     "checkpoint",
     "source",
     "phase1",
-)  # of a file that holds a clock, unless there are keys in it
+)  # files that contain times, unless they have keys
 SAID = re.compile(r"\d+\.\d s\b|\d{4}-\d\d-\d\dT\S+|commit [0-9a-f]+( with changes)?")
 
 
 def ways() -> Iterator[tuple[str, ...]]:
-    """The commands, in turn; they run in the folder that holds `images`."""
+    """The commands, in order; they run in the folder with `images`."""
     data = ("--root", "images", "--val-per-class", "1")
     yield ("train", *data, *SMALL, "--no-flip", "--out", "phase1")
     yield ("train", "--imbalance-factor", "20", *SMALL, "--epochs", "1", "--out", "digits")
@@ -84,14 +84,14 @@ def ways() -> Iterator[tuple[str, ...]]:
     yield ("finetune", "--store", "int8.zarr", *SHORT, "--out", "runs/int8")
     grid = ("--grid", "method=fsa,crt,lws,tau-norm", "--grid", "lr=0.001,0.01", "--seeds", "2", "--heads")
     yield ("sweep", "--store", "feats.zarr", *SHORT, *grid, "--select-on", "val", "--out", "sweep")
-    others = [name for name in HEADS if name != "fsa-streamed"]  # which is fsa's run, and would be refused
+    others = [name for name in HEADS if name != "fsa-streamed"]  # the same run as fsa, so it would be refused
     yield ("analyze", *(f"runs/{name}" for name in others), "--out", "report")
     yield ("analyze", "sweep", "--out", "report-sweep")
     yield ("evaluate", "--ckpt", "runs/fsa/checkpoint.pt", "--device", "cpu")
 
 
 def make_images(folder: Path) -> None:
-    """A long-tailed folder of noisy patches, five classes of 12×12 pixels."""
+    """Write a long-tailed folder of noisy patches, five classes of 12×12 pixels."""
     generator = np.random.default_rng(0)
     patterns = generator.integers(0, 256, (len(COUNTS), 12, 12, 3))
     for split, counts in {"train": COUNTS, "test": (6,) * len(COUNTS)}.items():
@@ -104,7 +104,7 @@ def make_images(folder: Path) -> None:
 
 
 def make_all() -> None:
-    """Take the whole way here, with the program that `PYTHONPATH` names; what each command said is kept."""
+    """Run all commands here, with the program on `PYTHONPATH`; their output is kept."""
     from cli import main
 
     said = {}
@@ -121,7 +121,7 @@ def make_all() -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Everything that can be compared, by name: texts, and digests of arrays."""
+    """Everything to compare, by name: texts, and digests of arrays."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -151,13 +151,13 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def digest(content: Any) -> str:
-    """A short digest of bytes, a text or what can be told as one."""
+    """A short digest of bytes, a text, or anything that can be printed."""
     raw = content if isinstance(content, bytes) else str(content).encode()
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def without_clocks(content: Any) -> Any:
-    """JSON without what a clock, or a digest of it, said."""
+    """JSON without times and digests of them."""
     if isinstance(content, dict):
         return {k: without_clocks(v) for k, v in content.items() if not _is_clock(k, v)}
     return [without_clocks(item) for item in content] if isinstance(content, list) else content
@@ -199,7 +199,7 @@ def _of_store(name: str, attributes: dict[str, Any], arrays: dict[str, np.ndarra
 
 
 def made_by(commit: str | None, folder: Path) -> dict[str, str]:
-    """What a commit leaves behind, or the working tree; in a folder of the same name for every commit."""
+    """What a commit, or the working tree, writes; in a folder of the same name for each."""
     way, code = folder / "way", ROOT
     if commit is not None:
         code = folder / "code"

@@ -1,4 +1,4 @@
-"""Synthetic stores of any number of rows and classes, with the checkpoint that they claim to come from."""
+"""Synthetic stores of any number of rows and classes, with a matching checkpoint."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +16,11 @@ from store.writer import write_store
 CHANNELS, SIDE, BATCH = 2048, 2, 256
 TEST_PER_CLASS = 3  # iNaturalist 2018 has three validation images a class
 IMBALANCE = 500
-POOL = 4096  # maps that are drawn at random; rows are these, each moved towards its class
+POOL = 4096  # random maps; rows are these, each shifted towards its class
 
 
 def long_tailed_counts(n_rows: int, n_classes: int) -> np.ndarray:
-    """(K,) counts, descending, that add up to the rows; two at least."""
+    """(K,) descending counts, at least two each, that sum to the number of rows."""
     share = float(IMBALANCE) ** (-np.arange(n_classes) / (n_classes - 1))
     counts = 2 + ((n_rows - 2 * n_classes) * share / share.sum()).astype(int)
     counts[0] += n_rows - counts.sum()
@@ -28,7 +28,7 @@ def long_tailed_counts(n_rows: int, n_classes: int) -> np.ndarray:
 
 
 def make_store(folder: Path, n_rows: int, n_classes: int) -> Path:
-    """Write `folder`/checkpoint.pt and `folder`/feats.zarr; the store's path."""
+    """Write `folder`/checkpoint.pt and `folder`/feats.zarr; returns the store's path."""
     random = np.random.default_rng(0)
     counts = long_tailed_counts(n_rows, n_classes)
     weight = random.standard_normal((n_classes, CHANNELS), np.float32) / np.float32(CHANNELS**0.5)

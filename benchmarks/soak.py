@@ -1,8 +1,8 @@
-"""The fault campaign of the tests, for as long as it is told: writers killed at random moments, bits flipped.
+"""The fault campaign of the tests, for longer: writers killed at random moments, bits flipped.
 
-Run through `make soak`. Every case is drawn from --seed, the kind of store and the case's number, and is told
-when it fails: `--seed S --only KIND --kill N` (or `--flip N`) does it again, alone. Ends with exit code 1 if
-something that must hold did not.
+Run with `make soak`. Every case is drawn from --seed, the kind of store and the case's number, and is printed
+if it fails: `--seed S --only KIND --kill N` (or `--flip N`) repeats it alone. Exit code 1 if
+anything was violated.
 """
 
 import itertools
@@ -26,13 +26,13 @@ from faults import KINDS, KillCampaign  # noqa: E402
 
 import store.layout  # noqa: E402
 
-BLOCK_BYTES = 2048  # of made stores, so that they take several blocks
-SLICE = 10  # kills, and fifty times as many flips, of one kind of store before the next has its turn
+BLOCK_BYTES = 2048  # so that the synthetic stores have several blocks
+SLICE = 10  # kills, and fifty times as many flips, of one kind of store before it is the next kind's turn
 
 
 @dataclass
 class Counts:
-    """What was done to one kind of store, and what came of it."""
+    """What was done to one kind of store, and the outcome."""
 
     kills: int = 0
     flips: int = 0
@@ -48,7 +48,7 @@ class Counts:
 
 
 class Soak:
-    """Campaigns against one kind of store, each in a folder of its own."""
+    """Fault campaigns against one kind of store, each in its own folder."""
 
     def __init__(self, kind: str, folder: Path, seed: int):
         self.kind, self.seed, self.counts = kind, seed, Counts()
@@ -61,7 +61,7 @@ class Soak:
         self._flipped = FlipCampaign(folder / "flipped" / kind / kind)
 
     def kill(self, number: int | None = None) -> None:
-        """Kill a writer, unless it ends before its moment comes, and resume."""
+        """Kill a writer, unless it ends before, and resume."""
         before = self._killed.n_kills
         self._do("kill", number, self._killed.one)
         self.counts.kills += self._killed.n_kills - before
@@ -79,7 +79,7 @@ class Soak:
         key = [self.seed, list(KINDS).index(self.kind), what == "flip", number]
         try:
             return action(np.random.default_rng(key))
-        except Exception as error:  # whatever it is, it is a finding
+        except Exception as error:  # any error is a finding
             again = f"--seed {self.seed} --only {self.kind} --{what} {number}"
             self.counts.violations.append(f"{again}: {error!r}")
             click.echo(f"VIOLATION: {again}\n{traceback.format_exc()}", err=True)
@@ -88,7 +88,7 @@ class Soak:
 
 
 def turns(soaks: list[Soak], kills: int, flips: int, ends: float) -> Iterator[Soak]:
-    """Let every kind of store have its turn until all is done or time is up."""
+    """Take turns between the kinds of store until all is done or time is up."""
     while time.monotonic() < ends and any(s.counts.kills < kills or s.counts.flips < flips for s in soaks):
         for soak in soaks:
             for _ in range(SLICE):
@@ -101,7 +101,7 @@ def turns(soaks: list[Soak], kills: int, flips: int, ends: float) -> Iterator[So
 
 
 def total(soaks: list[Soak]) -> Counts:
-    """The counts of all kinds of store."""
+    """The sum over all kinds of store."""
     counts = [soak.counts for soak in soaks]
     sums = (sum(getattr(c, name) for c in counts) for name in ("kills", "flips", "found", "harmless"))
     return Counts(*sums, [violation for c in counts for violation in c.violations])
@@ -113,12 +113,12 @@ def total(soaks: list[Soak]) -> Counts:
 @click.option("--minutes", default=10.0, show_default=True, help="at most")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--only", type=click.Choice(list(KINDS)), help="one kind of store")
-@click.option("--kill", type=int, help="do this kill alone, as a violation told it")
-@click.option("--flip", type=int, help="do this flip alone, as a violation told it")
+@click.option("--kill", type=int, help="do only this kill, as printed with a violation")
+@click.option("--flip", type=int, help="do only this flip, as printed with a violation")
 def main(
     kills: int, flips: int, minutes: float, seed: int, only: str | None, kill: int | None, flip: int | None
 ) -> None:
-    """Harm stores until something gives way; print what was done."""
+    """Damage stores, and print what was done."""
     store.layout.BLOCK_BYTES = BLOCK_BYTES
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:

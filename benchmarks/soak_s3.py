@@ -1,7 +1,7 @@
-"""Kill writers to a bucket before each change that they would make of it, and resume every one.
+"""Kill writers to a bucket before each change that they would make, and resume every one.
 
-Run through `make soak-s3`, a few minutes: a real S3 server on loopback, the campaign of
-tests/s3_campaign.py at every step of the protocol. Exit code 1 if something that must hold did not.
+Run with `make soak-s3`, a few minutes: a real S3 server on loopback, with the campaign of
+tests/s3_campaign.py at every step of the protocol. Exit code 1 if anything was violated.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""What each dtype and codec of feature maps costs and saves, on real features: docs/store-size.md.
+"""Size, speed and accuracy of each dtype and codec on real features: docs/store-size.md.
 
-Run through `make store-size CKPT=checkpoint.pt`. The checkpoint's images go through its network once, into a
+Run with `make store-size CKPT=checkpoint.pt`. The checkpoint's images go through its network once, into a
 store of float32 maps; every dtype and codec is converted from it, to the rows that `extract` would have
-written. Sizes are of the feature maps alone. Phase II runs once a dtype and seed, for codecs are lossless.
+written. Sizes are of the feature maps only. Phase II runs once per dtype and seed, since codecs are lossless.
 """
 
 import shutil
@@ -40,7 +40,7 @@ def seconds(action, *arguments: object) -> float:
 
 
 def made_store(folder: Path, dtype: str, codec: str, repeats: int) -> tuple[Path, float]:
-    """The store in one dtype and codec, and the least seconds that writing it took."""
+    """The store in one dtype and codec, and the shortest time to write it."""
     path, taken = folder / f"{dtype}-{codec}.zarr", []
     for _ in range(repeats):
         shutil.rmtree(path, ignore_errors=True)
@@ -50,7 +50,7 @@ def made_store(folder: Path, dtype: str, codec: str, repeats: int) -> tuple[Path
 
 
 def read_speeds(path: Path, repeats: int) -> dict[str, float]:
-    """Maps a second from a warm cache: all in order, with scales applied, and rows at random, as stored."""
+    """Maps per second from a warm cache: in order, with scales applied, and random rows, as stored."""
     store = FeatureStore(path)
     n_rows = store.map_shape[0]
     array, generator = store.arrays[MAPS], np.random.default_rng(0)
@@ -61,7 +61,7 @@ def read_speeds(path: Path, repeats: int) -> dict[str, float]:
 
 
 def accuracies(path: Path, dtype: str, seeds: int, folder: Path) -> pd.DataFrame:
-    """Test accuracy of FSA, a row a seed."""
+    """Test accuracy of FSA, one row per seed."""
     rows = []
     for seed in range(seeds):
         config = FinetuneConfig(str(path), str(folder / f"fsa-{dtype}-{seed}"), seed=seed, overwrite=True)

@@ -1,4 +1,4 @@
-"""Algorithm 1 as one would write it first; what Phase II is measured against."""
+"""Algorithm 1 written in the obvious way: the baseline for the speed of Phase II."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from store.reader import FeatureStore
 
 
 class StraightforwardLoop:
-    """An iteration at a time, whole maps, autograd; all of it on the device."""
+    """One iteration at a time, whole maps, autograd; everything on the device."""
 
     def __init__(self, store: FeatureStore, config: FinetuneConfig, device: torch.device):
         inputs = plan_inputs(config, store)

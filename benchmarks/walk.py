@@ -1,10 +1,10 @@
-"""How long the walk through the code is that one run of FSA takes: modules entered, and returns to one left.
+"""How far an FSA run jumps through the code: modules entered, and returns to modules it had left.
 
 Usage: python benchmarks/walk.py [CHECKOUT]
 
 Trains on digits for an epoch, extracts, and follows `finetune` in one thread. Only the first call of a
-function counts, as for somebody who reads along; calls in a row within one module are one stay. A return is
-a stay in a module that was entered and left before. CHECKOUT is another commit's worktree; half a minute.
+function counts, as for somebody who reads along; consecutive calls within one module are one stay. A return
+is a stay in a module that was left before. CHECKOUT is a worktree of another commit. Takes half a minute.
 """
 
 import os
@@ -20,7 +20,7 @@ QUICK = ("--arch", "resnet20", "--width", "4", "--epochs", "1", "--val-per-class
 
 
 def walked(root: Path, arguments: list[str]) -> list[str]:
-    """The module of every function that a command calls, in the order of their first calls."""
+    """Modules of all functions that a command calls, in the order of their first calls."""
     sys.path.insert(0, str(root))
     from cli import main
 
@@ -36,7 +36,7 @@ def walked(root: Path, arguments: list[str]) -> list[str]:
     def run() -> None:
         try:
             main(arguments)
-        except SystemExit as end:  # which is how the program ends
+        except SystemExit as end:  # the program always ends this way
             if end.code:
                 raise
 
@@ -50,7 +50,7 @@ def walked(root: Path, arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Print every module with the number of stays in it, and the sums, of Phase II's package alone too."""
+    """Print every module with its number of stays, and the sums, also for `finetune/` alone."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -54,7 +54,7 @@ def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
 
     Args:
         path: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
-        cache: local folder to cache reads of an s3:// store in, at most 20 GiB.
+        cache: local folder for caching reads of an s3:// store, at most 20 GiB.
 
     Raises:
         UserError: there is no store, or it is incomplete, damaged or not ours.

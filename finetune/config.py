@@ -210,7 +210,7 @@ class FinetuneConfig:
         None
     )
     cache: Annotated[
-        str | None, Option("local folder to cache reads of an s3:// store in", "files", "none")
+        str | None, Option("local folder for caching reads of an s3:// store", "files", "none")
     ] = None
     cache_gib: Annotated[float, Option("maximum size of the --cache folder, in GiB", "files", above=0)] = 20
     tensorboard: Annotated[

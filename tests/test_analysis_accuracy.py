@@ -1,4 +1,4 @@
-"""Accuracy over images and over classes: two numbers, two names, wherever they are told."""
+"""Accuracy over images and over classes: two numbers with two names, everywhere."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_both_accuracies_are_scikit_learns(unbalanced):
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         balanced = 100 * balanced_accuracy_score(label, prediction)
     overall = 100 * accuracy_score(label, prediction)
-    assert overall - balanced > 10  # a test that could not tell them apart would show nothing
+    assert overall - balanced > 10  # otherwise the test could not distinguish them
     frame = per_class_frame(label, prediction, list("abcdefghij"), np.arange(10) * 30, "decoupling")
     found = group_accuracies(frame, {"head": [0, 1], "tail": np.arange(2, 10)})
     assert found["overall"] == pytest.approx(overall)
@@ -55,7 +55,7 @@ def test_a_part_without_classes_has_no_accuracy(unbalanced):
     frame = per_class_frame(*unbalanced, list("abcdefghij"), np.full(10, 200), "decoupling")
     found = group_accuracies(frame, {"head": np.arange(10), "tail": np.arange(0)})
     assert np.isnan([found["tail"], found["medium"], found["few"]]).all()
-    assert shown_measures(found) == ["overall", "balanced_accuracy", "many"]  # a head of all is no head
+    assert shown_measures(found) == ["overall", "balanced_accuracy", "many"]  # all classes are head
 
 
 def test_head_and_tail_stand_in_where_a_group_is_empty():
@@ -101,7 +101,7 @@ def test_thresholds_that_cannot_be(rule):
 
 
 def test_no_column_is_another(tmp_path):
-    """In the files, on the screen and in the curve; two runs of either Phase have unlike numbers in all."""
+    """In the files, on the screen and in the curve; two runs of either phase differ in all numbers."""
     runs = [made_run(tmp_path / f"run{seed}", 12, seed, per_class=20) for seed in (0, 1)]
     told = succeed("analyze", *map(write_made_run, runs), "--out", tmp_path / "report").stdout.splitlines()
     table = pd.read_csv(tmp_path / "report/summary.csv").set_index("configuration")
@@ -121,7 +121,7 @@ def test_no_column_is_another(tmp_path):
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_a_sweep_ranks_by_what_is_asked(course_store):
-    """Logits moved further in the rare class's favour are better over classes, and worse over images."""
+    """Logits shifted further towards the rare class are better over classes, and worse over images."""
     sweep = ["sweep", "--store", course_store, "--method", "logit-adjustment", "--grid", "tau=1.5,2.0"]
     sweep += ["--select-on", "test", "--seeds", 1, "--device", "cpu"]
     best = {}
@@ -143,7 +143,7 @@ FEW = ["--iterations", 5, "--device", "cpu", "--head-ratio", 0.4, "--confusing-c
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_every_command_tells_both_and_says_which_is_which(small_ckpt, small_store):
-    """The test images are 8, 6 and 4 of the classes, and all classes are of one shot group by default."""
+    """The classes have 8, 6 and 4 test images, and are all in one shot group by default."""
     trained = pd.read_csv(small_ckpt.parent / "metrics.csv").iloc[-1]
     assert {"test_accuracy", "test_balanced_accuracy"} <= set(trained.index)
 
@@ -182,7 +182,7 @@ def test_every_command_tells_both_and_says_which_is_which(small_ckpt, small_stor
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_thresholds_are_kept_and_printed(small_ckpt, small_store):
-    """8, 6 and 4 training images of the classes."""
+    """The classes have 8, 6 and 4 training images."""
     rule = ["--shot-rule", "7,5"]
     succeed("finetune", "--store", small_store, "--out", "run", *FEW, *rule)
     summary = json.loads(Path("run/summary.json").read_text())

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: counts of pairs, beside counts made another way."""
+"""Which classes are confused with which: counts of pairs, compared with an independent count."""
 
 from collections import Counter
 from itertools import pairwise
@@ -66,7 +66,7 @@ def test_groups_of_one_class_are_the_confusion_matrix(predictions):
 
 
 def test_groups_hold_their_classes_errors(predictions):
-    """Images that are recognised count for the share, and not as an error."""
+    """Correct images count in the denominator, but not as errors."""
     label, runs, _ = predictions
     group = np.arange(40) // 10
     found = group_confusion(label, runs, group, errors_only=True)
@@ -151,7 +151,7 @@ def test_bins_hold_every_class_once_and_part_equal_counts_only_where_they_are_ma
         assert 1 <= len(bins) <= 20
         ends = [(counts[members].max(), counts[members].min()) for members in bins]
         for (before, after), (one, other) in zip(pairwise(ends), pairwise(bins), strict=True):
-            if before == after:  # one count: most of a group's share of classes in each, by class id
+            if before == after:  # a single count: groups by class id
                 assert before[0] == before[1]
                 assert min(len(one), len(other)) >= len(counts) // 20
                 assert one.max() < other.min()

@@ -1,4 +1,4 @@
-"""Figures: every class by name where names fit, groups of classes and the extremes where they do not."""
+"""Figures: every class by name if names fit, otherwise groups of classes and the largest changes."""
 
 import io
 
@@ -19,7 +19,7 @@ ODD = ["$_$", "$a", "猫と犬", "two\nlines", "x" * 80, "a\\$b", "\x1b[0m", "",
 
 
 def drawn(figure: Figure) -> Image.Image:
-    """The figure as the file that a user opens."""
+    """The figure as a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=50)
     return Image.open(buffer)
@@ -30,7 +30,7 @@ def names_of(axes, axis: str = "x") -> list[str]:
 
 
 def accuracies(n_classes: int, **columns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A per-class frame and the changes of its configurations."""
+    """A per-class frame, and changes by configuration."""
     counts = np.random.default_rng(0).permutation(np.geomspace(1000, 2, n_classes).astype(int))
     per_class = pd.DataFrame({"class_name": [f"c{i}" for i in range(n_classes)], "n_train": counts})
     per_class[PHASE_1] = np.linspace(90, 20, n_classes)
@@ -54,7 +54,7 @@ def test_class_accuracy_by_name_and_training_count():
     points = {line.get_label(): line for line in accuracy.lines}
     np.testing.assert_array_equal(points[PHASE_1].get_ydata(), [90, np.nan, 10])
     np.testing.assert_array_equal(points["fsa"].get_ydata(), [85, np.nan, 60])
-    assert all(line.get_linestyle() == "None" for line in points.values())  # classes are no continuum
+    assert all(line.get_linestyle() == "None" for line in points.values())  # classes are not a continuum
     np.testing.assert_array_equal(change.lines[-1].get_ydata(), [-5, np.nan, 50])
     assert names_of(change) == ["large", "middle", "small"]
 
@@ -73,7 +73,7 @@ def test_up_to_sixty_classes_all_have_names(n_classes):
 
 @pytest.mark.parametrize("n_classes", [61, 400, 8142])
 def test_more_classes_are_groups_and_extremes(n_classes):
-    """Their number does not grow with the classes; nothing but the extremes is named."""
+    """Their number does not grow with the classes; only the largest changes have names."""
     per_class, changes = accuracies(n_classes)
     sizes, accuracy, change, extremes = class_accuracy_figure(per_class, changes, [PHASE_1]).axes
     assert len(sizes.patches) <= 20
@@ -137,7 +137,7 @@ def test_log_axes_read_as_plain_numbers(low, high):
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_odd_names_are_drawn_as_they_are():
-    """No formula, no torn label, no error, in either figure; configurations may be called so, too."""
+    """No formula, no broken label, no error, in either figure; configurations may have such names too."""
     per_class, changes = accuracies(len(ODD), **{"$_$": 0})
     per_class["class_name"] = ODD
     figure = class_accuracy_figure(per_class, changes, [PHASE_1])

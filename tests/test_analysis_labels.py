@@ -1,4 +1,4 @@
-"""Names in figures and lines: told apart however long, nothing unseen in them, in fonts that have them."""
+"""Names in figures and lines: unique at any length, no invisible characters, in fonts that have them."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_labels_of_one_length_and_of_one_name_each(names, longest):
 
 
 def test_labels_that_nothing_tells_apart_have_their_place():
-    names = ["x" * 30 + "a" + "y" * 30, "x" * 30 + "b" + "y" * 30]  # one name is another's label
+    names = ["x" * 30 + "a" + "y" * 30, "x" * 30 + "b" + "y" * 30]  # one name equals another's label
     names += [labels_of(names)[0]]
     assert len(set(labels_of(names))) == 3
 
@@ -76,7 +76,7 @@ def test_no_name_turns_a_line_round():
 
 @pytest.fixture
 def own_font_alone(monkeypatch):
-    """A machine without any font but matplotlib's."""
+    """A machine with matplotlib's font only."""
     monkeypatch.setattr(fontManager, "ttflist", [f for f in fontManager.ttflist if f.name == fonts.OWN])
     monkeypatch.setattr(fonts, "findSystemFonts", list)
     fonts._families.cache_clear()
@@ -90,7 +90,7 @@ def own_font_alone(monkeypatch):
 def test_names_that_no_font_draws_are_counted_in_one_note(script, n):
     names = [f"class{i}{script if i < 2 else ''}" for i in range(12)]
     run = write_made_run(made_run(Path("run"), 12, per_class=5, class_names=names))
-    assert fonts.undrawable(["\ue000"]) == []  # for private use: written out in a figure, as any unseen one
+    assert fonts.undrawable(["\ue000"]) == []  # private use: escaped, like any invisible one
     assert labels_of(["\ue000"]) == [r"'\ue000'"]
     told = [line for line in succeed("analyze", run).stderr.splitlines() if "font" in line]
     assert len(told) == (n > 0)
@@ -101,7 +101,7 @@ def test_names_that_no_font_draws_are_counted_in_one_note(script, n):
 
 
 def test_a_font_that_was_installed_since_is_found(monkeypatch):
-    """matplotlib keeps its list of fonts from one day to the next."""
+    """matplotlib caches its list of fonts for days."""
     own = next(font for font in fontManager.ttflist if font.name == "DejaVu Sans Mono")
     monkeypatch.setattr(fontManager, "ttflist", [f for f in fontManager.ttflist if "Mono" not in f.name])
     monkeypatch.setattr(fonts, "findSystemFonts", lambda: [own.fname, "/no/such/font.ttf"])

@@ -51,7 +51,7 @@ def test_groups_are_means_over_classes_and_overall_over_images(frame):
     assert accuracies["overall"] == 62.5
     assert accuracies["balanced_accuracy"] == pytest.approx((75 + 50 + 50) / 3)
     assert accuracies["many"] == 62.5  # (75 + 50) / 2, not 4 of 6
-    assert accuracies["medium"] == 50  # the class without test images counts for nothing
+    assert accuracies["medium"] == 50  # a class without test images does not count
     assert np.isnan(accuracies["few"])
 
 
@@ -59,7 +59,7 @@ def test_empty_group_is_null_with_no_classes_never_zero(frame):
     summary = summarise(frame, "decoupling", {"head": [0, 1], "tail": [2, 3]})
     assert summary["few"] is None
     assert summary["n_classes"] == {"many": 2, "medium": 2, "few": 0, "head": 2, "tail": 2}
-    assert (summary["head"], summary["tail"]) == (62.5, 50)  # the class without images counts for nothing
+    assert (summary["head"], summary["tail"]) == (62.5, 50)  # a class without images does not count
     assert summary["shot_rule"] == "decoupling"
     assert (summary["n_correct"], summary["n_test"]) == (5, 8)
 

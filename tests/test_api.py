@@ -21,7 +21,7 @@ FRAMES = ("metrics", "per_class", "predictions")
 
 
 def in_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """What a fresh interpreter in a folder does, with the project where installed packages lie."""
+    """Run a fresh interpreter in a folder, with the project where installed packages are."""
     start = f"import sys; sys.path.append({str(ROOT)!r})\n"
     return subprocess.run(
         [sys.executable, "-c", start + code], cwd=cwd, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""Every block of docs/api.md and every cell of docs/tour.ipynb runs, in order, and says what it promises."""
+"""Every block of docs/api.md and every cell of docs/tour.ipynb runs, in order, with the promised output."""
 
 import json
 import re
@@ -16,7 +16,7 @@ PER_CLASS = {"ape": 30, "bee": 12, "cat": 6, "dog": 4, "eel": 2}
 
 @pytest.fixture
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What a block leaves to those after it, in a folder of its own."""
+    """Names that blocks define, in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     return {}
 
@@ -31,7 +31,7 @@ def test_the_blocks_of_the_api_page_run(names, capsys):
     write_images(Path("photos"), PER_CLASS, splits=("train", "val", "test"))
     run_in_order(BLOCKS, names, "api.md")
     assert names["table"]["n"].tolist() == [1, 1, 2]
-    assert len(names["found"].ranking) == 3  # tau_s makes no other no-aug
+    assert len(names["found"].ranking) == 3  # no-aug does not depend on tau_s
     printed = capsys.readouterr().out
     assert printed.endswith("finetune: no option methd; did you mean method?\n")
     assert [line.split()[1] for line in printed.splitlines()[1:6]] == sorted(PER_CLASS)
@@ -42,7 +42,7 @@ def test_the_tour_goes_from_images_to_a_comparison(names):
     run_in_order(CELLS, names, "tour.ipynb")
     assert names["table"]["configuration"].tolist()[1:] == ["fsa", "no-aug"]
     assert names["table"]["n"].tolist() == [1, 3, 3]
-    assert names["right"]["phase1"].mean() > 0.5  # a network that has learnt something
+    assert names["right"]["phase1"].mean() > 0.5  # the network has learnt something
     assert (names["table"]["tail_change"][1:] > 0).all()
     assert names["network"].classifier.out_features == 5
 

@@ -1,4 +1,4 @@
-"""Numbers, truth values and texts of any kind as options: taken, or refused in one line."""
+"""Numbers, truth values and strings of any type as options: accepted, or refused in one line."""
 
 import enum
 from decimal import Decimal
@@ -18,18 +18,18 @@ from finetune.sweep.config import SweepConfig
 from store.options import flag
 
 CONFIGS = {"train": TrainConfig, "extract": ExtractConfig, "finetune": FinetuneConfig, "sweep": SweepConfig}
-HUGE = 10**400  # which is no float
+HUGE = 10**400  # not a float
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 class Method(str, enum.Enum):  # noqa: UP042, for it is printed otherwise than a StrEnum
-    """A choice as some programs write it."""
+    """A choice as an enum."""
 
     CRT = "crt"
 
 
 def numeric(config_class: type, kind: type) -> list[str]:
-    """Options that are whole numbers, or any numbers."""
+    """Options that are integers, or any numbers."""
     found = option_fields(config_class)
     return [field.name for field, hint, _ in found if kind in getattr(hint, "__args__", (hint,))]
 
@@ -56,7 +56,7 @@ def test_whole_numbers_that_cannot_be(feature_store, name, value):
 
 @pytest.mark.parametrize("function", CONFIGS)
 def test_any_value_is_one_of_pythons_own_or_refused_in_one_line(function):
-    """What is taken travels in config.json and checkpoints, which hold no other kinds."""
+    """Accepted values go into config.json and checkpoints, which hold no other types."""
     config_class = CONFIGS[function]
     odd = [True, np.True_, np.int8(3), np.float16(0.5), np.float64("nan"), np.longdouble("1e4000"), -0.0]
     odd += [HUGE, 10**5000, -(10**5000), Fraction(1, 3), Fraction(10**5000), Decimal("0.1"), 1j, "0.1", b"1"]

@@ -1,4 +1,4 @@
-"""What a function of `tailcache` leaves of its caller's process, and how it tells of what fails there."""
+"""How functions of `tailcache` restore the caller's process settings, and report errors."""
 
 import sys
 import threading
@@ -17,7 +17,7 @@ from finetune.heads.threads import SWITCH
 from finetune.training.head_pool import HeadPool
 
 FAST = {"iterations": 3, "eval_every": 3, "device": "cpu", "method": "crt"}
-WAIT = 60  # seconds after which something that must happen has not
+WAIT = 60  # seconds
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
@@ -53,7 +53,7 @@ def no_precision_chosen() -> Iterator[None]:
 
 @pytest.fixture
 def odd_settings() -> Iterator[None]:
-    """None as it is without a user, or in a run; 38 µs would be 37 once they are read and set again."""
+    """Neither the defaults nor a run's; 38 µs would be 37 once read and set again."""
     before, n_threads = of_the_process(), torch.get_num_threads()
     cudnn = torch.backends.cudnn
 
@@ -70,7 +70,7 @@ def odd_settings() -> Iterator[None]:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_runs_that_overlap_give_the_settings_back(feature_store, odd_settings, monkeypatch, fails):
-    """The second begins during the first and ends after it: the other way round is easy."""
+    """The second starts during the first and ends after it: the other order is easy."""
     first_is_in, second_is_in, first_has_ended = (threading.Event() for _ in range(3))
     train_on, during, after = HeadPool.train_on, [], {}
 
@@ -146,7 +146,7 @@ def test_a_precision_of_float32_that_the_caller_chose(
 
 @pytest.mark.parametrize("chosen", [None, 0, 1])
 def test_the_current_gpu_is_the_callers_again(monkeypatch, chosen):
-    """On a machine with two GPUs that are made up; None is a process that has used none."""
+    """On a machine with two fake GPUs; None is a process that has used none."""
     from finetune.settings import current_gpu_kept
 
     used = [] if chosen is None else [chosen]

@@ -1,4 +1,4 @@
-"""What a user of `import tailcache` may do without a result being wrong without a word."""
+"""Things that a user of `import tailcache` may do, and that must not silently give wrong results."""
 
 import shutil
 from pathlib import Path

@@ -103,7 +103,7 @@ def test_cli_file_runs_as_a_script():
 
 
 def test_notes_are_printed_once_and_only_while_a_command_runs():
-    """Every room may give them; the command line prints each line once."""
+    """Every package may give notes; the command line prints each line once."""
 
     @click.command(cls=console.Program, invoke_without_command=True)
     def noting():

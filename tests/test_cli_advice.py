@@ -1,4 +1,4 @@
-"""Every advice that an interrupted command prints is followed, and ends where no interruption would have."""
+"""The command that an interrupted one prints leads to the result of an uninterrupted one."""
 
 import itertools
 import shutil
@@ -26,7 +26,7 @@ DEFAULTS = {
     "finetune": "runs/finetune",
     "sweep": "runs/sweep",
 }
-# Where Ctrl-C comes: as a function is called for the n-th time, or, with ".", as that call has ended.
+# When Ctrl-C comes: at the n-th call of a function, or, with ".", at the end of that call.
 MOMENTS = {
     "train": [
         ("extract.train._begin", 1),
@@ -71,7 +71,7 @@ MOMENTS = {
 
 
 def command(name: str, target: str | None, store: Path, *more: object) -> list[object]:
-    """A quick command of each kind; without a target where there is a default for it."""
+    """A quick command of each kind; without a target if it has a default."""
     root = store.parent / "images"
     training = ["--dataset", "imagefolder", "--image-size", 16, *TINY, "--epochs", 2, "--eval-every", 1]
     options = {
@@ -99,7 +99,7 @@ def command(name: str, target: str | None, store: Path, *more: object) -> list[o
 
 def outcome(name: str, target: str) -> Any:
     """What must be the same, interrupted or not."""
-    if name in ("extract", "convert"):  # but for attributes, which say where it was asked for, and how
+    if name in ("extract", "convert"):  # except attributes, which record where and how
         asked = ("zarr.json", "checksum/metadata")
         return {
             file: content for file, content in contents(Path(target)).items() if not file.startswith(asked)
@@ -118,7 +118,7 @@ def outcome(name: str, target: str) -> Any:
 
 
 def interrupted(arguments: list[object], where: str, n: int) -> str:
-    """Run a command until Ctrl-C comes; what it says then."""
+    """Run a command until Ctrl-C comes; returns its message."""
     path, after = where.rstrip("."), where.endswith(".")
     calls, original = itertools.count(1), _found(path)
 
@@ -147,7 +147,7 @@ def _found(path: str) -> Any:
 
 
 def words(line: str) -> list[str]:
-    """What a shell makes of a line."""
+    """The words of a line, split by a shell."""
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
     return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
 
@@ -241,7 +241,7 @@ def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_st
 def test_a_resume_that_is_interrupted_before_it_keeps_what_it_was_given(
     moment: tuple[str, int], small_store: Path
 ) -> None:
-    """A moved root: the checkpoint still has the old one."""
+    """With a moved root: the checkpoint still has the old one."""
     old, new = Path("old").resolve(), Path("new").resolve()
     shutil.copytree(small_store.parent / "images", old)
     interrupted([*command("train", "r", small_store), "--root", old], "extract.train.learning_rate", 5)

@@ -1,4 +1,4 @@
-"""What is wrong with paths and numbers is told before anything heavy is imported."""
+"""Wrong paths and numbers are reported before anything heavy is imported."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from store.reader import FeatureStore
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "zarr", "h5py", "pandas", "matplotlib", "sklearn", "PIL", "scipy")
-CASES = [  # command, and what its line holds
+CASES = [  # command, and what its error contains
     ("train --root none", "none: no such folder"),
     ("train --root images_without_test", "images_without_test: has no test/ folder"),
     ("train --dataset cifar10", "--dataset cifar10 needs --root"),
@@ -88,7 +88,7 @@ CASES = [  # command, and what its line holds
     ("store plan --store x.foo", "x.foo: unknown container '.foo'"),
     ("store plan --store s3://b/x.zarr", "s3://b/x.zarr: a bucket's speed cannot be measured"),
 ]
-OF_STORES = [  # for which zarr and h5py are asked what lies there
+OF_STORES = [  # with zarr and h5py, to see what is there
     (
         "extract --ckpt phase1/checkpoint.pt --store feats.zarr",
         "feats.zarr: already exists; pass --overwrite",
@@ -111,7 +111,7 @@ OF_STORES = [  # for which zarr and h5py are asked what lies there
 
 
 def make_folder(folder: Path) -> Path:
-    """A folder with what the commands find, or do not; the same."""
+    """Fill a folder with what the commands find; returns it."""
     made = ROOT / "tests" / "data" / "program_0_1"
     for name in ("phase1", "feats.zarr", "run_fsa"):
         shutil.copytree(made / name, folder / name)
@@ -129,7 +129,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def begin_sweep(store: Path, out: Path) -> None:
-    """A sweep of two heads, one of which is done."""
+    """Start a sweep of two heads, one of which is done."""
     config = SweepConfig(FinetuneConfig(str(store), str(out), "plain"), seeds=2)
     configs = [one.resolved(3) for one in config.configurations()]
     folder = SweepFolder(config, configs, FeatureStore(store))
@@ -139,7 +139,7 @@ def begin_sweep(store: Path, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """What each command says, its exit code and the heavy modules that were imported by then."""
+    """Each command's message, its exit code, and the heavy modules imported by then."""
     folder = make_folder(tmp_path_factory.mktemp("early"))
     code = f"""
 import json, sys

@@ -1,4 +1,4 @@
-"""What is refused before anything heavy is imported is what the whole command refuses, and nothing else."""
+"""Early checks refuse exactly what the whole command refuses."""
 
 import json
 import shutil
@@ -23,14 +23,14 @@ DATA = Path(__file__).parent / "data" / "program_0_1"
 
 @pytest.fixture(scope="module")
 def early_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands of test_early find. Not to be touched."""
+    """What the commands of test_cli_early find. Do not modify."""
     return make_folder(tmp_path_factory.mktemp("early"))
 
 
 @pytest.mark.parametrize("epochs", [None, "90", 1, {}, []], ids=repr)
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["", "overwrite"])
 def test_a_checkpoint_and_a_config_of_another_program(epochs: object, overwrite: list[str]) -> None:
-    """No run of ours, unfinished or not, and never replaced."""
+    """Not a run of ours, unfinished or not, and never replaced."""
     Path("theirs").mkdir()
     content = {"model": {"weight": torch.zeros(3)}, "epoch": 1, "epochs": 2, "format_version": 1}
     torch.save(content, "theirs/checkpoint.pt")
@@ -56,7 +56,7 @@ def test_how_far_a_training_has_come(name: str, damage: int) -> None:
 def test_a_run_that_ended_between_its_metrics_and_its_checkpoint(
     small_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """metrics.csv has the last epoch, and the checkpoint alone counts: it can be gone on with."""
+    """metrics.csv has the last epoch, but only the checkpoint counts: it can be resumed."""
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "r"]
     saved = []
 
@@ -75,7 +75,7 @@ def test_a_run_that_ended_between_its_metrics_and_its_checkpoint(
     refuse(*command, says=["r: already holds a finished run (epoch 1 of 1); pass --overwrite"])
 
 
-STORED = {  # by source: what a run was begun with
+STORED = {  # by source: options that a run was started with
     "imagefolder": [
         "--no-flip",
         "--skip-bad-images",
@@ -90,7 +90,7 @@ STORED = {  # by source: what a run was begun with
 
 @pytest.mark.parametrize("source", STORED)
 def test_a_resume_takes_each_option_that_is_stored(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that would be refused of the default data set."""
+    """Even one that the default data set would refuse."""
     shutil.copytree(DATA / "half_phase1", "r")
     path = Path("r/checkpoint.pt")
     made = load_checkpoint(path)
@@ -113,14 +113,14 @@ def test_a_resume_takes_each_option_that_is_stored(source: str, monkeypatch: pyt
     refuse("train", "--out", "r", "--resume", "--lr=-1", says=["--lr -1.0: must be 0 or more"])
 
 
-REFUSED = [(c, says) for c, says in CASES + OF_STORES if c[:4] != "demo"]  # which says first what it does
+REFUSED = [(c, says) for c, says in CASES + OF_STORES if c[:4] != "demo"]  # these print something first
 
 
 @pytest.mark.parametrize(("command", "says"), REFUSED, ids=[command for command, _ in REFUSED])
 def test_the_whole_command_refuses_the_same(
     command: str, says: str, early_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With nothing told early, the line is the same."""
+    """Without early checks, the line is the same."""
     monkeypatch.chdir(early_folder)
     for name in vars(early):
         if name.startswith("check_"):

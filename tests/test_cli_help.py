@@ -1,4 +1,4 @@
-"""`--help`: every option under a heading, texts understood by themselves, examples that the program takes."""
+"""`--help`: every option under a heading, texts that stand alone, examples that work."""
 
 import os
 import re
@@ -31,7 +31,7 @@ GROUPED = [
 
 
 def shown(*path: str, columns: str = "80") -> str:
-    """What `--help` prints on a screen of that width."""
+    """Output of `--help` on a screen of that width."""
     context = click.Context(cli.main, info_name="tailcache", **cli.SETTINGS)
     for name in path:
         context = click.Context(context.command.commands[name], parent=context, info_name=name)
@@ -77,15 +77,15 @@ def test_options_stand_where_one_looks_for_them():
     ("path", "option"), GROUPED, ids=lambda v: " ".join(v) if isinstance(v, tuple) else v.name
 )
 def test_a_help_text_is_understood_by_itself(path, option):
-    """The option, not its neighbours, says what it is."""
+    """Without its neighbours."""
     assert len(option.help) >= 8
     assert not re.match(r"(of|that|it|its|the same|for|where it)\b", option.help), option.help
     assert not option.help.endswith(".")
 
 
 def test_a_default_that_is_none_is_told_in_words():
-    """A user who names nothing gets something: the recipe's, the method's, all images."""
-    silent = {"root", "ckpt"}  # where nothing moved, nothing is to be said
+    """A default of None still means something: the recipe's, the method's, all images."""
+    silent = {"root", "ckpt"}  # needed only if something has moved
     for config in (TrainConfig, DatasetConfig, NetworkConfig, FinetuneConfig, SweepConfig, ConvertConfig):
         for name, (_, option) in own_options(config).items():
             if getattr(config, name, 0) is None and name not in silent:
@@ -104,7 +104,7 @@ def test_the_texts_say_default_and_choices():
 @pytest.mark.parametrize("columns", ["60", "80", "100", "200"])
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_width_is_used_and_kept(path, columns):
-    """Texts stand in one column from heading to heading; nothing is wider than the screen, or than 100."""
+    """Texts are in one column under all headings; nothing is wider than the screen, or than 100."""
     body = re.split(r"\nExamples?:\n", shown(*path, columns=columns))[0]
     lines = body.splitlines()
     assert max(map(len, lines)) <= min(int(columns), 100)
@@ -151,7 +151,7 @@ def test_commands_are_told_in_the_order_of_their_use_and_in_full():
 
 
 def test_no_help_imports_anything_heavy():
-    """Names of methods come from their registry, which needs numpy and nothing larger."""
+    """Names of methods come from their registry, which imports nothing heavier than numpy."""
     heavy = ("torch", "torchvision", "zarr", "h5py", "pandas", "matplotlib", "sklearn", "scipy")
     code = f"""
 import sys, cli
@@ -165,7 +165,7 @@ print([name for name in {heavy} if name in sys.modules])
 
 
 def test_bounds_stand_beside_their_fields():
-    """A field with a bound is refused below it, and at 2^32, whichever config holds it."""
+    """A field with a bound is refused below it, and at 2^32, in every config."""
     for config in (TrainConfig(), NetworkConfig(), FinetuneConfig("s"), SweepConfig(FinetuneConfig("s"))):
         for name, (_, option) in own_options(type(config)).items():
             bound = option.least if option.least is not None else option.above

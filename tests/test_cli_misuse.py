@@ -1,4 +1,4 @@
-"""Misuse of the command line, memory that is not there, signals, and places that are no terminal."""
+"""Misuse of the command line, too little memory, signals, and output that is not a terminal."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch, small
 
 
 def test_terminated_in_mid_extraction(small_ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SIGTERM is what a cluster's scheduler sends: what was written stays, and is gone on with."""
+    """A cluster's scheduler sends SIGTERM: what was written stays, and can be resumed."""
     said = tmp_path_factory.mktemp("said") / "stderr"
 
     def terminated() -> None:
@@ -86,7 +86,7 @@ def test_terminated_in_mid_extraction(small_ckpt: Path, tmp_path_factory: pytest
 
 
 def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path: Path) -> None:
-    """Even where the environment asks for colours; and oddities that do no harm are not spoken of."""
+    """Even if the environment requests colours; and without warnings about harmless oddities."""
     root = write_images(tmp_path / "images", {"猫": 8, "$b$": 6, "c": 2})
     Image.new("P", (12, 12)).save(root / "train" / "c" / "palette.png", transparency=b"\0" * 256)
     commands = (
@@ -104,7 +104,7 @@ def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path:
     environment = os.environ | {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-c", code, json.dumps([list(map(str, command)) for command in commands])]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    # a machine without a font for 猫 is told so, and a slow one that fonts are listed for the first time
+    # a note if there is no font for 猫, and on a slow machine one that matplotlib lists fonts
     told = ("characters that no installed font has", "building the font cache")
     spoken = [line for line in done.stderr.splitlines() if not any(part in line for part in told)]
     assert (done.returncode, spoken) == (0, [])

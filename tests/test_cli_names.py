@@ -1,4 +1,4 @@
-"""Names that come from folders and files, on a screen: one line each, and nothing that a terminal obeys."""
+"""Names of folders and files on a screen: one line each, with nothing that a terminal obeys."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from finetune.commands.console import fail, print_table, table
 from store.names import composed, shown
 
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
-RAW = "\x1b[31m\nred"  # what a terminal would obey, and two lines
+RAW = "\x1b[31m\nred"  # an escape sequence, and a line break
 SAID = r"\x1b[31m\nred"
 
 
@@ -42,7 +42,7 @@ def test_names_in_notes_and_refusals_are_on_one_line_and_move_no_terminal(caplog
 
 
 def test_what_is_found_and_where_moves_no_terminal():
-    """Results as well: each of them names folders, and a row that differs its image."""
+    """Results too: they name folders, and a differing row names its image."""
     root, here = write_classes(Path("images"), ["ape", RAW, "bee"]), f"{RAW}[bold]"
     out = {name: f"{here}/{name}" for name in ("phase1", "s.zarr", "t.h5", "run", "sweep", "report")}
     ckpt = ["--ckpt", f"{out['phase1']}/checkpoint.pt"]
@@ -76,7 +76,7 @@ def test_brackets_in_a_table_are_brackets(capsys):
 
 
 def test_what_is_printed_moves_no_terminal_whoever_says_it(capsys):
-    """Names also come in words of others: of libraries, of the system."""
+    """Names also come in messages of libraries and of the system."""
     with pytest.raises(SystemExit):
         fail(f"{RAW} é\udcff: damaged\nat 1")
     assert capsys.readouterr().err == "tailcache: \\x1b[31m red é\\udcff: damaged at 1\n"

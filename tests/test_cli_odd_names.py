@@ -1,4 +1,4 @@
-"""Names that a file system allows and that files of text break on: what is written is read back."""
+"""Names that a file system allows but text files break on: written and read back unchanged."""
 
 import json
 import unicodedata
@@ -73,7 +73,7 @@ NAMES += [
 
 
 def write_classes(root: Path, names: list[str]) -> Path:
-    """Two 8×8 training images and a test image of each class, called after it, as a name of a file allows."""
+    """Write two 8×8 training images and a test image per class, named after it as far as file names allow."""
     for i, name in enumerate(names):
         for split, n in (("train", 2), ("test", 1)):
             (root / split / name).mkdir(parents=True)
@@ -84,7 +84,7 @@ def write_classes(root: Path, names: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Every phase on one class for each name. Not to be touched."""
+    """Every phase, with one class for each name. Do not modify."""
     made = tmp_path_factory.mktemp("odd")
     root = write_classes(made / "images", NAMES)
     train = ["train", *FOLDER, *TINY, "--image-size", 8, "--root", root, "--out", made / "phase1"]
@@ -131,7 +131,7 @@ def test_csv_files_give_back_what_was_written():
     write_csv(frame, Path("odd.csv"))
     pd.testing.assert_frame_equal(read_csv(Path("odd.csv")), frame, check_dtype=False)
     write_csv(frame[2:].iloc[6:8], Path("plain.csv"))
-    assert Path("plain.csv").read_text().splitlines()[0] == "class_id,class_name,accuracy"  # as it always was
+    assert Path("plain.csv").read_text().splitlines()[0] == "class_id,class_name,accuracy"  # unchanged
 
 
 @given(
@@ -151,7 +151,7 @@ def test_csv_files_give_back_any_text(names):
 
 
 def test_two_classes_of_one_name_in_two_forms_are_refused(monkeypatch):
-    """Listed so, for not every file system keeps both forms apart."""
+    """Listed by a fake, since not every file system distinguishes the forms."""
     root, folders = write_classes(Path("images"), ["ape", "bee"]), SOURCES["imagefolder"]
     two_forms = sorted([NFC, NFD])
     listed = replace(folders, list=lambda *asked: replace(folders.list(*asked), class_names=two_forms))
@@ -180,14 +180,14 @@ def test_a_class_spelt_in_another_form_in_test_is_the_class_of_train(caplog):
 
 
 def respell(root: Path) -> None:
-    """As a file system that has another form would hold it."""
+    """Rename as a file system with another form would."""
     for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
         path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
 
 
 @pytest.mark.parametrize(("other", "alike"), [("zebra", True), ("bf", False)], ids=["in order", "otherwise"])
 def test_a_copy_spelt_in_another_form(other, alike):
-    """Decomposed, bête comes before bf; composed, it comes after."""
+    """Decomposed, bête sorts before bf; composed, after it."""
     root = write_classes(Path("images"), ["ape", NFC, other])
     succeed("train", *FOLDER, *TINY, "--image-size", 8, "--root", root, "--out", "phase1")
     evaluate = ["evaluate", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"]

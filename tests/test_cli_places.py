@@ -1,4 +1,4 @@
-"""Paths as a user means them, files that another program holds, and bars that are gone when they are done."""
+"""Paths with `~`, files that another program holds open, and progress bars that disappear when done."""
 
 import errno
 import io
@@ -20,7 +20,7 @@ from finetune.commands import console
 from finetune.commands.options import PLACE
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are something else
+NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are not paths
 
 
 def texts(command: click.Command) -> list[click.Parameter]:
@@ -29,7 +29,7 @@ def texts(command: click.Command) -> list[click.Parameter]:
 
 
 def test_a_tilde_is_the_users_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever option is to come: a text is a path, or is said here to be none."""
+    """For future options too: a text is a path, or is listed here as something else."""
     monkeypatch.setenv("HOME", "/home/me")
     commands = {**main.commands, **main.commands["store"].commands}
     commands.pop("store")
@@ -92,7 +92,7 @@ def test_an_hdf5_store_that_is_open_elsewhere_is_told_as_such(
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 def test_an_hdf5_store_on_a_file_system_without_locks(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has it open, so nobody is told to close it."""
+    """Nobody has it open, so the message does not say to close it."""
     make_store(Path("s.h5"))
     said = f"unable to lock file, errno = {number}, error message = '{os.strerror(number)}'"
 

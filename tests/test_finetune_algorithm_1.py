@@ -1,7 +1,7 @@
-"""Algorithm 1 of the paper word for word, one sample at a time, against the windows and steps of a run.
+"""Algorithm 1 of the paper, line by line and sample by sample, compared with the windows and steps of a run.
 
-The two share the random numbers at their addresses and nothing else: sets, classes, donors, counts, means,
-gradients and steps are worked out again here, in double precision.
+The two share only the random numbers at their addresses: sets, classes, donors, counts, means,
+gradients and steps are computed again here, in double precision.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from finetune.training.inputs import head_options, plan_inputs
 from store.arrays.split import SplitArrays
 
 CPU = torch.device("cpu")
-LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of made CAMs: a threshold is often met exactly
+LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # values of synthetic CAMs, which often equal a threshold
 
 
 @dataclass(frozen=True)
 class MadeStore:
-    """What Phase II asks of a store."""
+    """The parts of a store that Phase II uses."""
 
     label: np.ndarray
     maps: np.ndarray
@@ -59,7 +59,7 @@ class MadeStore:
 
 @st.composite
 def stores(draw: st.DrawFn) -> MadeStore:
-    """Any number of classes of any sizes, and maps of any shape that can be fused."""
+    """Any number of classes of any size, and maps of any shape that can be fused."""
     sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=6))
     height, width = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)).filter(lambda hw: hw != (1, 1)))
     channels = draw(st.integers(1, 20))
@@ -72,7 +72,7 @@ def stores(draw: st.DrawFn) -> MadeStore:
 
 
 def n_head_classes(store: MadeStore, twentieths: int) -> int:
-    """The fewest largest classes that hold so many twentieths of the samples (sec. 5.4)."""
+    """Number of largest classes that hold so many twentieths of the samples (sec. 5.4)."""
     counts = sorted((list(store.label).count(c) for c in set(store.label)), reverse=True)
     h = 1
     while Fraction(sum(counts[:h]), len(store.label)) < Fraction(twentieths, 20):
@@ -85,7 +85,7 @@ def problems(draw: st.DrawFn) -> tuple[MadeStore, FinetuneConfig, int]:
     """A store, options for it, and the first iteration."""
     store, twentieths = draw(stores()), draw(st.integers(1, 19))
     k, h = len(store.class_names), n_head_classes(store, twentieths)
-    assume(h < k)  # else there is no tail
+    assume(h < k)  # otherwise there is no tail
     donors = draw(st.sampled_from(["any", "head"]))
     thresholds = st.sampled_from(LEVELS[1:-1]) | st.floats(0.01, 0.99)
     gamma_min, gamma_max = sorted(draw(st.tuples(*[st.floats(0, 1)] * 2)))
@@ -108,12 +108,12 @@ def problems(draw: st.DrawFn) -> tuple[MadeStore, FinetuneConfig, int]:
 
 
 def pick(among: list[int], number: float) -> int:
-    """One of some, by a number in [0, 1)."""
+    """One of the items, by a number in [0, 1)."""
     return among[int(number * len(among))]
 
 
 class Reference:
-    """Algorithm 1, one iteration after the other."""
+    """Algorithm 1, iteration by iteration."""
 
     def __init__(self, store: MadeStore, config: FinetuneConfig):
         self.config, self.draws, self.iteration = config, CounterRNG(config.seed), 0
@@ -157,14 +157,14 @@ class Reference:
         return others[: self.config.confusing_classes]
 
     def lenders(self, i: int, c: int) -> list[int]:
-        """Line 10: N_a of the confusing classes in a drawn order, over and over if they are fewer."""
+        """Line 10: N_a of the confusing classes in a drawn order, repeated if there are fewer."""
         confusing = self.confusing_classes(c)
         keys = self.numbers("order of confusing classes", self.config.tail_samples, len(confusing))[i]
         order = sorted(range(len(confusing)), key=lambda j: keys[j])
         return [confusing[order[a % len(order)]] for a in range(self.config.augmented_per_sample)]
 
     def positions(self, row: int, kind: str) -> list[int]:
-        """Lines 7 and 12; all positions where there is none."""
+        """Lines 7 and 12; all positions if there is none."""
         if kind == "specific":
             found = [i for i, value in enumerate(self.cam[row]) if value > self.config.tau_s]
         else:
@@ -173,7 +173,7 @@ class Reference:
         return found or list(range(len(self.cam[row])))
 
     def fused(self, row: int, donor: int, place: int, n_augmented: int) -> np.ndarray:
-        """Lines 14 to 17, and the mean over positions that follows."""
+        """Lines 14 to 17, and the mean over positions."""
         n_positions, low, high = len(self.cam[row]), self.config.gamma_min, self.config.gamma_max
         gamma = low + (high - low) * self.numbers("gamma", n_augmented)[place]
         n_specific = min(max(round(gamma * n_positions), 1), n_positions - 1)

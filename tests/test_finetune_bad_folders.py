@@ -1,4 +1,4 @@
-"""Folders that a command may not replace, for they hold what is not its own."""
+"""Folders that a command may not replace, because they hold foreign files."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Options of Phase II that are refused, in one line and with nothing written; odd ones that are not."""
+"""Options of Phase II that are refused in one line with nothing written; unusual ones that are accepted."""
 
 import sys
 from dataclasses import fields
@@ -20,7 +20,7 @@ HINTS = get_type_hints(FinetuneConfig, include_extras=True)
 
 
 def named(*kinds: object) -> list[str]:
-    """Options of such types, None among their values or not, as the command line spells them."""
+    """Options of these types, optional ones included, as on the command line."""
     found = []
     for field in fields(FinetuneConfig):
         assert get_origin(HINTS[field.name]) is Annotated
@@ -207,7 +207,7 @@ def test_event_files_without_tensorboard(feature_store: Path, monkeypatch: pytes
 
 @pytest.fixture
 def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> list[object]:
-    """A command whose run was interrupted, and left its state."""
+    """A command whose run was interrupted and has left its state."""
 
     def interrupting(self, window):
         raise KeyboardInterrupt
@@ -238,7 +238,7 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
 def test_a_refused_run_spares_the_state_that_it_was_to_replace(
     interrupted: list[object], options: str, says: list[str]
 ) -> None:
-    """`refuse` sees that no file goes."""
+    """`refuse` checks that no file disappears."""
     refuse(*interrupted, "--overwrite", *options.split(), says=says)
     succeed(*interrupted, "--overwrite")
     assert not unfinished_path("fsa").exists()
@@ -246,7 +246,7 @@ def test_a_refused_run_spares_the_state_that_it_was_to_replace(
 
 @pytest.mark.parametrize("method", ["no-aug", "ncm"])
 def test_resume_with_another_method(interrupted: list[object], method: str) -> None:
-    """Which may train nothing, and so has no use for a state."""
+    """Even one that does not train, and so has no use for a state."""
     says = [f"cannot resume: method was fsa, this command has {method}"]
     refuse(*interrupted, "--resume", "--method", method, says=says)
     refuse(*interrupted, "--method", method, says=["an interrupted run; pass --resume to continue it"])

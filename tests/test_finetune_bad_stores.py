@@ -56,7 +56,7 @@ def newer_version(path: Path) -> None:
 
 
 def newer_arrays(path: Path) -> None:
-    """Neither laid out nor typed as version 1 knows them."""
+    """With a layout and types that version 1 does not know."""
     root = zarr.open_group(path, mode="r+")
     root.attrs["schema_version"] = 2
     root.create_array("train/feature_map", shape=(3, 3), dtype="complex64", chunks=(2, 1), overwrite=True)
@@ -139,7 +139,7 @@ def labels_in_doubles(path: Path) -> None:
 
 
 def put(path: Path, name: str, value: np.ndarray) -> None:
-    """Replace an array by another, laid out as ours are."""
+    """Replace an array by another with our layout."""
     group = zarr.open_group(path, mode="r+")
     group.create_array(
         name, data=value, shards=value.shape, chunks=value.shape, compressors=None, overwrite=True
@@ -216,7 +216,7 @@ def test_store_is_refused(
 
 @pytest.mark.parametrize("shard", [0, 1, 4])
 def test_one_missing_shard_is_noticed(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
-    """zarr reads an absent one as zeros; 18 rows in shards of 4 leave the last one half full."""
+    """zarr reads a missing one as zeros; with 18 rows in shards of 4, the last one is half full."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
     succeed("extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--batch-size", 4)
     command = ["finetune", "--store", "feats.zarr", "--out", "fsa", *QUICK, *FEW_CLASSES]

@@ -1,4 +1,4 @@
-"""What is resumed goes on with the store it was begun with: all of its splits, not training images alone."""
+"""A resumed run needs the store that it was started with: all its splits, not only training images."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ CHANGES = [(other_features, "val"), (other_features, "test"), (other_labels, "te
 
 @pytest.fixture(scope="module")
 def stores(feature_store, tmp_path_factory) -> Path:
-    """One store, and the same with another validation or test split. Not to be touched."""
+    """A store, and the same with another validation or test split. Do not modify."""
     folder = tmp_path_factory.mktemp("stores")
     rewrite(feature_store, folder / "s.zarr", lambda rows: None)
     for change, split in CHANGES:
@@ -51,7 +51,7 @@ def stores(feature_store, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(stores, phase1) -> FinetuneConfig:
-    """A run; its checkpoint is named, for the stores were moved."""
+    """A run; its checkpoint is given, because the stores were moved."""
     options = {"iterations": 60, "eval_every": 20, "window": 8, "device": "cpu", "ckpt": str(phase1)}
     return FinetuneConfig(str(stores / "s.zarr"), "run", **options)
 
@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_the_same_store_in_another_container(stores, config, 
 
 
 def of_version_0_1(path: Path) -> str:
-    """What that version recorded: the training split and the FC layer."""
+    """What version 0.1 recorded: the training split and the FC layer."""
     store = FeatureStore(path)
     made = sha256(json.dumps(store.provenance["checkpoint"], sort_keys=True).encode())
     names = [f"train/{name}" for name in ("label", "sample_index", "view", "pooled")]

@@ -1,4 +1,4 @@
-"""Runs that `analyze` refuses, and runs of one data set that are no seeds of one configuration."""
+"""Runs that `analyze` refuses, and runs of one data set that are not seeds of one configuration."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_run_is_refused(digits_run: Path, damage: Callable[[Path], None], says: 
 
 
 def edit(column: str, value: object, file: str = "predictions.csv") -> Callable[[Path], None]:
-    """Damage that puts a value into one cell."""
+    """Damage that changes the value of one cell."""
 
     def damage(path: Path) -> None:
         frame = pd.read_csv(path / file)
@@ -84,7 +84,7 @@ def cut_predictions(path: Path) -> None:
 
 
 def forget(*keys: str | int) -> Callable[[Path], None]:
-    """Damage that takes one key, however deep, from config.json."""
+    """Damage that removes one key, at any depth, from config.json."""
 
     def damage(path: Path) -> None:
         config = json.loads((path / "config.json").read_text())
@@ -120,14 +120,14 @@ def forget(*keys: str | int) -> Callable[[Path], None]:
     ],
 )
 def test_run_that_was_edited_is_refused(digits_run: Path, damage: Callable[[Path], None]) -> None:
-    """None of these may pass into a table."""
+    """None of these may get into a table."""
     shutil.copytree(digits_run, "fsa")
     damage(Path("fsa"))
     refuse("analyze", "fsa", says=[Path("fsa").resolve(), "is damaged", "run `finetune` again"])
 
 
 def test_head_and_tail_are_the_first_runs(feature_store: Path, digits_run: Path) -> None:
-    """Columns of one table are of the same classes, whatever each run took for its head."""
+    """Columns of a table are over the same classes, whatever each run's own head was."""
     out = ["--out", "half", "--head-ratio", 0.5]
     succeed("finetune", "--store", feature_store, *out, *QUICK)
     comparison = json.loads(succeed("analyze", "half", digits_run, "--json").stdout)
@@ -149,7 +149,7 @@ def test_runs_of_different_data_sets(digits_run: Path, small_store: Path) -> Non
 
 
 def test_runs_of_different_long_tails(digits_run: Path) -> None:
-    """The same test images, but other training counts: Many and Few would be other classes."""
+    """The same test images, but other training counts: Many and Few would be different classes."""
     shutil.copytree(digits_run, "other")
     frame = pd.read_csv("other/per_class.csv")
     frame.assign(n_train=frame["n_train"] + 1).to_csv("other/per_class.csv", index=False)
@@ -157,7 +157,7 @@ def test_runs_of_different_long_tails(digits_run: Path) -> None:
 
 
 def test_a_run_is_not_counted_twice(digits_run: Path) -> None:
-    """A copy would pass for a second seed, and halve the deviation."""
+    """A copy would count as a second seed, and halve the deviation."""
     shutil.copytree(digits_run, "copy")
     refuse("analyze", digits_run, "copy", says=[Path("copy").resolve(), "is the same run as", digits_run])
     succeed("analyze", digits_run, digits_run, "--out", "report")
@@ -173,7 +173,7 @@ def test_analyze_writes_into_no_run_and_no_store(digits_run: Path, feature_store
 @pytest.mark.parametrize("out", ["/", "//", "root"])
 def test_a_report_does_not_lie_in_the_root_of_the_file_system(digits_run: Path, out: str) -> None:
     Path("root").symlink_to("/")
-    refuse("analyze", digits_run, "--out", out, says=[f"{Path(out)}: is the root of the file system; name a"])
+    refuse("analyze", digits_run, "--out", out, says=[f"{Path(out)}: is the root of the file system; use a"])
 
 
 @pytest.mark.parametrize("name", ["summary.csv", "confusion.png", "analysis.json"])
@@ -183,7 +183,7 @@ def test_analyze_replaces_no_files_of_others(digits_run: Path, name: str) -> Non
     says = [f"report/{name}: exists and was not written by `analyze`", "use another --out"]
     refuse("analyze", digits_run, "--out", "report", says=says)
     Path("report", name).rename("report/thesis.txt")
-    for _ in range(2):  # its own files it replaces
+    for _ in range(2):  # it replaces its own files
         succeed("analyze", digits_run, "--out", "report")
     assert Path("report/thesis.txt").read_text() == "three years of work"
 
@@ -212,7 +212,7 @@ def test_a_run_on_converted_features_is_another_configuration(digits_run: Path) 
 
 
 def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
-    """A class may be called 007 or None; its runs are still of one data set."""
+    """With a class called 007 or None, runs are still of one data set."""
     root = write_images(tmp_path / "images", {"007": 8, "None": 6, "nan": 4})
     succeed("train", *FOLDER, *TINY, "--root", root, "--out", "phase1")
     succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--store", "feats.zarr", "--device", "cpu")

@@ -1,4 +1,4 @@
-"""Runs that look alike and are of other images: never seeds of one configuration."""
+"""Runs that look alike but are of different images: never seeds of one configuration."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def make_run(name: str, root: Path, seed: int) -> None:
-    """Every phase on an image folder, into `name`."""
+    """Run every phase on an image folder, into `name`."""
     succeed("train", *FOLDER, *TINY, "--root", root, "--out", f"{name}/phase1", "--seed", seed)
     store = f"{name}/feats.zarr"
     succeed("extract", "--ckpt", f"{name}/phase1/checkpoint.pt", "--store", store, "--device", "cpu")
@@ -23,7 +23,7 @@ def make_run(name: str, root: Path, seed: int) -> None:
 
 
 def copy_of(run: Path, name: str, seed: int, **changes: Any) -> str:
-    """A copy of a run as another seed, its data set's description changed; a value of None is left out."""
+    """A copy of a run as another seed, with its data set's description changed; None removes a key."""
     shutil.copytree(run, name)
     config = json.loads(Path(name, "config.json").read_text())
     dataset = config["provenance"]["store"]["dataset"]
@@ -36,7 +36,7 @@ def copy_of(run: Path, name: str, seed: int, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory) -> Path:
-    """A run of Phase II on a folder of images with a validation split. Not to be touched."""
+    """A run of Phase II on a folder of images with a validation split. Do not modify."""
     folder = tmp_path_factory.mktemp("first")
     write_images(folder / "images", splits=("train", "val", "test"))
     make_run(str(folder / "first"), folder / "images", seed=0)
@@ -44,7 +44,7 @@ def first_run(tmp_path_factory) -> Path:
 
 
 def other_pixels_under_other_names(root: Path) -> None:
-    """What a fingerprint of names and one of content both see."""
+    """Detected by a fingerprint of names and by one of content."""
     for path in root.glob("*/*/*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path.with_name(f"other{path.name}"))
         path.unlink()
@@ -56,7 +56,7 @@ def no_validation_split(root: Path) -> None:
 
 @pytest.mark.parametrize("change", [other_pixels_under_other_names, no_validation_split])
 def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
-    """The mean over two data sets is of neither."""
+    """A mean over two data sets would be of neither."""
     root = write_images(Path("images"), splits=("train", "val", "test"))
     change(root)
     make_run("second", root, seed=1)
@@ -101,7 +101,7 @@ def test_the_same_images_in_another_place_are_one_data_set(digits_run):
 
 @pytest.mark.parametrize(("option", "value"), [("flip", True), ("upright", False), ("white", {"16": 4095})])
 def test_images_prepared_otherwise_are_another_configuration(digits_run, option, value):
-    """The same images, mirrored in training or not: two Phase I, not two seeds of one."""
+    """The same images, mirrored in training or not: two configurations of Phase I, not two seeds of one."""
     shutil.copytree(digits_run, "other")
     config = json.loads(Path("other/config.json").read_text())
     assert config["provenance"]["store"]["transform"].get(option) != value
@@ -115,7 +115,7 @@ def test_images_prepared_otherwise_are_another_configuration(digits_run, option,
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_runs_that_do_not_say_of_which_images_are_taken_with_a_note(digits_run, order):
-    """A run that does not say stands between no two that do."""
+    """A run without recorded images does not connect two that have them."""
     runs = [
         copy_of(digits_run, "one", 0),
         copy_of(digits_run, "silent", 1, fingerprint=None),

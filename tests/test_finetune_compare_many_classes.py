@@ -1,4 +1,4 @@
-"""Nothing that `analyze` does grows with the square of the classes."""
+"""Nothing in `analyze` grows with the square of the number of classes."""
 
 import tracemalloc
 from pathlib import Path
@@ -12,7 +12,7 @@ MANY = 6_000
 
 
 def peak(tmp_path: Path, n_classes: int) -> int:
-    """Bytes at the most while two runs are analyzed."""
+    """Peak bytes while two runs are analyzed."""
     runs = [
         write_made_run(made_run(tmp_path / f"{n_classes}_{i}", n_classes, i, per_class=1)) for i in (0, 1)
     ]
@@ -26,6 +26,6 @@ def peak(tmp_path: Path, n_classes: int) -> int:
 
 
 def test_not_a_byte_for_each_pair_of_classes(tmp_path, monkeypatch):
-    """Pixels, of which there are the same for any number of classes, are left out."""
+    """Pixels are not counted, since their number is the same for any number of classes."""
     monkeypatch.setattr("finetune.compare.files._png", lambda figure: b"")
     assert peak(tmp_path, MANY) < 0.7 * MANY**2

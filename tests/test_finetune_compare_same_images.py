@@ -1,4 +1,4 @@
-"""Runs whose files have the same names: seeds of one configuration only where the images are the same too."""
+"""Runs whose files have the same names: seeds of one configuration only if the images are the same too."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def run_of(images: Path, name: str, seed: int) -> str:
-    """A run from images by version 0.1's checkpoint, which knows them by name."""
+    """A run from images with version 0.1's checkpoint, which knows them by name only."""
     ckpt = MADE / "phase1/checkpoint.pt"
     extract = ["--ckpt", ckpt, "--root", images, "--store", f"{name}.zarr", "--device", "cpu"]
     succeed("extract", *extract)
@@ -26,7 +26,7 @@ def run_of(images: Path, name: str, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Path:
-    """A run of the images as they are, and one for each split in which two classes' images changed places."""
+    """A run of the original images, and one for each split in which two classes' images were swapped."""
     folder = tmp_path_factory.mktemp("both")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -35,7 +35,7 @@ def both(tmp_path_factory) -> Path:
         for split in ("train", "val", "test"):
             shutil.copytree("images", f"of_{split}")
             a, b = (Path(f"of_{split}", split, name) for name in ("ape", "cat with spaces"))
-            for path in b.glob("*.png"):  # as many as the smaller class has
+            for path in b.glob("*.png"):  # as many as in the smaller class
                 path.rename("other")
                 (a / path.name).rename(path)
                 Path("other").rename(a / path.name)
@@ -44,7 +44,7 @@ def both(tmp_path_factory) -> Path:
 
 
 def without_identity(run: Path, name: str, seed: int) -> str:
-    """A copy as version 0.1 would have written it."""
+    """A copy in the form that version 0.1 would have written."""
     shutil.copytree(run, name)
     return changed(name, lambda provenance: provenance.pop("identity"), seed)
 
@@ -58,7 +58,7 @@ def changed(name: str, change: Any, seed: int) -> str:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_images_that_changed_places_are_other_images(both, split):
-    """The checkpoint knows names alone, the labels are the same, and so is every count."""
+    """The checkpoint knows only names; labels and all counts are the same."""
     line = refuse("analyze", both / "own", both / f"other_{split}", says=["analyze them separately"])
     assert str(both / "own") in line
     assert str(both / f"other_{split}") in line
@@ -66,7 +66,7 @@ def test_images_that_changed_places_are_other_images(both, split):
 
 
 def test_the_same_images_by_any_network_are_the_same(both):
-    """Features of another network, or of another processor, are no other images."""
+    """Features of another network or processor do not mean other images."""
     shutil.copytree(both / "own", "second")
 
     def by_another(provenance: dict) -> None:
@@ -82,7 +82,7 @@ def test_splits_of_a_store_without_digests_are_compared_as_one_network_saw_them(
     for name, source, seed in (("first", "own", 0), ("second", "own", 1), ("third", "other_val", 2)):
         shutil.copytree(both / source, name)
         changed(name, lambda provenance: provenance["identity"].update(images={}), seed)
-    assert succeed("analyze", "first", "second").stderr == ""  # of one store: whatever its images are
+    assert succeed("analyze", "first", "second").stderr == ""  # of one store
     refuse("analyze", "first", "third", says=["hold other images in the val split"])
 
 

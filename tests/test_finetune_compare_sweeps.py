@@ -1,4 +1,4 @@
-"""Sweeps read back: the same ranking as when they ended, and the command that repeats the best."""
+"""`analyze` of sweeps: the same ranking as at their end, and the command that repeats the best."""
 
 import json
 import shlex
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def sweep(store: Path, out: str, *arguments: object) -> str:
-    """A small sweep; what it printed."""
+    """Run a small sweep; returns its output."""
     command = ["sweep", "--store", store, "--out", out, *SHORT, "--seeds", 2, "--heads"]
     return succeed(*command, *arguments).stdout
 
 
 @pytest.fixture(scope="module")
 def swept(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep, with a configuration whose heads diverge. Not to be touched."""
+    """A finished sweep, with a configuration whose heads diverge. Do not modify."""
     out = tmp_path_factory.mktemp("swept") / "sweep"
     grid = ["--grid", "method=fsa,ncm", "--grid", "lr=0.001,0.02,4e9", "--grid", "momentum=0.9,1e9"]
     sweep(feature_store, str(out), *grid, "--iterations", 60)
@@ -55,10 +55,10 @@ def test_a_sweep_is_ranked_as_when_it_ended(swept):
 
 
 def test_what_it_prints_makes_the_head_of_the_sweep(swept):
-    """From another folder than the sweep's: the store is found."""
+    """In another folder than the sweep's: the store is still found."""
     command = command_of(succeed("analyze", swept).stdout)
     words = shlex.split(command)[1:]
-    words[words.index("--out") + 1] = "again"  # the sweep's own folder is not to be touched
+    words[words.index("--out") + 1] = "again"  # the sweep's own folder must not be modified
     succeed(*words)
     best = json.loads(Path("report/analysis.json").read_text())["ranking"][0]["configuration"]
     results = pd.read_csv("report/results.csv")
@@ -82,7 +82,7 @@ def test_sweeps_are_ranked_together_and_a_head_of_both_is_one(feature_store):
 
 @pytest.mark.figures
 def test_a_sweep_of_version_0_1():
-    """It did not say where its store was, and ranked by overall accuracy."""
+    """It did not record its store's path, and ranked by overall accuracy."""
     result = succeed("analyze", OLD / "sweep", "--shot-rule", "oltr")
     assert "--shot-rule oltr changes nothing: the sweep was run with decoupling" in result.stderr
     assert "replace STORE by its path" in result.stderr
@@ -159,7 +159,7 @@ def test_a_damaged_sweep_is_one_line(swept, file, text):
 
 
 def test_a_report_of_runs_leaves_nothing_of_a_sweeps(swept, digits_run):
-    """Figures of one beside tables of the other would be read as one report."""
+    """Figures of one with tables of the other would look like one report."""
     succeed("analyze", digits_run, "--out", "report")
     Path("report/mine.txt").write_text("notes")
     succeed("analyze", swept, "--out", "report")

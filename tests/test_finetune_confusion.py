@@ -10,7 +10,7 @@ EVERY = np.arange(4)
 
 
 def made(n_rows: list[int], n_channels: int = 5) -> tuple[np.ndarray, ...]:
-    """Pooled features, weight, bias and label of classes of so many samples."""
+    """Pooled features, weight, bias and labels, with so many samples per class."""
     rng = np.random.default_rng(0)
     label, n_classes = np.repeat(np.arange(len(n_rows)), n_rows), len(n_rows)
     pooled = rng.normal(size=(len(label), n_channels)).astype(np.float32)
@@ -19,7 +19,7 @@ def made(n_rows: list[int], n_channels: int = 5) -> tuple[np.ndarray, ...]:
 
 
 def of_matrix(scores: np.ndarray) -> Scores:
-    """A sample of each class whose softmax scores are a row of the matrix."""
+    """One sample per class, whose softmax scores are a row of the matrix."""
     n = len(scores)
     weight = np.log(scores / scores.sum(1, keepdims=True)).T.astype(np.float32)
     return Scores(np.eye(n, dtype=np.float32), weight, np.zeros(n, np.float32), np.arange(n))
@@ -33,7 +33,7 @@ def expected_mean(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray, rows
 @pytest.mark.parametrize("n_rows", [[2, 1, 3], [1, ROWS_AT_ONCE + 7, 3, 2 * ROWS_AT_ONCE, 1]])
 def test_scores_are_the_mean_softmax_of_each_true_class(n_rows):
     pooled, weight, bias, label = made(n_rows)
-    classes = np.arange(len(n_rows))[::2]  # not all of them, and not next to each other
+    classes = np.arange(len(n_rows))[::2]  # not all, and not adjacent ones
     scores = Scores(pooled, weight, bias, label).mean(classes)
     for row, class_id in zip(scores, classes, strict=True):
         np.testing.assert_allclose(row, expected_mean(pooled, weight, bias, label == class_id), rtol=1e-9)
@@ -44,7 +44,7 @@ def test_confusing_classes_read_rows_not_columns():
         [[0.5, 0.1, 0.4, 0.01], [0.3, 0.6, 0.01, 0.1], [0.2, 0.1, 0.4, 0.3], [0.9, 0.1, 0.02, 0.01]]
     )
     assert confusing_classes(of_matrix(scores), EVERY, 2).tolist() == [[2, 1], [0, 3], [3, 0], [0, 1]]
-    # the transposed matrix answers otherwise, so the test can tell
+    # the transposed matrix gives another result, so the test can distinguish them
     assert confusing_classes(of_matrix(scores.T), EVERY, 2).tolist() != [[2, 1], [0, 3], [3, 0], [0, 1]]
 
 
@@ -65,7 +65,7 @@ def test_others_come_behind_all_that_count():
 
 
 def test_classes_groups_and_threads_change_nothing():
-    """One class alone, in company, and on another thread: the same ranking, and so the same plan."""
+    """One class alone, with others, and on another thread: the same ranking, and so the same plan."""
     pooled, weight, bias, label = made([3, ROWS_AT_ONCE, 1, 50, 300, 2] * 6, n_channels=33)
     scores, every = Scores(pooled, weight, bias, label), np.arange(36)
     together = confusing_classes(scores, every, 5)

@@ -1,4 +1,4 @@
-"""Recorded steps, with a recorder that only notes what it would record: the rest needs a GPU."""
+"""Recorded steps, with a fake recorder: the rest needs a GPU."""
 
 import gc
 import weakref
@@ -26,7 +26,7 @@ COSINE = {"schedule": "cosine", "n_iterations": 15}
 
 
 class Recorder:
-    """Stands in for a GPU: repeats the work itself; counts recordings and replays."""
+    """A stand-in for a GPU: repeats the work itself; counts recordings and replays."""
 
     def __init__(self):
         self.recorded = self.replayed = 0
@@ -97,7 +97,7 @@ def test_a_schedule_that_changes_is_not_recorded():
 
 
 def mixed_stacks(record=None) -> HeadPool:
-    """Two stacks that are recorded, of focal and of plain loss, and one that is not."""
+    """Two stacks that are recorded, with focal and plain loss, and one that is not."""
     rest = HeadOptions(np.ones((5, 7), np.float32), np.zeros(5, np.float32), Loss(), 0.1, 0.9)
     with pytest.MonkeyPatch.context() as patch:
         if record is not None:
@@ -121,10 +121,10 @@ def test_stacks_share_the_memory_of_a_window_and_mix_nothing_up():
 
 
 def test_nothing_keeps_heads_alive():
-    """A cycle would keep graphs and their memory until Python happens to look for cycles."""
+    """A cycle would keep graphs and their memory until Python's cycle collector runs."""
     gc.disable()
     try:
-        # As a graph's replay, this keeps nothing of what it recorded.
+        # Like a graph's replay, this keeps no reference to what it recorded.
         stacks = mixed_stacks(lambda work: (work(), lambda: None)[1])
         stacks.train_on(as_window(*windows()[0]))
         ends = [weakref.ref(heads) for heads in stacks._heads] + [weakref.ref(stacks._recorded)]
@@ -158,18 +158,18 @@ def test_a_bug_in_the_steps_is_not_hidden():
 
 
 class Stream:
-    """A made-up stream, of which only the device is of interest."""
+    """A fake stream with a device."""
 
     def __init__(self, device: torch.device | None = None):
         self.device = device
 
     def wait_stream(self, other: "Stream") -> None:
-        """Nothing runs anyway."""
+        """Do nothing."""
 
 
 @pytest.fixture
 def made_up_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What torch.cuda is asked for while graphs are recorded."""
+    """The parts of torch.cuda that recording uses."""
     seen = SimpleNamespace(current=[], recorded=[])
 
     def record_in(_, stream: Stream, capture_error_mode: str) -> nullcontext:
@@ -201,13 +201,13 @@ def test_graphs_are_recorded_on_their_device_by_its_own_stream(made_up_cuda):
     first, other, again = (stream for _, stream in made_up_cuda.recorded)
     assert [stream.device for stream in (first, other, again)] == devices
     assert first is again
-    assert ran == [True] * 6  # on trial and recorded, while nobody makes a window
+    assert ran == [True] * 6  # the trial run and the recording, while no window is made
     assert not RECORDING.locked()
     assert recorded_on(CPU) is None
 
 
 def test_no_window_is_made_while_steps_are_recorded():
-    """Its plan, which the CPU draws, may be."""
+    """Its plan, which the CPU draws, may be drawn."""
     locked = {}
 
     def draw(*_: object) -> Plan:

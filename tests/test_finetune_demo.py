@@ -13,7 +13,7 @@ from extract.config import DatasetConfig, NetworkConfig
 from finetune.demo import DemoPhases, plan_demo
 
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
-MOMENTS = [  # one after the other, each in what the one before has left
+MOMENTS = [  # in turn, each in the folder that the previous one left
     ("extract.train._step", 2),
     ("store.drafts.local.LocalDraft.publish.", 1),
     ("finetune.training.head_pool.HeadPool.train_on", 2),
@@ -21,7 +21,7 @@ MOMENTS = [  # one after the other, each in what the one before has left
 
 
 def tiny(plan: Callable[..., DemoPhases] = plan_demo) -> Callable[..., DemoPhases]:
-    """The demo's phases with next to nothing to compute."""
+    """The demo's phases with almost nothing to compute."""
 
     def planned(*arguments: Any) -> DemoPhases:
         phases = plan(*arguments)

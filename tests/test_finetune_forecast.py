@@ -1,4 +1,4 @@
-"""`store plan`: its times by hand, views, and what it says and refuses."""
+"""`store plan`: times computed by hand, views, output, and errors."""
 
 import itertools
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.
     assert three["map_bytes"] == 3 * one["map_bytes"]
     assert one["extract_seconds"] == pytest.approx((18 + 18) / 0.1)
     assert three["extract_seconds"] == pytest.approx((3 * 18 + 18) / 0.1)
-    reading = 2 * 18 * (512 / 2e3 + 3)  # of the maps that one view does not have
+    reading = 2 * 18 * (512 / 2e3 + 3)  # of maps that a store with one view lacks
     assert three["finetune_seconds"] - one["finetune_seconds"] == pytest.approx(reading)
     text = succeed("store", "plan", *QUICK, *options, "--views", 3).stdout
     assert "3 classes, 18 training images in 3 views each (maps 4×4×16), 18 test\n" in text
@@ -79,7 +79,7 @@ def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.
 
 
 def test_views_are_measured_as_they_are_extracted(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image is shown in all views, and the pace counts them."""
+    """Every image is extracted in all views, and images per second count them."""
     shown = []
 
     def noted(images, transform, seeds):
@@ -94,7 +94,7 @@ def test_views_are_measured_as_they_are_extracted(small_root: Path, monkeypatch:
     options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
     content = planned(*options, "--views", 5)
     assert content["images_per_second"] == 8 * 5  # the first 8 images in a second
-    assert content["n_sampled"] == 7 * 5  # as many images as have 32 views
+    assert content["n_sampled"] == 7 * 5  # as many images as give 32 views
     augmented = sum(int((seeds != -1).sum()) for seeds in shown)
     first = sum(int((seeds == -1).sum()) for seeds in shown)
     assert augmented == 4 * (first - 8)  # batch norms settled on 8 images

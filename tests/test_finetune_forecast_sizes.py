@@ -1,4 +1,4 @@
-"""`store plan`: its sizes against stores really written, and disks that are too small for them."""
+"""`store plan`: sizes compared with real stores, and disks that are too small."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks a split, the last partly filled."""
+    """Several blocks per split, the last one partly filled."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 4096)
     monkeypatch.setattr("store.layout.PACKED_CHUNK_BYTES", 512)
 
@@ -35,7 +35,7 @@ def files_of(store: Path) -> list[Path]:
 
 
 def bytes_of_arrays(store: Path) -> dict[str, int]:
-    """What the rows of every array really take: sizes of shards, or HDF5's own account."""
+    """Real bytes of every array's rows: sizes of shards, or HDF5's own count."""
     if store.is_dir():
         shards = [f for f in files_of(store) if f.name != "zarr.json"]
         found: dict[str, int] = {}
@@ -111,14 +111,14 @@ def test_compressed_sizes_from_a_sample_come_close(
         size = store_size(suffix, layouts, packing.share)
         found[suffix], sizes[suffix] = sum(bytes_of_arrays(Path(f"s{suffix}")).values()), size.n_bytes
         assert size.n_bytes == pytest.approx(found[suffix], rel=0.03)
-    # The chunks are the same in both: what differs is known beforehand.
+    # The chunks are the same in both; the rest is known beforehand.
     assert sizes[".zarr"] - sizes[".h5"] == found[".zarr"] - found[".h5"]
-    # Beside the rows lie begun.json and what HDF5 needs: pages, of which this store is small.
+    # Besides the rows there are begun.json and HDF5's pages, which matter in so small a store.
     assert size.n_bytes * 1.9 < size.peak_bytes < max(seen) < size.peak_bytes + 250_000
 
 
 def watch_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[int]:
-    """Bytes under a folder at every sync."""
+    """Record the bytes in a folder at every sync."""
     seen, fsync = [0], os.fsync
 
     def size(path: Path) -> int:

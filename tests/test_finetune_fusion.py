@@ -48,7 +48,7 @@ def test_a_mean_is_rounded_once():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("n_vectors", [2, 16, 25, 49, 196])
 def test_the_divisor_is_the_number_of_vectors_to_the_bit(dtype, n_vectors):
-    """numpy's quotient, whatever holds the divisor: a factor of 1/49 would be an ulp off here and there."""
+    """Equal to numpy's quotient: a factor of 1/49 would be an ulp off in places."""
     generator = torch.Generator().manual_seed(0)
     table = torch.rand(500, 64, generator=generator).to(dtype)
     vectors = torch.randint(len(table), (32, n_vectors), generator=generator)
@@ -62,7 +62,7 @@ def test_the_divisor_is_the_number_of_vectors_to_the_bit(dtype, n_vectors):
 
 
 def test_nothing_is_divided_by_a_number_of_python():
-    """Which a GPU would take for a factor."""
+    """A GPU would multiply by its reciprocal."""
     divisors = []
 
     class Noting(torch.Tensor):

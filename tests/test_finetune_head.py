@@ -1,4 +1,4 @@
-"""Heads against autograd and torch.optim.SGD, and against themselves in other company."""
+"""Heads compared with autograd and torch.optim.SGD, and with themselves beside other heads."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def batches(rng: np.random.Generator, t: int, b: int, k: int = 5, c: int = 7, dt
 
 
 def reference_loss(name: str, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Each loss as its paper prints it, for autograd."""
+    """Each loss as in its paper, for autograd."""
     if name == "balanced-softmax":
         weighted = torch.from_numpy(PRIOR) ** 1.5 * logits.exp()
         return -(weighted.gather(1, label[:, None])[:, 0] / weighted.sum(1)).log().mean()
@@ -50,7 +50,7 @@ def reference_loss(name: str, logits: torch.Tensor, label: torch.Tensor) -> torc
         weight = torch.from_numpy(1 / effective / (1 / effective).sum() * len(PRIOR))
         if name.endswith("weights"):
             return cross_entropy(logits, label, weight)
-        if name.endswith("bce"):  # the mean over all terms, as the authors' code takes it
+        if name.endswith("bce"):  # the mean over all terms, as in the authors' code
             own = one_hot(label, len(PRIOR)).double()
             return binary_cross_entropy(logits.softmax(1), own, weight[label][:, None].expand_as(own))
         return cross_entropy(logits, label, weight, reduction="sum") / len(label)
@@ -124,7 +124,7 @@ def test_scales_equal_autograd_and_torch_sgd():
 
 
 def test_a_confident_head_has_a_finite_loss():
-    """Probabilities below the smallest float have a logarithm all the same."""
+    """Probabilities below the smallest float still have a logarithm."""
     weight = np.array([[500.0], [0.0]], np.float32)
     heads = StackedHeads([HeadOptions(weight, np.zeros(2, np.float32), Loss(), 1e-9, 0.9)], CPU)
     loss = heads.train_on(padded(torch.ones(1, 1, 1)), torch.tensor([[1]]), 0)
@@ -141,7 +141,7 @@ def test_focal_loss_of_a_certain_row_is_zero_and_so_is_its_gradient():
 
 @pytest.mark.parametrize("spread", [1.0, 10.0, 40.0])
 def test_binary_cross_entropy_of_certain_rows_is_exact_in_single_precision(spread):
-    """1 − p has no digits left in float32 where p is 1; autograd on log-sums in double precision has."""
+    """In float32, 1 − p has no digits left for p near 1; autograd on log-sums in double precision has."""
     rng = np.random.default_rng(0)
     z = torch.from_numpy(spread * rng.random((3, 6, 40))).requires_grad_()
     label = torch.from_numpy(rng.integers(6, size=(3, 1, 40)))
@@ -166,7 +166,7 @@ def test_the_given_parameters_are_left_alone():
 
 
 def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor, threads: int, window: int):
-    """Weights and biases after a window-wise pass, with so many threads."""
+    """Weights and biases after training window by window, with so many threads."""
     pool = Threads(threads)
     torch.set_num_threads(1)
     stacks = HeadPool(heads, CPU, pool)
@@ -191,7 +191,7 @@ class FakeWindow:
 )
 @settings(max_examples=40, deadline=None)
 def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, seed):
-    """Stacked or alone, with other losses beside it, in other windows, on more threads."""
+    """Stacked or alone, beside other losses, in other windows, on more threads."""
     rng = np.random.default_rng(seed)
     losses = [Loss(), focal(1.0), Loss(shift=rng.normal(size=k).astype(np.float32)), Loss(against_rest=True)]
     heads = [

@@ -34,7 +34,7 @@ def test_classes_are_taken_by_size_and_ties_by_index():
 
 
 def test_a_ratio_met_exactly_is_enough():
-    # 9 of 10 samples are exactly 0.9, though 0.9 · 10 is not 9 in every arithmetic
+    # 9 of 10 samples are exactly 0.9, although 0.9 · 10 may round to something else than 9
     assert len(split_head_tail(np.array([9, 1]), 0.9).head) == 1
     assert len(split_head_tail(np.array([27, 2, 1]), 0.9).head) == 1
 
@@ -45,7 +45,7 @@ def test_classes_alike_in_size_leave_no_tail():
 
 
 def test_a_tail_class_without_rows_is_refused():
-    """Drawing a row of it would take another class's in silence."""
+    """Drawing a row of it would silently return another class's."""
     config = FinetuneConfig("s.zarr").resolved(4)
     with pytest.raises(UserError, match="1 tail classes have no training rows"):
         split_classes(config, np.array([90, 5, 0, 5]))

@@ -1,4 +1,4 @@
-"""Training history of a head: what adds up between rows of metrics, the best layer, and its saved state."""
+"""Training history of a head: sums between rows of metrics, the best layer, and the saved state."""
 
 import copy
 from types import SimpleNamespace
@@ -83,11 +83,11 @@ def test_a_state_keeps_everything_and_the_keys_that_earlier_programs_read():
         assert (after.rank_by, after.best.iteration) == (before.rank_by, before.best.iteration)
         np.testing.assert_equal(after.metrics, before.metrics)
     assert torch.equal(found[0].best.layer[0], LAYER[0])
-    assert found[1].best.layer is None  # it has no balanced accuracy to be the best by
+    assert found[1].best.layer is None  # it has no balanced accuracy
 
 
 def test_what_an_earlier_program_counted_apart_is_added():
-    """It kept the augmented samples since the last row beside those up to it."""
+    """It counted augmented samples since the last row separately."""
     best = {"iteration": -1, "accuracy": -np.inf, "layer": None}
     course = {"metrics": [{"iteration": 4, "loss": 1.0}], "n_empty": [5, 2], "n_augmented": 40, "best": best}
     tally = {"n_steps": 3, "loss": [6.0], "n_empty": [1, 1], "n_augmented": 30}

@@ -1,4 +1,4 @@
-"""Options that change nothing are said to, and what is drawn by nobody is made once."""
+"""Notes about options that change nothing; one head for methods that do not depend on the seed."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def idle(*command: object) -> dict[str, str]:
-    """Options of which a command says that they change nothing, each with what for."""
+    """Options that a command notes as changing nothing, each with the reason."""
     lines = [line for line in succeed(*command).stderr.splitlines() if " changes nothing" in line]
     parts = [line.removeprefix("tailcache: note: --").partition(" changes nothing") for line in lines]
     assert len({name for name, _, _ in parts}) == len(parts)
@@ -44,7 +44,7 @@ def test_what_a_method_does_not_use_is_said(feature_store):
 
 
 def test_the_split_of_head_and_tail_is_told_of_every_run(feature_store):
-    """Whatever the head depends on: its summary does."""
+    """The summary of every run depends on it, whatever its head depends on."""
     command = ["finetune", "--store", feature_store, *QUICK, "--method", "plain", "--overwrite"]
     told = []
     for ratio in (0.3, 0.8):

@@ -21,7 +21,7 @@ def test_thresholds_are_strict():
 
 
 def test_threshold_is_not_rounded_to_the_cams_precision():
-    stored = np.float16(0.7)  # 0.70019…, above 0.7, and equal to it once both are float16
+    stored = np.float16(0.7)  # 0.70019…, above 0.7, but equal to it in float16
     cam = np.array([[[0.0, stored]]], dtype=np.float16)
     assert members(specific_positions(cam, 0.7), 0) == [1]
 

@@ -1,4 +1,4 @@
-"""A method, a head computed in one pass and a loss from outside the package: a function and a line each."""
+"""A method, a post-hoc head and a loss from outside the package: a function and a line each."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def square_root_prior(inputs: PlanInputs) -> np.ndarray:
 
 
 def square_root_draw(inputs: PlanInputs, start: int, stop: int):
-    """Classes by the square root of their counts, between those of `plain` and `crt`."""
+    """Draw classes by the square root of their counts, between `plain` and `crt`."""
     uniform = inputs.draws.uniform("class", start, stop, inputs.batch_size)
     classes = np.searchsorted(np.cumsum(square_root_prior(inputs)), uniform).clip(max=9)
     within = inputs.draws.uniform("row of class", start, stop, inputs.batch_size)
@@ -95,7 +95,7 @@ def test_a_sweep_varies_it_and_analyze_compares_it(feature_store):
     command = ["sweep", "--store", feature_store, "--select-on", "test", *SHORT, "--seeds", 1]
     succeed(*command, "--out", "sweep", *varied)
     found = pd.read_csv("sweep/ranking.csv")["configuration"].tolist()
-    methods = [name.split(",")[0] for name in found]  # what depends on neither loss nor τ is there once
+    methods = [name.split(",")[0] for name in found]  # methods that depend on neither loss nor τ appear once
     assert {name: methods.count(name) for name in methods} == {"no-bias": 2, "plain": 3, "square-root": 2}
     for method in ("square-root", "plain"):
         succeed("finetune", "--store", feature_store, "--method", method, "--out", method, *SHORT)
@@ -119,7 +119,7 @@ def test_a_name_that_nothing_has_is_refused_without_the_command_line_too(unknown
 
 
 def test_names_of_methods_and_losses_cost_no_heavy_import():
-    """They are asked for by `finetune --help`."""
+    """`finetune --help` needs them."""
     heavy = ("torch", "pandas", "zarr", "scipy", "sklearn")
     code = (
         "import sys, finetune.methods.losses, finetune.methods.registry\n"

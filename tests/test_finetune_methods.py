@@ -1,4 +1,4 @@
-"""Every method of Phase II against another way to compute it: autograd, scikit-learn, a formula."""
+"""Every method of Phase II compared with another implementation: autograd, scikit-learn, a formula."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def opened(config: FinetuneConfig) -> FeatureStore:
 
 
 def head_of(config: FinetuneConfig, quiet) -> list[np.ndarray]:
-    """Weight and bias that a run leaves."""
+    """Weight and bias of a run's head."""
     run = finetune(config, quiet)
     head = torch.load(run.path / "head.pt", weights_only=True)
     return [head["weight"].numpy(), head["bias"].numpy()]
@@ -81,13 +81,13 @@ OTHER = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", OTHER)
 def test_what_is_given_is_taken(method, name):
-    """A weight decay of 0 too, which is no absent one."""
+    """Even a weight decay of 0, which is not a missing one."""
     resolved = FinetuneConfig("", method=method, **{name: OTHER[name]}).resolved(10)
     assert {n: getattr(resolved, n) for n in PLAIN} == OWN[method] | {name: OTHER[name]}
 
 
 def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray:
-    """Of a method's batches, worked out from its description; classes go from large to small."""
+    """Class distribution of a method's batches, from its description; classes go from large to small."""
     k, prior = len(counts), counts / counts.sum()
     if config.method in ("crt", "lws"):
         return np.full(k, 1 / k)
@@ -116,7 +116,7 @@ def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, l
 
 
 def loss_of(config: FinetuneConfig, logits, label, prior: torch.Tensor, n_samples: int) -> torch.Tensor:
-    """As printed: Ren et al. 2020, Cui et al. 2019, Lin et al. 2017."""
+    """As in the papers: Ren et al. 2020, Cui et al. 2019, Lin et al. 2017."""
     if config.loss == "balanced-softmax":
         odds = prior**config.tau * logits.exp()
         return -(odds[range(len(label)), label] / odds.sum(1)).log().mean()
@@ -132,7 +132,7 @@ def loss_of(config: FinetuneConfig, logits, label, prior: torch.Tensor, n_sample
 
 
 def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The layer before and after torch.optim.SGD on the rows that the plan names, in double precision."""
+    """The layer before and after torch.optim.SGD on the plan's rows, in double precision."""
     store = opened(config)
     train, config = store.read("train"), config.resolved(len(store.class_names))
     pooled, label = torch.from_numpy(train.pooled).double(), torch.from_numpy(train.label).long()
@@ -158,7 +158,7 @@ def trained_by_autograd(config: FinetuneConfig) -> tuple[list[np.ndarray], list[
         optimizer.step()
         if config.schedule == "cosine":
             scheduler.step()
-        if config.max_norm is not None:  # a number: others are in test_finetune_weight_balancing.py
+        if config.max_norm is not None:  # a number; for relative see test_finetune_weight_balancing.py
             with torch.no_grad():  # MaxNorm of Alshammari et al. 2022: a projection of every class's weight
                 for of_class in weight:
                     if of_class.norm() > config.max_norm:
@@ -211,9 +211,9 @@ def test_max_norm_spares_the_bias_and_the_short(config, quiet):
 
 @pytest.mark.parametrize("method", ["plain", "crt", "class-balanced"])
 def test_a_long_run_ends_at_the_optimum_that_scikit_learn_finds(config, method, quiet):
-    """A sampler or a loss of another class distribution has its optimum elsewhere.
+    """A sampler or loss with another class distribution has another optimum.
 
-    Weight decay λ makes the optimum the only one: of C = 1 / (N · λ), the bias a weight like the others.
+    Weight decay λ makes the optimum unique: C = 1 / (N · λ), with the bias as a weight like the others.
     """
     decay = 0.02
     more = {"batch_size": 256, "lr": 0.2, "schedule": "cosine", "weight_decay": decay, "beta": 0.99}
@@ -240,7 +240,7 @@ def test_a_long_run_ends_at_the_optimum_that_scikit_learn_finds(config, method, 
 
 
 def predictions(config: FinetuneConfig, quiet) -> np.ndarray:
-    """Classes that a run's head says of the test split."""
+    """Classes that a run's head predicts for the test split."""
     run = finetune(config, quiet)
     return pd.read_csv(run.path / "predictions.csv")["prediction"].to_numpy()
 

@@ -1,4 +1,4 @@
-"""A way to mix is a file: batches, losses and the run's folder take one that the package does not know."""
+"""A mix from outside the package: batches, losses and the run's folder work with it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ BATCH, MIXED, ITERATIONS = 8, 3, 70  # more than a window
 
 @dataclass(frozen=True)
 class Halfway:
-    """Samples halfway between the row that each varies and a partner."""
+    """Samples halfway between their row and a partner."""
 
     row: np.ndarray
     partner: np.ndarray
@@ -33,7 +33,7 @@ class Halfway:
 
 
 def halfway_plan(inputs, start: int, stop: int) -> Plan:
-    """Uniform batches, the last of which are mixed with the first."""
+    """Uniform batches, whose last rows are mixed with the first."""
     row = inputs.any_rows(start, stop, BATCH)
     return Plan(row, Halfway(row[:, -MIXED:], row[:, :MIXED]))
 
@@ -65,7 +65,7 @@ def test_a_mix_from_outside_is_trained_as_autograd_would(config, quiet):
 
 
 def batches(config: FinetuneConfig, n_rows: int) -> np.ndarray:
-    """(T, B) rows, from numpy's Philox by the addresses that docs/run-format.md gives."""
+    """(T, B) rows, from numpy's Philox with the addresses of docs/run-format.md."""
     raw = np.random.Philox(key=[config.seed, 0], counter=0).random_raw(ITERATIONS * BATCH)
     return np.floor((raw.reshape(ITERATIONS, BATCH) >> 11) * 2.0**-53 * n_rows).astype(np.int64)
 
@@ -78,7 +78,7 @@ class Borrowed(Halfway):
 
 
 def borrowed_plan(inputs, start: int, stop: int) -> Plan:
-    """Half head, half tail, and the tail's samples mixed with one of their most confusing class."""
+    """Half head, half tail, with tail samples mixed with a sample of their most confusing class."""
     tail, head = (rows(start, stop, BATCH // 2) for rows in (inputs.tail_rows, inputs.head_rows))
     lender = inputs.confusing[inputs.label[tail], 0]
     partner = inputs.rows_of_classes(lender, inputs.draws.uniform("donor row", start, stop, BATCH // 2))
@@ -90,7 +90,7 @@ def borrowed_plan(inputs, start: int, stop: int) -> Plan:
 
 
 def test_a_method_may_ask_for_confusing_classes_and_no_maps(config, quiet, monkeypatch):
-    """Neither maps nor CAMs are read then, so that maps of one position will do."""
+    """Then neither maps nor CAMs are read, so maps of one position work."""
     sampling = replace(HALVES, draw=borrowed_plan, needs_confusing=True)
     monkeypatch.setitem(METHODS, "halfway", Method("borrowed", sampling))
     for name in ("read_cam", "map_shape", "read_feature_map", "feature_map"):

@@ -1,4 +1,4 @@
-"""Runs and sweeps of version 0.1, which told overall accuracy alone: read, and gone on with as begun."""
+"""Runs and sweeps of version 0.1, which has only overall accuracy: read, and resumed with its rule."""
 
 import json
 from dataclasses import asdict, replace
@@ -46,14 +46,14 @@ STOP = 24  # between the best over images and the best over classes
 
 @pytest.fixture
 def config(course_store, tmp_path) -> FinetuneConfig:
-    """What is best over images is not best over classes, which comes later."""
+    """The best over images comes before the best over classes."""
     options = {"keep": "best", "select_on": "test", "eval_every": 1, "lr": 0.01}
     config = FinetuneConfig(str(course_store), str(tmp_path / "run"), iterations=40, window=8, device="cpu")
     return replace(config, **options)
 
 
 def interrupt_as_of_old(config: FinetuneConfig, quiet, monkeypatch) -> None:
-    """A run stopped in its course whose state has nothing of balanced accuracy."""
+    """An interrupted run whose state lacks balanced accuracy."""
     train_on = HeadPool.train_on
 
     def train_until(self, window):
@@ -84,7 +84,7 @@ def test_an_interrupted_run_chooses_as_it_was_begun(config, quiet, monkeypatch, 
     kept = {by: run.summary["kept_iteration"] for by, run in whole.items()}
     assert kept["overall"] < STOP < kept["balanced"]
     highest = {by: whole[by].metrics[f"test_{name}"].max() for by, name in SCORES.items()}
-    assert highest["balanced"] > highest["overall"]  # and would be taken, if the resumed run went by it
+    assert highest["balanced"] > highest["overall"]  # and would be kept, if the resumed run chose by it
     interrupt_as_of_old(config, quiet, monkeypatch)
     resumed = finetune(replace(config, resume=True), quiet)
     assert "it still chooses by overall accuracy" in caplog.text
@@ -96,7 +96,7 @@ def test_an_interrupted_run_chooses_as_it_was_begun(config, quiet, monkeypatch, 
 
 
 def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
-    """Half of the run went by another: refused, and the way on that is named leads to the end."""
+    """The first half of the run used another: refused, and following the advice finishes the run."""
     interrupt_as_of_old(config, quiet, monkeypatch)
     own = {
         "store",
@@ -114,7 +114,7 @@ def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
 
 
 def test_heads_keep_their_names_where_they_are_chosen_as_of_old():
-    """A head of version 0.1 is not trained again; one chosen otherwise is another head."""
+    """A head of version 0.1 is not trained again; one chosen by the other accuracy is another head."""
     old = FinetuneConfig("s", keep="best", rank_by="overall").resolved(10)
     options = {k: v for k, v in effective_options(asdict(old)).items() if k != "rank_by"} | {"seed": 0}
     assert head_id(old) == sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

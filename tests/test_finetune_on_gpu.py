@@ -1,4 +1,4 @@
-"""What must hold on a GPU, tried on the CPU as far as it goes; the rest of it where there is one."""
+"""What must hold on a GPU: tested on the CPU as far as possible, and on a GPU if there is one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,7 +38,7 @@ def device(request) -> torch.device:
 
 
 def recorder(device: torch.device) -> RecordedSteps:
-    """Of a GPU, or one that repeats the work itself."""
+    """The recorder of a GPU, or one that repeats the work itself."""
     return recorded_on(device) or RecordedSteps(lambda work: (work(), work)[1])
 
 
@@ -73,7 +73,7 @@ def test_recorded_steps_are_the_steps(device, n_classes, loss, changed, caplog):
         assert torch.equal(eager.train_on(*window), recorded.train_on(*window))
     assert torch.equal(eager.weight, recorded.weight)
     assert torch.equal(eager.velocity, recorded.velocity)
-    assert caplog.messages == []  # it was recorded, and not given up
+    assert caplog.messages == []  # recording did not fail
 
 
 @pytest.mark.cuda
@@ -90,12 +90,12 @@ def test_a_gpu_takes_the_steps_of_a_cpu_but_for_rounding(n_classes, loss):
 
 
 def test_steps_are_recorded_while_a_thread_makes_windows(device):
-    """It copies to the device and gathers there, as the maker of windows does."""
+    """The thread copies to the device and gathers there, as when windows are made."""
     source, rows = torch.rand(4096, 256, generator=torch.Generator().manual_seed(0)), torch.arange(4096)
     on_device, going, enough, wrong = source.to(device), Event(), Event(), []
 
     def make() -> None:
-        while not enough.wait(1e-3):  # as the queue of windows, it gives a recording its chance
+        while not enough.wait(1e-3):  # like the queue of windows, it lets a recording happen
             with RECORDING:
                 made = on_device[rows.to(device)] + source.to(device, non_blocking=True)
                 if not torch.equal(made.cpu(), 2 * source):
@@ -128,7 +128,7 @@ def test_fusion_is_that_of_the_host_and_near_the_exact_mean(device, dtype, index
     exact = table.double()[vectors.long()].mean(dim=-2)
     rtol = {torch.float32: 1e-6, torch.float16: 1.01 * 2**-11, torch.bfloat16: 1.01 * 2**-8}[dtype]
     torch.testing.assert_close(fused.double(), exact, rtol=rtol, atol=0)
-    assert torch.equal(fused, fuse(table, vectors))  # both add in order in float32 and round once
+    assert torch.equal(fused, fuse(table, vectors))  # both sum in order in float32 and round once
 
 
 @pytest.fixture
@@ -146,11 +146,11 @@ def test_one_seed_gives_one_head_wherever_the_maps_live(config, quiet, caplog):
     assert head_of(config, quiet, residency="host") == host
     assert head_of(config, quiet, residency="stream") == host
     assert head_of(config, quiet, residency="stream", memory=1e-3, window=7, prefetch=3) == host
-    assert caplog.messages == []  # steps were recorded, where they are
+    assert caplog.messages == []  # recording did not fail
 
 
 def test_maps_on_the_device_give_the_same_head_but_for_rounding(config, quiet):
-    """To the bit on a CPU, which is host and device in one."""
+    """To the bit on a CPU, where host and device are the same."""
     heads = []
     for residency in ("device", "device", "host"):
         run = finetune(replace(config, overwrite=True, residency=residency), quiet)
@@ -163,7 +163,7 @@ def test_maps_on_the_device_give_the_same_head_but_for_rounding(config, quiet):
 
 @pytest.mark.parametrize("method", ["crt", "lws", "weight-balancing"])
 def test_one_seed_gives_one_head_by_every_kind_of_steps(config, quiet, method):
-    """Recorded, of a schedule that falls, of scales alone."""
+    """Recorded, with a cosine schedule, with trained scales."""
     assert head_of(config, quiet, method=method) == head_of(config, quiet, method=method)
 
 

@@ -1,4 +1,4 @@
-"""The plan on a made-up store: 4 classes, of which 2 and 3 are tail, with 3×3 maps."""
+"""The plan on a synthetic store: 4 classes, with 2 and 3 as tail, and 3×3 maps."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -22,7 +22,7 @@ L = 9
 @pytest.fixture
 def inputs() -> PlanInputs:
     cam = np.random.default_rng(1).random((len(LABEL), 3, 3))
-    cam[LABEL == 3] = 0.5  # nothing specific, nothing generic: both sets fall back
+    cam[LABEL == 3] = 0.5  # no specific and no generic position: both sets fall back
     return PlanInputs(
         label=LABEL,
         head_tail=HeadTail(np.array([0, 1]), np.array([2, 3])),
@@ -146,7 +146,7 @@ def test_every_row_can_be_drawn(inputs):
 
 
 def drawn(plan: Plan) -> list[np.ndarray]:
-    """Every array of draws."""
+    """All arrays of draws."""
     mix = plan.mix
     return [plan.row] if mix is None else [plan.row, mix.donor_row, mix.n_specific, mix.vectors]
 
@@ -169,7 +169,7 @@ def test_any_window_is_drawn_without_the_ones_before(inputs, method, start, n):
 
 
 def test_other_options_leave_other_draws_as_they_were(inputs):
-    """Common random numbers: two configurations differ by what they change, not by luck."""
+    """Common random numbers: two configurations differ by their options, not by luck."""
     plan, other = plan_of(inputs), plan_of(replace(inputs, gamma=(0.0, 0.5), confusing=LENDERS))
     np.testing.assert_array_equal(plan.row, other.row)
     assert not np.array_equal(plan.mix.donor_row, other.mix.donor_row)
@@ -195,7 +195,7 @@ def test_no_aug_is_real_tail_and_head_in_equal_parts(inputs):
 @pytest.mark.parametrize("tail_draw", ["samples", "classes"])
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
 def test_the_prior_is_the_class_distribution_of_the_batches(inputs, method, tail_draw):
-    """A loss that corrects by another prior than the sampler's corrects twice, or by half."""
+    """A loss with another prior than the sampler's corrects twice, or too little."""
     inputs = replace(inputs, tail_draw=tail_draw)
     drawn = LABEL[plan_of(inputs, 3000, method).row]
     prior = METHODS[method].sampling.prior(inputs)
@@ -220,7 +220,7 @@ MASK = 2**64 - 1
 @given(seed=st.integers(0, MASK), kind=st.sampled_from(sorted(KINDS)), start=st.integers(0, 2**40))
 @settings(max_examples=50, deadline=None)
 def test_a_number_has_an_address(seed, kind, start):
-    """docs/run-format.md, computed by hand: six numbers an iteration take two values of the counter."""
+    """docs/run-format.md, computed by hand: six numbers per iteration take two values of the counter."""
     drawn = CounterRNG(seed).uniform(kind, start, start + 2, 3, 2)
     for i in range(2):
         counter = (start + i) * 2  # numpy counts on before it makes the first words
@@ -229,7 +229,7 @@ def test_a_number_has_an_address(seed, kind, start):
 
 
 def test_kinds_keep_their_numbers():
-    """They are part of the format of a run: another number is another plan for every seed."""
+    """They are part of the run format: another number would give another plan for every seed."""
     assert list(KINDS.values()) == list(range(len(KINDS)))
     assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
     assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
@@ -237,7 +237,7 @@ def test_kinds_keep_their_numbers():
 
 
 def test_the_same_plan_next_year(inputs):
-    """If this fails, every seed means another run than it did: do not mend the digest."""
+    """If this fails, every seed gives another run than before: do not change the digest."""
     digest = sha256()
     for method in ("fsa", "no-aug", "plain", "crt"):
         for tail_draw in ("samples", "classes"):

@@ -1,4 +1,4 @@
-"""Windows made ahead: in order, so many and no more, errors in their places, and no thread left behind."""
+"""Windows made ahead: in order, bounded in number, errors in their places, and no thread left behind."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from finetune.loading.prefetch import prefetched
 
 DEPTHS = [0, 1, 2, 5, 100]
-WAIT = 60  # seconds after which something that must happen has not
+WAIT = 60  # seconds
 
 
 def makers() -> list[threading.Thread]:
@@ -33,7 +33,7 @@ def test_every_window_comes_once_and_in_order(depth, n):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_so_many_windows_wait_and_one_more_is_made(depth):
-    """With a windows asked for, window a + depth is begun without being waited for, and none beyond it."""
+    """After a windows are taken, window a + depth is started without waiting for it, and none beyond it."""
     n, asked, too_early = 40, 0, []
     begun = [threading.Event() for _ in range(n)]
 
@@ -92,7 +92,7 @@ def test_an_error_comes_where_its_window_was_to_come(depth, error):
 @pytest.mark.parametrize("n_taken", [1, 2, 7])
 @pytest.mark.parametrize("depth", [1, 2, 5, 100])
 def test_closing_early_ends_the_thread(depth, n_taken):
-    """In the midst of a window, and it makes none of those that are left."""
+    """In the middle of a window; the remaining ones are not made."""
     going, making = threading.Event(), threading.Event()
     begun = []
 
@@ -114,7 +114,7 @@ def test_closing_early_ends_the_thread(depth, n_taken):
 
 
 def test_closing_waits_for_the_window_that_is_being_made():
-    """Its maker reads a store, which its user may close next."""
+    """Making it reads a store, which the user may close next."""
     making, going, closed = threading.Event(), threading.Event(), threading.Event()
     begun, done = [], []
 

@@ -1,4 +1,4 @@
-"""A run reads each array of its store once: over S3, and of a large store, every further time is minutes."""
+"""A run reads each array of its store once: over S3, or for a large store, every other read takes minutes."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from store.arrays.raw import StoredArray
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    """Rows read of every array, over its length."""
+    """Rows read of every array, divided by its length."""
     counts: Counter = Counter()
     read = StoredArray.read
 

@@ -1,4 +1,4 @@
-"""Where the maps live, and that it changes nothing but the time."""
+"""Where the maps live changes only the time."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -116,9 +116,9 @@ def test_memory_bounds_the_window_of_a_stream(config):
 
 
 def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
-    """Free memory may be another when the second is made; the room that was taken is not."""
+    """Free memory may differ when the second one is made; the space already taken does not."""
     store = FeatureStore(locate(config.store))
-    free = store.map_bytes  # of which half may be taken
+    free = store.map_bytes  # half of it may be used
     monkeypatch.setattr("finetune.loading.residency.available_memory", lambda: free)
     n_classes = len(store.class_names)
     small, large = (replace(config, tail_samples=n).resolved(n_classes) for n in (4, 32))
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_where_it_is_asked_for(config, wanted):
 
 
 def test_free_memory_is_what_the_system_says_can_be_had(config, monkeypatch):
-    """Wherever psutil works, and not only where there is /proc: of it maps may take half."""
+    """As psutil reports it, not only where there is /proc; maps may take half of it."""
     needed = FeatureStore(locate(config.store)).map_bytes
     free = needed * 2
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_free_memory_is_what_the_system_says_can_be_had(config, monkeypatch):
 
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.35])
 def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, monkeypatch):
-    """Whatever the ring's size, every window is fused alike; with room for all, each map is read once."""
+    """With any size of the ring, windows are fused alike; if it holds all maps, each is read once."""
     store = FeatureStore(locate(config.store))
     asked = []
 

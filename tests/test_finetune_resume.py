@@ -1,4 +1,4 @@
-"""Interrupted runs: gone on with to the same bytes, or told apart from others."""
+"""Interrupted runs: resumed to the same bytes, and never mixed up with others."""
 
 import threading
 from dataclasses import replace
@@ -25,7 +25,7 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
 
 
 def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
-    """Run a command until Ctrl-C comes in the window that holds an iteration."""
+    """Run a command until Ctrl-C comes in the window with an iteration."""
     train_on = HeadPool.train_on
 
     def train_until(self, window):
@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
 
     def dying(self, window):
         if window.start >= 45:
-            raise SystemExit  # nothing is saved on the way out
+            raise SystemExit  # nothing is saved on exit
         return train_on(self, window)
 
     with monkeypatch.context() as patch:
@@ -135,14 +135,14 @@ def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeyp
         patch.setattr("finetune.train.write_run", stopped)
         with pytest.raises(Interrupted):
             finetune(config, quiet)
-        patch.setattr(HeadPool, "train_on", stopped)  # no step is left
+        patch.setattr(HeadPool, "train_on", stopped)  # no step remains
         with pytest.raises(Interrupted):
             finetune(replace(config, resume=True), quiet)
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
 
 
 def test_a_state_is_read_once(config, quiet, monkeypatch):
-    """Of thousands of classes it is large, and may lie far away."""
+    """With thousands of classes it is large, and may be on a slow disk."""
     interrupt(config, quiet, monkeypatch, 45)
     read = []
     load = torch.load
@@ -216,7 +216,7 @@ def test_a_run_that_diverges_says_where_and_leaves_nothing(config, method, quiet
 
 
 def test_an_error_between_windows_leaves_nobody_making_them(config, quiet, monkeypatch):
-    """Even while the error is held: the thread reads a store that its user may close."""
+    """Even while the error is referenced: the thread reads a store that the user may close."""
 
     def refuse(*_):
         raise ZeroDivisionError

@@ -37,7 +37,7 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
 
 
 def batches_of(config: FinetuneConfig):
-    """The store, what is drawn from, and the plan and the batches of 150 iterations, 64 at a time."""
+    """The store, the plan's inputs, and the plan and batches of 150 iterations, 64 at a time."""
     store = FeatureStore(Path(config.store))
     config = config.resolved(len(store.class_names))
     inputs, draw = plan_inputs(config, store), METHODS[config.method].sampling.draw
@@ -105,7 +105,7 @@ def test_same_seed_gives_the_same_bytes(config, method, tmp_path, quiet):
         finetune(replace(config, out=str(tmp_path / name), method=method, seed=seed), quiet)
         heads.append((tmp_path / name / "head.pt").read_bytes())
     assert heads[0] == heads[1]
-    assert (heads[0] != heads[2]) is (METHODS[method].sampling is not None)  # what is computed draws nothing
+    assert (heads[0] != heads[2]) is (METHODS[method].sampling is not None)  # not post-hoc heads
 
 
 def test_run_folder_holds_what_it_should(config, quiet, tmp_path):
@@ -170,9 +170,9 @@ def test_fine_tuning_helps_the_tail(course_store, tmp_path, quiet, method):
     assert run.config["facts"]["tail_classes"] == [RARE]
     label = run.predictions["label"]
     before, after = (run.predictions[name] == label for name in ("phase1", "prediction"))
-    assert before.equals(label != RARE)  # Phase I takes the tail for the head
+    assert before.equals(label != RARE)  # Phase I mistakes the tail for the head
     assert after[label == RARE].all()
-    assert (~after[label != RARE]).sum() == N_ALIKE  # and of the head only what looks like the tail is lost
+    assert (~after[label != RARE]).sum() == N_ALIKE  # and only head images that look like the tail are lost
 
 
 def test_head_weights_start_from_phase_1(config, quiet):
@@ -191,7 +191,7 @@ def test_a_1x1_map_is_refused(tmp_path, quiet):
     with pytest.raises(UserError, match="1×1"):
         finetune(config, quiet)
     assert not (tmp_path / "run").exists()
-    finetune(replace(config, method="no-aug"), quiet)  # which needs no maps
+    finetune(replace(config, method="no-aug"), quiet)  # it needs no maps
 
 
 def test_fallbacks_are_reported(config, quiet):
@@ -257,7 +257,7 @@ def test_analyze_does_not_write_into_a_run(config, quiet):
 
 @pytest.mark.parametrize(("n_classes", "method"), [(2, "fsa"), (3, "fsa"), (2, "no-aug"), (2, "plain")])
 def test_few_classes_are_fine_tuned_with_the_defaults(tmp_path, quiet, n_classes, method):
-    """With K classes, K − 1 can be confused with one."""
+    """With K classes, a class can be confused with K − 1 others."""
     counts = {name: n for name, n in zip("abc", (60, 30, 2), strict=True) if name != "c" or n_classes == 3}
     counts["b"] = 30 if n_classes == 3 else 3
     run = finetune(replace(few_classes(tmp_path, counts), method=method), quiet)
@@ -280,7 +280,7 @@ def test_only_plain_does_without_a_tail(tmp_path, quiet, method):
 
 
 def few_classes(tmp_path: Path, counts: dict[str, int]) -> FinetuneConfig:
-    """Options for a store of noise images of the given classes."""
+    """Options for a store of noise images with the given classes."""
     root = write_images(tmp_path / "images", counts)
     dataset = DatasetConfig("imagefolder", root=str(root))
     phase1, store = tmp_path / "phase1", str(tmp_path / "feats.zarr")

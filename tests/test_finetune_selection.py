@@ -1,4 +1,4 @@
-"""What a run may look at before its end, and what it says of what it looked at."""
+"""Which splits a run evaluates before its end, and what it reports about them."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ def without_val(with_val, small_store) -> FinetuneConfig:
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens in a run: steps, and predictions of which split."""
+    """Events of a run: steps, and predictions on a split."""
     seen: list[str] = []
     train_on, predict = HeadPool.train_on, HeldOut.predict
 
@@ -50,7 +50,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def columns(split: str | None) -> list[str]:
-    """Of metrics.csv."""
+    """Columns of metrics.csv."""
     return ["iteration", "loss", *(f"{split}_{group}" for group in GROUPS if split)]
 
 
@@ -99,13 +99,13 @@ def test_keep_best_without_val_names_both_ways_out(without_val, in_tmp_path, met
 
 @pytest.mark.parametrize(("rank_by", "score"), [("overall", "overall"), ("balanced", "balanced_accuracy")])
 def test_keep_best_on_the_test_set(course_store, with_val, quiet, rank_by, score):
-    """The test set is unbalanced: what is best over images is not what is best over classes."""
+    """The test set is unbalanced: the best over images is not the best over classes."""
     config = replace(with_val, store=str(course_store), iterations=40, eval_every=1, lr=0.01)
     made = finetune(replace(config, keep="best", select_on="test", rank_by=rank_by), quiet)
     found = {name: made.metrics[f"test_{name}"] for name in ("overall", "balanced_accuracy")}
     first = {name: values.idxmax() for name, values in found.items()}
     assert 0 < first["overall"] < first["balanced_accuracy"] < 40
-    assert all((values == values.max()).sum() > 1 for values in found.values())  # of equals the first is kept
+    assert all((values == values.max()).sum() > 1 for values in found.values())  # on a tie, the first is kept
     assert list(made.metrics) == columns("test")
     assert made.summary["kept_iteration"] == made.metrics["iteration"][first[score]]
     assert made.summary[score] == pytest.approx(found[score].max())
@@ -123,14 +123,14 @@ def test_the_command_line_says_whether_the_test_set_was_looked_at(with_val, keep
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard reads: (step, value) of every tag."""
+    """(step, value) of every tag, as TensorBoard reads them."""
     read = EventAccumulator(str(folder)).Reload()
     return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
 @pytest.mark.parametrize("fixture", ["with_val", "without_val"])
 def test_event_files_hold_what_metrics_csv_holds(request, fixture, quiet):
-    """TensorBoard's numbers are float32; a loss that is absent is absent there too."""
+    """TensorBoard's numbers are float32; a missing loss is missing there too."""
     made = finetune(replace(request.getfixturevalue(fixture), tensorboard=True), quiet)
     metrics = pd.read_csv(made.path / "metrics.csv")
     found = scalars(made.path / "events")
@@ -143,7 +143,7 @@ def test_event_files_hold_what_metrics_csv_holds(request, fixture, quiet):
 
 
 def test_a_run_with_events_is_a_run_like_others(with_val, tmp_path, quiet):
-    """It is of the configuration that a run without them is of, and can be replaced by it, and it by that."""
+    """It has the same configuration as a run without them, and either can replace the other."""
     plain = replace(with_val, seed=1, out=str(tmp_path / "plain"))
     first = finetune(replace(with_val, tensorboard=True), quiet)
     finetune(plain, quiet)

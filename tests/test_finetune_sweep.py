@@ -1,4 +1,4 @@
-"""Sweeps: every head as it would be alone, ranked on validation images, resumable, spread over processes."""
+"""Sweeps: every head is the same as alone; ranked on validation images, resumable, over processes."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def run(config: SweepConfig, quiet) -> pd.DataFrame:
 
 
 def test_every_head_is_what_it_would_be_alone(base, quiet, tmp_path):
-    """Whatever its company: other rates, losses, methods, plans; and the tables say the same, too."""
+    """Beside any others: other rates, losses, methods, plans; and the tables agree."""
     grid = ("method=fsa,no-aug,plain,balanced-softmax,crt,lws,tau-norm", "lr=0.001,0.05", "tau=0.5,1")
     results = run(SweepConfig(base, grid=(*grid, "loss=none"), seeds=2, heads=True), quiet)
     assert len(results) > 20
@@ -146,7 +146,7 @@ def test_results_are_one_tidy_frame_in_two_formats(base, quiet, tmp_path):
     written = pd.read_csv(tmp_path / "sweep" / "results.csv")
     parquet = pd.read_parquet(tmp_path / "sweep" / "results.parquet")
     pd.testing.assert_frame_equal(written, parquet, check_dtype=False)
-    assert len(results) == len(written) == 5  # logit adjustment does without a learning rate, and seeds
+    assert len(results) == len(written) == 5  # logit adjustment has no learning rate and no seeds
     assert set(written["configuration"]) == {"fsa, lr=0.001", "fsa, lr=0.01", "logit-adjustment"}
     groups = ("overall", "balanced_accuracy", "many", "medium", "few")
     assert {f"{split}_{group}" for split in ("val", "test") for group in groups} <= set(written)
@@ -215,7 +215,7 @@ def test_keep_best_is_as_alone(base, quiet, tmp_path):
 
 
 def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
-    """Started as torchrun does it: what it adds are four variables."""
+    """Started as by torchrun, which sets four variables."""
     (tmp_path / "spread").mkdir()
     (tmp_path / "spread" / "thesis.txt").write_text("three years of work")
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""Sweeps over unlike things: an option that is a number or a word, methods of which some lack an option."""
+"""Sweeps over mixed values: an option that is a number or a word, methods that lack an option."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_an_option_of_numbers_and_words(feature_store, grid, bounds):
 
 
 def test_head_and_tail_of_a_sweep_are_the_same_classes(feature_store):
-    """Whatever each head takes for its own: a run counts the same classes by its predictions."""
+    """Whatever each head's own are; a run counts the same classes from its predictions."""
     grid = ["--grid", "head_ratio=0.4,0.7", "--grid", "method=fsa,ncm"]
     command = ["sweep", "--store", feature_store, "--out", "sweep", *SHORT, *grid, "--head-ratio", 0.5]
     result = succeed(*command)
@@ -63,7 +63,7 @@ def test_head_and_tail_of_a_sweep_are_the_same_classes(feature_store):
 
 
 def forget_split() -> None:
-    """Make the sweep one of a program that told each head of its own head and tail."""
+    """Make the sweep one of a version in which each head reported its own head and tail."""
     marker = json.loads(Path("sweep/sweep.json").read_text())
     del marker["one_split"]
     Path("sweep/sweep.json").write_text(json.dumps(marker))
@@ -110,7 +110,7 @@ def test_version_0_1_made_a_computed_head_of_every_seed(feature_store):
     ],
 )
 def test_what_was_varied_is_drawn(feature_store, monkeypatch, arguments, drawn):
-    """And not what differs between methods of itself, or follows from it."""
+    """But not what differs between methods anyway, or follows from it."""
     made = []
     monkeypatch.setattr(
         "finetune.compare.analyze_sweeps.options_figure",

@@ -1,4 +1,4 @@
-"""What a sweep is asked for: grids, ranges and ranking, and what it refuses."""
+"""Options of sweeps: grids, ranges and ranking, and errors."""
 
 import json
 from dataclasses import replace
@@ -103,7 +103,7 @@ def test_sweep_option_is_refused(feature_store, options: str, says: list[str]) -
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_nothing_is_ranked_by_the_test_set_unasked(small_store: Path) -> None:
-    """The small store has no validation split."""
+    """The small store lacks a validation split."""
     command = ["sweep", "--store", small_store, *SHORT, "--grid", "method=plain,crt", "--seeds", 1]
     refuse(*command, says=["sweep: the store has no val split", "--val-per-class", "--select-on test"])
     result = succeed(*command, "--select-on", "test")

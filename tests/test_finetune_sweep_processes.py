@@ -1,4 +1,4 @@
-"""The processes of a sweep wait for each other while they live, and no longer."""
+"""The processes of a sweep wait for each other as long as they are alive."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from store.errors import UserError
 
 
 def begin(rank: int, stopped: int, port: int, said: Path) -> int:
-    """Fork a process that meets the other twice, but for the one that stops between; its process id."""
+    """Fork a process that meets the other twice, or stops in between; returns its process id."""
     child = os.fork()
     if child:
         return child
@@ -26,7 +26,7 @@ def begin(rank: int, stopped: int, port: int, said: Path) -> int:
     os.environ |= place
     sys.stderr = said.open("w")
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(60)  # rather than wait for ever, it is killed
+    signal.alarm(60)  # killed, so that it cannot wait forever
     try:
         with processes(silence=1.0) as group:
             if rank == stopped:
@@ -43,14 +43,14 @@ def begin(rank: int, stopped: int, port: int, said: Path) -> int:
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_one_that_is_lost_ends_the_others_in_one_line(stopped: int, tmp_path: Path) -> None:
-    """Whether it holds the store or not. The connections of a stopped process stay, as of a lost machine."""
+    """Whether it hosts the store or not. A stopped process keeps its connections, like a lost machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     children = [begin(rank, stopped, port, tmp_path / str(rank)) for rank in range(2)]
     try:
         _, status = os.waitpid(children[1 - stopped], 0)
-        assert os.waitpid(children[stopped], os.WNOHANG) == (0, 0)  # it did not end by itself
+        assert os.waitpid(children[stopped], os.WNOHANG) == (0, 0)  # it did not exit by itself
     finally:
         os.kill(children[stopped], signal.SIGKILL)
         os.waitpid(children[stopped], 0)
@@ -62,7 +62,7 @@ def test_one_that_is_lost_ends_the_others_in_one_line(stopped: int, tmp_path: Pa
 
 @pytest.fixture
 def two() -> Iterator[list[Processes]]:
-    """Two that live in this process, and count as gone after a third of a second."""
+    """Two in this process, which count as gone after a third of a second."""
     store = HashStore()
     made = [Processes(rank, 2, store, silence=0.3) for rank in range(2)]
     yield made
@@ -74,7 +74,7 @@ def two() -> Iterator[list[Processes]]:
 
 
 def test_a_slow_one_is_waited_for(two: list[Processes]) -> None:
-    """Three times as long as it takes to count as gone."""
+    """Even three times as long as the time after which a silent one counts as gone."""
     first, slow = two
     met = threading.Thread(target=first.meet)
     met.start()

@@ -1,4 +1,4 @@
-"""Sweeps that are ranked, told and gone on with after their end, version 0.1's among them."""
+"""Finished sweeps that are ranked again and resumed, version 0.1's included."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def command(store: Path, *arguments: object, out: str = "sweep") -> list[object]
 
 @pytest.fixture
 def of_old() -> list[object]:
-    """The command of version 0.1's sweep, of which this is a copy."""
+    """The command of version 0.1's sweep, with a copy of it."""
     shutil.copytree(OLD, "old")
     rest = ["--iterations", 20, "--grid", "tau_s=0.5,0.7", "--seeds", 2, "--device", "cpu", "--heads"]
     return ["sweep", "--store", "old/feats.zarr", "--out", "old/sweep", "--method", "fsa", *rest]
@@ -43,7 +43,7 @@ def test_an_accuracy_that_is_named_is_not_overruled(of_old):
     assert "note: old/sweep: an older" not in succeed(*of_old, "--resume", "--rank-by", "overall").stderr
     for file in Path("old/sweep/done").iterdir():
         file.unlink()
-    succeed(*of_old, "--resume", "--rank-by", "balanced")  # all heads tell of it
+    succeed(*of_old, "--resume", "--rank-by", "balanced")  # all heads have it
     assert pd.read_csv("old/sweep/ranking.csv")["rank_by"].unique().tolist() == ["balanced"]
 
 
@@ -83,7 +83,7 @@ def test_runs_are_not_ranked(digits_run):
 
 
 def test_a_resumed_sweep_of_old_beside_a_new_one(of_old):
-    """The same configurations, two more seeds: no mean is over fewer heads than are counted."""
+    """The same configurations, two more seeds: no mean is over fewer heads than counted."""
     succeed(*of_old, "--resume")
     new = [word if word != "old/sweep" else "new" for word in of_old]
     succeed(*new, "--seed", 2, "--rank-by", "overall")

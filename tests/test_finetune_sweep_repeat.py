@@ -1,4 +1,4 @@
-"""The command that a sweep prints makes the very head that the sweep made."""
+"""The command that a sweep prints makes exactly the head of the sweep."""
 
 import json
 import shlex
@@ -43,7 +43,7 @@ def options_of(command: str) -> list[str]:
 
 
 def config_of(command: str) -> FinetuneConfig:
-    """A printed command's options, as the command line reads them."""
+    """Options of a printed command, parsed by the command line."""
     program, name, *arguments = shlex.split(command)
     assert (program, name) == ("tailcache", "finetune")
     values = cli.main.commands["finetune"].make_context(name, arguments).params
@@ -51,7 +51,7 @@ def config_of(command: str) -> FinetuneConfig:
 
 
 def test_the_winner_repeated_has_the_bytes_of_the_sweeps_head(feature_store):
-    """Executed as printed, with a store whose name a shell would tear apart."""
+    """Executed as printed, with a store whose name a shell would split."""
     Path("two words").mkdir()
     Path("two words", "it's $HOME.zarr").symlink_to(feature_store)
     store = "two words/it's $HOME.zarr"
@@ -75,7 +75,7 @@ def test_the_winner_repeated_has_the_bytes_of_the_sweeps_head(feature_store):
     for name in ("weight", "bias"):
         assert made[name].numpy().tobytes() == swept[name].numpy().tobytes()
     again = succeed(*command, "--resume").stdout.splitlines()[-1]
-    assert "--out sweep-best-2" in again  # what is printed can be run, though sweep-best is there
+    assert "--out sweep-best-2" in again  # the printed command works, although sweep-best exists
 
 
 def test_a_command_names_no_more_than_it_takes():
@@ -84,7 +84,7 @@ def test_a_command_names_no_more_than_it_takes():
         (base, []),
         (replace(base, lr=0.001), []),  # fsa's own
         (replace(base, lr=0.01), ["--lr"]),
-        (replace(base, method="crt", tau_s=0.5), []),  # does not look at CAMs
+        (replace(base, method="crt", tau_s=0.5), []),  # does not use CAMs
         (replace(base, tail_samples=8), ["--tail-samples"]),  # the batch follows
         (replace(base, batch_size=64), ["--tail-samples"]),  # the same
         (replace(base, method="plain", batch_size=64), ["--batch-size"]),
@@ -100,7 +100,7 @@ def test_a_command_names_no_more_than_it_takes():
 
 @pytest.mark.parametrize("n_classes", [3, 10])
 def test_any_configuration_is_told_whole(n_classes):
-    """Random corners of the grid: the command's head has the id of the head that it repeats."""
+    """Random corners of the grid: the command's head has the id of the original head."""
     config = SweepConfig(
         FinetuneConfig("feats.zarr", iterations=20, shot_rule="oltr"), GRID, random=120, seeds=1
     )
@@ -108,7 +108,7 @@ def test_any_configuration_is_told_whole(n_classes):
     for one in config.configurations():
         try:
             resolved = one.resolved(n_classes)
-        except UserError:  # options that do not go together
+        except UserError:  # options that cannot be combined
             continue
         told += 1
         command = finetune_command(resolved, "out", n_classes)

@@ -1,4 +1,4 @@
-"""Maps on a GPU: what they may take of its memory, and their way there; made-up GPUs, and a real one."""
+"""Maps on a GPU: how much of its memory they take, and their upload; on fake GPUs, and a real one."""
 
 import gc
 import weakref
@@ -58,7 +58,7 @@ def test_maps_for_which_a_gpu_has_no_room_are_refused_with_what_it_has(store, mo
 
 @pytest.fixture(params=["float16", "float32", "bfloat16", "int8", "float8_e4m3"])
 def rounded(request, feature_store, tmp_path, quiet, monkeypatch) -> FeatureStore:
-    """A store of several blocks in each dtype, compressed where it is lossy, the last block partly filled."""
+    """A store with several blocks in each dtype, compressed if lossy, the last block partly filled."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2**16)
     lossy = request.param in ("int8", "float8_e4m3")
     target = str(tmp_path / ("other.h5" if lossy else "other.zarr"))
@@ -84,7 +84,7 @@ def test_maps_uploaded_in_parts_are_the_maps(rounded, monkeypatch, at_once):
 
 
 def test_maps_for_a_device_are_never_all_in_the_hosts_memory(store, monkeypatch):
-    """The device "meta" has no memory; it stands for any that is not the host's."""
+    """The device "meta" has no memory; it stands for any device that is not the host."""
     monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", store.map_bytes // 3)
     block = store.map_shape[0] // 4
     monkeypatch.setattr(FeatureStore, "block_rows", lambda self, name: block)
@@ -115,7 +115,7 @@ def test_a_value_that_is_no_number_is_found_on_the_way_with_its_row(store, monke
 
 
 def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, feature_store, monkeypatch):
-    """Or a sweep would pile up graphs until Python looks for cycles."""
+    """Otherwise a sweep would pile up graphs until Python's cycle collector runs."""
     recorded = RecordedSteps(lambda work: (work(), lambda: None)[1])
     monkeypatch.setattr("finetune.training.head_pool.recorded_on", lambda device: recorded)
     config = FinetuneConfig(str(feature_store), iterations=4, window=2, eval_every=2)
@@ -129,7 +129,7 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
             held = [len(recorded._recorded) for _ in trainer.run(2)]
             assert held[0] > 0
             assert not recorded._recorded
-            assert len(trainer.layers()) == 2  # which are still wanted
+            assert len(trainer.layers()) == 2  # still needed
             heads = [weakref.ref(stack) for stack in trainer._heads._heads]
             del trainer
             assert [end() for end in heads] == [None] * len(heads)

@@ -1,4 +1,4 @@
-"""Stores of several views of each image: draws pick a view, everything else counts images."""
+"""Stores with several views per image: draws pick a view, everything else counts images."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weight balancing as its authors' code has it, and what version 0.1 called so."""
+"""Weight balancing as in its authors' code, and version 0.1's method of that name."""
 
 import json
 from dataclasses import asdict, replace
@@ -35,7 +35,7 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
 
 
 def by_autograd(config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray, int]:
-    """As the authors' second stage goes about it, but for the rows: weight, bias, and how often it cut."""
+    """The authors' second stage, but with our rows: weight, bias, and the number of cuts."""
     store = FeatureStore(locate(config.store))
     config, train = config.resolved(10), store.read("train")
     pooled, label = torch.tensor(train.pooled).double(), torch.tensor(train.label).long()
@@ -66,7 +66,7 @@ def by_autograd(config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def test_a_run_equals_the_published_loss_bound_and_schedule(config, quiet):
-    """Two whole passes over 488 images and a part of one; the bound bites at the end of some of them."""
+    """Two whole passes over 488 images and a part of one; some of them end with a cut."""
     weight, bias, n_cut = by_autograd(config)
     assert n_cut > 2
     run = finetune(config, quiet)
@@ -127,7 +127,7 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
     options = json.loads(content["options"])
     del options["max_norm_every"]
     torch.save(content | {"options": json.dumps(options)}, path)
-    for name in ("weight_decay", "max_norm_every"):  # today's own, named, is not what was begun
+    for name in ("weight_decay", "max_norm_every"):  # today's default, if given, is not what was started
         with pytest.raises(UserError, match=f"an older version started this run with {name} "):
             finetune(replace(config, resume=True, eval_every=10), quiet, [name])
     resumed = finetune(replace(config, resume=True, eval_every=10), quiet)  # the command of then
@@ -137,7 +137,7 @@ def test_a_run_that_version_0_1_began_goes_on_as_it_was(config, quiet, monkeypat
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_a_sweep_of_version_0_1_keeps_its_other_heads(feature_store):
-    """What weight balancing was then is made anew, once; heads of other methods are not."""
+    """Its weight balancing heads are trained again, once; heads of other methods are not."""
     command = ["sweep", "--store", feature_store, "--out", "sweep", "--select-on", "test", "--seeds", 1]
     command += ["--grid", "method=plain,weight-balancing", "--iterations", 5, "--device", "cpu"]
     succeed(*command)
@@ -156,7 +156,7 @@ def test_a_sweep_of_version_0_1_keeps_its_other_heads(feature_store):
 
 
 def as_of_old(store: Path) -> tuple[Path, Path, str]:
-    """Make the sweep one of version 0.1: its marker, the file of both heads, and the id of one today."""
+    """Make the sweep one of version 0.1: its sweep.json, the file of both heads, and today's id of one."""
     marker = Path("sweep/sweep.json")
     content = json.loads(marker.read_text())
     for name in ("max_norm_every", "rank_by"):
