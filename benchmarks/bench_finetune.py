@@ -94,7 +94,7 @@ def make_store(path: Path, shape: Shape) -> FeatureStore:
     return FeatureStore(path)
 
 
-def contestants(
+def candidates(
     store: FeatureStore, shape: Shape, device: torch.device
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """Functions to time, and the iterations of one call of each."""
@@ -257,7 +257,7 @@ def main(repeats: int, names: tuple[str, ...], device: str, json_path: Path | No
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
             store = make_store(Path(folder) / "s.zarr", shape)
-            timed = contestants(store, shape, where)
+            timed = candidates(store, shape, where)
             if name == "resnet18":
                 timed["end to end"] = (end_to_end_step(Compute(where, "fp32", 128, workers=0)), 1)
             ms = measure(timed, repeats, where)

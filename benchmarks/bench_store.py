@@ -130,11 +130,11 @@ def seconds(action: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - started
 
 
-def time_reads(contestants: dict[str, Reader], n_rows: int, repeats: int) -> pd.DataFrame:
+def time_reads(candidates: dict[str, Reader], n_rows: int, repeats: int) -> pd.DataFrame:
     """Median seconds per row of random and sequential reads."""
     generator = np.random.default_rng(1)
     out = np.empty((WINDOW, H, W, C), np.float16)
-    for read in contestants.values():  # opens and maps everything
+    for read in candidates.values():  # opens and maps everything
         for start in range(0, n_rows, WINDOW):
             read(np.arange(start, start + WINDOW), out)
     taken = []
@@ -144,11 +144,11 @@ def time_reads(contestants: dict[str, Reader], n_rows: int, repeats: int) -> pd.
             "random": generator.integers(0, n_rows, WINDOW),
             "sequential": np.arange(start, start + WINDOW),
         }
-        for name, read in contestants.items():
+        for name, read in candidates.items():
             if repeat % 10 == 0 or "gather" in name or "raw" in name:  # the slow ones less often
                 taken += [(name, kind, seconds(read, rows, out)) for kind, rows in kinds.items()]
     frame = pd.DataFrame(taken, columns=["name", "kind", "seconds"])
-    return frame.pivot_table("seconds", "name", "kind", aggfunc="median").loc[list(contestants)] / WINDOW
+    return frame.pivot_table("seconds", "name", "kind", aggfunc="median").loc[list(candidates)] / WINDOW
 
 
 def time_writes(folder: Path, rows: dict[str, np.ndarray], repeats: int) -> pd.Series:

@@ -167,7 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Try everything on a GPU, in at most eight minutes.")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the script itself")
     parser.add_argument("--tiny", action="store_true", help="less of everything, to see that it runs")
-    parser.add_argument("--wheels", help="folder of wheels, where there is no network")
+    parser.add_argument("--wheels", help="folder of wheels, if there is no network")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file for what is found")
     options = parser.parse_args()
     started = time.monotonic()

@@ -70,7 +70,7 @@ HEADS = [
         "test_finetune_weight_balancing",
     ),
     Mutant(
-        "binary cross-entropy of the own class alone",
+        "binary cross-entropy of the own class only",
         "finetune/heads/binary.py",
         "odds = (p / rest).scatter_(1, label, 0)",
         "odds = torch.zeros_like(p)",
@@ -84,7 +84,7 @@ HEADS = [
         "test_finetune_head",
     ),
     Mutant(
-        "focal factor taken for a constant",
+        "focal factor treated as a constant",
         "finetune/heads/row_terms.py",
         " - self.focal_gamma * rest ** (self.focal_gamma - 1) * p * log_p",
         "",
@@ -119,7 +119,7 @@ HEADS = [
         "test_finetune_methods",
     ),
     Mutant(
-        "scales of the weights alone",
+        "scales on the weights only",
         "finetune/heads/lws.py",
         "self._bias * self.scale)]",
         "self._bias)]",
@@ -168,7 +168,7 @@ HEADS = [
         "test_finetune_methods",
     ),
     Mutant(
-        "logits raised where they are to be lowered",
+        "logits raised instead of lowered",
         "finetune/heads/posthoc.py",
         "trained.bias - trained.tau",
         "trained.bias + trained.tau",
@@ -203,14 +203,14 @@ HEADS = [
         "test_finetune_selection",
     ),
     Mutant(
-        "the test set chosen on unasked",
+        "choices on the test set unasked",
         "finetune/training/selection.py",
         "held_out.get(select_on)",
         'held_out.get("test")',
         "test_finetune_selection",
     ),
     Mutant(
-        "gone on with under other options",
+        "resumed with other options",
         "finetune/training/resume.py",
         "if options.get(name) != asked",
         "if False",

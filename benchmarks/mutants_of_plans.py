@@ -67,7 +67,7 @@ PLANS = [
         "test_finetune_confusion",
     ),
     Mutant(
-        "scores of a class that is cut in two, of its second part alone",
+        "scores of a split class from its second part only",
         "finetune/sampling/confusion.py",
         "sums.index_add_(0, place",
         "sums.zero_().index_add_(0, place",

@@ -57,24 +57,24 @@ def store_digests(store: FeatureStore) -> dict[str, str]:
     return identify(store).digests
 
 
-def other_part(begun: Any, store: FeatureStore, digests: dict[str, str], where: Any) -> str | None:
+def other_part(recorded: Any, store: FeatureStore, digests: dict[str, str], where: Any) -> str | None:
     """The part of a store that differs from the one a run or sweep was started with; None if none does.
 
     Args:
-        begun: what was recorded at the start: digests, or version 0.1's digest of the training split.
+        recorded: what was recorded at the start: digests, or version 0.1's digest of the training split.
         store: the present store.
         digests: its digests.
         where: the run or sweep, for a note about version 0.1.
     """
-    if not isinstance(begun, dict):
-        if begun != _as_version_0_1(store):
+    if not isinstance(recorded, dict):
+        if recorded != _as_version_0_1(store):
             return "its training split or network"
         note(
             f"{where}: was started by version 0.1, which recorded only the training split; whether the "
             "store's other splits are the same is unknown"
         )
         return None
-    unlike = [name for name in {**begun, **digests} if begun.get(name) != digests.get(name)]
+    unlike = [name for name in {**recorded, **digests} if recorded.get(name) != digests.get(name)]
     if not unlike:
         return None
     return "its network" if unlike[0] == NETWORK else f"its {unlike[0]} split"

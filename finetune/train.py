@@ -1,4 +1,4 @@
-"""Phase II: fine-tune the FC layer alone on cached features (paper, secs. 4.2 and 4.3)."""
+"""Phase II: fine-tune only the FC layer, on cached features (paper, secs. 4.2 and 4.3)."""
 
 import time
 from collections.abc import Collection

@@ -86,9 +86,9 @@ def _note_by_name(runs: list[Run]) -> None:
 
 def _is_known_by_name(run: Run) -> bool:
     made = _made_from(run)
-    told = made.get("content") or _identity(run)["images"] or _fingerprint(run) is None
+    known = made.get("content") or _identity(run)["images"] or _fingerprint(run) is None
     source = SOURCES.get(made["dataset"])  # None for a source that this version does not have
-    return source is not None and source.files and not told
+    return source is not None and source.files and not known
 
 
 def _beside_first(runs: list[Run], known: Any) -> list[tuple[Run, Run]]:
