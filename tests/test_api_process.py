@@ -180,7 +180,7 @@ def failing(error: Exception) -> Any:
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_fails_is_told_as_by_the_command_line(feature_store, monkeypatch, name):
-    monkeypatch.setattr("finetune.train._made", failing(ERRORS[name]))
+    monkeypatch.setattr("finetune.train._train_and_evaluate", failing(ERRORS[name]))
     quick = [f"--{option.replace('_', '-')}={value}" for option, value in FAST.items()]
     line = refuse("finetune", "--store", feature_store, "--out", "r", *quick, says=[])
     for out in (None, "r"):

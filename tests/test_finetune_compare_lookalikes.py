@@ -81,7 +81,7 @@ def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(fir
     make_run("second", root, seed=1)
     run, data = Path("second/run").resolve(), root.resolve()
     says = [
-        f"{run}: is of the data set {data}, and {first_run} is of the data set ",
+        f"{run}: is of the data set {data}, and {first_run} of the data set ",
         "hold other images",
         "separately",
     ]
