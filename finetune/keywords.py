@@ -40,10 +40,10 @@ def checked_options(config_class: type, function: str, options: Mapping[str, Any
 
 
 def varied_options(options: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What a sweep varies, `grid={"tau": [1, 2]}`, as the command line has it: `tau=1,2`.
+    """`grid={"tau": [1, 2]}` of a sweep as on the command line: `tau=1,2`.
 
     Raises:
-        UserError: other than values by option; or a number that has no text.
+        UserError: it is not a mapping of options to values, or has a number that cannot be printed.
     """
     return {name: _varied(options[name], sign) for name, sign in VARIED.items() if name in options}
 
@@ -63,7 +63,7 @@ def _varied(asked: Any, sign: str) -> list[str]:
 
 
 def _several(values: Any) -> Sequence[Any]:
-    """Values of an option; one may stand alone."""
+    """Values of an option; a single value needs no list."""
     values = values.tolist() if isinstance(values, np.ndarray) else values
     return values if isinstance(values, list | tuple | range) else [values]
 

@@ -43,7 +43,7 @@ class Borrowed:
 def _torch_settings() -> dict[str, Any]:
     cudnn = torch.backends.cudnn
     found = {"deterministic": cudnn.deterministic, "benchmark": cudnn.benchmark}
-    with suppress(RuntimeError):  # the caller has set what took their place
+    with suppress(RuntimeError):  # torch refuses these if the caller has set their replacements
         found["allow_tf32"] = cudnn.allow_tf32
     with suppress(RuntimeError):
         found["matmul"] = torch.get_float32_matmul_precision()
@@ -57,7 +57,7 @@ def _set_torch(settings: dict[str, Any]) -> None:
         torch.set_float32_matmul_precision(settings["matmul"])
     for place, precision in zip(float32_precisions(), settings["float32"], strict=True):
         place.fp32_precision = "none"
-        if place.fp32_precision != precision:  # it was not that of what is more general
+        if place.fp32_precision != precision:  # it was set here, not inherited from a more general setting
             place.fp32_precision = precision
 
 

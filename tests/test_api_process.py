@@ -129,13 +129,13 @@ def test_a_precision_of_float32_that_the_caller_chose(
     """Where torch keeps it since 2.9; its older settings cannot be read then."""
     if not float32_precisions():
         pytest.skip("torch before 2.9 has no such settings")
-    take, during = HeadPool.take, []
+    train_on, during = HeadPool.train_on, []
 
     def watched(*args):
         during.append(chosen_precisions())
-        return take(*args)
+        return train_on(*args)
 
-    monkeypatch.setattr(HeadPool, "take", watched)
+    monkeypatch.setattr(HeadPool, "train_on", watched)
     attrgetter(place)(torch).fp32_precision = precision
     before = chosen_precisions()
     tc.finetune(feature_store, **FAST)
