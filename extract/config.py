@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import check_device
+from extract.networks.registry import architectures
 from extract.options import (
     Codec,
     Device,
@@ -109,9 +110,10 @@ class NetworkConfig:
     arch: Annotated[
         str,
         Option(
-            "architecture; for small images: resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; for large "
-            "ones: resnet18, 34, 50, 101, 152",
+            "network architecture (for small images: resnet20 to 56 and the -cifar ones)",
             "network",
+            names=architectures,
+            others="another ResNet of torchvision",
         ),
     ] = "resnet32"
     width: Annotated[

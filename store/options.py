@@ -41,6 +41,8 @@ class Option:
         above: the number that it must be larger than.
         names: gives the names that the value is one of, in the order in which they are shown. It is called
             when a choice is checked or printed, so that a config is imported without the registry of names.
+        others: what the value may be beside those names, in words; they are then shown, and whoever uses the
+            value checks it.
     """
 
     help: str
@@ -49,10 +51,11 @@ class Option:
     least: float | None = None
     above: float | None = None
     names: Callable[[], Iterable[str]] | None = None
+    others: str | None = None
 
     def kind_with_names(self, kind: Any) -> Any:
         """The type of the field, the names of its registry as a Literal where it has one."""
-        if self.names is None:
+        if self.names is None or self.others is not None:
             return kind
         named = Literal[tuple(self.names())]
         return named | None if type(None) in get_args(kind) else named

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--arch vgg16", ["--arch vgg16: refused", "3 FC layers", "expected one of resnet20, "]),
         ("--arch vit_b_16", ["--arch vit_b_16: refused", "attention", "expected one of resnet20, "]),
         ("--arch densenet121", ["--arch densenet121: refused", "pooling", "expected one of resnet20, "]),
-        ("--arch resnet18 --width 8", ["--width", "resnet18 is of fixed width", "CIFAR-stem"]),
+        ("--arch resnet18 --width 8", ["--width 8: resnet18 has a fixed width", "choose one of resnet20, "]),
         ("--width 0", ["--width 0: must be 1 or more"]),
         ("--width 99999999999999999999", ["--width 99999999999999999999: must be 1 or more, and below 2^32"]),
         ("--weights DEFAULT", ["--weights DEFAULT: resnet20 has no pre-trained weights"]),
@@ -56,7 +56,7 @@ def test_train_option_is_refused(small_root: Path, options: str, says: list[str]
 
 
 def test_unknown_weights_are_named(small_root: Path) -> None:
-    says = ["--weights best: cannot be had for resnet18", "expected DEFAULT or a name from torchvision"]
+    says = ["--weights best: cannot be loaded for resnet18", "expected DEFAULT or a name from torchvision"]
     network = ["--arch", "resnet18", "--weights", "best", "--device", "cpu"]
     refuse("train", *FOLDER, *network, "--root", small_root, says=says)
 

@@ -11,12 +11,11 @@ from extract.config import (
     EvaluateConfig,
     ExtractConfig,
     ForecastConfig,
-    NetworkConfig,
     SampleConfig,
     TrainConfig,
 )
 from extract.device_names import check_device
-from extract.networks.names import ARCHITECTURES, check_arch, check_suited
+from extract.networks.registry import check_arch, check_named_network
 from extract.options import check_shot_rule
 from extract.sources.presence import (
     check_begun,
@@ -146,10 +145,3 @@ def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
         check_named_network(config.network)
         check_images_exist(config.dataset.resolved())
     check_target(config.store, resume=False, overwrite=True)
-
-
-def check_named_network(config: NetworkConfig) -> None:
-    """Raise UserError for a network that is unknown or cannot have its options."""
-    check_arch(config.arch)
-    if config.arch in ARCHITECTURES:  # others are checked later, with torchvision
-        check_suited(config)
