@@ -17,7 +17,7 @@ from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
 from store.storage.atomic import whole_file
 
-BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
+OLD_DEFAULTS = {  # in descriptions that do not say it yet
     DatasetConfig: {"subfolders": False, "tail_order": "class index"}
 }
 
@@ -120,7 +120,7 @@ def described(kind: type, content: Any, path: Path) -> Any:
         CheckpointError: it is not.
     """
     try:
-        return kind(**BEFORE_IT_WAS_SAID.get(kind, {}) | content)
+        return kind(**OLD_DEFAULTS.get(kind, {}) | content)
     except TypeError as error:
         raise CheckpointError(f"{path}: its {kind.__name__} is damaged ({error}); train again") from error
 

@@ -1,6 +1,6 @@
 """Options of Phase I's commands: the one home of their defaults and meanings.
 
-A field whose type is `Annotated` is an option of the command line, and the annotation says what of. Nothing
+A field whose type is `Annotated` is an option of the command line, which the annotation describes. Nothing
 heavy is imported here, so that `--help` answers at once.
 """
 

@@ -28,7 +28,7 @@ from made_store import contents, make_store
 from store.arrays.gather import gather
 from store.arrays.raw import StoredArray
 from store.drafts.journal import Commit, CommitLog
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.errors import StoreError
 from store.reader import FeatureStore
 
@@ -81,7 +81,7 @@ def refused_after_fork(array: StoredArray) -> bool:
         try:
             gather(array, np.array([0]))
         except StoreError as error:
-            os._exit(7 if "open the store in it" in str(error) else 1)
+            os._exit(7 if "open the store again in this one" in str(error) else 1)
 
     return ended(*forked(read)) == 7
 
@@ -191,7 +191,7 @@ class KillCampaign:
         """Only what is whole may look finished."""
         if self.path.exists():
             must(contents(self.path) in (older, self.whole), f"{case}: another store under its name")
-        for tree in unfinished_folder(self.path).glob(f"{self.path.name}*"):
+        for tree in draft_folder(self.path).glob(f"{self.path.name}*"):
             if tree.suffix == self.path.suffix and readable(tree):
                 must(contents(tree) == self.whole, f"{case}: an unfinished tree says that it is complete")
 
@@ -202,7 +202,7 @@ class KillCampaign:
         except (StoreError, OSError, ValueError, KeyError) as error:
             raise ViolationError(f"{case}: cannot be resumed ({error!r})") from error
         must(contents(self.path) == self.whole, f"{case}: the resumed store is another")
-        must(not unfinished_folder(self.path).exists(), f"{case}: something is left behind")
+        must(not draft_folder(self.path).exists(), f"{case}: something is left behind")
 
     def _prepare(self, scenario: str, generator: np.random.Generator) -> None:
         if scenario == "replacing":
@@ -224,7 +224,7 @@ class KillCampaign:
 
     def clear(self) -> None:
         """Remove the store, finished or not."""
-        for path in (self.path, unfinished_folder(self.path)):
+        for path in (self.path, draft_folder(self.path)):
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 

@@ -63,7 +63,7 @@ MOMENTS = {
         ("finetune.sweep.folder.SweepFolder.finish.", 1),
     ],
     "convert": [
-        ("store.convert._plan", 1),
+        ("store.convert._spec", 1),
         ("store.writer.StoreWriter.write", 2),
         ("store.drafts.local.LocalDraft.publish.", 1),
     ],
@@ -234,7 +234,7 @@ def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_st
     asked = command("extract", "s.zarr", small_store)
     succeed(*asked)
     interrupted([*asked, "--overwrite"], "store.writer.StoreWriter.write", 6)
-    refuse(*asked, says=["s.zarr.unfinished: this store was begun; pass --resume to go on"])
+    refuse(*asked, says=["s.zarr.unfinished: is an unfinished store; pass --resume to continue"])
 
 
 @pytest.mark.parametrize("moment", [("extract.train._keep", 1), ("extract.train.learning_rate", 2)])

@@ -187,7 +187,9 @@ def test_fine_tuned_checkpoint_is_no_phase_1(digits_run: Path) -> None:
 def test_another_programs_zarr_group_is_kept(small_ckpt: Path) -> None:
     zarr.create_group("feats.zarr", attributes={"format": "a year of climate"})
     command = ["extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--overwrite"]
-    refuse(*command, says=["feats.zarr: already exists and is no store alone", "name another"])
+    refuse(
+        *command, says=["feats.zarr: already exists and is not a store that may be replaced", "name another"]
+    )
 
 
 def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store: Path) -> None:

@@ -194,7 +194,7 @@ def test_extraction_goes_on_once_the_image_is_mended(images: Path, store: str) -
     assert result.exit_code == 2
     assert f"{bad}: holds another image than when" in result.stderr
     assert not Path(store).exists()
-    refuse(*command, store, says=[f"{store}.unfinished: this store was begun; pass --resume to go on"])
+    refuse(*command, store, says=[f"{store}.unfinished: is an unfinished store; pass --resume to continue"])
     refuse(*command, store, "--resume", "--precision", "bf16", says=["another precision (fp32)", "(bf16)"])
     bad.write_bytes(good)
     succeed(*command, store, "--resume")

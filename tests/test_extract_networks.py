@@ -238,9 +238,11 @@ def test_a_family_from_outside_is_a_line_of_the_registry(monkeypatch, in_tmp_pat
     assert network(images).shape == (2, 5)
     assert count(build("resnet20")) == option_a_parameters(20, 10, 16)
     assert ", resnet152, toy, toy2, or another" in " ".join(run("train", "--help").stdout.split())
-    refuse("train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet20, ", ", toy, toy2"])
+    refuse(
+        "train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet20, ", ", toy, toy2"]
+    )
     refuse("train", "--arch", "toy", "--weights", "DEFAULT", says=["toy has no pre-trained weights"])
-    with pytest.raises(UserError, match="--width 4: resnet18 .*choose one of resnet20, .*, toy, toy2$"):
+    with pytest.raises(UserError, match=r"--width 4: resnet18 .*choose one of resnet20, .*, toy, toy2$"):
         check_named_network(NetworkConfig("resnet18", width=4))
 
 

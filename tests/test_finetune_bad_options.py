@@ -150,7 +150,10 @@ NO_NUMBERS = "makes weights that are NaN or infinite; use a --tau closer to 0"
         ("--memory 1e-300", ["the maps of one iteration take"]),
         ("--residency host --memory 1e-5", ["--residency host: ", "(--memory); use --residency stream"]),
         ("--residency device --memory 1e-5", ["--residency device: ", "(--memory); use --residency stream"]),
-        ("--resume --overwrite", ["fsa: --resume goes on with a run and --overwrite replaces it; pass one"]),
+        (
+            "--resume --overwrite",
+            ["fsa: --resume continues a run and --overwrite replaces it; pass only one"],
+        ),
         ("--cache /dev/null", ["/dev/null: cannot be used as --cache"]),
         ("--method tau-norm --tau 1e9", ["--method tau-norm, --tau 1e+09: ", NO_NUMBERS]),
         ("--method tau-norm --tau -1e9", ["--method tau-norm, --tau -1e+09: ", NO_NUMBERS]),

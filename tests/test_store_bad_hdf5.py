@@ -175,7 +175,7 @@ NOT_HDF5 = ["not an HDF5 store", "expected one written by `extract`"]
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (missing, ["no such store", "`extract --store feats.h5` makes it"]),
+        (missing, ["no such store", "`extract --store feats.h5` writes one"]),
         (emptied, NOT_HDF5),
         (cut_at_the_start, NOT_HDF5),
         (cut_in_the_rows, [*NOT_HDF5, "truncated"]),
@@ -190,7 +190,7 @@ NOT_HDF5 = ["not an HDF5 store", "expected one written by `extract`"]
         (no_cam, ["lacks train/cam", "extract again"]),
         (no_test_split, ["lacks test/label", "extract again"]),
         (no_classifier, ["lacks classifier/weight", "extract again"]),
-        (no_class_names, ["class_names is no list of two names or more", "extract again"]),
+        (no_class_names, ["class_names is not a list of two or more names", "extract again"]),
         (class_names_cut_short, NOT_HDF5),
         (no_provenance, ["provenance does not say what made it", "extract again"]),
         (nan_classifier, ["classifier holds NaN", "extract again"]),
@@ -201,7 +201,7 @@ NOT_HDF5 = ["not an HDF5 store", "expected one written by `extract`"]
         (a_label_beyond_the_classes, ["test/label has classes 0 to 3, expected 0 to 2", "extract again"]),
         (labels_in_doubles, ["test/label is float64 (18,), expected int32 N = (18,)", "extract again"]),
         (cams_of_fewer_rows, ["train/cam is float16 (7, 4, 4), expected float16 N, H, W = (18, 4, 4)"]),
-        (maps_in_gzip, ["train/feature_map is not laid out as `extract` does", "extract again"]),
+        (maps_in_gzip, ["train/feature_map has another layout than `extract` writes", "extract again"]),
         (finished_twice, ["finished is int64 (2,), expected int64 1 = (1,)", "extract again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -265,13 +265,15 @@ def test_extract_into_a_place_that_may_not_be_written(
 
     monkeypatch.setattr(os, "mkdir", refused)
     command = ["extract", "--ckpt", small_ckpt, "--store", store, "--device", "cpu"]
-    refuse(*command, says=[f"{store}.unfinished: cannot be made ({os.strerror(reason)})", "name a place"])
+    refuse(
+        *command, says=[f"{store}.unfinished: cannot be created ({os.strerror(reason)})", "name another path"]
+    )
 
 
 def test_extract_where_no_folder_can_be(small_ckpt: Path) -> None:
     """`/proc` takes no folders, not even from root; nor does a system without it take `/proc`."""
     command = ["extract", "--ckpt", small_ckpt, "--store", "/proc/feats.zarr", "--device", "cpu"]
-    refuse(*command, says=["/proc/feats.zarr.unfinished: cannot be made", "name a place"])
+    refuse(*command, says=["/proc/feats.zarr.unfinished: cannot be created", "name another path"])
 
 
 @pytest.mark.parametrize("name", ["s.zarr", "s.h5"])

@@ -12,7 +12,7 @@ import pytest
 from faults import KINDS, KillCampaign, ended, forked, killed_at_line
 from made_store import contents, made_plan, make_store
 
-from store.drafts.lifecycle import check_writable, unfinished_folder
+from store.drafts.lifecycle import check_writable, draft_folder
 from store.drafts.local import LocalDraft
 from store.errors import UserError
 from store.writer import StoreWriter, write_store
@@ -83,7 +83,7 @@ def test_a_second_process_is_refused(path):
     with write_store(path, made_plan(), resume=False, overwrite=False):
         for options in ({"resume": True}, {"overwrite": True}):
             assert ended(*forked(partial(refusal, partial(make_store, path, **options)))) == 3
-    assert not unfinished_folder(path).exists()
+    assert not draft_folder(path).exists()
 
 
 def test_two_that_resume_at_once(path):
@@ -104,7 +104,7 @@ def test_two_that_resume_at_once(path):
         codes = [ended(*child) for child in children]
         assert sorted(codes) in ([0, 0], [0, 3])
         assert contents(path) == whole
-        assert not unfinished_folder(path).exists()
+        assert not draft_folder(path).exists()
         os.close(start)
         os.close(go)
 
@@ -126,7 +126,7 @@ def test_another_process_finishes_between_the_look_and_the_lock(path, resume):
     with pytest.raises(UserError, match="has just finished this store" if resume else "already exists"):
         make_store(path, resume=resume)
     whole = contents(path)
-    assert not unfinished_folder(path).exists()
+    assert not draft_folder(path).exists()
     make_store(path, overwrite=True)
     assert contents(path) == whole
 

@@ -171,16 +171,16 @@ def test_a_lock_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Path, "open", refuse_theirs)
     says = (
-        f"{lock}: a lock that may not be opened (Permission denied), of another user perhaps who writes run"
+        f"{lock}: this lock cannot be opened (Permission denied), perhaps because another user is writing run"
     )
     assert says in refusal(Path("run"))
     assert lock.exists()
     lock.unlink()
-    assert "run: nothing can be written there (Permission denied)" in refusal(Path("run"))
+    assert "run: cannot be written (Permission denied)" in refusal(Path("run"))
 
 
 def test_a_place_that_cannot_be_written_is_named() -> None:
-    assert "/proc/some/run: nothing can be written there (" in refusal(Path("/proc/some/run"))
+    assert "/proc/some/run: cannot be written (" in refusal(Path("/proc/some/run"))
 
 
 STOPS = {  # where a command has begun, and has not ended

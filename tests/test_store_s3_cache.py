@@ -47,7 +47,7 @@ def test_a_cache_removes_nothing_of_others(bucket, small_store, tmp_path, in_tmp
     (photos / "thesis.jpg").write_text("three years of work")
     make_store(bucket)
     command = ["finetune", "--store", small_store, *QUICK, "--cache"]
-    refuse(*command, "mine", says=["mine: is no cache of ours (it holds photos); name a folder"])
+    refuse(*command, "mine", says=["mine: is no tailcache cache (it holds photos); name another"])
     refuse(*command, "", says=["--cache ''", "name one that does not exist yet"])
     refuse(*command, "mine/photos/thesis.jpg", says=["thesis.jpg: cannot be used as --cache", "name another"])
     cache = Cache(tmp_path / "mine", max(bucket.sizes().values()))  # even so

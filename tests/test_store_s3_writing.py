@@ -57,7 +57,7 @@ def begin(bucket: Bucket, holder: dict) -> None:
 
 def test_a_reader_is_told_how_to_go_on_with_a_store_that_was_begun(bucket):
     begin(bucket, {})
-    with pytest.raises(StoreError, match=r"was begun and is not finished .*s.zarr.unfinished.; go on with"):
+    with pytest.raises(StoreError, match=r"is not finished .*s.zarr.unfinished.; repeat the .extract"):
         FeatureStore(bucket)
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_beginning_in_a_bucket_can_be_replaced(bucket, content):
     begin(bucket, {"host": "elsewhere", "pid": 1})
     bucket.beside(".unfinished").delete(["lock.json"])
     bucket.beside(".unfinished").write("begun.json", [content])
-    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to start over"):
         make_store(bucket, resume=True)
     make_store(bucket, overwrite=True)
     assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
@@ -135,7 +135,7 @@ def test_a_damaged_beginning_in_a_bucket_can_be_replaced(bucket, content):
 
 def test_who_lost_the_lock_completes_nothing(bucket):
     """Not even between two renewals: another host took over what had every row."""
-    with pytest.raises(StoreError, match="another process has taken this store over"):
+    with pytest.raises(StoreError, match="another process has taken over this store"):
         finish_late(bucket)
     assert json.loads(bucket.read("zarr.json"))["attributes"]["complete"] is False
     side = bucket.beside(".unfinished")
@@ -155,18 +155,20 @@ def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
         (renewing,) = (thread for thread in threading.enumerate() if thread.name == "store lock")
         bucket.beside(".unfinished").write("lock.json", [b'{"host": "elsewhere", "pid": 1}'])
         renewing.join()
-        with pytest.raises(StoreError, match="another process has taken this store over"):
+        with pytest.raises(StoreError, match="another process has taken over this store"):
             complete(writer)
     assert "zarr.json" in bucket.sizes()
 
 
 def test_what_is_in_the_way_is_spared(bucket):
     bucket.write("thesis.txt", [b"three years of work"])
-    with pytest.raises(Exception, match=r"already exists and is no store alone \(it holds thesis\.txt\)"):
+    with pytest.raises(
+        Exception, match=r"already exists and is not a store that may be replaced \(it holds thesis\.txt\)"
+    ):
         make_store(bucket, overwrite=True)
     zarr.create_group(bucket.zarr_store)
     bucket.delete(["thesis.txt"])
-    with pytest.raises(Exception, match=r"is no store alone \(it holds zarr\.json\)"):
+    with pytest.raises(Exception, match=r"is not a store that may be replaced \(it holds zarr\.json\)"):
         make_store(bucket, overwrite=True)
     assert set(bucket.sizes()) == {"zarr.json"}
 

@@ -8,17 +8,17 @@ from dying import begun
 from faults import full_disk
 from made_store import contents, fill, made_plan, made_rows, make_store
 
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.errors import StoreError, UserError
 from store.writer import write_store
 
 
 def test_resume_of_another_store_is_refused_with_both_values(store_path):
     begun(store_path)
-    before = contents(unfinished_folder(store_path))
-    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+    before = contents(draft_folder(store_path))
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than now \(bf16\)"):
         make_store(store_path, resume=True, precision="bf16")
-    assert contents(unfinished_folder(store_path)) == before
+    assert contents(draft_folder(store_path)) == before
 
 
 def test_resume_in_another_layout_is_refused(store_path, monkeypatch):
@@ -32,7 +32,9 @@ def test_resume_in_another_layout_is_refused(store_path, monkeypatch):
 
 def test_what_was_begun_is_neither_resumed_nor_replaced_unasked(store_path, whole_store):
     begun(store_path)
-    with pytest.raises(StoreError, match="was begun; pass --resume to go on, or --overwrite to begin anew"):
+    with pytest.raises(
+        StoreError, match="is an unfinished store; pass --resume to continue it, or --overwrite to start over"
+    ):
         make_store(store_path)
     make_store(store_path, overwrite=True)
     assert contents(store_path) == whole_store
@@ -43,7 +45,7 @@ def test_resuming_a_finished_store_leaves_it_as_it_is(store_path):
     before = contents(store_path)
     make_store(store_path, resume=True)
     assert contents(store_path) == before
-    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than now \(bf16\)"):
         make_store(store_path, resume=True, precision="bf16")
     with pytest.raises(UserError, match="already exists; pass --overwrite"):
         make_store(store_path)
@@ -52,15 +54,15 @@ def test_resuming_a_finished_store_leaves_it_as_it_is(store_path):
 @pytest.mark.parametrize("content", ["garbage{", "[]", "{}", '{"replaces": 1}'])
 def test_a_damaged_beginning_can_be_replaced(store_path, whole_store, content):
     begun(store_path)
-    (unfinished_folder(store_path) / "begun.json").write_text(content)
-    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+    (draft_folder(store_path) / "begun.json").write_text(content)
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to start over"):
         make_store(store_path, resume=True)
     make_store(store_path, overwrite=True)
     assert contents(store_path) == whole_store
 
 
 def test_what_came_to_lie_there_meanwhile_is_spared(store_path, whole_store):
-    with pytest.raises(UserError, match=r"already exists and is no store alone"):
+    with pytest.raises(UserError, match=r"already exists and is not a store that may be replaced"):
         finish_where(store_path, "three years of work")
     assert store_path.read_text() == "three years of work"
     store_path.unlink()
@@ -102,7 +104,7 @@ def test_everything_is_on_the_disk_before_complete(store_path, monkeypatch):
     if store_path.suffix == ".zarr":
         root = max(i for i, (what, name) in enumerate(done[:publishing]) if "zarr.json.unf" in name)
         synced_before = {name for what, name in done[:root] if what == "sync"}
-        tree = unfinished_folder(store_path) / store_path.name
+        tree = draft_folder(store_path) / store_path.name
         for file in store_path.rglob("*"):
             there = str(tree / file.relative_to(store_path))
             assert (file.is_file() and file.name != "zarr.json") or there in synced_before, file
@@ -125,7 +127,7 @@ def test_names_that_cannot_become_a_store_are_refused_at_once(store_path):
 
 def test_a_mount_point_cannot_become_a_store(store_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda place: Path(place) == store_path)
-    with pytest.raises(StoreError, match="is where a disk is mounted"):
+    with pytest.raises(StoreError, match="is a mount point"):
         make_store(store_path)
 
 
@@ -173,7 +175,7 @@ def test_a_full_disk_is_told_and_resumable(store_path, whole_store):
 
 
 def test_other_peoples_folder_under_the_unfinished_name_is_spared(store_path):
-    folder = unfinished_folder(store_path)
+    folder = draft_folder(store_path)
     folder.mkdir()
     (folder / "thesis.txt").write_text("three years of work")
     with pytest.raises(StoreError, match=r"holds thesis\.txt"):

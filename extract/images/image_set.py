@@ -19,7 +19,7 @@ from store.errors import UserError
 from store.names import shown
 from store.notes import note
 
-AT_ONCE = 4096  # images that wait for threads: ten million of them would take gigabytes
+ITEMS_AT_ONCE = 4096  # images that wait for threads: ten million of them would take gigabytes
 IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
 EVALUATION = -1  # in place of a view's seed: the evaluation transform, which draws nothing
 
@@ -211,7 +211,7 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
     # Decoding releases the interpreter lock, so threads keep all cores busy.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for start in range(0, len(items), AT_ONCE):
-                yield from pool.map(function, items[start : start + AT_ONCE])
+            for start in range(0, len(items), ITEMS_AT_ONCE):
+                yield from pool.map(function, items[start : start + ITEMS_AT_ONCE])
         finally:
             pool.shutdown(cancel_futures=True)

@@ -14,8 +14,8 @@ class Family:
 
     Attributes:
         names: its architectures, as `--help` and errors list them.
-        build: the network of a NetworkConfig for K classes, new layers drawn from torch's global generator. It
-            imports torch itself, and raises UserError for weights that cannot be downloaded.
+        build: the network of a NetworkConfig for K classes, new layers drawn from torch's global generator.
+            It imports torch itself, and raises UserError for weights that cannot be downloaded.
         image_size: the usual side of its training images, in pixels.
         options: the fields of NetworkConfig that it takes and other families may not.
         has_others: whether a name that is not listed may be one of its architectures; called before torch is

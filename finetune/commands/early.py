@@ -104,11 +104,11 @@ def check_target(text: str, resume: bool, overwrite: bool) -> None:
     If something is there on a local disk, zarr and h5py are imported to see what it is; they take a fraction
     of torch's time.
     """
-    from store.storage.location import check_suffix, locate, unfinished_place
+    from store.storage.location import check_suffix, draft_place, locate
 
     where = locate(text)
     check_suffix(where)
-    if isinstance(where, Path) and (os.path.lexists(where) or os.path.lexists(unfinished_place(where))):
+    if isinstance(where, Path) and (os.path.lexists(where) or os.path.lexists(draft_place(where))):
         from store.drafts.lifecycle import check_writable
 
         check_writable(where, resume, overwrite)
