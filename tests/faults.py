@@ -33,7 +33,7 @@ from store.errors import StoreError
 from store.reader import FeatureStore
 
 ROOM = str(Path(__file__).parent.parent / "store")
-KINDS = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
+CODEC_OF = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
 SCENARIOS = ("anew", "resumed", "begun anew", "replacing")
 
 

@@ -29,7 +29,7 @@ DEFAULTS = {
 # When Ctrl-C comes: at the n-th call of a function, or, with ".", at the end of that call.
 MOMENTS = {
     "train": [
-        ("extract.train._begin", 1),
+        ("extract.train._start", 1),
         ("extract.train.write_json", 1),
         ("extract.train.learning_rate", 1),
         ("extract.train.learning_rate", 5),
@@ -237,7 +237,7 @@ def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_st
     refuse(*asked, says=["s.zarr.unfinished: is an unfinished store; pass --resume to continue"])
 
 
-@pytest.mark.parametrize("moment", [("extract.train._keep", 1), ("extract.train.learning_rate", 2)])
+@pytest.mark.parametrize("moment", [("extract.train._save", 1), ("extract.train.learning_rate", 2)])
 def test_a_resume_that_is_interrupted_before_it_keeps_what_it_was_given(
     moment: tuple[str, int], small_store: Path
 ) -> None:

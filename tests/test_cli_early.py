@@ -25,10 +25,10 @@ CASES = [  # command, and what its error contains
     ("train --arch resnet20 --width 0", "--width 0: must be 1 or more"),
     (
         "train --out half",
-        "half: already holds an unfinished run (epoch 1 of 2); pass --resume",
+        "half: already holds an interrupted run (epoch 1 of 2); pass --resume",
     ),
     ("train --out phase1", "phase1: already holds a finished run (epoch 2 of 2); pass --overwrite"),
-    ("train --out none --resume", "none/checkpoint.pt: nothing to resume is there"),
+    ("train --out none --resume", "none/checkpoint.pt: no such checkpoint to resume"),
     ("extract --ckpt none.pt --store new.h5", "none.pt: expected a checkpoint file, found nothing"),
     ("extract --ckpt phase1 --store new.h5", "phase1: expected a checkpoint file, found a folder"),
     ("extract --ckpt phase1/checkpoint.pt --views 0 --store new.h5", "--views 0: must be 1 or more"),

@@ -70,7 +70,9 @@ def test_a_run_that_ended_between_its_metrics_and_its_checkpoint(
         patch.setattr("extract.train.save_checkpoint", save_once)
         assert run(*command).exception is not None
     assert Path("r/metrics.csv").read_text().count("\n") == 2
-    refuse(*command, says=["r: already holds an unfinished run (epoch 0 of 1); pass --resume to continue it"])
+    refuse(
+        *command, says=["r: already holds an interrupted run (epoch 0 of 1); pass --resume to continue it"]
+    )
     succeed("train", "--out", "r", "--resume")
     refuse(*command, says=["r: already holds a finished run (epoch 1 of 1); pass --overwrite"])
 

@@ -156,7 +156,7 @@ def test_two_classes_of_one_name_in_two_forms_are_refused(monkeypatch):
     two_forms = sorted([NFC, NFD])
     listed = replace(folders, list=lambda *asked: replace(folders.list(*asked), class_names=two_forms))
     monkeypatch.setitem(SOURCES, "imagefolder", listed)
-    says = ["the classes 'be\\u0302te' and 'b\\xeate' are one name in two Unicode forms", "rename one"]
+    says = ["the classes 'be\\u0302te' and 'b\\xeate' are the same name in two Unicode forms", "rename one"]
     refuse("train", *FOLDER, *TINY, "--root", root, "--out", "phase1", says=says)
 
 
@@ -201,4 +201,4 @@ def test_a_copy_spelt_in_another_form(other, alike):
         succeed("store", "verify", "s.zarr", "--sample", 99, *evaluate[1:])
         succeed("extract", *evaluate[1:], "--store", "before.zarr", "--resume")
     else:
-        refuse(*evaluate, says=["spells names in another Unicode form", "rename them as they were"])
+        refuse(*evaluate, says=["has names in another Unicode form", "rename them as they were"])

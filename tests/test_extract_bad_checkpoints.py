@@ -139,7 +139,7 @@ OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "trai
         (altered(class_names=[]), ["has 0 class names and 3 counts", "train again"]),
         (altered(class_counts=[1]), ["has 3 class names and 1 counts", "train again"]),
         (altered(state=None), ["its state is a NoneType, not a dict", "train again"]),
-        (altered(state={"a": 1}), ["a of its state is no tensor", "train again"]),
+        (altered(state={"a": 1}), ["a of its state is not a tensor", "train again"]),
         (nan_weights, ["classifier.bias holds NaN or infinite weights", "train again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -154,7 +154,7 @@ BAD_IMAGES += [avif_without_its_item] if features.check("avif") else []
 @pytest.mark.parametrize("make_bad", BAD_IMAGES)
 def test_unreadable_image_is_named(images: Path, make_bad: Callable[[Path], Path], split: str) -> None:
     bad = make_bad(images / split / "bee" / "bad.png")
-    says = [f"{bad}: not a readable image", "mend or remove it", "--skip-bad-images"]
+    says = [f"{bad}: not a readable image", "fix or remove it", "--skip-bad-images"]
     refuse("train", *FOLDER, *TINY, "--root", images, "--out", "phase1", says=says)
 
 
@@ -223,7 +223,7 @@ def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_s
     result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
     names = sorted(path.relative_to(images).as_posix() for path in bad)
     told = f"{', '.join(names[:5])}, … (phase1/config.json lists all {len(names)})"
-    assert result.stderr.endswith(f"note: left out, being unreadable: {told}\n")
+    assert result.stderr.endswith(f"note: left out because they are unreadable: {told}\n")
     assert json.loads(Path("phase1/config.json").read_text())["dataset"]["skipped"] == names
     checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
     assert checkpoint.class_counts == [8, 6, 4]

@@ -95,7 +95,10 @@ def test_single_image_that_no_batch_norm_can_take(images: Path) -> None:
     network = ["--arch", "resnet18-cifar", "--width", 4, "--batch-size", 9, "--epochs", 1, "--device", "cpu"]
     data = ["--dataset", "imagefolder", "--root", images, "--image-size", 8]
     command = ["train", *data, *network, "--out", "phase1"]
-    says = ["--batch-size 9: leaves a batch of one of the 19 training images", "choose another --batch-size"]
+    says = [
+        "--batch-size 9: leaves one of 19 training images alone in a batch",
+        "choose another --batch-size",
+    ]
     refuse(*command, says=says)
     succeed(*command, "--batch-size", 8)
 
@@ -121,7 +124,7 @@ def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
     """As after Ctrl-C when the last epoch was written: nothing is left to do, and nothing changes."""
     before = snapshot(small_ckpt.parent)
     result = succeed("train", "--out", small_ckpt.parent, "--resume")
-    assert f"note: {small_ckpt.parent}: was finished already (epoch 1)" in result.stderr
+    assert f"note: {small_ckpt.parent}: was already finished (epoch 1)" in result.stderr
     assert "1 epochs, accuracy in %" in result.stdout
     assert snapshot(small_ckpt.parent) == before
     says = ["epochs was 1", "asks 3"]
@@ -129,7 +132,7 @@ def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
 
 
 def test_resume_of_nothing() -> None:
-    says = ["nowhere/checkpoint.pt: nothing to resume is there", "leave --resume out", "another --out"]
+    says = ["nowhere/checkpoint.pt: no such checkpoint to resume", "leave --resume out", "another --out"]
     refuse("train", "--out", "nowhere", "--resume", says=says)
 
 
@@ -169,7 +172,7 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
 
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._begin", interrupt)
+        patch.setattr("extract.train._start", interrupt)
         result = run(*command)
     assert result.exit_code == 130
     said, _, advised = result.stderr.partition(": main train ")
@@ -195,7 +198,7 @@ def test_resume_with_a_changed_option(
     small_root: Path, monkeypatch: pytest.MonkeyPatch, options: str, says: list[str]
 ) -> None:
     interrupt_training(small_root, monkeypatch)
-    says = ["phase1: cannot resume", *says, "leave the option out, or start anew with --overwrite"]
+    says = ["phase1: cannot resume", *says, "leave the option out, or start over with --overwrite"]
     refuse("train", "--out", "phase1", "--resume", *options.split(), says=says)
 
 
@@ -215,14 +218,14 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_out_that_holds_an_interrupted_run(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(small_root, monkeypatch)
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
-    refuse(*command, says=["phase1: already holds an unfinished run", "--resume", "--overwrite"])
+    refuse(*command, says=["phase1: already holds an interrupted run", "--resume", "--overwrite"])
     succeed("train", "--out", "phase1", "--resume")
 
 
 def test_resume_after_the_images_changed(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(images, monkeypatch)
     (images / "train" / "bee" / "5.png").unlink()
-    says = ["phase1: was trained on other images", "1 missing (the first is train/bee/5.png)", "train anew"]
+    says = ["phase1: was trained on other images", "1 missing (the first is train/bee/5.png)", "train again"]
     refuse("train", "--out", "phase1", "--resume", says=says)
 
 

@@ -10,7 +10,7 @@ from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
-from extract.sources.registry import REFUSALS, SOURCES
+from extract.sources.registry import NOT_TAKEN, SOURCES
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -63,7 +63,7 @@ def test_a_plan_of_a_root_is_one_of_class_folders(small_root):
 
 
 def test_every_option_of_a_source_has_a_refusal_of_the_others():
-    assert {name for source in SOURCES.values() for name in source.options} == REFUSALS.keys()
+    assert {name for source in SOURCES.values() for name in source.options} == NOT_TAKEN.keys()
 
 
 @pytest.mark.parametrize("command", ["train", "store plan"])
@@ -73,9 +73,9 @@ def test_every_option_of_a_source_has_a_refusal_of_the_others():
         ("--dataset digits --root .", ["--root .: digits is embedded", "leave out --root"]),
         (
             "--download",
-            ["--download: there is nothing to fetch for digits", "name --dataset cifar10 or cifar100"],
+            ["--download: there is nothing to download for digits", "name --dataset cifar10 or cifar100"],
         ),
-        ("--root . --download", ["--download: there is nothing to fetch for imagefolder"]),
+        ("--root . --download", ["--download: there is nothing to download for imagefolder"]),
         ("--skip-bad-images", ["--skip-bad-images: is for image files", "digits has none"]),
         ("--dataset cifar10 --root . --skip-bad-images", ["--skip-bad-images", "cifar10 has none"]),
     ],

@@ -147,7 +147,7 @@ def test_16_bits_in_test_alone_are_said_to_be_scaled_by_all_of_them(tmp_path):
     (root / "test/ape/0.png").write_bytes(png16(np.full((12, 12, 1), 200)))
     train(root, 16)
     assert (tmp_path / "8-16.notes").read_text() == (
-        "tailcache: note: test has 16-bit images and train has none that show their range: scaled by 65,535\n"
+        "tailcache: note: test has 16-bit images but train has none that show their range: scaled by 65,535\n"
     )
 
 
@@ -187,6 +187,6 @@ def test_a_checkpoint_of_version_0_1_sees_what_it_was_trained_on(tmp_path, quiet
     assert seen == {ckpt: (False, [255]), old: (True, [3000 >> 8])}
 
     later = ["--device", "cpu", "--workers", 0]
-    says = "was trained on photographs as they lie in their files"
+    says = "was trained on photographs that were not turned as EXIF says"
     assert says in succeed("evaluate", "--ckpt", old, *later).stderr
     assert says not in succeed("evaluate", "--ckpt", ckpt, *later).stderr

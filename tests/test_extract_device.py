@@ -52,7 +52,7 @@ def test_the_cpu_is_used_without_asking_for_a_gpu(two_gpus):
 
 
 def test_a_gpu_that_is_not_there_is_refused(two_gpus, small_ckpt, in_tmp_path):
-    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cuda:2", says=["cuda:2", "offers 2 CUDA devices"])
+    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cuda:2", says=["cuda:2", "has 2 CUDA devices"])
 
 
 @pytest.mark.parametrize(

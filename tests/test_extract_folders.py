@@ -108,7 +108,7 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     os.mkfifo(ape / "pipe")  # to open it would wait for ever
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
-        f"passed over under {root}/: 5 files of no image format (test/README, …), 2 empty files "
+        f"passed over under {root}/: 5 files that are not images (test/README, …), 2 empty files "
         "(train/ape/features.h5, …), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds "
         "it (train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
         "(train/__MACOSX, …)"
@@ -119,7 +119,9 @@ def test_a_class_without_images_names_what_it_holds(root):
     for path in (root / "train/bee").iterdir():
         path.rename(path.with_name(f".{path.name}"))
     (root / "train/bee/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
-    says = r"bee: holds no images \(.jpg, .*\), but 1 file of no image format \(train/bee/1.heic\), 2 hidden"
+    says = (
+        r"bee: holds no images \(.jpg, .*\), but 1 file that is not an image \(train/bee/1.heic\), 2 hidden"
+    )
     with pytest.raises(UserError, match=says):
         list_image_folder(root, DatasetConfig())
 
@@ -155,7 +157,7 @@ def test_a_file_that_is_named_like_an_image_is_not_left_out_in_silence(root, nam
 def test_a_validation_folder_of_another_name_is_said_to_be_unused(root, caplog, name):
     save(root / name / "ape/a.png")
     assert list(list_image_folder(root, DatasetConfig()).splits) == ["train", "test"]
-    assert notes(caplog) == [f"{root / name}/ is not used; validation images are looked for in val/ alone"]
+    assert notes(caplog) == [f"{root / name}/ is not used; validation images are only looked for in val/"]
 
 
 def test_a_checkpoint_of_version_0_1_finds_the_images_that_it_found(tmp_path):

@@ -65,7 +65,7 @@ def exchange(split: str) -> None:
 def test_an_unfinished_training_is_told(here, command):
     ckpt = ["--ckpt", HALF / "checkpoint.pt", "--root", ROOT, "--device", "cpu", "--workers", 0]
     said = succeed(command, *ckpt).stderr
-    assert "half/checkpoint.pt: is of a training that is not finished (epoch 0 of 1)" in said
+    assert "half/checkpoint.pt: its training stopped early (epoch 0 of 1)" in said
     assert "`train --resume --out half` finishes it" in said
     assert "not finished" not in succeed(*later(command, "--workers", 0, *OTHER_STORE[command])).stderr
 
@@ -100,7 +100,7 @@ def test_images_in_memory_are_named_by_their_place(phase1):
     content = torch.load(phase1, weights_only=True)
     content["images"]["test"]["digest"][7] += 1
     torch.save(content, "changed.pt")
-    says = ["digits holds now: 1 changed (the first is image ", "train anew"]
+    says = ["digits holds now: 1 changed (the first is image ", "train again"]
     refuse("evaluate", "--ckpt", "changed.pt", "--device", "cpu", says=says)
     content["images"]["test"]["digest"] = content["images"]["test"]["digest"][1:]
     torch.save(content, "changed.pt")
@@ -161,7 +161,7 @@ def moved() -> None:
 )
 def test_a_missing_new_or_moved_image_is_named(here, change: Callable[[], None], says: str):
     change()
-    says = [says, "was trained on other images", "put them back", "--root", "train anew"]
+    says = [says, "was trained on other images", "put them back", "--root", "train again"]
     refuse(*later("evaluate"), says=[PHASE1, *says])
     refuse(*later("extract"), says=[PHASE1, *says])
     refuse("train", "--resume", "--out", HALF, "--root", ROOT, says=[HALF, *says])
@@ -275,4 +275,4 @@ def test_damaged_digests_are_refused(here, damage):
     content = torch.load(PHASE1, weights_only=True)
     damage(content["images"])
     torch.save(content, PHASE1)
-    refuse(*later("evaluate"), says=[PHASE1, "what it keeps of its images is damaged", "train again"])
+    refuse(*later("evaluate"), says=[PHASE1, "its record of the images is damaged", "train again"])

@@ -239,7 +239,7 @@ def test_a_training_that_mirrors_does_not_go_on_without(signs, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("extract.train._step", interrupted)
         assert run("train", "--root", signs, "--image-size", SIDE, *TINY, "--out", "phase1").exit_code == 130
-    says = ["no_flip was False, this run asks True"]
+    says = ["no_flip was False, now it is True"]
     refuse("train", "--out", "phase1", "--resume", "--no-flip", says=says)
 
 

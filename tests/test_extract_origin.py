@@ -76,4 +76,4 @@ def test_another_checkpoint_is_told_by_both_digests(small_store, phase1):
     shutil.copytree(small_store, "feats.zarr")
     recorded = FeatureStore(small_store).provenance["checkpoint"]["sha256"]
     command = ["finetune", "--store", "feats.zarr", "--ckpt", phase1, *QUICK, *FEW_CLASSES]
-    refuse(*command, says=["is not the checkpoint that feats.zarr", f"the store's {recorded[:8]}…"])
+    refuse(*command, says=["is not the checkpoint that feats.zarr", f"the store records {recorded[:8]}…"])

@@ -94,7 +94,7 @@ def nothing(root: Path) -> None:
         (val_is_there, ["--val-per-class", 1], "val: exists, so --val-per-class must be 0"),
         (nothing, ["--val-per-class", 4], "--val-per-class 4: class 2 has 4 training images"),
         (nothing, ["--imbalance-factor", 0.5], "--imbalance-factor 0.5: must be 1 (balanced) or more"),
-        (of_one_name, [], "are one name in two Unicode forms"),
+        (of_one_name, [], "are the same name in two Unicode forms"),
     ],
     ids=["val", "too many", "factor", "names"],
 )

@@ -80,7 +80,7 @@ def test_it_is_trained_on_extracted_and_evaluated(arrays):
 def test_it_says_itself_which_options_it_takes():
     succeed(*TRAIN, "--image-size", 16, "--no-flip")
     assert not load_checkpoint(Path("phase1/checkpoint.pt")).transform["flip"]
-    refuse(*TRAIN, "--download", "--overwrite", says=["--download: there is nothing to fetch for arrays"])
+    refuse(*TRAIN, "--download", "--overwrite", says=["--download: there is nothing to download for arrays"])
     refuse(*TRAIN, "--skip-bad-images", "--overwrite", says=["--skip-bad-images", "arrays has none"])
     refuse("train", "--dataset", "arrays", says=["--dataset arrays needs --root"])
     Path("empty").mkdir()

@@ -92,7 +92,7 @@ def test_a_run_over_an_earlier_one_does_not_keep_its_metrics(tiny, quiet):
         (
             STEPS,
             1e38,
-            r"the loss became nan in epoch 2 at lr 1e\+38; start anew .--overwrite. with a lower --lr",
+            r"the loss became nan in epoch 2 at lr 1e\+38; start over .--overwrite. with a lower --lr",
         ),
         (2 * STEPS - 1, math.nan, "the weights became infinite or NaN in epoch 2 at lr nan"),
     ],

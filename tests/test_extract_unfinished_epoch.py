@@ -183,7 +183,7 @@ def test_a_damaged_epoch_is_told(config, quiet):
     Path(config.out, NAME).write_text("damaged")
     with pytest.raises(
         UserError,
-        match=f"{NAME}: not what an epoch .*; remove it, and the epoch .* begins anew",
+        match=f"{NAME}: not the state of an interrupted epoch .*; remove it, and --resume starts",
     ):
         train(replace(config, resume=True), quiet)
 

@@ -12,7 +12,7 @@ from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 from finetune.config import FinetuneConfig
 from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
-from finetune.training.resume import KIND, unfinished_path
+from finetune.training.resume import RUN_FORMAT, unfinished_path
 from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -256,7 +256,7 @@ def test_resume_with_another_method(interrupted: list[object], method: str) -> N
 
 
 def test_keep_best_without_val_spares_the_state_too(small_store: Path) -> None:
-    of_another_day = KIND.marks | {"options": "{}", "store": "", "state": {}}
+    of_another_day = RUN_FORMAT.marks | {"options": "{}", "store": "", "state": {}}
     torch.save(of_another_day, unfinished_path("fsa"))
     command = ["finetune", "--store", small_store, "--out", "fsa", *QUICK, *FEW_CLASSES]
     refuse(*command, "--overwrite", "--keep", "best", says=["--keep best: the store has no val split"])

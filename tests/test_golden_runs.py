@@ -35,7 +35,7 @@ def test_its_checkpoint_is_evaluated_on_its_images():
     )
     found = json.loads(result.stdout)
     assert (found["n_correct"], found["n_test"]) == (4, 12)  # as run_fsa/summary.json says of Phase I
-    assert "kept the names of images and no digests" in result.stderr
+    assert "recorded names of images but no digests" in result.stderr
 
 
 def test_its_training_goes_on_to_the_weights_of_one_that_never_stopped(made):

@@ -15,14 +15,14 @@ from s3_server import in_process
 
 from store.reader import FeatureStore
 
-KINDS = {"zarr": ("s.zarr", "none"), "h5": ("s.h5", "none"), "packed-h5": ("s.h5", "zstd")}
+CONTAINERS = {"zarr": ("s.zarr", "none"), "h5": ("s.h5", "none"), "packed-h5": ("s.h5", "zstd")}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=CONTAINERS)
 def command(request, small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """`extract` of a few images to a store of several blocks, which is the last argument."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
-    name, codec = KINDS[request.param]
+    name, codec = CONTAINERS[request.param]
     options = ["--dtype", "float32", "--codec", codec, "--batch-size", 4, "--device", "cpu"]
     return ["extract", "--ckpt", small_ckpt, *options, "--store", name]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import faults
 import pytest
-from faults import KINDS, KillCampaign, ended, forked, killed_at_line
+from faults import CODEC_OF, KillCampaign, ended, forked, killed_at_line
 from made_store import contents, made_plan, make_store
 
 from store.drafts.lifecycle import check_writable, draft_folder
@@ -25,7 +25,7 @@ WRITTEN_APART = ("s.zarr", "s.h5", "packed.h5")
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where to write a store that takes several blocks."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
-    monkeypatch.setattr("made_store.CODEC", KINDS[request.param])
+    monkeypatch.setattr("made_store.CODEC", CODEC_OF[request.param])
     monkeypatch.setattr(os, "fsync", lambda file: None)  # a killed process loses nothing it did not sync
     return tmp_path / request.param
 

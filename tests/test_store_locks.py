@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_is_named() -> None:
 
 
 STOPS = {  # where a command has begun, and has not ended
-    "train": "extract.train._keep",
+    "train": "extract.train._save",
     "finetune": "finetune.train.write_run",
     "sweep": "finetune.sweep.sweep._train_batch",
     "analyze": "finetune.compare.analyze.write_report",

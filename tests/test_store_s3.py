@@ -115,7 +115,7 @@ def test_an_object_of_another_index_is_refused(bucket):
 
 
 @pytest.mark.parametrize(
-    ("how", "says"), [("missing", "is missing"), ("cut", "has"), ("flipped", "are not those")]
+    ("how", "says"), [("missing", "is missing"), ("cut", "has"), ("flipped", "do not match")]
 )
 def test_damaged_objects_are_found_and_named(bucket, how, says):
     make_store(bucket)

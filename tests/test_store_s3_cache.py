@@ -48,7 +48,7 @@ def test_a_cache_removes_nothing_of_others(bucket, small_store, tmp_path, in_tmp
     make_store(bucket)
     command = ["finetune", "--store", small_store, *QUICK, "--cache"]
     refuse(*command, "mine", says=["mine: is no tailcache cache (it holds photos); name another"])
-    refuse(*command, "", says=["--cache ''", "name one that does not exist yet"])
+    refuse(*command, "", says=["--cache '': is empty", "name a folder"])
     refuse(*command, "mine/photos/thesis.jpg", says=["thesis.jpg: cannot be used as --cache", "name another"])
     cache = Cache(tmp_path / "mine", max(bucket.sizes().values()))  # even so
     gather(FeatureStore(bucket, cache).arrays[MAPS], np.arange(44))

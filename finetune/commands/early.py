@@ -18,11 +18,11 @@ from extract.device_names import check_device
 from extract.networks.registry import check_arch, check_named_network
 from extract.options import check_shot_rule
 from extract.sources.presence import (
-    check_begun,
     check_checkpoint_exists,
     check_images_exist,
     check_not_trained,
-    check_origin_exists,
+    check_phase1_exists,
+    check_resumable,
 )
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
@@ -43,7 +43,7 @@ def check_training(config: TrainConfig) -> None:
         config.check_numbers()
         check_arch(config.network.arch)
         check_device(config.device)
-        check_begun(Path(config.out) / "checkpoint.pt")
+        check_resumable(Path(config.out) / "checkpoint.pt")
         check_not_both(config.out, "a run", config.resume, config.overwrite)
         return
     resolved = config.resolved()
@@ -128,7 +128,7 @@ def check_proof(path: str, config: SampleConfig) -> None:
     check_store_exists(path)
     config.checked()
     if config.ckpt is not None:
-        check_origin_exists(Path(config.ckpt), path)
+        check_phase1_exists(Path(config.ckpt), path)
 
 
 def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
