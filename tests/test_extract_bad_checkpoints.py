@@ -1,4 +1,4 @@
-"""Checkpoints, and options of extract and evaluate, that are refused."""
+"""Checkpoints, and options of `extract` and `evaluate`, that are refused."""
 
 import pickle
 import shutil
@@ -49,7 +49,7 @@ def a_truncated_pickle(path: Path, _: Path) -> None:
 
 
 class Code:
-    """Unpickling it makes a folder."""
+    """Unpickling it creates a folder."""
 
     def __reduce__(self) -> tuple:
         return Path.mkdir, (Path("the-code-ran"),)
@@ -102,7 +102,7 @@ FOREIGN = ["not a checkpoint of this program", "expected a checkpoint.pt written
 
 
 def altered(**changes: object) -> Callable[[Path, Path], None]:
-    """A checkpoint of which one part is something else."""
+    """A checkpoint with one part replaced."""
 
     def make(path: Path, good: Path) -> None:
         torch.save(torch.load(good, weights_only=True) | changes, path)
@@ -154,7 +154,7 @@ def test_checkpoint_is_refused(
 
 
 def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
-    """The control for the refusals above."""
+    """The positive control for the tests above."""
     a_pickle_with_code(Path("given.pt"), small_ckpt)
     pickle.loads(Path("given.pt").read_bytes())
     assert Path("the-code-ran").exists()

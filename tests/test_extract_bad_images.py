@@ -1,4 +1,4 @@
-"""Image folders that cannot be trained on, by name, and single images that cannot be read."""
+"""Image folders that cannot be used, named in the error, and single images that cannot be read."""
 
 import json
 import os
@@ -160,7 +160,7 @@ def test_unreadable_image_is_named(images: Path, make_bad: Callable[[Path], Path
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_unreadable_large_image_is_named_before_training(images: Path, split: str) -> None:
-    """Images above 64 pixels are decoded while training, by worker processes: hours may have gone by."""
+    """Images above 64 pixels are decoded during training, by worker processes, perhaps hours later."""
     write_images(images, splits=["val"])
     bad = [make_bad(images / split / "bee" / f"bad{i}.png") for i, make_bad in enumerate(BAD_IMAGES)]
     large = ["--dataset", "imagefolder", "--image-size", 72, "--workers", 1]

@@ -1,4 +1,4 @@
-"""Options of Phase I that are refused, and folders that it may not write to."""
+"""Options of Phase I that are refused, and folders that it must not write to."""
 
 import shlex
 import shutil
@@ -121,7 +121,7 @@ def test_train_out_that_holds_a_damaged_checkpoint(small_root: Path, small_ckpt:
 
 
 def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
-    """As after Ctrl-C when the last epoch was written: nothing is left to do, and nothing changes."""
+    """As after Ctrl-C once the last epoch was written: nothing is left to do, and nothing changes."""
     before = snapshot(small_ckpt.parent)
     result = succeed("train", "--out", small_ckpt.parent, "--resume")
     assert f"note: {small_ckpt.parent}: was already finished (epoch 1)" in result.stderr
@@ -165,7 +165,7 @@ def test_train_out_that_holds_a_run_of_phase_2(
 
 
 def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to resume, so the line says how to begin again."""
+    """There is nothing to resume, so the message says how to start again."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What is trained on is what was asked for: the source, the long tail, and options that have a use."""
+"""Training uses the data that the options ask for: the source, the long tail, and no idle options."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def notes_of(result) -> list[str]:
 
 
 def change_description(path: Path, **changes: object) -> None:
-    """Write a checkpoint's description of the data anew, None for a field that it does not have."""
+    """Rewrite a checkpoint's description of the data; a field that is None is removed."""
     content = torch.load(path, weights_only=True)
     for of in (content["dataset"], content["config"]["dataset"]):
         of.update(changes)
@@ -32,7 +32,7 @@ def change_description(path: Path, **changes: object) -> None:
 
 
 def interrupt(command: list[object], patch: pytest.MonkeyPatch) -> None:
-    """Leave a training that was interrupted in its first epoch."""
+    """Leave a training interrupted in its first epoch."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -101,7 +101,7 @@ def test_options_without_a_use_that_version_0_1_took_are_read(monkeypatch):
     succeed("evaluate", "--ckpt", path, "--device", "cpu")
 
 
-# The long tail of data that have one
+# The long tail of data that are long-tailed already
 
 
 def test_a_long_tail_is_cut_in_the_order_of_frequency(tmp_path):
@@ -121,7 +121,7 @@ def test_a_long_tail_is_cut_in_the_order_of_frequency(tmp_path):
 
 
 def test_a_long_tail_that_version_0_1_cut_is_cut_the_same(tmp_path, monkeypatch):
-    """By class index, in training that goes on and in every later phase."""
+    """By class index, in resumed training and in every later phase."""
     root = write_images(tmp_path / "images", LONG_TAIL)
     command = ["train", *FOLDER, *TINY, "--root", root, "--imbalance-factor", 4, "--epochs", 2]
 
@@ -141,7 +141,7 @@ def test_a_long_tail_that_version_0_1_cut_is_cut_the_same(tmp_path, monkeypatch)
 
 
 def test_a_balanced_source_is_cut_in_the_order_of_its_classes(small_root):
-    """8, 6 and 4 images: twice at most, the published protocol holds, and nothing is to be said."""
+    """8, 6 and 4 images: at most twice, so the published protocol applies without a note."""
     result = succeed(
         "train", *FOLDER, *TINY, "--root", small_root, "--imbalance-factor", 2, "--out", "phase1"
     )
@@ -149,7 +149,7 @@ def test_a_balanced_source_is_cut_in_the_order_of_its_classes(small_root):
     assert not [line for line in notes_of(result) if "--imbalance-factor" in line]
 
 
-# Classes that nothing is measured of
+# Classes without held-out images
 
 
 def test_classes_without_held_out_images_are_named_once(tmp_path):

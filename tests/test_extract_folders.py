@@ -1,4 +1,4 @@
-"""Which files of a class folder are images, in which order, and what is said of the others."""
+"""Which files of a class folder are images, their order, and the notes about the others."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def save(path: Path, **options: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes of two images in train and of one in test, all plain."""
+    """Two classes with two images in train and one in test, nothing odd."""
     root = tmp_path / "photos"
     for name in ("train/ape/a.png", "train/ape/c.png", "train/bee/a.png", "train/bee/b.png"):
         save(root / name)
@@ -96,7 +96,7 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     (ape / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     (root / "test/README").write_text("no class")
     (ape / "nothing").touch()
-    (ape / "features.h5").touch()  # Pillow knows the name, and has no pixels of it
+    (ape / "features.h5").touch()  # Pillow recognises it, but cannot decode it
     (ape / "gone.png").symlink_to(ape / "moved.png")
     (ape / "round.png").symlink_to(ape / "round.png")
     (ape / "sub").mkdir()
@@ -105,7 +105,7 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     save(ape / ".hidden.png")
     save(ape / ".thumbnails/a.png")
     save(root / "train/__MACOSX/ape/a.png")
-    os.mkfifo(ape / "pipe")  # to open it would wait for ever
+    os.mkfifo(ape / "pipe")  # opening it would block forever
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
         f"passed over under {root}/: 5 files that are not images (test/README, …), 2 empty files "
@@ -161,7 +161,7 @@ def test_a_validation_folder_of_another_name_is_said_to_be_unused(root, caplog, 
 
 
 def test_a_checkpoint_of_version_0_1_finds_the_images_that_it_found(tmp_path):
-    """Its training did not count what lies in subfolders or has another extension."""
+    """Its training did not count files in subfolders or with other extensions."""
     images = Path(shutil.copytree(PROGRAM_0_1 / "images", tmp_path / "images"))
     for split in ("train", "test"):
         save(images / split / "ape/more/1.png")

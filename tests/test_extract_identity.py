@@ -1,4 +1,4 @@
-"""An image that is not the one that the network was trained with is named, whatever it is called."""
+"""An image that differs from the one in training is named, whatever its file name."""
 
 import shutil
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from extract.checkpoint import load_checkpoint
 from extract.proof.record import recorded_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-SIZES = [16, 72]  # decoded when they are listed, and by workers as they are needed
+SIZES = [16, 72]  # decoded when listed, and by workers when needed
 OTHER_STORE = {"evaluate": [], "extract": ["--store", "other.zarr"]}
 ROOT, PHASE1, HALF = Path("images"), Path("phase1/checkpoint.pt"), Path("half")
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def made(request, small_root, tmp_path_factory) -> Path:
-    """A finished training and one that stopped before its first epoch, beside their images."""
+    """A finished training and one interrupted in its first epoch, beside their images."""
     made = tmp_path_factory.mktemp("made")
     shutil.copytree(small_root, made / ROOT)
     command = [
@@ -48,12 +48,12 @@ def interrupt(*_: object) -> None:
 
 @pytest.fixture
 def here(made, tmp_path) -> Path:
-    """A copy of it, in the working folder; its images lie elsewhere, with `--root` they are these."""
+    """A copy of it in the working directory; its images are elsewhere unless `--root` names these."""
     return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def exchange(split: str) -> None:
-    """The images of two classes trade places, as far as they go, under the same names."""
+    """Swap the images of two classes, as many as there are, under the same names."""
     for path in sorted((ROOT / split / "bee").iterdir()):
         other = ROOT / split / "ape" / path.name
         mine, theirs = path.read_bytes(), other.read_bytes()
@@ -231,7 +231,7 @@ def other_length(images: dict) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
-    """What cannot be read any more is named, and not left out in silence."""
+    """An image that cannot be read any more is named, and not silently left out."""
     train = [
         "train",
         "--dataset",

@@ -1,4 +1,4 @@
-"""A store and a checkpoint that are not of one another are told apart by whatever differs."""
+"""A store and a checkpoint that do not belong together are refused, whatever differs."""
 
 import shutil
 from dataclasses import replace
@@ -18,7 +18,7 @@ WIDE = {split: axes | {"C": 16} for split, axes in SIZES.items()}  # channels of
 
 
 def made_of(small_store: Path, path: Path, class_names: list[str], sizes=WIDE, **rows: np.ndarray) -> list:
-    """A made store that says it was extracted with `small_ckpt`; the command that fine-tunes on it."""
+    """Make a store that claims to be of `small_ckpt`; return the command that fine-tunes on it."""
     made = FeatureStore(small_store).provenance
     plan = replace(made_plan(sizes), class_names=class_names, provenance=made)
     write_made(path, plan, made_rows(sizes) | {name.replace("_", "/"): value for name, value in rows.items()})

@@ -1,4 +1,4 @@
-"""Checkpoints, kept epochs and states of runs: what cannot be used is refused in the same words for all."""
+"""Checkpoints, interrupted epochs and interrupted runs: unusable files get the same errors."""
 
 import zipfile
 from pathlib import Path
@@ -26,7 +26,7 @@ def kind(request: pytest.FixtureRequest) -> TorchFormat:
 
 @pytest.fixture
 def path(kind: TorchFormat, tmp_path: Path) -> Path:
-    """A whole file of the kind."""
+    """A whole file of the format."""
     torch.save(whole(kind), tmp_path / "file.pt")
     return tmp_path / "file.pt"
 
@@ -46,7 +46,7 @@ def refused(path: Path, kind: TorchFormat, says: str) -> None:
 def test_a_whole_file_is_read_whichever_version_does_not_say_itself(kind: TorchFormat, path: Path) -> None:
     assert read_torch_file(path, kind).keys() == whole(kind).keys()
     content = whole(kind)
-    del content["format_version"]  # as of epochs and runs that version 0.1 left
+    del content["format_version"]  # like epochs and runs of version 0.1
     torch.save(content, path)
     assert read_torch_file(path, kind).keys() == content.keys()
 

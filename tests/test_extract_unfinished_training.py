@@ -1,4 +1,4 @@
-"""A training that was not finished is told in every phase that uses its network, whatever head it has."""
+"""Every phase that uses a network whose training stopped early says so, whatever its head."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ NCM = ["--method", "ncm", "--device", "cpu", "--select-on", "test"]
 
 
 def phases(ckpt: Path) -> dict[str, str]:
-    """What each phase says on stderr, from a Phase I on."""
+    """The stderr of each phase after a Phase I."""
     return {
         "extract": succeed("extract", "--ckpt", ckpt, "--store", "s.zarr", *IMAGES).stderr,
         "finetune": succeed("finetune", "--store", "s.zarr", "--out", "run", *NCM).stderr,

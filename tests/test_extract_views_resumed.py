@@ -1,4 +1,4 @@
-"""Extractions of several views that are interrupted: gone on with to the same bytes, or told apart."""
+"""Interrupted extractions of several views: resumed to the same bytes, or refused."""
 
 import itertools
 import json
@@ -67,7 +67,7 @@ def test_an_extraction_of_views_is_killed_and_resumed(small_ckpt, store, monkeyp
 
 
 def begin(extraction: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave an extraction that was interrupted after two blocks."""
+    """Leave an extraction interrupted after two blocks."""
     write = StoreWriter.write
 
     def interrupted(writer, split, start, *rows, **named) -> None:
@@ -96,7 +96,7 @@ def test_another_number_of_views_is_not_gone_on_with(small_ckpt, monkeypatch):
 
 
 def forget_views(folder: Path) -> None:
-    """Make what was begun as if by a program that knew of one view only."""
+    """Make a draft look as if written by a program with only one view."""
     begun = json.loads((folder / "begun.json").read_text())
     for identity in (begun["identity"], begun["attributes"]["provenance"]["identity"]):
         del identity["number of views"]

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote stays readable: a checkpoint, runs, a sweep, an interrupted training."""
+"""Files of version 0.1 stay readable: a checkpoint, runs, a sweep, an interrupted training."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_its_checkpoint_is_evaluated_on_its_images():
         "cpu",
     )
     found = json.loads(result.stdout)
-    assert (found["n_correct"], found["n_test"]) == (4, 12)  # as run_fsa/summary.json says of Phase I
+    assert (found["n_correct"], found["n_test"]) == (4, 12)  # Phase I's, from run_fsa/summary.json
     assert "recorded names of images but no digests" in result.stderr
 
 

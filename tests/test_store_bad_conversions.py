@@ -1,4 +1,4 @@
-"""Conversions that must not be: of damaged sources, into each other, to finer dtypes, resumed as others."""
+"""Conversions that are refused: damaged sources, into themselves, to finer dtypes, other options."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("several_blocks")
 
 
 def flip(path: Path, name: str) -> int:
-    """Damage a byte of the last run of rows of an array; the first row of that run."""
+    """Damage a byte in the last run of rows of an array; return the first row of that run."""
     extent = FeatureStore(path).arrays[name].extents[-1]
     content = bytearray(extent.path.read_bytes())
     content[extent.offset + 1] ^= 1

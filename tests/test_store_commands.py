@@ -1,4 +1,4 @@
-"""`store info` and `store verify` as a user meets them."""
+"""`store info` and `store verify` on the command line."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_what_is_no_store(command: str, tmp_path: Path) -> None:
 def test_a_store_that_was_begun_is_not_called_missing(
     command: str, begun_by: str, small_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every reader says that it is on its way, where, and which command goes on."""
+    """Every reader says that it is not finished, where its draft is, and which command resumes it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

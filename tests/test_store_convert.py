@@ -1,4 +1,4 @@
-"""A converted store is the one that would have been extracted in that form."""
+"""A converted store equals the one that would have been extracted in that form."""
 
 import dataclasses
 import json
@@ -123,14 +123,14 @@ def test_killed_and_resumed_is_as_if_never_stopped(was, target, options, n_commi
     source = extracted(f"s{was}", "float32")
     kill(source, target, n_commits, **options)
     assert not Path(target).exists()
-    kill(source, target, n_commits + 1, **options, resume=True)  # again, one block on
+    kill(source, target, n_commits + 1, **options, resume=True)  # again, one block later
     converted(source, target, **options, resume=True)
     assert contents(Path(target)) == twin(Path(target), options.get("codec", "none"))
     assert not draft_folder(Path(target)).exists()
 
 
 def recorded_reads(monkeypatch) -> list[tuple[str, int, int]]:
-    """Array, first row and end of every read of streamed rows from now on."""
+    """Record array, first row and end of every read of streamed rows from now on."""
     reads = []
 
     def recording(read):

@@ -62,7 +62,7 @@ def test_a_conversion_carries_them(small_store):
 
 
 def test_an_extraction_that_was_begun_without_them_goes_on_without_them(small_ckpt, monkeypatch):
-    """As version 0.1 began it."""
+    """As version 0.1 started it."""
     axes = dump.axis_lengths
     write = StoreWriter.write
 

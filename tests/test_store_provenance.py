@@ -1,4 +1,4 @@
-"""What a store says of its making: the program's commit, and when it was begun and finished."""
+"""A store's provenance: the program's commit, and when it was started and finished."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Stores in a bucket, on a real S3 server on loopback: what they hold, and how they are read."""
+"""Stores in a bucket, on a real S3 server on loopback: their content, and how they are read."""
 
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_rows_of_a_bucket_come_in_the_order_asked_for(bucket, tmp_path, monkeypa
 def test_neighbours_are_fetched_as_one(bucket, monkeypatch):
     make_store(bucket)
     array = FeatureStore(bucket).arrays[MAPS]
-    gather(array, np.arange(44))  # every object is proved once
+    gather(array, np.arange(44))  # every object is checked once
     keys = count_calls(monkeypatch, "get_ranges", "get")
     gather(array, np.arange(44)[::-1])
     assert len(keys) == len(array.extents) == 3

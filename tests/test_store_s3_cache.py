@@ -1,4 +1,4 @@
-"""The cache of a bucket's objects: bounded, never of an older store, and nothing of others goes."""
+"""The cache of a bucket's objects: bounded, never stale, and it removes nothing foreign."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_a_copy_that_was_cut_is_fetched_again(bucket, tmp_path):
         copy.write_bytes(copy.read_bytes()[:-9])
     again = FeatureStore(bucket, open_cache(str(tmp_path), 1)).arrays[MAPS]
     np.testing.assert_array_equal(gather(again, np.arange(44)), made_rows()[MAPS])
-    damage(bucket, f"{MAPS}/c/1/0/0/0", "cut")  # the store's own fault ends the asking
+    damage(bucket, f"{MAPS}/c/1/0/0/0", "cut")  # damage of the store itself is not fetched again and again
     with pytest.raises(StoreError, match=r"feature_map/c/1/0/0/0: has"):
         gather(FeatureStore(bucket, open_cache(str(tmp_path / "other"), 1)).arrays[MAPS], np.arange(44))
 

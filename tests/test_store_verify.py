@@ -1,4 +1,4 @@
-"""`verify` finds what is wrong, and nothing where nothing is."""
+"""`verify` finds every fault, and none in a sound store."""
 
 import json
 import shutil
@@ -165,7 +165,7 @@ def test_a_cut_file_is_found_and_named(path):
 
 
 def swap_rows(path: Path, blocks: tuple[tuple[int, int], ...], name: str) -> None:
-    """Swap blocks of rows inside an HDF5 file, or, of compressed ones, chunks of one size."""
+    """Swap blocks of rows inside an HDF5 file or, if compressed, chunks of equal size."""
     with h5py.File(path) as file:
         chunks = []
         if file[name].chunks:
@@ -197,7 +197,7 @@ def test_swapped_blocks_of_an_hdf5_file_are_found_and_named(path, monkeypatch):
 @pytest.mark.parametrize("length", [0, False])
 @pytest.mark.parametrize("of", ["shard", "chunk"])
 def test_shards_of_no_rows_are_refused(tmp_path, monkeypatch, axis, length, of):
-    """One bit of a digit in zarr's metadata away from what was written; a line says so, and zarr nothing."""
+    """One flipped bit in zarr's metadata leads there; the error is one line, without warnings from zarr."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
     make_store(tmp_path / "s.zarr")
     metadata = tmp_path / "s.zarr" / "train" / "pooled" / "zarr.json"

@@ -1,4 +1,4 @@
-"""The write protocol: what is synced before what, who may write, and what is never replaced."""
+"""The write protocol: the order of syncs, who may write, and what is never replaced."""
 
 import os
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_what_came_to_lie_there_meanwhile_is_spared(store_path, whole_store):
 
 
 def finish_where(store_path: Path, text: str) -> None:
-    """Write a store, while somebody else writes to its name."""
+    """Write a store while another process writes to its path."""
     with write_store(store_path, made_plan(), resume=False, overwrite=False) as writer:
         fill(writer, made_rows())
         store_path.write_text(text)
@@ -98,7 +98,7 @@ def test_everything_is_on_the_disk_before_complete(store_path, monkeypatch):
     records = [i for i, step in enumerate(done) if step[1].endswith("commits.jsonl")]
     blocks = [i for i, (what, name) in enumerate(done) if what == "sync" and "pooled" in name]
     if store_path.name != "s.h5":  # whose blocks are all one file
-        for n, i in enumerate(records):  # but for the first, of what is known beforehand
+        for n, i in enumerate(records):  # except the first, of the arrays known beforehand
             assert sum(block < i for block in blocks) >= n - 1
     publishing = max(i for i, step in enumerate(done) if step[0] == "replace")
     if store_path.suffix == ".zarr":
@@ -142,7 +142,7 @@ def test_two_writers_are_refused(store_path, whole_store):
 
 
 def write_partly(store_path, known=True):
-    """All but the network's part of the train split, or the FC layer alone; then an attempt to finish."""
+    """Write all but the network's arrays of the train split, or only the FC layer; then try to finish."""
     streamed = ("train/pooled", "train/feature_map", "train/cam")
     rows = made_rows()
     with write_store(store_path, made_plan(), resume=False, overwrite=False) as writer:

@@ -11,12 +11,8 @@ from pathlib import Path
 
 FORMAT = "tailcache-checkpoint"
 FORMAT_VERSION = 1
-TYPES = {
-    "format": str,
-    "format_version": int,
-    "epoch": int,
-    "epochs": int,
-}  # of the first value under each name
+# Of the first value under each name.
+TYPES = {"format": str, "format_version": int, "epoch": int, "epochs": int}
 
 
 def how_far(path: Path) -> tuple[int, int] | None:

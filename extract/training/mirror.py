@@ -86,11 +86,11 @@ def note_mirrored_pairs(
 
 
 def confused_pairs(label: np.ndarray, predicted: np.ndarray, n_classes: int) -> list[Pair]:
-    """The pairs of classes that are confused most, at most MOST_PAIRS, most confused first.
+    """The most confused pairs of classes, at most MOST_PAIRS, most confused first.
 
-    Of a pair, only images of the two that were taken for one of the two count. Each class weighs the same,
-    however many images it has: of two that look alike, the rare one may always be taken for the frequent one
-    and never the other way round, which makes 0.5, as guessing does.
+    Only images of the two classes that were taken for one of the two count. Both classes weigh the same,
+    however many images they have: of two that look alike, the rare one may always be taken for the frequent
+    one and never the reverse, which gives 0.5, like guessing.
 
     Args:
         label, predicted: (N,) classes.
@@ -100,9 +100,8 @@ def confused_pairs(label: np.ndarray, predicted: np.ndarray, n_classes: int) -> 
     n_images = np.maximum(1, np.bincount(label, minlength=n_classes))
     right = np.bincount(label[~wrong], minlength=n_classes) / n_images
     mistakes, counts = np.unique(np.stack([label[wrong], predicted[wrong]]), axis=1, return_counts=True)
-    taken = dict(
-        zip(map(tuple, mistakes.T.tolist()), counts.tolist(), strict=True)
-    )  # (true, predicted): images
+    # Number of images by (true, predicted).
+    taken = dict(zip(map(tuple, mistakes.T.tolist()), counts.tolist(), strict=True))
     pairs = []
     for a, b in {(min(mistake), max(mistake)) for mistake in taken}:
         there, back = taken.get((a, b), 0), taken.get((b, a), 0)
