@@ -170,14 +170,10 @@ class TrainConfig:
     eval_every: Annotated[
         int,
         Option(
-            "epochs between accuracies on the validation split (without one, on the test split)",
-            "schedule",
-            least=1,
+            "epochs between accuracies on the validation split (else the test split)", "schedule", least=1
         ),
     ] = 10
-    seed: Annotated[
-        int, Option("random seed of initial weights, order and augmentation", "schedule", least=0)
-    ] = 0
+    seed: Annotated[int, Option("random seed of weights, order and augmentation", "schedule", least=0)] = 0
     resume: Annotated[bool, Option("resume the run in --out, with its options", "files")] = False
     overwrite: Annotated[bool, Option("replace an earlier run in --out", "files")] = False
 

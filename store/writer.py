@@ -88,7 +88,7 @@ class StoreWriter:
         else:
             draft.tidy()
             with self._disk():
-                self._container.mend(begun["attributes"])
+                self._container.prepare_resume(begun["attributes"])
         self._begun = begun
         self._log.commits = [commit for commit in self._log.commits if self._holds(commit)]
         self._committed = {(commit.group, commit.block) for commit in self._log.commits}

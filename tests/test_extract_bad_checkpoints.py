@@ -110,7 +110,7 @@ def altered(**changes: object) -> Callable[[Path, Path], None]:
     return make
 
 
-OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "train again"]
+OTHER_WEIGHTS = ["has the weights of another network than", "for 3 classes", "train again"]
 
 
 @pytest.mark.parametrize("command", ["extract", "evaluate"])
@@ -169,7 +169,7 @@ def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
         ("--workers -1", ["--workers -1: must be 0 or more"]),
         ("--dtype float8", ["--dtype", "'float8' is not one of", "'float16'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
@@ -225,7 +225,7 @@ def test_extraction_that_fails_before_the_first_rows_leaves_nothing(
         ),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--imbalance-factor nan", ["--imbalance-factor nan: must be 1"]),
         ("--imbalance-factor inf", ["--imbalance-factor inf: must be 1"]),
         ("--imbalance-factor 50", ["--imbalance-factor 50: leaves class 1 of 3", "must be below 4"]),
-        ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "one at least"]),
+        ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "at least one"]),
         ("--val-per-class -1", ["--val-per-class -1: must be 0 or more"]),
         ("--arch resnet21", ["--arch resnet21: unknown", "expected one of resnet20, "]),
         ("--arch vgg16", ["--arch vgg16: refused", "3 FC layers", "expected one of resnet20, "]),
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu, cuda or cuda:N"]),
         ("--device mps", ["--device mps: unknown", "expected auto, cpu, cuda or cuda:N"]),
         ("--device cuda:x", ["--device cuda:x: unknown", "expected auto, cpu, cuda or cuda:N"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
         ("--colour red", ["No such option", "--colour", "--help"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
@@ -67,7 +67,7 @@ def test_bad_arch_is_named_before_the_size_it_would_have(arch: str) -> None:
 
 
 def test_large_image_network_is_refused_for_small_images() -> None:
-    says = ["--image-size 224: digits images are 32×32", "CIFAR stem (resnet32"]
+    says = ["--image-size 224: digits images are 32×32", "small images (resnet32, "]
     refuse("train", "--arch", "resnet18", "--device", "cpu", says=says)
 
 
@@ -127,7 +127,7 @@ def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
     assert f"note: {small_ckpt.parent}: was already finished (epoch 1)" in result.stderr
     assert "1 epochs, accuracy in %" in result.stdout
     assert snapshot(small_ckpt.parent) == before
-    says = ["epochs was 1", "asks 3"]
+    says = ["epochs was 1", "now it is 3"]
     refuse("train", "--out", small_ckpt.parent, "--resume", "--epochs", 3, says=says)
 
 
@@ -139,7 +139,12 @@ def test_resume_of_nothing() -> None:
 def test_resume_and_overwrite_together(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(small_root, monkeypatch)
     refuse(
-        "train", "--out", "phase1", "--resume", "--overwrite", says=["phase1: --resume", "pass one of them"]
+        "train",
+        "--out",
+        "phase1",
+        "--resume",
+        "--overwrite",
+        says=["phase1: --resume", "pass only one of them"],
     )
 
 
@@ -151,7 +156,11 @@ def test_train_out_that_holds_files_of_others(small_root: Path, name: str, overw
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1", *overwrite]
     refuse(
         *command,
-        says=["phase1: already exists and is no training run alone", f"holds {name}", "name another"],
+        says=[
+            "phase1: already exists and is not a training run that may be replaced",
+            f"holds {name}",
+            "name another",
+        ],
     )
 
 
@@ -185,12 +194,12 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--epochs 3", ["epochs was 1", "asks 3"]),
-        ("--batch-size 16", ["batch_size was 8", "asks 16"]),
-        ("--lr 0.5", ["lr was 0.1", "asks 0.5"]),
-        ("--width 8", ["width was 4", "asks 8"]),
-        ("--imbalance-factor 2", ["imbalance_factor was None", "asks 2.0"]),
-        ("--seed 1", ["seed was 0", "asks 1"]),
+        ("--epochs 3", ["epochs was 1", "now it is 3"]),
+        ("--batch-size 16", ["batch_size was 8", "now it is 16"]),
+        ("--lr 0.5", ["lr was 0.1", "now it is 0.5"]),
+        ("--width 8", ["width was 4", "now it is 8"]),
+        ("--imbalance-factor 2", ["imbalance_factor was None", "now it is 2.0"]),
+        ("--seed 1", ["seed was 0", "now it is 1"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )

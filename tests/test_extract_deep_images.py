@@ -147,7 +147,8 @@ def test_16_bits_in_test_alone_are_said_to_be_scaled_by_all_of_them(tmp_path):
     (root / "test/ape/0.png").write_bytes(png16(np.full((12, 12, 1), 200)))
     train(root, 16)
     assert (tmp_path / "8-16.notes").read_text() == (
-        "tailcache: note: test has 16-bit images but train has none that show their range: scaled by 65,535\n"
+        "tailcache: note: test has 16-bit images, but train has none that show their range: "
+        "scaled by 65,535\n"
     )
 
 

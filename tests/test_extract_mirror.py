@@ -188,7 +188,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_says_that_it_mirrors_and_what_came_of_it(signs):
     command = ["train", "--root", signs, "--image-size", SIDE, *TINY, "--batch-size", 10, "--epochs", 6]
     said = succeed(*command, "--out", "mirrored").stderr
-    assert said.count("half of the training images are mirrored; pass --no-flip where") == 1
+    assert said.count("half of the training images are mirrored; pass --no-flip if") == 1
     assert len(re.findall(r"left and right \(\d\d % of their test images\);", said)) == 1
     said = succeed(*command, "--out", "as-is", "--no-flip").stderr
     assert "mirror" not in said

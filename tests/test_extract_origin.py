@@ -56,7 +56,7 @@ def test_another_class(small_store, path, fc):
 def test_more_classes(small_store, path, monkeypatch):
     monkeypatch.setattr("made_store.CLASSES", ["ape", "bee", "cat", "dog"])
     command = made_of(small_store, path, ["ape", "bee", "cat", "dog"])
-    refuse(*command, says=[f"{path}: has 4 classes where", "checkpoint.pt has 3", "extract again"])
+    refuse(*command, says=[f"{path}: has 4 classes, but", "checkpoint.pt has 3", "extract again"])
 
 
 def test_a_narrower_classifier(small_store, path):

@@ -269,7 +269,7 @@ def test_images_that_are_gone_cannot_tell(small_store, small_ckpt):
         ("--sample 3", "--sample needs --ckpt"),
         ("--sample 0 --ckpt c.pt", "--sample 0: must be 1 or more"),
         ("--sample 3 --ckpt c.pt --seed -1", "--seed -1: must be 0 or more"),
-        ("--ckpt c.pt", "--ckpt and --root are for --sample"),
+        ("--ckpt c.pt", "--ckpt and --root need --sample"),
     ],
 )
 def test_options_that_do_not_go_together(small_store, options, says):

@@ -87,7 +87,7 @@ def test_another_number_of_views_is_not_gone_on_with(small_ckpt, monkeypatch):
     says = "s.zarr.unfinished: was started with another number of views (3) than now"
     for n_views in (1, 2):
         other = [*command(small_ckpt, "s.zarr", "--resume"), "--views", n_views]
-        refuse(*other, says=[f"{says} ({n_views})", "ask for the same, or pass --overwrite"])
+        refuse(*other, says=[f"{says} ({n_views})", "use the same, or pass --overwrite"])
     succeed(*command(small_ckpt, "s.zarr", "--resume"))
     other = [*command(small_ckpt, "s.zarr", "--resume"), "--views", 1]
     refuse(*other, says=["s.zarr: was started with another number of views (3) than now (1)"])

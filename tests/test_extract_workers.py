@@ -59,10 +59,10 @@ def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor
 def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog):
     """Containers have 64 MiB by default, less than the prefetched images of a batch of 128 at 224 pixels."""
     expected = read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
-    sizes, begin = [], extract.images.workers._begin
+    sizes, begin = [], extract.images.workers._loader
     monkeypatch.setattr(
         extract.images.workers,
-        "_begin",
+        "_loader",
         lambda files, parts, n: sizes.extend(map(len, parts)) or begin(files, parts, n),
     )
     with_shared_memory(monkeypatch, 2 * 6 * room * 3 * SIZE**2)  # half of it, for six parts
@@ -119,7 +119,9 @@ def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
     monkeypatch.setattr(extract.images.workers, "image_views", lambda *_: os.read(reading, 1))  # forever
     monkeypatch.setattr(extract.images.workers, "LONGEST", 1)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until they are killed
-    with pytest.raises(UserError, match="no image came from the worker processes for 0 minutes; see whether"):
+    with pytest.raises(
+        UserError, match="no image came from the worker processes for 0 minutes; check whether"
+    ):
         read(split)
 
 

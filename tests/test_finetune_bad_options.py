@@ -89,7 +89,7 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
         ("--confusing-classes 10", ["--confusing-classes 10: the store has 10 classes", "at most 9"]),
         ("--method best", ["--method", "'best' is not one of", "'fsa'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
         ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
         (
             "--lr 4e9 --momentum 4e9 --iterations 9",

@@ -187,4 +187,4 @@ def test_a_bucket_that_does_not_answer_at_the_end_of_a_run_does_not_lose_it(buck
     store.check_not_replaced()
     (told,) = caplog.messages
     assert told.startswith(f"{bucket}: no answer from http")
-    assert told.endswith("so whether the store was replaced since it was opened is not known")
+    assert told.endswith("so whether the store was replaced since it was opened is unknown")

@@ -1,7 +1,7 @@
 """A network as two parts: a feature sub-network and one FC classifier with global average pooling between.
 
 That shape is what class activation maps need (paper, sec. 4.1): the classifier's weights, applied to every
-position of the last feature map, say where the evidence for a class lies.
+position of the last feature map, show where the evidence for a class is.
 """
 
 import torch

@@ -48,5 +48,5 @@ def lies_turned(path: Path) -> bool:
 def _formats() -> tuple[str, ...]:
     """Formats recognised by their first bytes; of the others only TGA, whose reader checks closely enough."""
     Image.init()
-    told = [name for name in Image.ID if Image.OPEN[name][1] is not None and name not in NO_PIXELS]
-    return (*told, "TGA")
+    recognised = [name for name in Image.ID if Image.OPEN[name][1] is not None and name not in NO_PIXELS]
+    return (*recognised, "TGA")

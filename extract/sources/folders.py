@@ -45,12 +45,12 @@ class PassedOver:
             self._first[reason] = min(first, self._first.get(reason, first))
 
     def __str__(self) -> str:
-        told = []
+        parts = []
         for reason in (NO_IMAGE, EMPTY, BROKEN, LOOP, OUTSIDE, HIDDEN):
             if n := self._counts.get(reason, 0):
                 first = self._first[reason]
-                told.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
-        return ", ".join(told)
+                parts.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
+        return ", ".join(parts)
 
 
 def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:

@@ -82,7 +82,7 @@ class Hdf5Container:
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
 
-    def mend(self, attributes: dict[str, Any]) -> None:
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
         """Nothing: the file was laid out and synced before begun.json was written."""
 
     def holds(self, name: str, index: int) -> bool:

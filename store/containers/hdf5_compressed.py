@@ -39,7 +39,7 @@ class PackedHdf5Container:
         """Write one block to a file of its own, and sync it."""
         Folder(self._parts).write(_part(name, index), shard_parts(self.layouts[name], rows))
 
-    def mend(self, attributes: dict[str, Any]) -> None:
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
         """Nothing: blocks describe themselves, and the rest is written at the end."""
 
     def holds(self, name: str, index: int) -> bool:

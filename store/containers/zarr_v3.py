@@ -44,7 +44,7 @@ class ZarrContainer:
         self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
         self.place.write_all(files)
 
-    def mend(self, attributes: dict[str, Any]) -> None:
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
         """Write the metadata again before resuming: not synced until the end, they may be lost."""
         self.create(attributes)
 
