@@ -101,8 +101,8 @@ def make_deterministic() -> None:
     """Make a GPU give the same result every time, in full float32; a CPU does so anyway.
 
     TensorFloat-32 would round the factors of products and convolutions to 11 bits. PyTorch uses it for
-    convolutions by default, some containers set it for products too, and a program that imports us may have set
-    it, or bfloat16 on the CPU.
+    convolutions by default, some containers set it for products too, and a program that imports us may have
+    set it, or bfloat16 on the CPU.
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -35,7 +35,7 @@ def test_a_checkpoint_and_a_config_of_another_program(epochs: object, overwrite:
     content = {"model": {"weight": torch.zeros(3)}, "epoch": 1, "epochs": 2, "format_version": 1}
     torch.save(content, "theirs/checkpoint.pt")
     Path("theirs/config.json").write_text(json.dumps({"epochs": epochs}))
-    says = ["theirs: already exists and is no training run alone", "name another path"]
+    says = ["theirs: already exists and is not a training run that may be replaced", "name another path"]
     refuse("train", "--out", "theirs", *overwrite, says=says)
 
 

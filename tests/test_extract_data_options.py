@@ -164,7 +164,7 @@ def test_classes_without_held_out_images_are_named_once(tmp_path):
     found = notes_of(succeed("train", *FOLDER, *TINY, "--root", root, "--out", "phase1"))
     assert [line for line in found if "no test images" in line] == [
         "tailcache: note: 7 of 8 classes have no test images (c1, c2, c3, c4, c5, …): accuracies on test say "
-        "nothing of them"
+        "nothing about them"
     ]
     assert len([line for line in found if "1 of 8 classes have no val images (c0)" in line]) == 1
     assert not notes_of(succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"))

@@ -187,12 +187,12 @@ def test_an_image_added_to_a_long_tail_is_noticed(images):
         "was trained on other images",
         "train/ape has 9 images to draw from, 8 then, so that the long tail",
     ]
-    refuse(*evaluate, says=[*says, "would take", "(the first is train/ape/", "back as they were"])
+    refuse(*evaluate, says=[*says, "would now take", "(the first is train/ape/", "back as they were"])
     new.rename(images / "train/cat/x.png")  # the last of its class, and not drawn
     says = ["train/cat has 5 images to draw from, 4 then"]
     print(refuse(*evaluate, says=says))
     shutil.copy(images / "train/cat/0.png", images / "train/bee/x.png")
-    refuse(*evaluate, says=["train/bee has 7 images to draw from, 6 then (and 1 more classes"])
+    refuse(*evaluate, says=["train/bee has 7 images to draw from, 6 then (and 1 more changed)"])
     (images / "train/bee/x.png").unlink()
     (images / "train/cat/x.png").unlink()
     succeed(*evaluate)

@@ -72,7 +72,7 @@ def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog)
     for (images, label), (images_then, label_then) in zip(found, expected, strict=True):
         assert torch.equal(images, images_then)
         assert torch.equal(label, label_then)
-    assert "parts of batches at a time" in caplog.text
+    assert "hand over batches in parts" in caplog.text
 
 
 def test_as_much_as_is_needed_is_left_as_it_is(split, monkeypatch, caplog):

@@ -63,7 +63,7 @@ def _counts(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
     if then is None or then.shape != now.shape or (then == now).all():
         return ""
     first, *others = np.flatnonzero(then != now).tolist()
-    more = f" (and the numbers of {len(others)} more classes changed)" if others else ""
+    more = f" (and {len(others)} more changed)" if others else ""
     name = shown(dataset.class_names[first])
     return f"train/{name} has {now[first]:,} images to draw from, {then[first]:,} then{more}"
 

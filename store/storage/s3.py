@@ -109,18 +109,18 @@ class Bucket:
             return bytes(found.bytes()), found.meta["e_tag"]
 
     def stamp(self, name: str, patient: bool) -> tuple[str | None, int]:
-        """What tells an object from another that was written under its name: its tag, and when, in seconds.
+        """Identity of an object, which changes when it is rewritten: its ETag and time in seconds.
 
-        Raises FileNotFoundError where it is absent.
+        Raises FileNotFoundError if it is absent.
 
         Args:
             name: of the object.
-            patient: whether to wait for a network that is away for a while.
+            patient: whether to keep trying if the network does not answer.
         """
         obstore = _obstore()
         with self.errors():
             found = obstore.get(self._client if patient else self._impatient_client, name)
-            found.bytes()  # and the connection is free again; `head` would not be told why it is refused
+            found.bytes()  # frees the connection; `head` would not say why it fails
             return found.meta["e_tag"], int(found.meta["last_modified"].timestamp())
 
     def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
