@@ -233,7 +233,7 @@ def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
     children = [forked(partial(refused, rank)) for rank in range(2)]
     assert [ended(*child) for child in children] == [0, 0]
     (first,), (second,) = ((tmp_path / f"said_{rank}").read_text().splitlines() for rank in range(2))
-    told = ("is no sweep alone (it holds thesis.txt)", "another process stopped")
+    told = ("is not a sweep that may be replaced (it holds thesis.txt)", "another process stopped")
     assert told[0] in first + second
     assert all(any(part in line for part in told) for line in (first, second)), (first, second)
 

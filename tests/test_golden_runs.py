@@ -134,7 +134,7 @@ def test_its_sweep_goes_on(made):
     old, new = (pd.read_csv(path / "sweep/results.csv") for path in (MADE, made))
     assert old["test_overall"].tolist() == new["test_overall"].tolist()
     assert old["configuration"].tolist() == new["configuration"].tolist()
-    assert not [name for name in new if "balanced" in name]  # known of some heads: no column with holes
+    assert not [name for name in new if "balanced" in name]  # known for only some heads: no column with holes
     assert result.stderr.count("still ranked by overall accuracy") == 1
     ranking = pd.read_csv(made / "sweep/ranking.csv")
     assert ranking["rank_by"].tolist() == ["overall"] * 2
