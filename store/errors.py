@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and therefore fix.
+"""Errors that a user can cause, and therefore mend.
 
 The command line prints any `UserError` as one line on stderr and exits with code 2. Its message says
 what is wrong, where, what was found, what was expected, and what to do next.
@@ -8,15 +8,15 @@ import os
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used."""
+    """Something the user gave cannot be used as it is."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, where the same command with `--resume` can continue."""
+    """The user stopped something that the same command with `--resume` goes on with."""
 
 
 def check_utf8(*names: str) -> None:
-    """Raise UserError for a name that is not UTF-8, the only encoding that this program writes."""
+    """Raise UserError for a name that is not UTF-8, as all that this program writes is."""
     for name in names:
         try:
             name.encode()
@@ -25,7 +25,7 @@ def check_utf8(*names: str) -> None:
 
 
 class CheckpointError(UserError):
-    """A file is not a checkpoint of this program, or not the one needed."""
+    """A file is no checkpoint of ours, or not the one that is needed."""
 
 
 class StoreError(UserError):

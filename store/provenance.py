@@ -1,10 +1,11 @@
-"""What made a file: versions of the program and its dependencies, the program's commit, and the time."""
+"""What made a file: versions of the program and of what it stands on, the program's commit, and when."""
 
 import os
 import platform
 import subprocess
 import time
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,18 @@ import store
 
 PACKAGES = ("torch", "torchvision", "zarr", "h5py", "numpy", "pandas")
 CHECKOUT = Path(store.__file__).resolve().parent.parent
-GIT_SECONDS = 2  # longest wait for git, on a slow file system
+GIT_SECONDS = 2  # a file system that is slower than this is not waited for
 
 
 def versions() -> dict[str, str]:
     """Versions by name, without importing anything."""
     found = {"tailcache": store.__version__, "python": platform.python_version()}
+    return found | _installed()
+
+
+@cache  # a run asks for them several times, and each is a file to parse
+def _installed() -> dict[str, str]:
+    found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -31,9 +38,9 @@ def commit(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
     """The git commit that the program runs from, and whether tracked files differ from it.
 
     Returns:
-        `id` (hexadecimal) and `dirty`; None if the program does not run from a checkout, or git fails.
+        `id` (hexadecimal) and `dirty`; None where the program was installed otherwise, or git cannot tell.
     """
-    if not (checkout / ".git").exists():  # else git would find a checkout around an installed program
+    if not (checkout / ".git").exists():  # else git would find a checkout that the program merely lies in
         return None
     status = ["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -59,7 +66,7 @@ def now() -> int:
 
 
 def as_utc(seconds: int) -> str:
-    """A time of `now` in ISO 8601; as a number if it is outside of the calendar."""
+    """Such a time as ISO 8601 spells it; the number where it lies outside of the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,1 @@
-"""Networks whose class activation maps are exact: features, global average pooling, one FC layer.
-
-Start at `registry`.
-"""
+"""Networks whose class activation maps are exact: features, global average pooling, one FC layer."""

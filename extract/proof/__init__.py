@@ -1,1 +1,1 @@
-"""Checks that images and features are those of a checkpoint: digests, records, rows extracted again."""
+"""Proof that images and features are those of a checkpoint: digests, records, rows extracted anew."""

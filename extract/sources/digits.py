@@ -1,5 +1,6 @@
 """scikit-learn's 1,797 handwritten digits."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,12 @@ TEST_PER_CLASS = 30
 
 
 def list_digits(root: Path, config: Any) -> "Listing":
-    """8×8 images scaled to 32×32; a fixed 30 of each class are the test split."""
+    """8×8 images scaled to 32×32; 30 a class are held out as test, the same ones always."""
+    return _listed()
+
+
+@cache  # every command of a demo asks for them
+def _listed() -> "Listing":
     import numpy as np
     import torch
     from sklearn.datasets import load_digits

@@ -1,11 +1,11 @@
-"""Named presets of Phase I's schedule."""
+"""Learning-rate schedules that go by a name, and what goes with them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A preset. At each milestone, a share of the epochs, the learning rate falls tenfold."""
+    """A schedule and what goes with it. Milestones (the rate falls tenfold) are shares of the epochs."""
 
     epochs: int
     lr: float = 0.1

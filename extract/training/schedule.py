@@ -1,4 +1,4 @@
-"""The learning rate of Phase I."""
+"""The learning rate of Phase I at any moment."""
 
 import math
 
@@ -7,7 +7,7 @@ from extract.training.recipes import RECIPES
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:
-    """The learning rate of a resolved config; `epoch` counts finished epochs, with fractions."""
+    """The rate at one moment of a resolved config; `epoch` counts finished epochs and their fractions."""
     if epoch < config.warmup_epochs:
         return config.lr * epoch / config.warmup_epochs
     if config.schedule == "cosine":

@@ -1,7 +1,7 @@
-"""The draft of a store on a local disk.
+"""A store that is not complete yet, on a local disk.
 
-`feats.zarr.unfinished` holds the store under its own name, `begun.json` (what the store will be),
-`commits.jsonl` (the blocks on disk), `lock`, and at the end `replaced`, the store that was there before.
+`feats.zarr.unfinished` holds the store to be under its own name, `begun.json` (what it is to be),
+`commits.jsonl` (what lies on the disk), `lock`, and at the end `replaced`, the store that was there before.
 """
 
 import os
@@ -16,49 +16,49 @@ from store.drafts.journal import CommitLog
 from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.spec import parse_begun
-from store.storage.atomic import TEMPORARY, check_replaceable, foreign_names, sync_folder, write_json
-from store.storage.location import draft_place
+from store.storage.atomic import UNFINISHED, check_replaceable, foreign_names, sync_folder, write_json
+from store.storage.location import unfinished_place
 from store.storage.lock import acquire, release
 
 
 class LocalDraft:
-    """The draft of one store. `S3Draft` has the same methods for a bucket.
+    """`S3Draft` offers the same for a bucket.
 
     Attributes:
-        path: where the store will be; links are followed.
+        path: where the store is to lie; a link is followed.
         folder: where it is written until it is complete.
     """
 
     def __init__(self, path: Path):
         self.path = Path(os.path.realpath(path))
-        self.folder = draft_place(self.path)
+        self.folder = unfinished_place(self.path)
         self._asked = path
 
     def __str__(self) -> str:
         return str(self.folder)
 
     def begun(self) -> dict[str, Any] | None:
-        """The content of begun.json; None if there is no draft, or one killed before it had that file."""
+        """What was begun, None where nothing was or its beginning was cut short."""
         try:
             return parse_begun((self.folder / "begun.json").read_bytes(), self)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def begin(self, begun: dict[str, Any]) -> None:
-        """Write begun.json; from then on the draft can be resumed."""
+        """Note what is begun; from then on it can be gone on with."""
         write_json(self.folder / "begun.json", begun)
         sync_folder(self.folder)
         sync_folder(self.folder.parent)
 
     def is_published(self) -> bool:
-        """Whether the path holds a store, and the draft no store that still has to replace it."""
+        """Whether the path holds a published store, which no draft has moved aside or still assembles."""
         parts = self.folder / f"{self.path.name}.parts"
         return self.path.exists() and not (self.folder / self.path.name).exists() and not parts.exists()
 
     def check_vacant(self, may_replace: bool) -> None:
-        """Raise UserError if something else is at the store's path, or at the draft's."""
+        """Raise UserError where something else lies under the store's name, or under the draft's."""
         if self.path.is_symlink() or os.path.ismount(self.path):
-            what = "a link that leads to itself" if self.path.is_symlink() else "a mount point"
+            what = "a link that leads to itself" if self.path.is_symlink() else "where a disk is mounted"
             raise StoreError(f"{self._asked}: is {what}, and cannot become a store; name another path")
         check_replaceable(self._asked, "store", foreign_to_store, may_replace)
         self._check_ours()
@@ -66,14 +66,12 @@ class LocalDraft:
     def _check_ours(self) -> None:
         if not self.folder.exists():
             return
-        cut_short = (file.name for file in self.folder.glob(f".*{TEMPORARY}*"))
+        cut_short = (file.name for file in self.folder.glob(f".*{UNFINISHED}*"))
         name = self.path.name
         trees = (name, f"{name}.parts", f"{name}.assembling")
         ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
         if found := foreign_names(self.folder, (*ours, *cut_short)):
-            raise StoreError(
-                f"{self.folder}: is needed for the store's draft, but {found}; move it elsewhere"
-            )
+            raise StoreError(f"{self.folder}: is in the way of the store (it {found}); move it elsewhere")
 
     def check_free(self) -> None:
         """Raise StoreError if another process holds the lock."""
@@ -83,59 +81,59 @@ class LocalDraft:
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
-        """Create the folder if it is missing, and hold its lock.
+        """Make the folder, if need be, and hold its lock.
 
-        If it has no begun.json at the end, it is removed, its lock last: until then no other process can use
-        it.
+        Where nothing is begun at the end, the folder goes, its lock last: until then nobody else can take it
+        for theirs.
 
         Raises:
-            StoreError: another process holds the lock, or the folder is not a draft.
+            StoreError: another process holds the lock, or the folder is somebody else's.
         """
         self._check_ours()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"{self.folder}: cannot be created ({error.strerror}); name another path"
+                f"{self.folder}: cannot be made ({error.strerror}); name a place that may be written"
             ) from error
         with _held(self.folder / "lock"):
             try:
                 yield
             finally:
                 if not (self.folder / "begun.json").exists():
-                    self.clear()
+                    self.leave()
                     (self.folder / "lock").unlink()
-                    with suppress(OSError):  # another process may be using it by now
+                    with suppress(OSError):  # somebody else may have begun in it by now
                         self.folder.rmdir()
 
     def container(self, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
-        """The writer of the draft's container."""
+        """The writer of the store to be."""
         return container(self.folder / self.path.name, layouts, state)
 
     def log(self) -> CommitLog:
-        """The log of the blocks on disk."""
+        """The records of what lies on the disk."""
         return CommitLog(self.folder / "commits.jsonl")
 
     def tidy(self) -> None:
-        """Remove temporary files that a killed writer left."""
-        for file in self.folder.rglob(f".*{TEMPORARY}*"):
+        """Remove the files that a kill left under their names of passage."""
+        for file in self.folder.rglob(f".*{UNFINISHED}*"):
             file.unlink()
 
     def remains(self) -> bool:
-        """Whether any part of the draft exists."""
+        """Whether anything of the draft is there."""
         return self.folder.exists()
 
     def discard(self) -> None:
-        """Remove the draft of an earlier attempt; a store that it had moved aside is put back."""
+        """Remove what an earlier attempt wrote; a store that it had moved aside comes back."""
         replaced = self.folder / "replaced"
         if replaced.exists() and not self.path.exists():  # killed between two renames
             os.replace(replaced, self.path)
-        self.clear()
+        self.leave()
 
-    def clear(self) -> None:
-        """Remove all of the draft but the lock, which is still held.
+    def leave(self) -> None:
+        """Remove the draft, but for the lock, which is held.
 
-        `begun.json` goes first, so that a kill in between leaves nothing that looks like a draft to resume.
+        `begun.json` goes first: a kill on the way must not leave what looks like something to go on with.
         """
         self._check_ours()
         (self.folder / "begun.json").unlink(missing_ok=True)
@@ -143,21 +141,21 @@ class LocalDraft:
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def confirm_lock(self) -> None:
-        """Nothing: this process has the lock for as long as it lives."""
+    def prove(self) -> None:
+        """Nothing: as long as this process lives, the lock is its own."""
 
     def publish(self, replaces: bool) -> None:
-        """Move the complete store to its path.
+        """Give the complete store its name.
 
         Raises:
-            UserError: something else is there by now; the draft stays, and can be resumed.
+            UserError: something came to lie there meanwhile; the draft stays, to be gone on with.
         """
         check_replaceable(self._asked, "store", foreign_to_store, replaces)
         if self.path.exists():
             os.replace(self.path, self.folder / "replaced")
         os.replace(self.folder / self.path.name, self.path)
         sync_folder(self.path.parent)
-        self.clear()
+        self.leave()
 
 
 @contextmanager
@@ -167,7 +165,7 @@ def _held(lock: Path) -> Iterator[None]:
         file = acquire(lock, busy, StoreError)
     except FileNotFoundError as error:
         raise StoreError(
-            f"{lock.parent}: another process has just finished this store; run the command again"
+            f"{lock.parent}: another process has just finished this store; run it again"
         ) from error
     try:
         yield

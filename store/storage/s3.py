@@ -1,8 +1,8 @@
-"""A prefix of an S3 bucket that holds a zarr store.
+"""What lies below a prefix of an S3 bucket, and holds a zarr store.
 
-Requests go through obstore, which zarr-python supports too. The alternative, fsspec's s3fs, pins botocore to
-single versions (by aiobotocore), reads through one thread's event loop, and cannot create an object only if
-it is new, which a lock needs.
+Through obstore, with which zarr-python opens metadata too. The other way, fsspec's s3fs, pins botocore to
+single versions (by aiobotocore), reads through one thread's event loop, and cannot put an object on the
+condition that it is new, which is what a lock is made of.
 """
 
 import os
@@ -23,21 +23,21 @@ Part = bytes | np.ndarray  # of an object's content; arrays are one-dimensional 
 ADVICE = (
     "check address and credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION)"
 )
-# Early requests fail for a wrong address or missing rights, later ones for the network, which may come back.
+# What fails at once is an address or a right; what fails later is the network, which may come back.
 IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
-REQUEST_THREADS = 16  # for small objects
+AT_ONCE = 16  # requests for small objects
 BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 PATIENT = {"max_retries": 1000, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
-_process: list[int] = []  # the PID that used obstore first: its threads do not survive a fork
+_process: list[int] = []  # that used obstore first: its threads do not survive a fork
 
 
 class BucketError(StoreError):
-    """A request to S3 failed, perhaps only for a while."""
+    """S3 or the network refused something, perhaps for a while."""
 
 
 @dataclass(frozen=True)
 class S3Object:
-    """One object, used like a file's path."""
+    """One object, in the place of a file's path."""
 
     url: str
     name: str
@@ -48,7 +48,7 @@ class S3Object:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A prefix of a bucket. `Folder` has the same methods for a local disk, and documents them.
+    """`Folder` offers the same on a local disk, and says what each method does.
 
     Attributes:
         url: `s3://bucket/prefix`.
@@ -61,32 +61,32 @@ class Bucket:
 
     @property
     def suffix(self) -> str:
-        """The suffix of the last name, like a path's."""
+        """Of the last name, as of a path."""
         return PurePosixPath(self.url).suffix
 
     def beside(self, suffix: str) -> "Bucket":
-        """The place whose name is this one's plus a suffix."""
+        """The place whose name is this one's and a suffix."""
         return Bucket(self.url + suffix)
 
     @property
     def zarr_store(self) -> Any:
-        """The store that zarr-python can open."""
+        """What zarr-python opens."""
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._client)
 
     def file(self, name: str) -> S3Object:
-        """An object, for an Extent."""
+        """An object, as an extent's path."""
         return S3Object(self.url, name)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object, by name below the prefix."""
+        """Bytes of every object, by its name below the prefix."""
         obstore = _obstore()
         with self.errors():
             return {meta["path"]: meta["size"] for page in obstore.list(self._client) for meta in page}
 
     def read(self, name: str) -> bytes:
-        """A small object. Raises FileNotFoundError if it is absent."""
+        """A small object. Raises FileNotFoundError where it is absent."""
         return self.read_tagged(name)[0]
 
     def fetch(self, name: str) -> bytes:
@@ -96,31 +96,31 @@ class Bucket:
             return bytes(obstore.get(self._client, name).bytes())
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Small objects by name, fetched in parallel."""
+        """Small objects, by their names, many at once."""
         names = list(names)
-        with ThreadPoolExecutor(REQUEST_THREADS) as executor:
+        with ThreadPoolExecutor(AT_ONCE) as executor:
             return dict(zip(names, executor.map(self.read, names), strict=True))
 
     def read_tagged(self, name: str) -> tuple[bytes, str]:
-        """A small object and its ETag."""
+        """A small object, and the tag of its version."""
         obstore = _obstore()
         with self.errors():
             found = obstore.get(self._impatient_client, name)
             return bytes(found.bytes()), found.meta["e_tag"]
 
     def stamp(self, name: str, patient: bool) -> tuple[str | None, int]:
-        """Identity of an object, which changes when it is rewritten: its ETag and time in seconds.
+        """What tells an object from another that was written under its name: its tag, and when, in seconds.
 
-        Raises FileNotFoundError if it is absent.
+        Raises FileNotFoundError where it is absent.
 
         Args:
             name: of the object.
-            patient: whether to keep trying if the network does not answer.
+            patient: whether to wait for a network that is away for a while.
         """
         obstore = _obstore()
         with self.errors():
             found = obstore.get(self._client if patient else self._impatient_client, name)
-            found.bytes()  # frees the connection; `head` would not say why it fails
+            found.bytes()  # and the connection is free again; `head` would not be told why it is refused
             return found.meta["e_tag"], int(found.meta["last_modified"].timestamp())
 
     def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
@@ -131,7 +131,7 @@ class Bucket:
             return bytes(found.bytes()), found.meta["size"]
 
     def ranges(self, name: str, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Bytes (stop − start,) uint8 of each range of an object; near ranges are fetched together."""
+        """Bytes (stop − start,) uint8 of an object in each range; what lies near is fetched together."""
         obstore = _obstore()
         starts, stops = zip(*ranges, strict=True)
         with self.errors():
@@ -145,15 +145,15 @@ class Bucket:
             obstore.put(self._client, name, b"".join(parts))
 
     def write_all(self, files: dict[str, bytes]) -> None:
-        """Write small objects in parallel."""
-        with ThreadPoolExecutor(REQUEST_THREADS) as executor:
+        """Write small objects, many at once."""
+        with ThreadPoolExecutor(AT_ONCE) as executor:
             list(executor.map(lambda item: self.write(item[0], [item[1]]), files.items()))
 
     def write_if(self, name: str, content: bytes, tag: str | None) -> str | None:
-        """Write a small object if its ETag is still `tag`, or if it is absent for None.
+        """Write a small object if its version is still `tag`, None for "is absent".
 
         Returns:
-            The new ETag; None if the object has another one.
+            The tag of the version written; None where it was another.
         """
         obstore = _obstore()
         known = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
@@ -165,7 +165,7 @@ class Bucket:
             return None
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; absent ones are not an error."""
+        """Delete objects; absent ones are no error."""
         obstore = _obstore()
         names = list(names)
         with self.errors():
@@ -177,7 +177,7 @@ class Bucket:
 
     @contextmanager
     def errors(self, *spared: type[Exception]) -> Iterator[None]:
-        """Raise a one-line StoreError for errors of S3 and the network, except those in `spared`."""
+        """Raise StoreError, in one line, for what S3 or the network refuses."""
         try:
             yield
         except spared:
@@ -185,7 +185,9 @@ class Bucket:
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 bucket = self.url.split("/")[2]
-                raise StoreError(f"s3://{bucket}: no such bucket; create it, or name another") from error
+                raise StoreError(
+                    f"s3://{bucket}: there is no such bucket; make it, or name another"
+                ) from error
             raise
         except _obstore().exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
@@ -210,7 +212,7 @@ class Bucket:
 
 
 def _check_not_forked(url: str) -> None:
-    """Raise StoreError in a forked child of the process that used S3 first: requests would hang."""
+    """Raise StoreError in a child of the process that used S3 first, where it would wait for ever."""
     if not _process:
         _process.append(os.getpid())
     if _process[0] != os.getpid():
@@ -219,7 +221,7 @@ def _check_not_forked(url: str) -> None:
 
 def _connect(url: str, retry: dict[str, Any]) -> Any:
     obstore = _obstore()
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # only if the user asks for it
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
     try:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         return obstore.store.S3Store(
@@ -239,7 +241,7 @@ def _obstore() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an obstore error, without its internals."""
+    """The first line of an error of obstore's, without what only its authors can read."""
     text = str(error)
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     if "error sending request" in text:
