@@ -1,4 +1,4 @@
-"""The figures of `store plan`."""
+"""`store plan` asked for its figures."""
 
 import json
 from typing import Any

@@ -180,14 +180,15 @@ def test_head_weights_start_from_phase_1(config, quiet):
     assert (run.predictions["phase1"] == run.predictions["prediction"]).all()
 
 
-def test_a_1x1_map_is_refused(tmp_path, quiet):
+def test_a_1x1_map_is_refused(small_root, tmp_path, quiet):
     # An ImageNet stem brings 32×32 images down to one position.
-    dataset = DatasetConfig("digits", imbalance_factor=20)
+    dataset = DatasetConfig("imagefolder", str(small_root))
     out = str(tmp_path / "phase1")
     network = NetworkConfig("resnet18")
     train(TrainConfig(out, network, dataset, image_size=32, epochs=1, device="cpu"), quiet)
     extract(ExtractConfig(f"{out}/checkpoint.pt", str(tmp_path / "feats.zarr"), device="cpu"), quiet)
     config = FinetuneConfig(str(tmp_path / "feats.zarr"), str(tmp_path / "run"), iterations=5, device="cpu")
+    config = replace(config, confusing_classes=2, head_ratio=0.4)
     with pytest.raises(UserError, match="1×1"):
         finetune(config, quiet)
     assert not (tmp_path / "run").exists()

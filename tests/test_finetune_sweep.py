@@ -3,17 +3,16 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from bad_input import run as invoke
+from bad_input import succeed
 from faults import ended, forked
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from finetune.config import FinetuneConfig
 from finetune.loading.window import WindowMaker
@@ -23,8 +22,6 @@ from finetune.train import finetune
 from store.errors import Interrupted, UserError
 
 SHORT = ("--iterations", 30, "--device", "cpu", "--window", 8)
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -123,9 +120,7 @@ def test_overwriting_spares_what_is_not_ours_and_removes_leftovers(base, quiet, 
     again = replace(config, base=replace(base, overwrite=True))
     for folder, name in (("heads", "thesis.txt"), ("done", "notes")):
         (tmp_path / "sweep" / folder / name).write_text("three years of work")
-        with pytest.raises(
-            UserError, match=rf"is not a sweep that may be replaced \(it holds {folder}/{name}\)"
-        ):
+        with pytest.raises(UserError, match=rf"is no sweep alone \(it holds {folder}/{name}\)"):
             run(again, quiet)
         (tmp_path / "sweep" / folder / name).unlink()
     leftover = tmp_path / "sweep" / ".sweep.json.unfinished-1-ab"
@@ -203,7 +198,7 @@ def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
     with pytest.raises(UserError, match=r"cannot resume: grid was \['lr=0.001,0.01'\]"):
         run(replace(resumed, grid=("lr=0.001",)), quiet)
     (tmp_path / "sweep" / "thesis.txt").write_text("three years of work")
-    with pytest.raises(UserError, match=r"is not a sweep that may be replaced \(it holds thesis.txt\)"):
+    with pytest.raises(UserError, match=r"is no sweep alone \(it holds thesis.txt\)"):
         run(replace(config, base=replace(base, overwrite=True)), quiet)
 
 
@@ -233,20 +228,27 @@ def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
     children = [forked(partial(refused, rank)) for rank in range(2)]
     assert [ended(*child) for child in children] == [0, 0]
     (first,), (second,) = ((tmp_path / f"said_{rank}").read_text().splitlines() for rank in range(2))
-    told = ("is not a sweep that may be replaced (it holds thesis.txt)", "another process stopped")
+    told = ("is no sweep alone (it holds thesis.txt)", "another process stopped")
     assert told[0] in first + second
     assert all(any(part in line for part in told) for line in (first, second)), (first, second)
 
 
 def test_torchrun_spreads_heads_over_processes(base, quiet, tmp_path):
     options = ["--grid", "lr=0.001,0.01,0.1", "--grid", "method=fsa,ncm", "--seeds", "1", *map(str, SHORT)]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-        *(str(ROOT / "cli.py"), "sweep", "--store", base.store, "--out", str(tmp_path / "spread"), *options),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ranked on the validation split") == 1
+    command = ["sweep", "--store", base.store, "--out", str(tmp_path / "spread"), *options]
+
+    def ranked() -> None:
+        (tmp_path / os.environ["RANK"]).write_text(succeed(*command).stdout)
+
+    def launched() -> (
+        None
+    ):  # by what torchrun launches with, but forked: to import torch thrice takes longest
+        how = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+        elastic_launch(how, ranked)()
+
+    assert ended(*forked(launched)) == 0
+    said = "".join((tmp_path / rank).read_text() for rank in "01")
+    assert said.count("ranked on the validation split") == 1
     alone = run(SweepConfig(base, grid=("lr=0.001,0.01,0.1", "method=fsa,ncm"), seeds=1), quiet)
     spread = pd.read_parquet(tmp_path / "spread" / "results.parquet")
     pd.testing.assert_frame_equal(
