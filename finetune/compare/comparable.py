@@ -55,4 +55,5 @@ def note_repeated(runs: list[Run], names: list[str]) -> None:
     counted = Counter((name, run.phase1_digest) for name, run in alike if not draws(run.config))
     for (name, _), n in counted.items():
         if n > 1:
-            note(f"{name}: does not depend on the seed, so its {n} runs on one Phase I are one; ignore ±")
+            same = f"its {n} runs on one Phase I are the same; ignore their ±"
+            note(f"{name}: does not depend on the seed, so {same}")
