@@ -246,7 +246,7 @@ def test_a_training_that_mirrors_does_not_go_on_without(signs, monkeypatch):
 def test_digits_are_never_mirrored(phase1):
     assert load_checkpoint(phase1).transform["flip"] is False
     refuse("train", "--no-flip", says=["--no-flip: digits is never mirrored; leave it out"])
-    refuse("store", "plan", "--ckpt", phase1, "--no-flip", says=["--no-flip: the checkpoint says"])
+    refuse("store", "plan", "--ckpt", phase1, "--no-flip", says=["--no-flip: the checkpoint determines"])
 
 
 def test_analyze_tells_mirrored_and_unmirrored_phase_1_apart(digits_run):
