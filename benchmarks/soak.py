@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import made_store  # noqa: E402 on the path from here on
 from bit_flips import FlipCampaign  # noqa: E402
-from faults import KINDS, KillCampaign  # noqa: E402
+from faults import CODEC_OF, KillCampaign  # noqa: E402
 
 import store.layout  # noqa: E402
 
@@ -53,7 +53,7 @@ class Soak:
     def __init__(self, kind: str, folder: Path, seed: int):
         self.kind, self.seed, self.counts = kind, seed, Counts()
         self._numbers = {"kill": itertools.count(), "flip": itertools.count()}
-        made_store.CODEC = KINDS[kind]
+        made_store.CODEC = CODEC_OF[kind]
         for what in ("killed", "flipped"):
             (folder / what / kind).mkdir(parents=True)
         self._killed = KillCampaign(folder / "killed" / kind / kind)
@@ -74,9 +74,9 @@ class Soak:
         self.counts.harmless += found is False
 
     def _do(self, what: str, number: int | None, action: Callable[[np.random.Generator], object]) -> object:
-        made_store.CODEC = KINDS[self.kind]
+        made_store.CODEC = CODEC_OF[self.kind]
         number = next(self._numbers[what]) if number is None else number
-        key = [self.seed, list(KINDS).index(self.kind), what == "flip", number]
+        key = [self.seed, list(CODEC_OF).index(self.kind), what == "flip", number]
         try:
             return action(np.random.default_rng(key))
         except Exception as error:  # any error is a finding
@@ -112,7 +112,7 @@ def total(soaks: list[Soak]) -> Counts:
 @click.option("--flips", default=20_000, show_default=True, help="of each kind of store, at most")
 @click.option("--minutes", default=10.0, show_default=True, help="at most")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--only", type=click.Choice(list(KINDS)), help="one kind of store")
+@click.option("--only", type=click.Choice(list(CODEC_OF)), help="one kind of store")
 @click.option("--kill", type=int, help="do only this kill, as printed with a violation")
 @click.option("--flip", type=int, help="do only this flip, as printed with a violation")
 def main(
@@ -122,7 +122,7 @@ def main(
     store.layout.BLOCK_BYTES = BLOCK_BYTES
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        soaks = [Soak(kind, Path(name), seed) for kind in KINDS if only in (None, kind)]
+        soaks = [Soak(kind, Path(name), seed) for kind in CODEC_OF if only in (None, kind)]
         if kill is not None or flip is not None:
             for soak in soaks:
                 soak.kill(kill) if kill is not None else soak.flip(flip)

@@ -1,1 +1,1 @@
-"""Phase I: from images to features."""
+"""Phase I: from images to features. Start at `train`, then `dump`."""

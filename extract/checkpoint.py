@@ -1,6 +1,6 @@
-"""Checkpoints: the network, all that is needed to make it and its data again, and the training state.
+"""Checkpoints: a network, what is needed to rebuild it and its data, and the training state.
 
-They are plain tensors and values, loaded with `weights_only=True`, so that opening one never runs code.
+They hold plain tensors and values, and are loaded with `weights_only=True`, so opening one never runs code.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ import torch
 
 from extract.config import DatasetConfig
 from extract.sources.presence import check_checkpoint_exists
-from extract.torch_files import Kind, read_torch_file
+from extract.torch_files import TorchFormat, read_torch_file
 from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
 from store.storage.atomic import whole_file
 
-BEFORE_IT_WAS_SAID = {  # in descriptions that do not say it yet
+OLD_DEFAULTS = {  # of fields that older descriptions lack
     DatasetConfig: {"subfolders": False, "tail_order": "class index"}
 }
 
@@ -32,14 +32,14 @@ class Checkpoint:
         transform: fields of Transform.
         class_names: K names.
         class_counts: K training images of each class.
-        fingerprint: of the data set as it is listed, to notice that it changed.
+        fingerprint: of the data set as listed, to notice changes.
         state: state dict of the Network.
         epoch: finished epochs of Phase I.
         config: fields of the command's config, as resolved.
-        optimizer: state dict of the optimiser while training can go on, else None.
+        optimizer: state dict of the optimiser; None once training is finished.
         history: a row of metrics for each finished epoch.
         finetuned: whether Phase II replaced the FC layer.
-        images: names and digests of the images (`extract.proof.record`); None in files that lack them.
+        images: names and digests of the images (`extract.proof.record`); None in older files.
     """
 
     network: dict[str, Any]
@@ -57,8 +57,8 @@ class Checkpoint:
     images: dict[str, dict[str, torch.Tensor]] | None = None
 
 
-LATER_FIELDS = {"images"}  # files of version 0.1 are without them
-KIND = Kind(
+LATER_FIELDS = {"images"}  # files of version 0.1 lack them
+CHECKPOINT_FORMAT = TorchFormat(
     "a checkpoint",
     FORMAT,
     "expected a checkpoint.pt written by `train` or `finetune` of this version",
@@ -73,56 +73,58 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     # Not `asdict`, which would copy every tensor.
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        torch.save(KIND.marks | content, file)
+        torch.save(CHECKPOINT_FORMAT.marks | content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU without running any code in it.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, another program's or a newer version's, or
-            weights that are not finite.
+        CheckpointError: no such file, not a checkpoint of this program and version, or weights that are not
+            finite.
     """
     check_checkpoint_exists(path)
-    content = read_torch_file(path, KIND)
+    content = read_torch_file(path, CHECKPOINT_FORMAT)
     checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint) if f.name in content})
     _check_sound(checkpoint, path)
     for name, tensor in checkpoint.state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
-                f"{path}: {name} holds NaN or infinite weights; train again, with a lower --lr perhaps"
+                f"{path}: {name} holds NaN or infinite weights; train again, perhaps with a lower --lr"
             )
     return checkpoint
 
 
 def _check_sound(checkpoint: Checkpoint, path: Path) -> None:
-    kinds = {"class_names": list, "class_counts": list, "state": dict, "epoch": int, "config": dict}
-    for name, kind in kinds.items():
+    types = {"class_names": list, "class_counts": list, "state": dict, "epoch": int, "config": dict}
+    for name, expected in types.items():
         found = type(getattr(checkpoint, name))
-        if found is not kind and not issubclass(found, kind):
+        if found is not expected and not issubclass(found, expected):
             raise CheckpointError(
-                f"{path}: its {name} is a {found.__name__}, not a {kind.__name__}; train again"
+                f"{path}: its {name} is a {found.__name__}, not a {expected.__name__}; train again"
             )
     if not len(checkpoint.class_names) == len(checkpoint.class_counts) >= 2:
         raise CheckpointError(
             f"{path}: has {len(checkpoint.class_names)} class names and {len(checkpoint.class_counts)} "
-            "counts, expected two at least of each; train again"
+            "counts, expected at least two of each; train again"
         )
     for name, value in checkpoint.state.items():
         if not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{path}: {name} of its state is no tensor; train again")
+            raise CheckpointError(f"{path}: {name} of its state is not a tensor; train again")
 
 
-def described(kind: type, content: Any, path: Path) -> Any:
-    """One of the descriptions in a checkpoint as the dataclass that it is.
+def described(dataclass_type: type, content: Any, path: Path) -> Any:
+    """A description in a checkpoint, as a dataclass.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it does not fit the dataclass.
     """
     try:
-        return kind(**BEFORE_IT_WAS_SAID.get(kind, {}) | content)
+        return dataclass_type(**OLD_DEFAULTS.get(dataclass_type, {}) | content)
     except TypeError as error:
-        raise CheckpointError(f"{path}: its {kind.__name__} is damaged ({error}); train again") from error
+        raise CheckpointError(
+            f"{path}: its {dataclass_type.__name__} is damaged ({error}); train again"
+        ) from error
 
 
 def file_digest(path: Path) -> str:

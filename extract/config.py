@@ -1,6 +1,6 @@
-"""Options of Phase I's commands: the one home of their defaults and meanings.
+"""Options of Phase I's commands: the only place for their defaults and help.
 
-A field whose type is `Annotated` is an option of the command line, and the annotation says what of. Nothing
+A field whose type is `Annotated` is an option of the command line, which the annotation describes. Nothing
 heavy is imported here, so that `--help` answers at once.
 """
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import check_device
+from extract.networks.registry import architectures
 from extract.options import (
     Codec,
     Device,
@@ -35,13 +36,13 @@ from store.options import Option, check_bounds
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What the images are. It travels in every checkpoint and store.
+    """Which images are used. It is saved in every checkpoint and store.
 
-    Three fields are no options. Found out when the images are first listed: `skipped`, the images, relative
-    to root, that `skip_bad_images` left out; and `tail_order`, by which a long-tailed subset gives most
-    images to the first class ("class index") or to the largest ("frequency"). And `subfolders`: whether
-    images in subfolders of a class count, and files whose content alone tells that they are images; they did
-    not in version 0.1.
+    Three fields are not options. Two are found when the images are first listed: `skipped`, the images,
+    relative to root, that `skip_bad_images` left out; and `tail_order`, which says whether a long-tailed
+    subset gives most images to the first class ("class index") or to the largest ("frequency"). `subfolders`
+    says whether images in subfolders of a class count, and files that only their content shows to be images;
+    they did not in version 0.1.
     """
 
     dataset: Annotated[
@@ -54,7 +55,7 @@ class DatasetConfig:
     imbalance_factor: Annotated[
         float | None,
         Option(
-            "use a long-tailed subset, whose largest class has so many times the images of the smallest",
+            "use a long-tailed subset whose largest class has this many times the images of the smallest",
             "data",
             "all images",
         ),
@@ -80,20 +81,20 @@ class DatasetConfig:
 
     @property
     def source(self) -> str:
-        """Where images come from: a root holds class folders, unless a data set is named."""
+        """The source of the images; without a name, a root means class folders."""
         return self.dataset or meant_source(self.root)
 
     @property
     def mirrored(self) -> bool:
-        """Whether training mirrors half of the images."""
+        """Whether half of the training images are mirrored."""
         return find_source(self.source).mirrored is not False and not self.no_flip
 
     def idle(self) -> list[str]:
-        """Options that are set, and that the source does not take."""
+        """Options that are set although the source does not take them."""
         return idle_options(self.source, self)
 
     def resolved(self) -> "DatasetConfig":
-        """The same with the source named.
+        """The same, with the source named.
 
         Raises:
             UserError: an unknown source, or an option that it does not take.
@@ -104,14 +105,15 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What the network is. It travels in every checkpoint and store."""
+    """Which network is used. It is saved in every checkpoint and store."""
 
     arch: Annotated[
         str,
         Option(
-            "architecture; for small images: resnet20, 32, 44, 56, resnet18-cifar, resnet34-cifar; for large "
-            "ones: resnet18, 34, 50, 101, 152",
+            "network architecture (for small images: resnet20 to 56 and the -cifar ones)",
             "network",
+            names=architectures,
+            others="another ResNet of torchvision",
         ),
     ] = "resnet32"
     width: Annotated[
@@ -128,9 +130,9 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of `train`, the network's and the data set's among them.
+    """Options of `train`, including those of the network and the data set.
 
-    None stands for what the recipe (or, for the image size, the architecture) says.
+    None means the recipe's value or, for the image size, the architecture's.
     """
 
     out: Annotated[str, Option("folder for the checkpoint and the metrics", "files")] = "runs/phase1"
@@ -140,7 +142,7 @@ class TrainConfig:
     recipe: Annotated[
         Literal["short", "cosine", "cifar-lt", "inaturalist"],
         Option(
-            "preset of epochs, batch size, learning rate with its course and warm-up, weight decay",
+            "preset of epochs, batch size, weight decay, and learning rate with its schedule and warm-up",
             "schedule",
         ),
     ] = "short"
@@ -152,7 +154,7 @@ class TrainConfig:
     ] = None
     lr: Annotated[float | None, Option("initial learning rate", "schedule", "the recipe's", least=0)] = None
     schedule: Annotated[
-        Literal["step", "cosine"] | None, Option("course of the learning rate", "schedule", "the recipe's")
+        Literal["step", "cosine"] | None, Option("schedule of the learning rate", "schedule", "the recipe's")
     ] = None
     warmup_epochs: Annotated[
         int | None,
@@ -168,15 +170,15 @@ class TrainConfig:
     eval_every: Annotated[
         int,
         Option(
-            "epochs between accuracies on the validation split (or test, without one)", "schedule", least=1
+            "epochs between accuracies on the validation split (else the test split)", "schedule", least=1
         ),
     ] = 10
     seed: Annotated[int, Option("random seed of weights, order and augmentation", "schedule", least=0)] = 0
-    resume: Annotated[bool, Option("go on from the checkpoint in --out, with its options", "files")] = False
+    resume: Annotated[bool, Option("resume the run in --out, with its options", "files")] = False
     overwrite: Annotated[bool, Option("replace an earlier run in --out", "files")] = False
 
     def resolved(self) -> "TrainConfig":
-        """The same with values in place of None.
+        """The same, with every None replaced.
 
         Raises:
             UserError: a value out of its range.
@@ -210,7 +212,7 @@ class ExtractConfig:
     batch_size: ImagesAtOnce = 128
     device: Device = "auto"
     workers: Workers = 2
-    resume: Annotated[bool, Option("go on with an extraction that was interrupted", "files")] = False
+    resume: Annotated[bool, Option("resume an interrupted extraction", "files")] = False
     overwrite: Annotated[bool, Option("replace an existing store", "files")] = False
 
     def check(self) -> None:
@@ -220,15 +222,15 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Options of `store verify` that have rows extracted anew."""
+    """Options of `store verify` for extracting sample rows again."""
 
     sample: Annotated[
         int | None,
-        Option("rows of each split to extract anew and compare; needs --ckpt", "data", "none", least=1),
+        Option("rows of each split to extract again and compare; needs --ckpt", "data", "none", least=1),
     ] = None
     ckpt: Annotated[str | None, Option("checkpoint that the store was extracted with", "files")] = None
     root: MovedRoot = None
-    seed: Annotated[int, Option("random seed of the choice of rows for --sample", "data", least=0)] = 0
+    seed: Annotated[int, Option("random seed that chooses the rows of --sample", "data", least=0)] = 0
     device: Device = "auto"
     workers: Workers = 2
 
@@ -243,7 +245,7 @@ class SampleConfig:
         if self.sample is not None and self.ckpt is None:
             raise UserError("--sample needs --ckpt, the checkpoint that the store was extracted with")
         if self.sample is None and (self.ckpt, self.root) != (None, None):
-            raise UserError("--ckpt and --root are for --sample, the number of rows to extract anew; name it")
+            raise UserError("--ckpt and --root need --sample, the number of rows to extract again")
         return self
 
 
@@ -270,16 +272,16 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ForecastConfig:
-    """Options of `store plan`. What the network and the images are, options say or a checkpoint."""
+    """Options of `store plan`. Network and images come from options or from a checkpoint."""
 
     ckpt: Annotated[
         str | None,
-        Option("trained checkpoint, in place of options for data and network", "files"),
+        Option("trained checkpoint, instead of options for data and network", "files"),
     ] = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     image_size: ImageSize = None
-    store: Annotated[str, Option("where the store is to lie: a path that ends in .zarr or .h5", "files")] = (
+    store: Annotated[str, Option("where the store would go: a path that ends in .zarr or .h5", "files")] = (
         "feats.zarr"
     )
     views: NViews = 1

@@ -1,4 +1,4 @@
-"""What a user should know of a data set before it is trained on, as notes of one line each."""
+"""Notes on a data set, for the user to read before training."""
 
 from collections.abc import Sequence
 
@@ -14,22 +14,22 @@ SHOWN = 5  # names in a note
 
 
 def note_data(dataset: Dataset) -> None:
-    """What is to be known before a first training: classes without held-out images, and mirrored images."""
+    """Note classes without held-out images, and mirrored training images."""
     _note_empty_classes(dataset)
     _note_mirroring(dataset.config)
 
 
 def _note_mirroring(config: DatasetConfig) -> None:
-    """Say that training images are mirrored, where the user alone knows whether they may be."""
+    """Note that training images are mirrored, if only the user knows whether they may be."""
     if config.mirrored and find_source(config.source).mirrored is None:
         note(
-            "half of the training images are mirrored; pass --no-flip where a mirror image is of another "
+            "half of the training images are mirrored; pass --no-flip if a mirror image is of another "
             "class or of none (signs, text, left and right)"
         )
 
 
 def note_skipped(skipped: Sequence[str], out: str) -> None:
-    """Say which images a training went on without.
+    """Note the images that a training left out.
 
     Args:
         skipped: their names, relative to the data set's root.
@@ -37,11 +37,11 @@ def note_skipped(skipped: Sequence[str], out: str) -> None:
     """
     if skipped:
         where = f", … ({out}/config.json lists all {len(skipped):,})" if len(skipped) > SHOWN else ""
-        note(f"left out, being unreadable: {', '.join(map(shown, skipped[:SHOWN]))}{where}")
+        note(f"left out because they are unreadable: {', '.join(map(shown, skipped[:SHOWN]))}{where}")
 
 
 def _note_empty_classes(dataset: Dataset) -> None:
-    """Say which training classes have no images in a held-out split, where nothing is measured of them."""
+    """Note the classes that have no images in a held-out split, where nothing is measured of them."""
     for name, split in dataset.splits.items():
         n_images = np.bincount(split.label, minlength=len(dataset.class_names))
         empty = [dataset.class_names[k] for k in np.flatnonzero(n_images == 0)]
@@ -49,5 +49,5 @@ def _note_empty_classes(dataset: Dataset) -> None:
             names = ", ".join(map(shown, empty[:SHOWN])) + (", …" if len(empty) > SHOWN else "")
             note(
                 f"{len(empty)} of {len(n_images)} classes have no {name} images ({names}): accuracies on "
-                f"{name} say nothing of them"
+                f"{name} say nothing about them"
             )

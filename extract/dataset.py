@@ -1,6 +1,6 @@
-"""A data set's description, and the images it stands for.
+"""A data set: its description, and the images that it describes.
 
-The description travels in every checkpoint and store; from it the very same splits are made again.
+The description is saved in every checkpoint and store; the same splits can be made from it again.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
 
-NAMES_AT_ONCE = 1 << 16  # as Python objects, of which each takes five times its characters
+NAMES_AT_ONCE = 1 << 16  # as Python objects, which take five times their characters
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits that a description stands for.
+    """The splits of a described data set.
 
     Attributes:
         config: the description, with its source, `skipped` and `tail_order` filled in.
         class_names: K names.
         train, val, test: the splits; val may be None.
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
-        per_class: (K,) training images of each class in the source, from which some may be drawn; None of
-            images that were not listed.
-        record: what a checkpoint keeps of the images, once it is known (`extract.proof.record`).
+        per_class: (K,) training images of each class in the source, before any subset; None if they were not
+            listed.
+        record: what a checkpoint saves about the images, once known (`extract.proof.record`).
     """
 
     config: DatasetConfig
@@ -59,18 +59,18 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, ImageSet]:
-        """The splits that there are, by name."""
+        """The existing splits, by name."""
         present = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in present.items() if split is not None}
 
 
 def load_dataset(config: DatasetConfig, image_size: int, progress: Progress) -> Dataset:
-    """Make a description's splits: list the source, drop what is skipped, take the long tail, decode.
+    """Make the splits of a description: list the source, drop skipped images, take the long tail, decode.
 
-    Images of up to 64 pixels a side come decoded; larger ones stay paths.
+    Images of up to 64 pixels a side are decoded; larger ones stay paths.
 
     Raises:
-        UserError: whatever is wrong with the images or the description, by name.
+        UserError: the images or the description cannot be used; the message names the cause.
     """
     return decoded(list_dataset(config, progress), image_size, progress)
 
@@ -82,17 +82,17 @@ def decoded(
     only: Collection[str] = SPLITS,
     reading: Reading | None = None,
 ) -> Dataset:
-    """The same with images of up to 64 pixels a side decoded, of some splits only.
+    """The same, with images of up to 64 pixels a side decoded in some splits.
 
     Args:
         dataset: listed.
         image_size: side of the images in pixels.
         progress: shows the reading of images.
-        only: names of splits; train is among them without `reading`.
-        reading: how files become RGB of 8 bits; None finds it by the training images.
+        only: names of splits to decode; must include train without `reading`.
+        reading: how files become 8-bit RGB; None derives it from the training images.
 
     Raises:
-        UserError: an image cannot be decoded, or is not the one that its digest tells of.
+        UserError: an image cannot be decoded, or does not match its digest.
     """
     if image_size > IN_MEMORY_SIZE:
         return dataset
@@ -106,26 +106,26 @@ def decoded(
     return replace(dataset, **images)
 
 
-def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False) -> Dataset:
-    """As `load_dataset`, but for decoding: images that are files stay paths.
+def list_dataset(config: DatasetConfig, progress: Progress, listed_before: bool = False) -> Dataset:
+    """Like `load_dataset`, without decoding: image files stay paths.
 
     Args:
         config: the description.
-        progress: shows the search for images that cannot be decoded, where they are to be left out.
-        looked: whether it was made before: then those in `skipped` are left out, and no others.
+        progress: shows the search for images that cannot be decoded, if they should be skipped.
+        listed_before: whether the data set was listed before: then only images in `skipped` are left out.
 
     Raises:
-        UserError: as of `load_dataset`, but for images that cannot be decoded.
+        UserError: as in `load_dataset`, except for images that cannot be decoded.
     """
     check_images_exist(config)
-    # An absolute root, so that the description still holds in another working folder.
+    # An absolute root, so that the description still works in another working directory.
     root = source_root(config)
     config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
     listing = find_source(config.source).list(root, config)
     check_utf8_names(listing, root)
-    _check_listing(listing, config, root, looked)
+    _check_listing(listing, config, root, listed_before)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
-    listing, config = without_bad_images(listing, config, root, None if looked else progress)
+    listing, config = without_bad_images(listing, config, root, None if listed_before else progress)
     per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
     splits, config = _split(listing, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
@@ -141,14 +141,14 @@ def list_dataset(config: DatasetConfig, progress: Progress, looked: bool = False
     )
 
 
-def _check_listing(listing: Listing, config: DatasetConfig, root: Path, looked: bool) -> None:
-    """Raise UserError before the slow search for bad images, for errors that it cannot mend."""
+def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_before: bool) -> None:
+    """Raise UserError for errors that the slow search for bad images would not fix, before it starts."""
     if config.val_per_class and "val" in listing.splits:
-        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; drop one of the two")
-    if looked:
+        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; remove one of the two")
+    if listed_before:
         return
     check_no_lookalikes(listing, config.root or config.source)
-    if config.skip_bad_images:  # with fewer images these options are never allowed more
+    if config.skip_bad_images:  # leaving out images never makes more of these options valid
         label, n_classes = listing.splits["train"].label, len(listing.class_names)
         split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
 
@@ -156,7 +156,7 @@ def _check_listing(listing: Listing, config: DatasetConfig, root: Path, looked: 
 def _split(
     listing: Listing, config: DatasetConfig, per_class: np.ndarray
 ) -> tuple[dict[str, ImageSet], DatasetConfig]:
-    """The source's splits with the long tail and the validation images taken, and the order of that tail."""
+    """The splits after taking the long tail and validation images; the config with the tail's order."""
     everything = listing.splits["train"]
     asked, factor = config, config.imbalance_factor
     if factor is not None and config.tail_order is None:
@@ -164,11 +164,11 @@ def _split(
     train_index, val_index = split_source(
         everything.label, len(per_class), factor, config.val_per_class, config.tail_order
     )
-    if config != asked and config.tail_order == "frequency":  # news: nobody chose it
+    if config != asked and config.tail_order == "frequency":  # the user did not choose it
         val = f", and {len(val_index):,} for validation" if len(val_index) else ""
         note(
             f"--imbalance-factor {factor:g} keeps {len(train_index):,} of {len(everything):,} training images"
-            f"{val}: the data are long-tailed already, so the subset goes by the order of frequency, from "
+            f"{val}: the data are long-tailed already, so the subset follows the order of frequency, from "
             f"the smallest class's {per_class.min():,} images down (the largest has {per_class.max():,}); "
             "leave the option out to train on all"
         )
@@ -179,7 +179,7 @@ def _split(
 
 
 def _named(split: ImageSet, root: Path) -> ImageSet:
-    """The same, each image with its name where it is a file, and with its digest where it is in memory."""
+    """The same, with the names of image files, or the digests of images in memory."""
     if split.in_memory:
         return replace(split, digest=digests_of(split.images))
     below = len(str(root / "x")) - 1
@@ -188,20 +188,20 @@ def _named(split: ImageSet, root: Path) -> ImageSet:
 
 
 def _narrowed(split: ImageSet) -> ImageSet:
-    """The same, its names as wide as the longest, whatever is listed besides: stores keep the width."""
+    """The same, with names padded to the split's own longest: stores keep that width."""
     if split.name is None:
         return split
     return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"))
 
 
 def check_readable(dataset: Dataset, progress: Progress) -> Dataset:
-    """Decode every image that stays a file, so that no bad one is met hours later.
+    """Decode every image that stays a file, so that a bad one is found now and not hours later.
 
     Returns:
-        The same with the digest and depth of every image.
+        The same, with the digest and depth of every image.
 
     Raises:
-        UserError: naming the first that cannot be read, and how many there are.
+        UserError: an image cannot be read; the message names the first, and how many there are.
     """
     splits, bad = dict(dataset.splits), {}
     for name, split in splits.items():

@@ -13,13 +13,13 @@ from store.errors import UserError
 
 @dataclass(frozen=True)
 class Compute:
-    """How images are brought through a network.
+    """How a network is run on images.
 
     Attributes:
         device: where the network lives.
         precision: "fp32", or "bf16" for bfloat16 autocast.
-        batch_size: images at a time.
-        workers: processes that decode images which are not in memory.
+        batch_size: images in a batch.
+        workers: processes that decode images that are not in memory.
     """
 
     device: torch.device
@@ -32,8 +32,8 @@ class Compute:
         """Channels last on a GPU, where it is faster.
 
         Not on a CPU: torch 2.15's 1×1 strided convolutions of 8 or 12 channels-last channels write past
-        their buffers at some batch sizes and the process aborts ("double free"), and with bf16 the gain
-        is a tenth.
+        their buffers at some batch sizes and the process aborts ("double free"); with bf16 the gain would be
+        a tenth.
         """
         on_gpu = self.device.type == "cuda"
         return torch.channels_last if on_gpu else torch.contiguous_format
@@ -46,8 +46,8 @@ class Compute:
 def resolve_device(name: str) -> torch.device:
     """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
-    A GPU without a number is the process's current one, the first unless it chose another; it is returned
-    with its number, without which it cannot be made the current one.
+    `cuda` without a number is the process's current GPU, by default the first; it is returned with its
+    number, which making it the current one needs.
 
     Raises:
         UserError: no such device on this machine.
@@ -62,15 +62,15 @@ def resolve_device(name: str) -> torch.device:
         raise unknown_device(name)
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_devices:
-        raise UserError(f"--device {name}: this machine offers {n_devices} CUDA devices; use auto or cpu")
+        raise UserError(f"--device {name}: this machine has {n_devices} CUDA devices; use auto or cpu")
     if device.type == "cuda" and device.index is None:
-        # Asking which is the current one would start the first, which takes a moment.
+        # Asking for the current one would initialise the first, which takes a moment.
         return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return device
 
 
 def use_device(device: torch.device) -> torch.device:
-    """Make a GPU the calling thread's current one, where libraries put what they are not told a place for.
+    """Make a GPU the calling thread's current one, which libraries use by default.
 
     Returns:
         The device itself.
@@ -85,11 +85,11 @@ MOST_MMAP_THRESHOLD = 32 * 1024**2
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what batches free, for the next batch takes as much again.
+    """Make the C library keep the memory that a batch frees, since the next batch needs as much.
 
-    glibc otherwise returns large blocks to the kernel, or not, as chance lays them out. Getting them back
-    page by page took up to a fifth of the time of a ResNet-18 of width 16 on two cores. Nothing happens where
-    the C library is another.
+    glibc otherwise returns large blocks to the kernel, depending on where they happen to be. Getting them
+    back page by page took up to a fifth of the time of a ResNet-18 of width 16 on two cores. Does nothing
+    with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -98,11 +98,11 @@ def keep_freed_memory() -> None:
 
 
 def make_deterministic() -> None:
-    """Ask a GPU for the same result every time, in whole float32; the CPU needs no asking.
+    """Make a GPU give the same result every time, in full float32; a CPU does so anyway.
 
-    TensorFloat-32 would round the factors of products and convolutions to 11 bits. PyTorch takes it for
-    convolutions unless told not to, and some containers set it for products too; a program that calls us may
-    have asked for it, or for bfloat16 on the CPU.
+    TensorFloat-32 would round the factors of products and convolutions to 11 bits. PyTorch uses it for
+    convolutions by default, some containers set it for products too, and a program that imports us may have
+    set it, or bfloat16 on the CPU.
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -33,14 +33,14 @@ from store.storage.location import locate
 from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
 
-BUFFERED_AS = {  # as the writer takes them over; of lossy dtypes it finds the scales first
+BUFFERED_AS = {  # as the writer takes them; of lossy dtypes it computes the scales itself
     "float16": torch.float16,
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "int8": torch.float32,
     "float8_e4m3": torch.float32,
 }
-# Options of Phase I, besides network and data set, that make its weights what they are; the seed is apart.
+# Options of Phase I, besides network and data set, that determine its weights; the seed is kept apart.
 TRAINING_OPTIONS = (
     "epochs",
     "batch_size",
@@ -56,17 +56,17 @@ TRAINING_OPTIONS = (
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
-    """Bring every view of every image through the network once and write the store.
+    """Run every view of every image through the network once, and write the store.
 
-    Rows are sorted by label, place in the source and view. The store appears when it is complete; with
-    `resume` only what an interrupted extraction did not write is computed, to the same bytes.
+    Rows are sorted by label, position in the source, and view. The store appears when it is complete. With
+    `resume`, only what an interrupted extraction did not write is computed; the result has the same bytes.
 
     Returns:
-        The shape (N, H, W, C) or, without maps, (N, C) of what each split holds.
+        The shape of each split's features: (N, H, W, C) or, without maps, (N, C).
 
     Raises:
         UserError: a checkpoint, image, or path that cannot be used.
-        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
+        Interrupted: Ctrl-C, once there is something to resume.
     """
     where = locate(config.store)
     check_writable(where, config.resume, config.overwrite)
@@ -79,23 +79,23 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     restored = restore(Path(config.ckpt), config.root, progress)
     if restored.checkpoint.finetuned:
         raise UserError(
-            f"{config.ckpt}: its FC layer was fine-tuned, and Phase II starts from Phase I's; extract with "
+            f"{config.ckpt}: its FC layer was fine-tuned, but Phase II starts from Phase I's; extract with "
             "the checkpoint.pt that `train` wrote"
         )
     restored.network.to(compute.device, memory_format=compute.memory_format)
     splits = store_splits(restored, config.views)
-    plan = _plan(config, restored, splits, compute)
-    if not (config.resume and is_finished(where, plan, config.overwrite)):
-        with write_store(where, plan, config.resume, config.overwrite) as writer:
+    spec = _spec(config, restored, splits, compute)
+    if not (config.resume and is_finished(where, spec, config.overwrite)):
+        with write_store(where, spec, config.resume, config.overwrite) as writer:
             fill(writer, restored, splits, compute, progress)
     return {
-        split: plan.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
+        split: spec.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
         for split in splits
     }
 
 
 def store_splits(restored: Restored, n_views: int) -> dict[str, ImageSet]:
-    """The splits in a store's row order, training images in so many views."""
+    """The splits in a store's row order, with `n_views` views of each training image."""
     splits = {split: by_class(images) for split, images in restored.dataset.splits.items()}
     if n_views > 1:
         splits["train"] = with_views(splits["train"], restored.checkpoint.config["seed"], n_views)
@@ -109,14 +109,14 @@ def fill(
     compute: Compute,
     progress: Progress,
 ) -> None:
-    """Write all that is missing of a store, and finish it; splits are in the store's row order."""
+    """Write everything that is missing in a store, and finish it; splits are in the store's row order."""
     writer.write_known(_known(restored.network, splits))
     for split, images in splits.items():
         _dump(writer, restored, images, split, compute, progress)
     writer.finish()
 
 
-def _plan(
+def _spec(
     config: ExtractConfig, restored: Restored, splits: dict[str, ImageSet], compute: Compute
 ) -> StoreSpec:
     sizes = axis_lengths(restored.network, splits, restored.transform, compute)
@@ -130,7 +130,7 @@ def _plan(
         "data set": provenance["dataset"]["fingerprint"],
         "transform": provenance["transform"],
         "precision": config.precision,
-        "device": provenance["device"],  # GPUs round otherwise, and --resume promises the same bytes
+        "device": provenance["device"],  # GPUs round differently, and --resume promises the same bytes
         "dtype": config.dtype,
         "codec": config.codec,
         "batch size": config.batch_size,
@@ -143,10 +143,10 @@ def _plan(
 def axis_lengths(
     network: Network, splits: dict[str, ImageSet], transform: Transform, compute: Compute
 ) -> dict[str, dict[str, int]]:
-    """Lengths of the axes N, H, W, C of each split, found by one blank image through the network.
+    """Lengths of the axes N, H, W, C of each split, found with one blank image.
 
-    A row is a view: N is the number of images times that of views. Where images are known, D is the length of
-    a digest, and T of the longest name.
+    A row is a view: N is the number of images times the number of views. If digests and names of images are
+    known, D is the length of a digest and T that of the longest name.
     """
     blank = torch.zeros(1, 3, transform.image_size, transform.image_size, device=compute.device)
     channels, height, width = network.features(blank).shape[1:]
@@ -161,7 +161,7 @@ def axis_lengths(
 
 
 def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
-    """Every array that is known before the first image goes through the network, by its path."""
+    """Every array that is known before the network runs, by path."""
     classifier = network.classifier
     known = {
         f"classifier/{name}": getattr(classifier, name).detach().cpu().numpy() for name in ("weight", "bias")
@@ -173,7 +173,7 @@ def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarra
 
 
 def row_names(images: ImageSet) -> dict[str, np.ndarray]:
-    """What each row of a split is of, (N,) by array name: a row for every view of every image, in order."""
+    """Label, source index and view of each row of a split, each (N,): a row for every view of every image."""
     n_views = images.n_views
     return {
         "label": np.repeat(images.label, n_views),
@@ -190,8 +190,8 @@ def _dump(
     compute: Compute,
     progress: Progress,
 ) -> None:
-    """Write the rows of a split that are yet to be written: batch by batch of images, view by view."""
-    n_views = images.n_views  # whole images make a block, as the layout sees to
+    """Write the missing rows of a split, batch by batch of images and view by view."""
+    n_views = images.n_views  # the layout makes a block of whole images
     task = progress.add_task(f"extracting {split}", total=len(images) * n_views, status="")
     blocks = [(start // n_views, stop // n_views) for start, stop in writer.missing(split)]
     missing = np.concatenate([np.arange(0), *(np.arange(*block) for block in blocks)])
@@ -214,7 +214,7 @@ def _dump(
 
 
 def row_images(images: ImageSet) -> dict[str, np.ndarray]:
-    """Digest (N, 16) and name (N, T) of the image of each row, uint8 by array name, where they are known."""
+    """Digest (N, 16) and name (N, T) of each row's image, uint8 by array name, if they are known."""
     known = {} if images.digest is None else {DIGEST: images.digest}
     if images.name is not None:
         known[NAME] = names_as_bytes(images.name)
@@ -227,20 +227,20 @@ def batch_rows(
     label: torch.Tensor | None,
     map_dtype: torch.dtype = torch.float32,
 ) -> dict[str, np.ndarray]:
-    """What a store holds of one batch, by array name, in float32 but for the maps, on the host.
+    """The arrays that a store holds of one batch, by name, on the host; float32 except for the maps.
 
     Args:
         maps: (B, C, H, W) feature maps.
-        weight: (K, C) the FC layer's.
-        label: (B,) int64 of training images; None for others, of which there are pooled features alone.
-        map_dtype: to which maps are rounded before they leave the device.
+        weight: (K, C) of the FC layer.
+        label: (B,) int64 of training images; None for others, which have only pooled features.
+        map_dtype: dtype that maps are rounded to before they leave the device.
     """
     rows = {"pooled": pool(maps).cpu().numpy()}
     if label is not None:
         channels_last = maps.permute(0, 2, 3, 1)
         cam = class_activation_maps(channels_last, weight, label.to(maps.device))
         rounded = channels_last.to(map_dtype, memory_format=torch.contiguous_format).cpu()
-        if map_dtype == torch.bfloat16:  # which torch does not give to numpy
+        if map_dtype == torch.bfloat16:  # torch cannot convert it to numpy
             rows["feature_map"] = rounded.view(torch.int16).numpy().view(NUMPY["bfloat16"])
         else:
             rows["feature_map"] = rounded.numpy()
@@ -251,12 +251,12 @@ def batch_rows(
 def _check_finite(pooled: np.ndarray, split: str) -> None:
     if not np.isfinite(pooled).all():
         raise UserError(
-            f"{split}: the network's features are not finite; its weights are of no use, train again"
+            f"{split}: the network's features are not finite, so its weights are useless; train again"
         )
 
 
 def _check_range(maps: torch.Tensor, map_dtype: str) -> None:
-    """Raise UserError for features beyond a dtype's range, seen in one pass where the maps were computed."""
+    """Raise UserError for features beyond a dtype's range, found in one pass on the device."""
     if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
         raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")
 

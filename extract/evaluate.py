@@ -1,4 +1,4 @@
-"""Accuracy on images, end to end: what a deployed checkpoint does."""
+"""Accuracy on images, end to end, as with a deployed checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from store.errors import UserError
 
 
 def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
-    """Run a checkpoint's network, Phase I's or one with a fine-tuned head, on the images of a split.
+    """Run a checkpoint's network, of Phase I or with a fine-tuned head, on the images of a split.
 
-    Rows and batches are those of `extract`, so that cached and direct accuracies agree image by image.
+    Rows and batches are the same as in `extract`, so that cached and direct accuracies agree image by image.
 
     Returns:
         The per-class frame.
@@ -36,7 +36,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     if config.split not in restored.dataset.splits:
         present = ", ".join(restored.dataset.splits)
         raise UserError(
-            f"--split {config.split}: this data set has {present}; train with --val-per-class for val"
+            f"--split {config.split}: this data set has {present}; train with --val-per-class to have val"
         )
     split = by_class(restored.dataset.splits[config.split])
     network = restored.network.to(compute.device, memory_format=compute.memory_format)
@@ -47,6 +47,6 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
 
 
 def summary_of(frame: pd.DataFrame, shot_rule: str) -> dict[str, Any]:
-    """What `evaluate` tells of a per-class frame, head and tail by the ratio of `finetune`."""
+    """The summary that `evaluate` prints of a per-class frame; head and tail go by `finetune`'s ratio."""
     parts = head_and_tail(frame["n_train"].to_numpy(), HEAD_RATIO)
     return summarise(frame, shot_rule, dict(zip(PARTS, parts, strict=True))) | {"head_ratio": HEAD_RATIO}

@@ -1,4 +1,4 @@
-"""The one way in which every phase runs a network in evaluation."""
+"""Running a network in evaluation mode, the same way in every phase."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -15,7 +15,7 @@ from extract.networks.parts import Network, pool
 
 
 def by_class(split: ImageSet) -> ImageSet:
-    """The split in the store's row order: by label, then by place in the source."""
+    """The split in the store's row order: by label, then by position in the source."""
     return split.take(np.lexsort((split.sample_index, split.label)))
 
 
@@ -23,7 +23,7 @@ def by_class(split: ImageSet) -> ImageSet:
 def feature_maps(
     network: Network, split: ImageSet, transform: Transform, compute: Compute
 ) -> Iterator[torch.Tensor]:
-    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device as computed.
+    """Feature maps (B, C, H, W), batch by batch in the split's order, on the device.
 
     A batch of images with V views gives V batches of maps, one of each view.
     """
@@ -37,7 +37,7 @@ def feature_maps(
 def numbered_maps(
     network: Network, split: ImageSet, transform: Transform, compute: Compute
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """As `feature_maps`, each with the place of its first image in the split and the view that it shows."""
+    """Like `feature_maps`, each with the position of its first image in the split and its view."""
     start, views = 0, cycle(range(split.n_views))
     for view, maps in zip(views, feature_maps(network, split, transform, compute), strict=False):
         yield start, view, maps

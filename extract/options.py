@@ -1,4 +1,4 @@
-"""Options that several commands have, each spelled once; their defaults are the configs'."""
+"""Options that several commands share, each defined once; their defaults are in the configs."""
 
 from typing import Annotated, Literal
 
@@ -24,9 +24,9 @@ MapDtype = Annotated[
 ]
 Codec = Annotated[Literal["none", "zstd", "lz4"], Option("compression of the stored feature maps", "storage")]
 Precision = Annotated[
-    Literal["fp32", "bf16"], Option("arithmetic of the feature maps; bf16 is under autocast", "machine")
+    Literal["fp32", "bf16"], Option("precision of the network's computations; bf16 uses autocast", "machine")
 ]
-ImagesAtOnce = Annotated[int, Option("images that pass through the network at once", "machine", least=1)]
+ImagesAtOnce = Annotated[int, Option("images in one batch through the network", "machine", least=1)]
 Device = Annotated[str, Option("where to compute: auto, cpu, cuda or cuda:N", "machine")]
 Workers = Annotated[int, Option("processes that decode large images", "machine", least=0)]
 ShotRule = Annotated[
@@ -40,7 +40,7 @@ ShotRule = Annotated[
 
 
 def check_shot_rule(rule: str) -> None:
-    """Raise UserError for a shot rule that is no name and no thresholds."""
+    """Raise UserError for a shot rule that is neither a name nor two thresholds."""
     from analysis.shots import bounds  # numpy, which --help does without
 
     try:

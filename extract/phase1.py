@@ -1,4 +1,4 @@
-"""The checkpoint that a store was extracted with, proved by its digest, its classes and its FC layer."""
+"""The checkpoint that a store was extracted with, identified by digest, classes and FC layer."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from store.schema import CLASSIFIER
 SHOWN = 8  # hexadecimal digits of a digest
 
 
-def load_origin(store: FeatureStore, ckpts: list[Path]) -> Checkpoint:
-    """The first of some checkpoint files that the store's digest names.
+def load_phase1(store: FeatureStore, ckpts: list[Path]) -> Checkpoint:
+    """Load the first of some checkpoint files whose digest is the one that the store records.
 
     Args:
-        store: it says what it was extracted with.
-        ckpts: existing files, one at least.
+        store: the store.
+        ckpts: existing files, at least one.
 
     Raises:
         UserError: it is none of them, or the store was altered: its classes or its FC layer are not the
@@ -28,9 +28,9 @@ def load_origin(store: FeatureStore, ckpts: list[Path]) -> Checkpoint:
     if path is None:
         found = file_digest(ckpts[0])
         raise UserError(
-            f"{ckpts[0]}: is not the checkpoint that {store.path} was extracted with (it changed since, or "
-            f"is another: SHA-256 {found[:SHOWN]}…, the store's {recorded[:SHOWN]}…); point --ckpt at that "
-            "one, or extract again"
+            f"{ckpts[0]}: is not the checkpoint that {store.path} was extracted with, or has changed since "
+            f"(SHA-256 {found[:SHOWN]}…, the store records {recorded[:SHOWN]}…); point --ckpt at that one, "
+            "or extract again"
         )
     checkpoint = load_checkpoint(path)
     _check_same_classes(store, checkpoint, path)
@@ -51,7 +51,7 @@ def _check_same_classes(store: FeatureStore, checkpoint: Checkpoint, path: Path)
     ours, theirs = store.class_names, checkpoint.class_names
     if len(ours) != len(theirs):
         raise StoreError(
-            f"{store.path}: has {len(ours)} classes where {path} has {len(theirs)}; extract again with it"
+            f"{store.path}: has {len(ours)} classes, but {path} has {len(theirs)}; extract again with it"
         )
     unlike = [k for k in range(len(ours)) if ours[k] != theirs[k]]
     if unlike:

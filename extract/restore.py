@@ -1,4 +1,4 @@
-"""A checkpoint's network and images, as they were in training."""
+"""Rebuilding a checkpoint's network and images, as they were in training."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from extract.networks.registry import build_network
 from extract.proof.identity import bound_to
 from extract.sources.content import lies_turned
 from extract.sources.registry import find_source
-from extract.training.unfinished import note_unfinished
+from extract.training.unfinished import note_stopped_early
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
@@ -33,25 +33,25 @@ class Restored:
 
 
 def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[str] = SPLITS) -> Restored:
-    """Make network and data anew from a checkpoint's description.
+    """Rebuild network and data from a checkpoint's description.
 
     Args:
         ckpt: the checkpoint file.
-        root: where the images lie now, if not where they lay.
+        root: where the images are now, if they moved.
         progress: shows the reading of images.
-        only: splits of which images may be read.
+        only: splits whose images may be read.
 
     Raises:
-        UserError: the checkpoint, the images, or the pair of them cannot be used.
+        UserError: the checkpoint or the images cannot be used, or do not belong together.
     """
     listed = restore_listed(ckpt, root, progress)
-    note_unfinished(listed.checkpoint, ckpt)
+    note_stopped_early(listed.checkpoint, ckpt)
     size, reading = listed.transform.image_size, listed.transform.reading
     return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))
 
 
 def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored:
-    """As `restore`, but images that are files stay paths, of whatever size."""
+    """Like `restore`, but image files of any size stay paths."""
     checkpoint = load_checkpoint(ckpt)
     network = restore_network(checkpoint, ckpt)
     source = described(DatasetConfig, checkpoint.dataset, ckpt)
@@ -63,17 +63,17 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored
             )
         source = replace(source, root=root)
     transform = described(Transform, checkpoint.transform, ckpt)
-    dataset = bound_to(list_dataset(source, progress, looked=True), checkpoint, ckpt)
+    dataset = bound_to(list_dataset(source, progress, listed_before=True), checkpoint, ckpt)
     if not transform.upright and _any_turned(dataset):
         note(
-            f"{ckpt}: was trained on photographs as they lie in their files, and sees them so; train anew to "
-            "have them turned as EXIF says"
+            f"{ckpt}: was trained on photographs that were not turned as EXIF says, and reads them the same "
+            "way; train again to have them turned"
         )
     return Restored(checkpoint, network, dataset, transform)
 
 
 def _any_turned(dataset: Dataset) -> bool:
-    """Whether a photograph among a hundred or so, spread over the training images, is to be turned."""
+    """Whether any of about a hundred photographs, spread over the training images, has to be turned."""
     files = [] if dataset.train.in_memory else dataset.train.images
     return any(lies_turned(path) for path in files[:: max(1, len(files) // 100)])
 
@@ -85,7 +85,7 @@ def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
         CheckpointError: the weights are not those of the architecture that the checkpoint names.
     """
     config = described(NetworkConfig, checkpoint.network, path)
-    # The weights come from the file: none are drawn (the meta device holds no values) or fetched.
+    # The weights come from the file: none are drawn (the meta device holds no values) or downloaded.
     with torch.device("meta"):
         network = build_network(replace(config, weights=None), len(checkpoint.class_names))
     try:
@@ -93,7 +93,7 @@ def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(
-            f"{path}: holds weights of another network than {config.arch} for "
+            f"{path}: has the weights of another network than {config.arch} for "
             f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); train again"
         ) from error
     return network.eval()

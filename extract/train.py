@@ -29,14 +29,14 @@ from extract.proof.record import record_images
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.resume import earlier_run, with_found
 from extract.training.schedule import learning_rate
-from extract.training.unfinished_epoch import SoFar, forget_epoch, load_epoch, save_epoch
+from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
 from store.notes import note
 from store.storage.atomic import write_json, write_text
 from store.storage.lock import sole_writer
 
-SAVE_EVERY = 120.0  # seconds between states within an epoch that a killed run can be gone on with from
+SAVE_EVERY = 120.0  # seconds between saved states within an epoch, from which a killed run can resume
 
 
 @dataclass
@@ -47,18 +47,18 @@ class Training:
     optimizer: torch.optim.SGD
     epoch: int
     history: list[dict[str, Any]]
-    so_far: SoFar
+    epoch_state: EpochState
 
 
 def train(config: TrainConfig, progress: Progress) -> Checkpoint:
-    """Train a network; keep `checkpoint.pt`, `metrics.csv` and `config.json` in `config.out`.
+    """Train a network; write `checkpoint.pt`, `metrics.csv` and `config.json` to `config.out`.
 
-    The checkpoint is written before the first epoch and after each one; what an epoch has come to is kept on
-    Ctrl-C, and every few minutes. So an interrupted run goes on, with `resume`, to the same weights as an
+    The checkpoint is written before the first epoch and after each one; the state within an epoch is saved on
+    Ctrl-C and every few minutes. So a run that is interrupted and resumed ends in the same weights as an
     uninterrupted one.
 
     Raises:
-        UserError: whatever is wrong with the data, the options or the folder.
+        UserError: the data, the options or the folder cannot be used.
         Interrupted: Ctrl-C, once there is a checkpoint.
     """
     config = config.resolved()
@@ -73,20 +73,20 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     previous = earlier_run(config)
     if previous and previous.optimizer is None:
         forget_epoch(Path(config.out))
-        note(f"{config.out}: was finished already (epoch {previous.epoch}), so nothing was left to do")
+        note(f"{config.out}: was already finished (epoch {previous.epoch}); nothing to do")
         return previous
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     described = config.dataset if previous is None else with_found(config.dataset, previous)
-    dataset = list_dataset(described, progress, looked=previous is not None)
+    dataset = list_dataset(described, progress, listed_before=previous is not None)
     if previous:
         dataset = bound_to(dataset, previous, config.out)
     transform = Transform(**previous.transform) if previous else None
     dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
     config = replace(config, dataset=dataset.config)
     transform = transform or transform_for(config, dataset)
-    training = _begin(config, len(dataset.class_names), previous, compute)
+    training = _start(config, len(dataset.class_names), previous, compute)
     _check_no_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
         dataset = check_readable(dataset, progress)
@@ -98,21 +98,21 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     try:
         if previous is None:
             forget_epoch(path.parent)  # of a run that this one replaces
-        _keep(training, config, dataset, transform)
-        # After it: a folder is known by its checkpoint.
+        _save(training, config, dataset, transform)
+        # After the checkpoint, which marks the folder as ours.
         write_json(path.with_name("config.json"), asdict(config))
         with WholeSteps() as whole_steps:
             return _train_epochs(training, config, dataset, transform, compute, progress, whole_steps)
     except (KeyboardInterrupt, UserError) as error:
-        begun = previous is not None or _identity(path) != before
-        if begun:
+        started = previous is not None or _identity(path) != before
+        if started:
             with suppress(KeyboardInterrupt):
-                _keep_epoch(training, config)
-        raise (Interrupted() if begun and isinstance(error, KeyboardInterrupt) else error) from error
+                _save_epoch(training, config)
+        raise (Interrupted() if started and isinstance(error, KeyboardInterrupt) else error) from error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Inode and time of a file, which change when it is written anew."""
+    """Inode and time of a file, which change when it is rewritten."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
@@ -126,23 +126,24 @@ def _train_epochs(
     whole_steps: WholeSteps,
 ) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
-    n_taken = training.epoch * steps + training.so_far.step
+    n_taken = training.epoch * steps + training.epoch_state.step
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
     while training.epoch < config.epochs:
-        so_far = training.so_far
-        started = time.perf_counter() - so_far.seconds
-        # Each epoch has a generator of its own, so a resumed run draws what an uninterrupted one does.
+        epoch_state = training.epoch_state
+        started = time.perf_counter() - epoch_state.seconds
+        # Each epoch has its own generator, so a resumed run draws the same numbers as an uninterrupted one.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
-        taken, saved = (so_far.step, so_far.generator), time.perf_counter()
+        taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         training.network.train()
         for images, labels in training_batches(dataset.train, transform, generator, compute, taken):
-            rate = learning_rate(config, training.epoch + so_far.step / steps)
+            rate = learning_rate(config, training.epoch + epoch_state.step / steps)
             with whole_steps.step():
                 _step(training, images, labels, rate, compute)
-                so_far.generator, so_far.seconds = generator.get_state(), time.perf_counter() - started
+                epoch_state.generator = generator.get_state()
+                epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)
             if time.perf_counter() - saved > SAVE_EVERY:
-                _keep_epoch(training, config)
+                _save_epoch(training, config)
                 saved = time.perf_counter()
         row = _row(training, config, len(dataset.train))
         if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
@@ -153,8 +154,8 @@ def _train_epochs(
         with whole_steps.step():
             training.history.append(row | {"seconds": time.perf_counter() - started})
             training.epoch += 1
-            checkpoint = _keep(training, config, dataset, transform)
-            training.so_far = SoFar.none(training.epoch, compute.device)
+            checkpoint = _save(training, config, dataset, transform)
+            training.epoch_state = EpochState.empty(training.epoch, compute.device)
             forget_epoch(Path(config.out))
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
@@ -166,8 +167,8 @@ def _train_epochs(
 def _step(
     training: Training, images: torch.Tensor, labels: torch.Tensor, rate: float, compute: Compute
 ) -> None:
-    network, optimizer, so_far = training.network, training.optimizer, training.so_far
-    so_far.is_whole = False
+    network, optimizer, epoch_state = training.network, training.optimizer, training.epoch_state
+    epoch_state.is_whole = False
     optimizer.param_groups[0]["lr"] = rate
     with compute.autocast():
         logits = network(images.contiguous(memory_format=compute.memory_format))
@@ -175,55 +176,57 @@ def _step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    so_far.loss += loss.detach() * len(labels)
-    so_far.n_correct += (logits.argmax(dim=1) == labels).sum()
-    so_far.step += 1
-    so_far.is_whole = True
+    epoch_state.loss += loss.detach() * len(labels)
+    epoch_state.n_correct += (logits.argmax(dim=1) == labels).sum()
+    epoch_state.step += 1
+    epoch_state.is_whole = True
 
 
 def _row(training: Training, config: TrainConfig, n_images: int) -> dict[str, Any]:
-    """What an epoch came to, as a row of metrics.csv."""
-    mean_loss = training.so_far.loss.item() / n_images
+    """The row of a finished epoch in metrics.csv."""
+    mean_loss = training.epoch_state.loss.item() / n_images
     rate, epoch = training.optimizer.param_groups[0]["lr"], training.epoch + 1
     finite = all(parameter.isfinite().all() for parameter in training.network.parameters())
-    if not (finite and math.isfinite(mean_loss)):  # the last step's damage shows in the weights alone
-        training.so_far.is_whole = False  # nothing to go on with
+    if not (finite and math.isfinite(mean_loss)):  # the last step's damage only shows in the weights
+        training.epoch_state.is_whole = False  # not to be resumed
         forget_epoch(Path(config.out))
         what = "weights became infinite or NaN" if math.isfinite(mean_loss) else f"loss became {mean_loss}"
         raise UserError(
-            f"{config.out}: the {what} in epoch {epoch} at lr {rate:g}; start anew (--overwrite) with a "
+            f"{config.out}: the {what} in epoch {epoch} at lr {rate:g}; start over (--overwrite) with a "
             "lower --lr or more --warmup-epochs"
         )
-    train_accuracy = 100 * training.so_far.n_correct.item() / n_images
+    train_accuracy = 100 * training.epoch_state.n_correct.item() / n_images
     return {"epoch": epoch, "lr": rate, "loss": mean_loss, "train_accuracy": train_accuracy}
 
 
-def _keep_epoch(training: Training, config: TrainConfig) -> None:
-    """Keep what the epoch on its way has come to, if anything that can be gone on with."""
-    if training.so_far.is_whole and training.so_far.step:
-        save_epoch(Path(config.out), training.network, training.optimizer, training.so_far, training.history)
+def _save_epoch(training: Training, config: TrainConfig) -> None:
+    """Save the state within the current epoch, if it can be resumed."""
+    if training.epoch_state.is_whole and training.epoch_state.step:
+        save_epoch(
+            Path(config.out), training.network, training.optimizer, training.epoch_state, training.history
+        )
 
 
 def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
-    """How a network that is yet to be trained will see its images.
+    """The transform for training a network from these options.
 
     Raises:
-        UserError: an image size that images in memory do not have.
+        UserError: an image size that differs from that of the images in memory.
     """
     size = config.image_size
     if dataset.train.in_memory and dataset.train.images.shape[-1] != size:
         native = dataset.train.images.shape[-1]
         raise UserError(
-            f"--image-size {size}: {config.dataset.dataset} images are {native}×{native}, which suits the "
-            "networks with a CIFAR stem (resnet32, resnet18-cifar, …)"
+            f"--image-size {size}: {config.dataset.dataset} images are {native}×{native}; use a network "
+            "for small images (resnet32, resnet18-cifar, …), without --image-size"
         )
     pretrained = config.network.weights is not None
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else channel_statistics(dataset.train)
     return Transform(size, mean, std, flip=config.dataset.mirrored, upright=True, white={})
 
 
-def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
-    with torch.random.fork_rng(devices=[]):  # the network is made on the CPU
+def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
+    with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
         torch.manual_seed(config.seed)
         network = build_network(config.network, n_classes)
     if previous:
@@ -235,29 +238,29 @@ def _begin(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     if previous:
         optimizer.load_state_dict(previous.optimizer)
     if previous is None:
-        return Training(network, optimizer, 0, [], SoFar.none(0, compute.device))
-    so_far = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
-    return Training(network, optimizer, previous.epoch, list(previous.history), so_far)
+        return Training(network, optimizer, 0, [], EpochState.empty(0, compute.device))
+    epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
+    return Training(network, optimizer, previous.epoch, list(previous.history), epoch_state)
 
 
 @torch.inference_mode()
 def _check_no_lone_image(network: Network, config: TrainConfig, n_images: int, compute: Compute) -> None:
-    """Batch normalisation finds no variance in a batch of one image whose maps are 1×1."""
+    """Raise UserError for a batch of one image with 1×1 maps: batch normalisation needs variance."""
     if n_images % config.batch_size != 1 and min(n_images, config.batch_size) > 1:
         return
     side = config.image_size
     maps = network.eval().features(torch.zeros(1, 3, side, side, device=compute.device))
     if maps.shape[2:] == (1, 1):
         raise UserError(
-            f"--batch-size {config.batch_size}: leaves a batch of one of the {n_images} training images, and "
-            f"{config.network.arch} shrinks images of {side} pixels to 1×1, too little for batch "
+            f"--batch-size {config.batch_size}: leaves one of {n_images} training images alone in a batch, "
+            f"and {config.network.arch} shrinks images of {side} pixels to 1×1, too little for batch "
             "normalisation; choose another --batch-size or a larger --image-size"
         )
 
 
-def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
+def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
     out = Path(config.out)
-    going_on = training.epoch < config.epochs
+    unfinished = training.epoch < config.epochs
     checkpoint = Checkpoint(
         network=asdict(config.network),
         dataset=asdict(dataset.config),
@@ -268,7 +271,7 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         state={name: tensor.cpu() for name, tensor in training.network.state_dict().items()},
         epoch=training.epoch,
         config=asdict(config),
-        optimizer=training.optimizer.state_dict() if going_on else None,
+        optimizer=training.optimizer.state_dict() if unfinished else None,
         history=training.history,
         images=dataset.record,
     )
@@ -276,5 +279,5 @@ def _keep(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
     else:
         (out / "metrics.csv").unlink(missing_ok=True)  # of the run that this one replaces
-    save_checkpoint(checkpoint, out / "checkpoint.pt")  # after the metrics: a resumed run mends those
+    save_checkpoint(checkpoint, out / "checkpoint.pt")  # after the metrics, which a resumed run rewrites
     return checkpoint

@@ -15,7 +15,7 @@ import torch
 from analysis.accuracy import is_score, per_class_frame, summarise
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoint import Checkpoint, save_checkpoint
-from extract.phase1 import load_origin
+from extract.phase1 import load_phase1
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER
 from finetune.run_folder import EVENTS, RunError, check_run_exists
@@ -264,4 +264,4 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
             f"{candidates[-1]}: Phase I's checkpoint is not there, and the run's checkpoint.pt is made from "
             "it; say where it is with --ckpt"
         )
-    return load_origin(store, found)
+    return load_phase1(store, found)

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import in_words, is_score, summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.training.unfinished import note_extracted_unfinished
+from extract.training.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import single_threaded
 from finetune.methods.registry import METHODS
@@ -112,7 +112,7 @@ def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     keep_freed_memory()
     make_deterministic()
     config = config.resolved(len(store.class_names))
-    note_extracted_unfinished(store)
+    note_extracted_early(store)
     _check_options(config)
     return config
 

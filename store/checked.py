@@ -1,6 +1,6 @@
-"""Reads that are checked as they are made, for whoever passes a store's rows on.
+"""Reads that are checked against a store's checksums, for copies.
 
-A copy gets checksums of its own: rows that were damaged before would look sound for ever after.
+A copy gets new checksums: rows that were damaged before would look intact forever after.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from store.layout import ArrayLayout
 from store.reader import FeatureStore
 from store.schema import CHECKSUM
 
-MEND = "put a sound copy in its place and go on with --resume, or extract again"
+REPAIR = "put an intact copy in its place and continue with --resume, or extract again"
 
 
 class CheckedReader:
-    """A finished store, of which only what was written comes out.
+    """A finished store that only returns rows that match their checksums.
 
     Attributes:
-        store: it.
-        digest: SHA-256 of its checksums: stores of one digest hold the same rows, and know the same of them.
+        store: the store.
+        digest: SHA-256 of its checksums; stores with the same digest have the same rows and attributes.
 
     Raises:
-        StoreError: on opening, if it has no checksums, or its attributes are not those that were written.
+        StoreError: on opening, if it has no checksums, or its attributes do not match theirs.
     """
 
     def __init__(self, store: FeatureStore):
@@ -35,7 +35,7 @@ class CheckedReader:
         layouts = {name: ArrayLayout(a.shape, a.dtype.name, 1, 1) for name, a in store.arrays.items()}
         if metadata_checksum(store.attributes, layouts) not in self._recorded_of("metadata"):
             raise StoreError(
-                f"{store.path}: its attributes, shapes or dtypes are not those that were written; {MEND}"
+                f"{store.path}: its attributes, shapes or dtypes do not match their checksum; {REPAIR}"
             )
         digest = sha256()
         for name, values in self._recorded.items():
@@ -43,12 +43,12 @@ class CheckedReader:
         self.digest = digest.hexdigest()
 
     def blocks(self, name: str) -> Iterator[tuple[int, int]]:
-        """First row of each block of an array, and the row after its last."""
+        """First row of each block of an array, and the row after its last one."""
         n_rows, step = self.store.arrays[name].shape[0], self.store.block_rows(name)
         n_blocks, n_recorded = -(-n_rows // step), len(self._recorded_of(name))
         if n_blocks != n_recorded:
             raise StoreError(
-                f"{self.store.path}: {name} has {n_blocks} blocks, and checksums of {n_recorded}; {MEND}"
+                f"{self.store.path}: {name} has {n_blocks} blocks but {n_recorded} checksums; {REPAIR}"
             )
         for start in range(0, n_rows, step):
             yield start, min(start + step, n_rows)
@@ -57,13 +57,12 @@ class CheckedReader:
         """The rows of one block.
 
         Raises:
-            StoreError: they cannot be read, or are not those that were written.
+            StoreError: they cannot be read, or do not match their checksum.
         """
         rows = self._read(name, start, stop)
         if crc32c(rows) != self._recorded_of(name)[start // self.store.block_rows(name)]:
             raise StoreError(
-                f"{self.store.path}: {name}: rows {start} to {stop - 1} are not those that were written; "
-                f"{MEND}"
+                f"{self.store.path}: {name}: rows {start} to {stop - 1} do not match their checksum; {REPAIR}"
             )
         return rows
 
@@ -82,4 +81,6 @@ class CheckedReader:
             return array.read(start, stop)
         except StoreError as error:
             last = (stop or array.shape[0]) - 1
-            raise StoreError(f"{self.store.path}: {name}: rows {start} to {last}: {error}; {MEND}") from error
+            raise StoreError(
+                f"{self.store.path}: {name}: rows {start} to {last}: {error}; {REPAIR}"
+            ) from error

@@ -1,6 +1,6 @@
-"""Options of the store's own commands: the one home of their defaults and meanings.
+"""Options of the `store` commands: the only place for their defaults and help.
 
-A field whose type is `Annotated` is an option of the command line, and the annotation says what of. Nothing
+A field whose type is `Annotated` is an option of the command line, which the annotation describes. Nothing
 heavy is imported here, so that `--help` answers at once.
 """
 
@@ -14,7 +14,7 @@ from store.options import Option
 class ConvertConfig:
     """Options of `store convert`; `path` and `target` are its arguments.
 
-    None stands for what the store has, or, for chunks and blocks, for what `extract` would choose.
+    None means what the source store has or, for chunks and blocks, what `extract` would choose.
     """
 
     path: str
@@ -35,5 +35,5 @@ class ConvertConfig:
         int | None,
         Option("largest block, in MiB", "storage", "whole batches of about 64", least=1),
     ] = None
-    resume: Annotated[bool, Option("go on with a conversion that was interrupted", "files")] = False
+    resume: Annotated[bool, Option("resume an interrupted conversion", "files")] = False
     overwrite: Annotated[bool, Option("replace an existing store", "files")] = False

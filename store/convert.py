@@ -1,8 +1,7 @@
-"""Copying a finished store into another: other container, cut, codec or dtype, a block at a time.
+"""Copying a finished store to another container, chunking, codec or dtype, block by block.
 
-Whatever the target holds passes by once: read with its checksums, rounded if it is to be, and handed to the
-writer that an extraction uses. Memory holds a block of the source, three of the target, and what it takes to
-round them.
+Every row is read once, checked, rounded if the dtype changes, and handed to the writer that extractions use.
+Memory holds one block of the source, three of the target, and buffers for rounding.
 """
 
 import os
@@ -22,7 +21,7 @@ from store.checked import CheckedReader
 from store.config import ConvertConfig
 from store.drafts.lifecycle import check_writable, draft_of, is_finished
 from store.errors import StoreError
-from store.layout import Cut, store_layout
+from store.layout import Chunking, store_layout
 from store.options import check_bounds
 from store.provenance import versions
 from store.reader import FeatureStore
@@ -36,23 +35,23 @@ from store.writer import StoreWriter, write_store
 def convert(config: ConvertConfig, progress: Progress) -> None:
     """Copy a store.
 
-    The target appears when it is complete; with `resume` only what an interrupted conversion did not write
-    is copied, to the same bytes.
+    The target appears when it is complete. With `resume`, only what an interrupted conversion did not write
+    is copied; the result has the same bytes.
 
     Raises:
-        UserError: a path, dtype or cut that cannot be used, or rows of the source that are not those that
-            were written, or exceed the range of the dtype asked for.
-        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
+        UserError: a path, dtype or chunking that cannot be used, or rows of the source that do not match
+            their checksums or exceed the range of the target's dtype.
+        Interrupted: Ctrl-C, once there is something to resume.
     """
     path, target = locate(config.path), locate(config.target)
     check_bounds(config)
     _check_apart(path, target)
     check_writable(target, config.resume, config.overwrite)
     source = CheckedReader(_open(path))
-    plan = _plan(config, source)
-    if config.resume and is_finished(target, plan, config.overwrite):
+    spec = _spec(config, source)
+    if config.resume and is_finished(target, spec, config.overwrite):
         return
-    with write_store(target, plan, config.resume, config.overwrite) as writer:
+    with write_store(target, spec, config.resume, config.overwrite) as writer:
         writer.write_known({name: source.whole(name) for name in _known(source.store)})
         for split in source.store.splits:
             _copy(writer, source, split, progress)
@@ -64,9 +63,9 @@ def _check_apart(path: Path | Bucket, target: Path | Bucket) -> None:
     if source == real:
         raise StoreError(f"{target}: is the store to convert itself; name another target")
     if real.is_relative_to(source):
-        raise StoreError(f"{target}: lies in the store to convert, {path}; name a target outside of it")
+        raise StoreError(f"{target}: is inside the store to convert, {path}; name a target outside of it")
     if source.is_relative_to(real) or source.is_relative_to(f"{real}.unfinished"):
-        raise StoreError(f"{path}: lies where {target} is written, and would be lost; name another target")
+        raise StoreError(f"{path}: is where {target} will be written, and would be lost; name another target")
 
 
 def _real(where: Path | Bucket) -> PurePath:
@@ -79,20 +78,26 @@ def _open(where: Path | Bucket) -> FeatureStore:
     draft = draft_of(where)
     if draft.remains() and not draft.is_published():
         raise StoreError(
-            f"{where}: was begun, and is not finished ({draft}); go on with its command and --resume first"
+            f"{where}: is not finished (its draft is {draft}); finish it first, with its command and --resume"
         )
     return FeatureStore(where)
 
 
-def _plan(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
+def _spec(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
     store = source.store
     maps = store.arrays["train/feature_map"]
     was = {"dtype": store.map_dtype, "codec": maps.codec if isinstance(maps, PackedArray) else "none"}
     now = {"dtype": config.dtype or was["dtype"], "codec": config.codec or was["codec"]}
     _check_not_finer(store, now["dtype"])
-    cut = _cut(config, store)
-    n_classes, batch_size, n_views = len(store.class_names), _made(store, "batch_size"), _made(store, "views")
-    layouts = store_layout(_sizes(store), n_classes, now["dtype"], batch_size, now["codec"], cut, n_views)
+    chunking = _chunking(config, store)
+    n_classes, batch_size, n_views = (
+        len(store.class_names),
+        _extraction_option(store, "batch_size"),
+        _extraction_option(store, "views"),
+    )
+    layouts = store_layout(
+        _sizes(store), n_classes, now["dtype"], batch_size, now["codec"], chunking, n_views
+    )
     streamed = {name: layout for name, layout in layouts.items() if name.split("/")[-1] in STREAMED}
     identity = now | {
         "source": source.digest,
@@ -112,21 +117,21 @@ def _check_not_finer(store: FeatureStore, dtype: str) -> None:
         )
 
 
-def _cut(config: ConvertConfig, store: FeatureStore) -> Cut:
-    """The cut asked for; lossy maps keep their blocks, each of which has its own scales."""
+def _chunking(config: ConvertConfig, store: FeatureStore) -> Chunking:
+    """The chunking asked for; lossy maps keep their blocks, each of which has its own scales."""
     lossy = store.map_dtype in SCALED
     if lossy and config.block_mib is not None:
         raise StoreError(
-            f"{store.path}: its {store.map_dtype} maps have scales for each block, so their blocks stay as "
-            "they are; leave --block-mib away"
+            f"{store.path}: its {store.map_dtype} maps have scales for each block, so their blocks cannot "
+            "change; leave out --block-mib"
         )
     chunk_bytes = config.chunk_kib and config.chunk_kib * 1024
     block_bytes = config.block_mib and config.block_mib * 1024**2
-    return Cut(chunk_bytes, block_bytes, store.block_rows("train/feature_map") if lossy else None)
+    return Chunking(chunk_bytes, block_bytes, store.block_rows("train/feature_map") if lossy else None)
 
 
 def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
-    """Lengths of the axes of each split: N, H, W, C, and D and T where it has digests and names of images."""
+    """Lengths of the axes of each split: N, H, W, C, and D and T if it has digests and names of images."""
     _, height, width, channels = store.map_shape
     sizes = {}
     for split in store.splits:
@@ -138,8 +143,8 @@ def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
     return sizes
 
 
-def _made(store: FeatureStore, option: str) -> int:
-    """An option of the extraction by which blocks are made; 1 where that is not known."""
+def _extraction_option(store: FeatureStore, option: str) -> int:
+    """A number among the options of the extraction, on which blocks depend; 1 if it is not recorded."""
     config = store.provenance.get("config")
     number = config.get(option) if isinstance(config, dict) else None
     return number if isinstance(number, int) and number > 0 else 1
@@ -148,7 +153,7 @@ def _made(store: FeatureStore, option: str) -> int:
 def _provenance(
     store: FeatureStore, target: Path | Bucket, was: dict[str, str], now: dict[str, str]
 ) -> dict[str, Any]:
-    """The source's, and what became of it since."""
+    """The source's provenance, with this conversion added."""
     step = {
         "from": {"path": str(store.path if isinstance(store.path, Bucket) else _real(store.path))} | was
     } | now
@@ -165,7 +170,7 @@ def _provenance(
 
 
 def _moved(checkpoint: dict[str, Any], path: Path | Bucket, target: Path | Bucket) -> str:
-    """Where the checkpoint lies as seen from the target; from a bucket, where it lay."""
+    """The checkpoint's path relative to the target; for a target in a bucket, its original path."""
     if isinstance(target, Bucket):
         return checkpoint["path"]
     beside = Path() if isinstance(path, Bucket) else _real(path).parent
@@ -173,7 +178,7 @@ def _moved(checkpoint: dict[str, Any], path: Path | Bucket, target: Path | Bucke
 
 
 def _known(store: FeatureStore) -> list[str]:
-    """Arrays that are one block."""
+    """Arrays that are a single block."""
     names = [name for name in (*EVERY_SPLIT, *OF_IMAGES) if name not in STREAMED]
     of_splits = [f"{split}/{name}" for split in store.splits for name in names]
     of_splits = [name for name in of_splits if name in store.arrays]
@@ -181,7 +186,7 @@ def _known(store: FeatureStore) -> list[str]:
 
 
 def _copy(writer: StoreWriter, source: CheckedReader, split: str, progress: Progress) -> None:
-    """Write the rows of a split that are yet to be written."""
+    """Write the rows of a split that are not written yet."""
     missing = writer.missing(split)
     n_rows = source.store.arrays[f"{split}/pooled"].shape[0]
     n_missing = sum(stop - start for start, stop in missing)
@@ -198,7 +203,7 @@ def _copy(writer: StoreWriter, source: CheckedReader, split: str, progress: Prog
 
 
 def _parts(missing: list[tuple[int, int]], start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """What of each missing block lies within some rows."""
+    """The part of each missing block that is within rows `start` to `stop`."""
     for i in range(bisect_right(missing, start, key=lambda block: block[1]), len(missing)):
         if missing[i][0] >= stop:
             return
@@ -206,7 +211,7 @@ def _parts(missing: list[tuple[int, int]], start: int, stop: int) -> Iterator[tu
 
 
 def _rows(source: CheckedReader, split: str, block: tuple[int, int], map_dtype: str) -> dict[str, np.ndarray]:
-    """One block of what the network once filled, by array name; scales go with lossy codes as they are."""
+    """One block of the arrays that the network filled, by name; lossy codes are copied with their scales."""
     store = source.store
     names = [name for name in STREAMED if f"{split}/{name}" in store.arrays]
     rows = {name: source.block(f"{split}/{name}", *block) for name in names}
@@ -223,11 +228,11 @@ def _rows(source: CheckedReader, split: str, block: tuple[int, int], map_dtype: 
 
 def _check_range(maps: np.ndarray, map_dtype: str, path: Path | Bucket, start: int) -> None:
     limit = largest(map_dtype)
-    if float(maps.max()) <= limit and float(maps.min()) >= -limit:  # NaN is not
+    if float(maps.max()) <= limit and float(maps.min()) >= -limit:  # False for NaN
         return
     magnitude = np.abs(maps.astype(np.float32)).max((1, 2, 3))
     row = int(np.argmax(~(magnitude <= limit)))
     raise StoreError(
-        f"{path}: train/feature_map: row {start + row} has a feature of magnitude {magnitude[row]:.6g}, and "
-        f"{map_dtype} ends at {limit:.6g}; leave the maps as they are, or choose another --dtype"
+        f"{path}: train/feature_map: row {start + row} has a feature of magnitude {magnitude[row]:.6g}, but "
+        f"{map_dtype} ends at {limit:.6g}; keep the dtype, or choose another --dtype"
     )

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and therefore mend.
+"""Errors that a user can cause, and therefore fix.
 
 The command line prints any `UserError` as one line on stderr and exits with code 2. Its message says
 what is wrong, where, what was found, what was expected, and what to do next.
@@ -8,15 +8,15 @@ import os
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used as it is."""
+    """Something the user gave cannot be used."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped something that the same command with `--resume` goes on with."""
+    """Ctrl-C, where the same command with `--resume` can continue."""
 
 
 def check_utf8(*names: str) -> None:
-    """Raise UserError for a name that is not UTF-8, as all that this program writes is."""
+    """Raise UserError for a name that is not UTF-8, the only encoding that this program writes."""
     for name in names:
         try:
             name.encode()
@@ -25,7 +25,7 @@ def check_utf8(*names: str) -> None:
 
 
 class CheckpointError(UserError):
-    """A file is no checkpoint of ours, or not the one that is needed."""
+    """A file is not a checkpoint of this program, or not the one needed."""
 
 
 class StoreError(UserError):

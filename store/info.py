@@ -1,4 +1,4 @@
-"""What a store holds, in words and numbers."""
+"""A summary of what a store holds."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from store.reader import FeatureStore
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
-    """What it holds, in how much room, and what made it when.
+    """What a store holds, how large it is, and what made it and when.
 
     Returns:
-        Among others `arrays` with shape, dtype and size, `classes` with the images of each class in each
-        split, whatever the number of their views, and `views`, of each image, by split.
+        Among others `arrays` with shape, dtype and size, `classes` with the number of images of each class in
+        each split (several views count once), and `views`, the number of views of each image, by split.
     """
     arrays = {
         name: {"shape": list(array.shape), "dtype": array.dtype.name, "bytes": array.n_bytes}

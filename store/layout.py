@@ -1,11 +1,11 @@
-"""How a store's arrays are cut: rows in chunks, chunks in blocks.
+"""How a store's arrays are divided: rows into chunks, chunks into blocks.
 
-A block is what is written, synced and committed at once: one shard, that is one file, of a zarr array, or
-one run of rows of an HDF5 dataset. Arrays that the network fills (pooled features, maps, CAMs) share the
-blocks of their split, which are whole numbers of batches, in all views of their images: an extraction that
-goes on after a block brings the same batches through the network as one that never stopped. Everything known
-beforehand (labels, the FC layer, checksums) is one block. Of a lossy dtype's scales each row belongs to a
-block of maps, and is a block.
+A block is written, synced and committed at once: one shard (one file) of a zarr array, or one run of rows of
+an HDF5 dataset. Arrays that the network fills (pooled features, maps, CAMs) share the blocks of their split.
+Such a block is a whole number of batches with all views of their images, so that a resumed extraction sends
+the same batches through the network as one that was never interrupted. Everything known beforehand (labels,
+the FC layer, checksums) is one block. The scales of a lossy dtype have a row for each block of maps, and each
+row is a block.
 """
 
 import math
@@ -25,14 +25,14 @@ from store.schema import (
     split_arrays,
 )
 
-CHUNK_BYTES = 128 * 1024  # one large map, or a run of small ones: small enough for random rows
-PACKED_CHUNK_BYTES = 16 * 1024  # the same before compression, for a chunk is decoded whole
-BLOCK_BYTES = 64 * 1024**2  # of a split's widest array, as it is computed
+CHUNK_BYTES = 128 * 1024  # one large map or several small ones: small enough to read random rows
+PACKED_CHUNK_BYTES = 16 * 1024  # before compression; smaller, since a chunk is decoded whole
+BLOCK_BYTES = 64 * 1024**2  # of a split's widest array, as the network computes it
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Shape, dtype (numpy's name), cut and codec of one array; a block is a whole number of chunks."""
+    """Shape, dtype (numpy's name), chunking and codec of one array; a block is a whole number of chunks."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -47,7 +47,7 @@ class ArrayLayout:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the array, the last one often partly filled."""
+        """Number of blocks, the last one often partly filled."""
         return math.ceil(self.shape[0] / self.block_rows)
 
     def block(self, index: int) -> tuple[int, int]:
@@ -62,14 +62,14 @@ class ArrayLayout:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How large chunks and blocks are to be, where they are not those of an extraction.
+class Chunking:
+    """Sizes of chunks and blocks that differ from an extraction's.
 
     Attributes:
-        chunk_bytes: a chunk has at most so many, before compression; None for CHUNK_BYTES and its like.
-        block_bytes: a block has at most so many of its split's widest array, but one row at least; None for
-            whole batches, as many as BLOCK_BYTES hold.
-        train_rows: rows of the train split's blocks, which scales may fix; None leaves them to their bytes.
+        chunk_bytes: most bytes of a chunk, before compression; None for CHUNK_BYTES or PACKED_CHUNK_BYTES.
+        block_bytes: most bytes of a block of the split's widest array, which has one row at least; None for
+            as many whole batches as fit in BLOCK_BYTES.
+        train_rows: rows of the train split's blocks, where scales fix them; None to go by bytes.
     """
 
     chunk_bytes: int | None = None
@@ -77,7 +77,7 @@ class Cut:
     train_rows: int | None = None
 
 
-EXTRACTED = Cut()
+EXTRACTED = Chunking()
 
 
 def store_layout(
@@ -86,19 +86,19 @@ def store_layout(
     map_dtype: str,
     batch_size: int,
     codec: str = "none",
-    cut: Cut = EXTRACTED,
+    chunking: Chunking = EXTRACTED,
     n_views: int = 1,
 ) -> dict[str, ArrayLayout]:
     """The layout of every array of a store, by its path in the tree.
 
     Args:
-        sizes: lengths of the axes N, H, W, C of each split, and of D and T where it is to hold digests and
-            names of its images.
+        sizes: lengths of the axes N, H, W, C of each split, and of D and T if it will hold digests and names
+            of its images.
         n_classes: K.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
-        batch_size: images that go through the network at a time.
+        batch_size: images in one batch of the network.
         codec: of the feature maps, a member of CODECS.
-        cut: how large chunks and blocks are to be.
+        chunking: sizes of chunks and blocks.
         n_views: rows of each training image.
     """
     layouts = {name: _whole((1,), spec.dtype) for name, spec in OF_ROOT.items()}
@@ -109,14 +109,14 @@ def store_layout(
         specs = split_arrays(split, map_dtype)
         specs |= {name: spec for name, spec in OF_IMAGES.items() if spec.axes[1] in lengths}
         batch_rows = batch_size * n_views if split == "train" else batch_size
-        block_rows = _block_rows(specs, lengths, map_dtype, batch_rows, cut)
+        block_rows = _block_rows(specs, lengths, map_dtype, batch_rows, chunking)
         lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}
         for name, spec in specs.items():
             shape = tuple(lengths[axis] for axis in spec.axes)
             if name in STREAMED:
                 of_maps = codec if name == "feature_map" else "none"
                 layouts[f"{split}/{name}"] = _streamed(
-                    shape, spec.dtype, block_rows, of_maps, cut.chunk_bytes
+                    shape, spec.dtype, block_rows, of_maps, chunking.chunk_bytes
                 )
             elif name == SCALE:
                 layouts[f"{split}/{name}"] = ArrayLayout(shape, spec.dtype, chunk_rows=1, block_rows=1)
@@ -127,14 +127,14 @@ def store_layout(
 
 
 def _block_rows(
-    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_rows: int, cut: Cut
+    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_rows: int, chunking: Chunking
 ) -> int:
-    """Rows of a block of a split: whole batches, as many as BLOCK_BYTES hold of its widest array.
+    """Rows of a block of a split: as many whole batches of its widest array as fit in BLOCK_BYTES.
 
-    Of a size asked for, they are a power of two, which chunks of any array divide well.
+    With a given block size they are a power of two, which the chunks of any array divide well.
     """
-    if "feature_map" in specs and cut.train_rows:
-        return cut.train_rows
+    if "feature_map" in specs and chunking.train_rows:
+        return chunking.train_rows
     widest = 0
     for name in STREAMED:
         if name in specs:
@@ -142,8 +142,8 @@ def _block_rows(
                 4 if name == "feature_map" and map_dtype in SCALED else np.dtype(specs[name].dtype).itemsize
             )
             widest = max(widest, size * math.prod(lengths[axis] for axis in specs[name].axes[1:]))
-    if cut.block_bytes:
-        fitting = max(1, cut.block_bytes // widest).bit_length() - 1
+    if chunking.block_bytes:
+        fitting = max(1, chunking.block_bytes // widest).bit_length() - 1
         return 2 ** min(fitting, (lengths["N"] - 1).bit_length())
     batches = min(BLOCK_BYTES // (widest * batch_rows), math.ceil(lengths["N"] / batch_rows))
     return max(1, batches) * batch_rows

@@ -6,17 +6,17 @@ import unicodedata
 
 
 def shown(name: str) -> str:
-    """A name on one line with nothing invisible in it: as it is, or as Python would write it."""
+    """A name as it is or, if it has invisible characters or line breaks, as a Python literal."""
     return name if name.isprintable() else repr(name)
 
 
 def visible(text: str) -> str:
-    """A line with every character that a screen would not show, or would obey, as Python would write it."""
+    """A line whose invisible and control characters are escaped as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(value: object) -> str:
-    """A word for a shell, in one line; bash and its kin read what no terminal can show."""
+    """A value quoted for a shell, on one line; invisible characters are escaped as bash reads them."""
     text = str(value)
     if text.isprintable():
         return shlex.quote(text)
@@ -29,12 +29,12 @@ def _escaped(character: str) -> str:
 
 
 def composed(name: str) -> str:
-    """A name in the Unicode form NFC: characters that are the same are the same code points in it."""
+    """A name in the Unicode form NFC, in which equal characters are equal code points."""
     return unicodedata.normalize("NFC", name)
 
 
 def lookalikes(names: list[str]) -> tuple[str, str] | None:
-    """The first two of some names that differ in their Unicode form alone."""
+    """The first two names that differ only in their Unicode form, None if there are none."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(composed(name), name)

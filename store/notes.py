@@ -1,7 +1,7 @@
-"""What a user should know and need not act on: one line each, wherever it is noticed.
+"""Notes: one line that the user should know but need not act on.
 
-A note goes to the standard logger `tailcache`, so that any room may give one, and a program that imports us
-may do with it what it likes. The command line prints notes on stderr, each once.
+A note goes to the standard logger `tailcache`, so that any package can give one, and a program that imports
+us can redirect it. The command line prints notes on stderr, each once.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What a config's field says of itself as an option of the command line: its help, group and bounds.
+"""How a config's field becomes an option of the command line: its help, group and bounds.
 
 Configs write `iterations: Annotated[int, Option("SGD steps", "schedule", least=1)] = 6400`. Nothing heavy is
 imported here, so that `--help` answers at once.
@@ -26,7 +26,7 @@ Group = Literal[  # in the order of `--help`
 ]
 GROUPS: tuple[str, ...] = get_args(Group)
 Registered = TypeVar("Registered")
-MOST = 2**32  # of any number option: beyond it lie overflows, not settings
+MOST = 2**32  # bound of every number: beyond it are overflows, not settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,13 @@ class Option:
     Attributes:
         help: what it is, understood without the help of other options.
         group: the heading of `--help` that it stands under.
-        default: what a default of None stands for, in words: "the recipe's".
+        default: what a default of None means, in words: "the recipe's".
         least: the smallest number allowed.
-        above: the number that it must be larger than.
-        names: gives the names that the value is one of, in the order in which they are shown. It is called
-            when a choice is checked or printed, so that a config is imported without the registry of names.
+        above: the number that the value must be larger than.
+        names: returns the valid names, in the order in which they are shown. It is called when a choice is
+            checked or printed, so that registries can grow after the config is imported.
+        others: other values that are valid besides `names`, in words. The names are then only shown, and the
+            code that uses the value checks it.
     """
 
     help: str
@@ -49,10 +51,11 @@ class Option:
     least: float | None = None
     above: float | None = None
     names: Callable[[], Iterable[str]] | None = None
+    others: str | None = None
 
     def kind_with_names(self, kind: Any) -> Any:
-        """The type of the field, the names of its registry as a Literal where it has one."""
-        if self.names is None:
+        """The type of the field, as a Literal of the valid names if it is one of `names`."""
+        if self.names is None or self.others is not None:
             return kind
         named = Literal[tuple(self.names())]
         return named | None if type(None) in get_args(kind) else named
@@ -60,17 +63,17 @@ class Option:
 
 @cache
 def own_options(config_class: type) -> dict[str, tuple[Any, Option]]:
-    """Type and option of every field that is an option, by name; without those of configs in it."""
+    """Type and option of every field that is an option, by name, without those of nested configs."""
     hints = get_type_hints(config_class, include_extras=True)
     found = {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
     return {name: get_args(hint) for name, hint in found.items() if get_origin(hint) is Annotated}
 
 
 def registered(option: str, registry: Mapping[str, Registered], name: str) -> Registered:
-    """What goes by a name that the user gave for an option.
+    """The entry of a registry that the user named with an option.
 
     Raises:
-        UserError: nothing does; the names that there are.
+        UserError: there is none; the message lists the names.
     """
     if name not in registry:
         raise UserError(f"{option} {name}: unknown; expected one of {', '.join(registry)}")
@@ -78,7 +81,7 @@ def registered(option: str, registry: Mapping[str, Registered], name: str) -> Re
 
 
 def flag(name: str) -> str:
-    """How a field is spelled on the command line: tau_s is --tau-s."""
+    """A field's name on the command line: tau_s is --tau-s."""
     return "--" + name.replace("_", "-")
 
 
@@ -86,11 +89,11 @@ def check_bounds(config: Any, *names: str) -> None:
     """Check the numbers of a config against the bounds of their options. None and words pass.
 
     Args:
-        config: the config; those in it are not looked at.
-        names: fields to check; all if none is named.
+        config: the config; nested ones are not checked.
+        names: fields to check; by default all.
 
     Raises:
-        UserError: a number out of its bounds, NaN, or of 2^32 and more.
+        UserError: a number out of its bounds, NaN, or 2^32 or more.
     """
     for name, (_, option) in own_options(type(config)).items():
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""What made a file: versions of the program and of what it stands on, the program's commit, and when."""
+"""What made a file: versions of the program and its dependencies, the program's commit, and the time."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ import store
 
 PACKAGES = ("torch", "torchvision", "zarr", "h5py", "numpy", "pandas")
 CHECKOUT = Path(store.__file__).resolve().parent.parent
-GIT_SECONDS = 2  # a file system that is slower than this is not waited for
+GIT_SECONDS = 2  # longest wait for git, on a slow file system
 
 
 def versions() -> dict[str, str]:
@@ -38,9 +38,9 @@ def commit(checkout: Path = CHECKOUT) -> dict[str, Any] | None:
     """The git commit that the program runs from, and whether tracked files differ from it.
 
     Returns:
-        `id` (hexadecimal) and `dirty`; None where the program was installed otherwise, or git cannot tell.
+        `id` (hexadecimal) and `dirty`; None if the program does not run from a checkout, or git fails.
     """
-    if not (checkout / ".git").exists():  # else git would find a checkout that the program merely lies in
+    if not (checkout / ".git").exists():  # else git would find a checkout around an installed program
         return None
     status = ["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -66,7 +66,7 @@ def now() -> int:
 
 
 def as_utc(seconds: int) -> str:
-    """Such a time as ISO 8601 spells it; the number where it lies outside of the calendar."""
+    """A time of `now` in ISO 8601; as a number if it is outside of the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""Reading a store: refuses what is incomplete or foreign, and gives arrays by name."""
+"""Reading a store: checks that it is a complete store of this version, and returns arrays by name."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from store.schema import (
     split_arrays,
 )
 from store.storage.cache import Cache
-from store.storage.location import unfinished_advice
+from store.storage.location import draft_advice
 from store.storage.s3 import Bucket, BucketError
 
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
@@ -40,16 +40,16 @@ class FeatureStore:
     """A finished feature store, read-only.
 
     Attributes:
-        path: where it lies, in a bucket too.
+        path: where the store is; may be in a bucket.
         class_names: K names.
         provenance: what made it.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
-        attributes: the root's, as written.
-        arrays: all of them, by their path in the tree.
+        attributes: of the root, as written.
+        arrays: every array, by its path in the tree.
 
     Raises:
-        StoreError: on opening, if the store is missing, incomplete, foreign, of another version, or if its
-            arrays do not fit together.
+        StoreError: on opening, if the store is missing, incomplete, not one of ours or of another version, or
+            if its arrays do not fit together.
     """
 
     def __init__(self, path: Path | Bucket, cache: Cache | None = None):
@@ -62,7 +62,7 @@ class FeatureStore:
         self.provenance: dict[str, Any] = attributes.get("provenance")
         names = self.class_names
         if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
-            raise StoreError(f"{path}: class_names is no list of two names or more; extract again")
+            raise StoreError(f"{path}: class_names is not a list of two or more names; extract again")
         if not isinstance(self.provenance, dict):
             raise StoreError(f"{path}: provenance does not say what made it; extract again")
         self.map_dtype: str = attributes.get("map_dtype")
@@ -75,7 +75,7 @@ class FeatureStore:
         self._check_blocks()
 
     def _check_ours(self, attributes: dict[str, Any]) -> None:
-        """Raise StoreError for what is not to be read, whatever its arrays are."""
+        """Raise StoreError if attributes are not those of a complete store of this version."""
         if attributes.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path}: not a feature store (its format is {attributes.get('format')!r}, "
@@ -90,7 +90,7 @@ class FeatureStore:
                 f"{advice}extract again"
             )
         if attributes.get("complete") is not True:
-            found = unfinished_advice(self.path) or "was never finished; extract again with --overwrite"
+            found = draft_advice(self.path) or "was never finished; extract again with --overwrite"
             raise StoreError(f"{self.path}: {found}")
 
     @property
@@ -99,19 +99,21 @@ class FeatureStore:
         return [name for name in SPLITS if name != "val" or f"{name}/label" in self.arrays]
 
     def _check_blocks(self) -> None:
-        """Raise StoreError unless block_rows says how many rows of every split were written together."""
+        """Raise StoreError unless block_rows has the rows of a block for every split."""
         block_rows = self.attributes.get("block_rows")
         rows = [block_rows.get(split) for split in self.splits] if isinstance(block_rows, dict) else [None]
         if not all(type(n) is int and n > 0 for n in rows):
-            raise StoreError(f"{self.path}: block_rows is no count of rows a split; extract again")
+            raise StoreError(f"{self.path}: block_rows is not a number of rows for each split; extract again")
         if self.map_dtype in SCALED:
             n_blocks = -(-self.map_shape[0] // block_rows["train"])
             if self.array(f"train/{SCALE}").shape[0] != n_blocks:
-                raise StoreError(f"{self.path}: has not a scale for each of {n_blocks} blocks; extract again")
+                raise StoreError(
+                    f"{self.path}: does not have a scale for each of {n_blocks} blocks; extract again"
+                )
 
     @property
     def finished(self) -> int | None:
-        """When it was written in full, in seconds since 1970 UTC; None where the store does not say."""
+        """When writing finished, in seconds since 1970 UTC; None if the store does not record it."""
         return int(self._read(FINISHED)[0]) if FINISHED in self.arrays else None
 
     @cached_property
@@ -127,14 +129,14 @@ class FeatureStore:
         return weight, bias
 
     def check_not_replaced(self) -> None:
-        """Raise StoreError where another store has come to lie at the path since this one was opened.
+        """Raise StoreError if the store at the path was replaced since this one was opened.
 
-        Some of it may be read already, and maps are read by path.
+        Some of this one may be read already, and maps are read by path.
         """
         try:
             found = stamp_of(self.path, patient=True)
-        except BucketError as error:  # what was computed meanwhile is not to be lost for that
-            note(f"{error}; so whether the store was replaced since it was opened is not known")
+        except BucketError as error:  # not worth losing what was computed meanwhile
+            note(f"{error}; so whether the store was replaced since it was opened is unknown")
             return
         if found != self._stamp:
             raise StoreError(f"{self.path}: was replaced since it was opened; open it again")
@@ -142,11 +144,11 @@ class FeatureStore:
     def read(self, split: str) -> SplitArrays:
         """Labels, source indices, views and pooled features of a split.
 
-        They are read once, and kept: whoever asks again gets the same arrays, which cannot be written to.
+        They are read once and cached: every call returns the same arrays, which are read-only.
 
         Raises:
-            StoreError: there is no such split, a label is none of the K classes or out of order, or pooled
-                features are not finite.
+            StoreError: no such split, labels that are not sorted or not among the K classes, or pooled
+                features that are not finite.
         """
         if split not in self.splits:
             raise StoreError(f"{self.path}: has no split {split!r}, expected one of {', '.join(self.splits)}")
@@ -191,7 +193,7 @@ class FeatureStore:
         return cam
 
     def block_rows(self, name: str) -> int:
-        """Rows of an array that were written, and have a checksum, together."""
+        """Rows of an array that were written together and share a checksum."""
         split, _, leaf = name.rpartition("/")
         if leaf == SCALE:
             return 1
@@ -214,7 +216,7 @@ class FeatureStore:
             (B, H, W, C) in `computing_dtype`; bfloat16 is ml_dtypes'.
 
         Raises:
-            IndexError: a row that there is not.
+            IndexError: a row number out of range.
             StoreError: a value that is not finite.
         """
         n = self.map_shape[0]
@@ -246,8 +248,8 @@ class FeatureStore:
             (B, H, W, C) in `computing_dtype`, map i that of row `rows[i]`.
 
         Raises:
-            TypeError: rows are no whole numbers; a mask, say.
-            IndexError: a row that the split does not have.
+            TypeError: rows are not integers; a mask, for example.
+            IndexError: a row number out of range.
             StoreError: a file is missing or damaged, or a value is not finite.
         """
         rows, array = np.asarray(rows), self.array("train/feature_map")
@@ -262,7 +264,7 @@ class FeatureStore:
         return maps
 
     def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:
-        """Feature maps of the rows from `start` on, (B, H, W, C), from their codes as stored."""
+        """Decode stored codes of the rows from `start` on to feature maps (B, H, W, C)."""
         scale = None
         if self.map_dtype in SCALED:
             rows = np.arange(start, start + len(codes))
@@ -284,7 +286,7 @@ class FeatureStore:
         """An array by its path.
 
         Raises:
-            StoreError: there is none.
+            StoreError: there is no such array.
         """
         if name not in self.arrays:
             expected = ", ".join(split_arrays("train", MAP_DTYPES[0]))

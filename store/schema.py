@@ -1,4 +1,4 @@
-"""What a feature store holds: the one place that spells array names, axes and dtypes.
+"""What a feature store holds: the only place that defines array names, axes and dtypes.
 
 Letters, here and in every docstring of the project:
 N samples, B batch, C channels, H×W spatial size, L = H·W positions, K classes, S stacked heads.
@@ -11,7 +11,7 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 MAP_DTYPES = ("float16", "float32", "bfloat16", "int8", "float8_e4m3")
 SCALED = ("int8", "float8_e4m3")  # lossy: codes times a scale for each channel of a block
-STORED_AS = {"bfloat16": "uint16", "float8_e4m3": "uint8"}  # bits, of dtypes that numpy does not know
+STORED_AS = {"bfloat16": "uint16", "float8_e4m3": "uint8"}  # the bits of dtypes that numpy does not have
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ TRAIN_ONLY = {
     "feature_map": ArraySpec("NHWC", "float16"),  # channels last: a drawn vector is contiguous
     "cam": ArraySpec("NHW", "float16"),
 }
-OF_IMAGES = {  # stores may be without either; D = 16 bytes, T = bytes of the longest name of a split
+OF_IMAGES = {  # both optional; D = 16 bytes, T = bytes of the longest name of a split
     "image_digest": ArraySpec("ND", "uint8"),  # XXH3-128 of the file, or of the pixels of one in memory
     "image_name": ArraySpec("NT", "uint8"),  # path relative to the root, UTF-8, then NUL
 }
 SCALE = "feature_map_scale"  # (n, C): a row for each of the n blocks of feature maps
 
-FINISHED = "finished"  # at the root: when all else was on the disk, in seconds since 1970 UTC
-OF_ROOT = {FINISHED: ArraySpec("1", "int64")}  # the axis 1 has one row; stores may be without it
+FINISHED = "finished"  # at the root: time at which all else was on disk, in seconds since 1970 UTC
+OF_ROOT = {FINISHED: ArraySpec("1", "int64")}  # optional; the axis 1 has length 1
 
-CHECKSUM = "checksum"  # group of a uint32 for every block of every array, and one for the metadata
+CHECKSUM = "checksum"  # group with a uint32 for every block of every array, and one for the metadata
 STREAMED = ("pooled", "feature_map", "cam")  # what the network fills, block by block
 
 

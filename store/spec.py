@@ -1,4 +1,4 @@
-"""A store before its first row: what it will hold, and what decides its rows."""
+"""What a store will hold, and what decides its rows, before the first row is written."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -8,12 +8,12 @@ from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.schema import CHECKSUM, FORMAT, OF_IMAGES, SCHEMA_VERSION, SPLITS
 
-BEFORE_IT_WAS_SAID = {"number of views": 1}  # in identities that do not say it yet
+OLD_DEFAULTS = {"number of views": 1}  # of entries that older identities lack
 BEGUN = {"identity": dict, "layouts": dict, "attributes": dict, "replaces": bool, "state": dict}
 
 
 def parse_begun(content: bytes, where: Any) -> dict[str, Any]:
-    """What begun.json says.
+    """Parse a draft's begun.json.
 
     Raises:
         StoreError: it is damaged.
@@ -23,18 +23,18 @@ def parse_begun(content: bytes, where: Any) -> dict[str, Any]:
     except ValueError:
         begun = None
     if not isinstance(begun, dict) or any(type(begun.get(k)) is not kind for k, kind in BEGUN.items()):
-        raise StoreError(f"{where}: begun.json is damaged; pass --overwrite to begin anew")
+        raise StoreError(f"{where}: begun.json is damaged; pass --overwrite to start over")
     return begun
 
 
 def differing(asked: dict[str, Any], made: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first entry of a plan's identity that is another in an identity that was written down.
+    """The first entry of the identity `asked` that differs in the recorded identity `made`.
 
     Returns:
-        Its name, what was written down (None for nothing), and what the plan has; None where all agree.
+        Its name, the recorded value (None if absent) and the asked one; None if all agree.
     """
     for name, value in asked.items():
-        was = made.get(name, BEFORE_IT_WAS_SAID.get(name))
+        was = made.get(name, OLD_DEFAULTS.get(name))
         if was != value:
             return name, was, value
     return None
@@ -45,12 +45,11 @@ class StoreSpec:
     """A store before its first row.
 
     Attributes:
-        layouts: of every array, by its path.
+        layouts: of every array, by path.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         class_names: K names.
-        provenance: what makes it, JSON alone.
-        identity: the part of provenance that decides what the rows will be. A store begun with another
-            identity is not gone on with.
+        provenance: what makes the store, as JSON values.
+        identity: the part of provenance that decides the rows. A draft with another identity is not resumed.
     """
 
     layouts: dict[str, ArrayLayout]
@@ -61,7 +60,7 @@ class StoreSpec:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The root's attributes, but for `complete`."""
+        """The root's attributes, except `complete`."""
         splits = [split for split in SPLITS if f"{split}/pooled" in self.layouts]
         return {
             "format": FORMAT,
@@ -85,5 +84,5 @@ class StoreSpec:
 
     @property
     def layouts_as_json(self) -> dict[str, Any]:
-        """The layouts as JSON gives them back."""
+        """The layouts as they come back from JSON."""
         return {path: asdict(layout) | {"shape": list(layout.shape)} for path, layout in self.layouts.items()}

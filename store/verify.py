@@ -1,6 +1,6 @@
-"""Proof of a store: checksums of every byte that a reader uses, and what must hold between its arrays.
+"""Verifying a store: checksums of every byte that a reader uses, and invariants between its arrays.
 
-The invariants are computed with numpy from the stored bytes alone, apart from the code that wrote them.
+The invariants are computed with numpy from the stored bytes alone, independently of the code that wrote them.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from store.layout import ArrayLayout
 from store.reader import FeatureStore
 from store.schema import CHECKSUM, SCALED
 
-CAM_ROUNDING = 2.0**-11  # of float16, relative, to nearest
-SUMMING = 1e-5  # of float32: relative to the sum of magnitudes, whatever the order of summation
+CAM_ROUNDING = 2.0**-11  # relative error of rounding to float16
+SUMMING = 1e-5  # relative error of a float32 sum of magnitudes, in any order of summation
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, and in which array."""
+    """A fault, and the array that has it."""
 
     array: str
     what: str
@@ -36,11 +36,11 @@ class Fault:
 def verify(store: FeatureStore, progress: Progress) -> Iterator[Fault]:
     """Read the whole store once, block by block, and yield every fault found.
 
-    Memory is bounded by one block of every array of a split, and its labels, indices and views.
+    Memory is bounded by one block of every array of a split, plus its labels, indices and views.
     """
     faults = list(_metadata_faults(store))
     yield from faults
-    if faults:  # nothing else can be told by attributes and shapes of chance
+    if faults:  # wrong attributes or shapes leave nothing to check by
         return
     names = [name for name in store.arrays if not name.startswith(f"{CHECKSUM}/")]
     total = sum(store.arrays[name].n_bytes for name in names)
@@ -54,7 +54,7 @@ def verify(store: FeatureStore, progress: Progress) -> Iterator[Fault]:
         progress.advance(task, store.arrays[name].n_bytes)
     for split in store.splits:
         needed = {name for name in names if name.startswith((f"{split}/", "classifier/"))}
-        if needed <= sound:  # else what follows is a consequence
+        if needed <= sound:  # else further faults would only follow from these
             yield from _split_faults(store, split)
 
 
@@ -69,7 +69,7 @@ def _metadata_faults(store: FeatureStore) -> Iterator[Fault]:
         yield Fault("metadata", str(error))
         return
     if metadata_checksum(store.attributes, layouts) != recorded:
-        yield Fault("metadata", "attributes, shapes or dtypes are not those that were written")
+        yield Fault("metadata", "attributes, shapes or dtypes do not match their checksum")
 
 
 def _checksum_faults(store: FeatureStore, name: str) -> Iterator[Fault]:
@@ -84,18 +84,18 @@ def _checksum_faults(store: FeatureStore, name: str) -> Iterator[Fault]:
         return
     blocks = list(_blocks(store, name))
     if len(blocks) != len(expected):
-        yield Fault(name, f"has {len(blocks)} blocks, and checksums of {len(expected)}")
+        yield Fault(name, f"has {len(blocks)} blocks but {len(expected)} checksums")
         return
     for (start, stop), checksum in zip(blocks, expected.tolist(), strict=True):
         try:
             if crc32c(array.read(start, stop)) != checksum:
-                yield Fault(name, f"rows {start} to {stop - 1} are not those that were written")
+                yield Fault(name, f"rows {start} to {stop - 1} do not match their checksum")
         except StoreError as error:
             yield Fault(name, f"rows {start} to {stop - 1}: {error}")
 
 
 def _blocks(store: FeatureStore, name: str) -> Iterator[tuple[int, int]]:
-    """Rows of each block: as many blocks as there are checksums, equal but for the last."""
+    """First row of each block, and the row after its last one."""
     array = store.arrays[name]
     rows = store.block_rows(name)
     for start in range(0, array.shape[0], rows):
@@ -111,7 +111,7 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
     if len(np.unique(np.stack([index, view]), axis=1).T) != len(label):
         yield Fault(f"{split}/sample_index", "an image occurs twice in one view")
     elif not _in_even_views(index, view, split):
-        of_split = "views 0 to the last of all" if split == "train" else "view 0 alone"
+        of_split = "every view" if split == "train" else "view 0 alone"
         yield Fault(f"{split}/view", f"not every image has {of_split}")
     yield from _image_faults(arrays, split, index)
     if not (label.min() >= 0 and label.max() < len(store.class_names)):
@@ -127,7 +127,7 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
 
 
 def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray) -> Iterator[Fault]:
-    """What is wrong with names and digests of images, in stores that have them."""
+    """Faults in names and digests of images, in stores that have them."""
     if NAME in arrays:
         names = names_from_bytes(arrays[NAME].read())
         try:
@@ -136,7 +136,7 @@ def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray)
             yield Fault(f"{split}/{NAME}", "holds a name that is not UTF-8")
         pairs = np.unique(np.stack([np.unique(names, return_inverse=True)[1], index]), axis=1).shape[1]
         if not (names != b"").all() or not len(np.unique(names)) == len(np.unique(index)) == pairs:
-            yield Fault(f"{split}/{NAME}", "is not one name for each image")
+            yield Fault(f"{split}/{NAME}", "does not have one name for each image")
     if DIGEST in arrays:
         digest = arrays[DIGEST].read()
         order = np.argsort(index, kind="stable")
@@ -146,7 +146,7 @@ def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray)
 
 
 def _in_even_views(index: np.ndarray, view: np.ndarray, split: str) -> bool:
-    """Whether every image, of sorted rows, has all the views that any has, and one outside of train."""
+    """Whether every image has the same views, just one outside of train; rows are sorted."""
     n_views = max(1, int(view.max()) + 1) if split == "train" else 1
     if len(view) % n_views:
         return False
@@ -182,7 +182,7 @@ def _map_faults(
 
 
 def rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.ndarray:
-    """How far each value (B, H, W, C) can be from the one computed, by its dtype and float32's sums."""
+    """Bound on the error of each value (B, H, W, C), from rounding to its dtype and float32 sums."""
     error = np.abs(maps) * (RELATIVE[store.map_dtype] + SUMMING)
     if store.map_dtype in SCALED:
         rows = np.arange(start, start + len(maps)) // store.block_rows("train/feature_map")
@@ -191,7 +191,7 @@ def rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.nda
 
 
 def _cams(maps: np.ndarray, weight: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CAMs (paper, eq. 1) from (B, H, W, C) maps and (B, C) weights, and how far errors can move them."""
+    """CAMs (paper, eq. 1) of (B, H, W, C) maps with (B, C) weights, and a bound on their error."""
     raw = np.einsum("bhwc,bc->bhw", maps, weight)
     error = 2 * np.einsum("bhwc,bc->bhw", error, np.abs(weight)).max((1, 2))
     low, span = raw.min((1, 2)), np.ptp(raw, (1, 2))

@@ -1,7 +1,7 @@
-"""Writing a store: block by block, beside the computation, so that a kill at any moment costs a block.
+"""Writing a store block by block, in parallel with the computation, so that a kill costs few blocks.
 
-A draft keeps what was begun and what is written. A block is written and synced, then recorded. When all are
-there, the checksums follow, `complete` is set, and the draft becomes the store.
+A draft records what the store will be and which blocks are on disk. A block is written and synced, then
+recorded. After the last block come the checksums, `complete` is set, and the draft becomes the store.
 """
 
 import errno
@@ -24,31 +24,32 @@ from store.schema import CHECKSUM, FINISHED, SCALE
 from store.spec import StoreSpec
 from store.storage.s3 import Bucket, BucketError
 
-AT_ONCE = 8  # checksums that are written
-IN_FLIGHT = 2  # blocks that are written, one while the other is synced, as the next one is computed
+CHECKSUM_THREADS = 8  # many small files, and the disk syncs many at once
+IN_FLIGHT = 2  # blocks being written: one is written while the other is synced and the next is computed
 NO_ROOM = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "a file would be larger than the file system or `ulimit -f` permits",
 }
-KNOWN = "known"  # the group of commits of arrays known beforehand
+KNOWN = "known"  # the commit group of the arrays known beforehand
 
 
 @contextmanager
 def write_store(
-    where: Path | Bucket, plan: StoreSpec, resume: bool, overwrite: bool
+    where: Path | Bucket, spec: StoreSpec, resume: bool, overwrite: bool
 ) -> Iterator["StoreWriter"]:
-    """Begin a store, or go on with one; what was committed stays when the block ends with an exception.
+    """Start or resume a store; committed blocks stay if the `with` block raises.
 
     Raises:
-        StoreError: something is in the way, another process writes it, or what was begun is another store.
-        Interrupted: by Ctrl-C, once there is something that `resume` goes on with.
+        StoreError: something is in the way, another process writes the store, or the draft is another
+            store's.
+        Interrupted: Ctrl-C, once there is something to resume.
     """
-    with opened_draft(where, plan, resume, overwrite) as (draft, begun, replaces):
+    with opened_draft(where, spec, resume, overwrite) as (draft, begun, replaces):
         writer = None
         try:
-            of_plan = plan.as_begun(begun) if begun else plan
-            writer = StoreWriter(where, draft, of_plan, begun, replaces)
+            own_spec = spec.as_begun(begun) if begun else spec
+            writer = StoreWriter(where, draft, own_spec, begun, replaces)
             yield writer
         except KeyboardInterrupt as error:
             kept = writer is not None and writer.stopped().has_rows
@@ -64,7 +65,7 @@ class StoreWriter:
 
     Attributes:
         n_resumed: blocks that an earlier attempt wrote.
-        has_rows: whether anything is on the disk that computing was needed for.
+        has_rows: whether a block that took computing is on disk.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
     """
 
@@ -72,13 +73,13 @@ class StoreWriter:
         self,
         where: Path | Bucket,
         draft: Draft,
-        plan: StoreSpec,
+        spec: StoreSpec,
         begun: dict[str, Any] | None,
         replaces: bool,
     ):
-        self._where, self._draft, self._plan, self._replaces = where, draft, plan, replaces
-        self.map_dtype = plan.map_dtype
-        self._container = draft.container(plan.layouts, begun["state"] if begun else {})
+        self._where, self._draft, self._spec, self._replaces = where, draft, spec, replaces
+        self.map_dtype = spec.map_dtype
+        self._container = draft.container(spec.layouts, begun["state"] if begun else {})
         self._log = draft.log()
         self._in_flight: deque[Future] = deque()
         if begun is None:
@@ -87,7 +88,7 @@ class StoreWriter:
         else:
             draft.tidy()
             with self._disk():
-                self._container.mend(begun["attributes"])
+                self._container.prepare_resume(begun["attributes"])
         self._begun = begun
         self._log.commits = [commit for commit in self._log.commits if self._holds(commit)]
         self._committed = {(commit.group, commit.block) for commit in self._log.commits}
@@ -96,11 +97,11 @@ class StoreWriter:
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="store writer")
 
     def _begin(self, replaces: bool) -> dict[str, Any]:
-        self._container.create(self._plan.attributes)
+        self._container.create(self._spec.attributes)
         begun = {
-            "identity": self._plan.identity,
-            "layouts": self._plan.layouts_as_json,
-            "attributes": self._plan.attributes,
+            "identity": self._spec.identity,
+            "layouts": self._spec.layouts_as_json,
+            "attributes": self._spec.attributes,
             "replaces": replaces,
             "state": self._container.state,
         }
@@ -116,31 +117,31 @@ class StoreWriter:
         return any(commit.group != KNOWN for commit in self._log.commits)
 
     def write_known(self, arrays: dict[str, np.ndarray]) -> None:
-        """Write the arrays known beforehand, by path, those that the store is to hold.
+        """Write the arrays known beforehand, by path; those that the store does not hold are skipped.
 
-        Those of an earlier attempt stay.
+        Nothing is written if an earlier attempt wrote them.
         """
         if (KNOWN, 0) not in self._committed:
-            layouts = self._plan.layouts
+            layouts = self._spec.layouts
             cast = {p: np.asarray(value, layouts[p].dtype) for p, value in arrays.items() if p in layouts}
             self._submit(KNOWN, 0, cast)
 
     def missing(self, split: str) -> list[tuple[int, int]]:
-        """First row, and the row after the last, of every block of a split that is yet to be written."""
-        layout = self._plan.layouts[f"{split}/pooled"]
+        """First row, and the row after the last one, of every missing block of a split."""
+        layout = self._spec.layouts[f"{split}/pooled"]
         return [layout.block(i) for i in range(layout.n_blocks) if (split, i) not in self._committed]
 
     def write(self, split: str, start: int, rows: dict[str, np.ndarray], every: int = 1) -> None:
         """Write rows `start`, `start + every`, … of a split, by array name.
 
-        A block's first row comes first and its last row last; all between must have come by then. Returns
-        as soon as the rows are taken over; writing goes on beside the caller. With scales among them, the
-        maps are codes already, and the rows a whole block's.
+        A block's first row must come first and its last row last, after all others. Returns as soon as the
+        rows are copied; they are written in the background. If `rows` has scales, its maps are codes already,
+        and the rows must be a whole block.
 
         Raises:
-            StoreError: an earlier block could not be written, for a full disk say.
+            StoreError: an earlier block could not be written, for example because the disk is full.
         """
-        first = self._plan.layouts[f"{split}/pooled"]
+        first = self._spec.layouts[f"{split}/pooled"]
         block = start // first.block_rows
         begin, end = first.block(block)
         if SCALE in rows:
@@ -161,24 +162,24 @@ class StoreWriter:
     def _buffer_dtype(self, path: str) -> np.dtype:
         if path == "train/feature_map":
             return buffer_dtype(self.map_dtype)
-        return np.dtype(self._plan.layouts[path].dtype)
+        return np.dtype(self._spec.layouts[path].dtype)
 
     def finish(self) -> None:
-        """Wait for the disk, add the time and the checksums, set `complete`, and give the store its name.
+        """Wait for the disk, add the time and the checksums, set `complete`, and publish the store.
 
         Raises:
             StoreError: rows are missing.
         """
         self._wait(0)
         self._check_complete()
-        if (FINISHED, 0) not in self._committed:  # else an earlier attempt had every row, and died later
+        if (FINISHED, 0) not in self._committed:  # else an earlier attempt had all rows and died later
             self._submit(FINISHED, 0, {FINISHED: np.array([provenance.now()], "int64")})
             self._wait(0)
         checksums = self._checksums()
         with self._disk():
-            with ThreadPoolExecutor(AT_ONCE) as executor:  # many small files, and the disk syncs many at once
+            with ThreadPoolExecutor(CHECKSUM_THREADS) as executor:
                 list(executor.map(self._write_checksums, checksums.items()))
-            self._draft.prove()
+            self._draft.confirm_lock()
             self._container.finish()
             self._draft.publish(self._replaces)
 
@@ -187,7 +188,7 @@ class StoreWriter:
         self._container.write_block(f"{CHECKSUM}/{path}", 0, np.array(of_blocks, "uint32"))
 
     def stopped(self) -> "StoreWriter":
-        """The same, once its writing threads have ended; what was handed to it is written first."""
+        """Wait until everything submitted is written, end the threads, and return the writer."""
         self._pool.shutdown(wait=True)
         return self
 
@@ -216,22 +217,22 @@ class StoreWriter:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            wait(self._in_flight)  # what still comes to the disk decides what to do next
+            wait(self._in_flight)  # whether more blocks get to the disk decides the advice
             n_blocks = f"{len(self._log.commits)} blocks"
             raise StoreError(
-                f"{self._where}: {NO_ROOM[error.errno]} after {n_blocks}; make room, then run {self._go_on}"
+                f"{self._where}: {NO_ROOM[error.errno]} after {n_blocks}; make room, then run {self._rerun}"
             ) from error
         except BucketError as error:
             wait(self._in_flight)
-            raise StoreError(f"{error}; then run {self._go_on}") from error
+            raise StoreError(f"{error}; then run {self._rerun}") from error
 
     @property
-    def _go_on(self) -> str:
+    def _rerun(self) -> str:
         return "the same command with --resume" if self.has_rows else "it again"
 
     def _check_complete(self) -> None:
         found = self._found()
-        for path, layout in self._plan.layouts.items():
+        for path, layout in self._spec.layouts.items():
             missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
             if missing and path != FINISHED and not path.startswith(f"{CHECKSUM}/"):
                 raise StoreError(
@@ -250,7 +251,7 @@ class StoreWriter:
         found = self._found()
         checksums = {
             path: [found[path, i] for i in range(layout.n_blocks)]
-            for path, layout in self._plan.layouts.items()
+            for path, layout in self._spec.layouts.items()
             if not path.startswith(f"{CHECKSUM}/")
         }
-        return checksums | {"metadata": [metadata_checksum(self._begun["attributes"], self._plan.layouts)]}
+        return checksums | {"metadata": [metadata_checksum(self._begun["attributes"], self._spec.layouts)]}

@@ -1,7 +1,7 @@
-"""What the tests of bad input share: images to damage, and `refuse`, which holds a command to one line.
+"""Shared by tests of bad input: images to damage, and `refuse`, which requires a one-line error.
 
-Good input that looks odd (16-bit grey, palettes, WebP) is tested beside the bad, so that the refusals are
-seen to stop short of it.
+Good input that looks odd (16-bit grey, palettes, WebP) is tested beside the bad, to show that it is not
+refused.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from cli import main
 TINY = ["--arch", "resnet20", "--width", "4", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
 FOLDER = ["--dataset", "imagefolder", "--image-size", "16"]
 QUICK = ["--iterations", "2", "--eval-every", "1", "--device", "cpu"]
-FEW_CLASSES = ["--confusing-classes", 2, "--head-ratio", 0.4]  # a tail among the three of PER_CLASS
+FEW_CLASSES = ["--confusing-classes", 2, "--head-ratio", 0.4]  # gives PER_CLASS's three classes a tail
 PER_CLASS = {"ape": 8, "bee": 6, "cat": 4}
 
 
@@ -25,7 +25,7 @@ def run(*arguments: object) -> Result:
 
 
 def succeed(*arguments: object) -> Result:
-    """Run a command that must work; a bug is raised as it is, with the lines that led to it."""
+    """Run a command that must succeed; a bug is raised with its traceback."""
     result = run(*arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -34,7 +34,7 @@ def succeed(*arguments: object) -> Result:
 
 
 def refuse(*arguments: object, says: list[object]) -> str:
-    """Run a command that must be refused in one line (notes aside) with each of `says`; no file changes."""
+    """Run a command that must fail with one line (besides notes) that has each of `says`; no file changes."""
     before = snapshot(Path())
     result = run(*arguments)
     lines = [line for line in result.stderr.splitlines() if line.strip() and ": note: " not in line]

@@ -1,4 +1,4 @@
-"""Bits of a store flipped one at a time: `verify` finds each, or every reader sees what it saw before."""
+"""Flipping bits of a store one at a time: `verify` finds each, or no reader sees a difference."""
 
 from pathlib import Path
 
@@ -15,20 +15,20 @@ QUIET = Progress(disable=True)
 
 
 def faults(path: Path) -> list[str]:
-    """What `verify` finds."""
+    """The faults that `verify` finds."""
     return [str(fault) for fault in verify(FeatureStore(path), QUIET)]
 
 
 def everything(path: Path) -> tuple:
-    """All that a reader of the store can see."""
+    """Everything that a reader of the store can see."""
     store = FeatureStore(path)
     return store.attributes, {name: array.read().tobytes() for name, array in store.arrays.items()}
 
 
 class FlipCampaign:
-    """Flips one bit at a time of a sound store, and mends it.
+    """Flips one bit of a sound store at a time, and flips it back.
 
-    Half of the bits are in files of chance, however small, and bytes in use; half in bytes of chance.
+    Half of the bits are in random files, however small, and used bytes; half in random bytes.
     """
 
     def __init__(self, path: Path):
@@ -44,7 +44,7 @@ class FlipCampaign:
         """Flip one bit; True if it was found, False if it is harmless.
 
         Raises:
-            ViolationError: neither. Whatever else is raised is a bug as well.
+            ViolationError: it was neither. Any other exception is a bug as well.
         """
         if generator.integers(2):
             name = str(generator.choice(self._names))
@@ -72,7 +72,7 @@ class FlipCampaign:
 
 
 def _set_byte(file: Path, position: int, value: int) -> None:
-    """Change a byte in its place, so that nothing but it changes."""
+    """Change a byte in place, and nothing else."""
     with file.open("rb+", buffering=0) as opened:
         opened.seek(position)
         opened.write(bytes([value]))

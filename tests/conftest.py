@@ -28,7 +28,7 @@ from store.storage.s3 import Bucket
 
 QUIET = Progress(disable=True)
 torch.load = once_for_its_bytes(torch.load)
-provenance.GIT_SECONDS = 60  # a busy machine is no slow file system, and stores are compared
+provenance.GIT_SECONDS = 60  # git must answer on a busy machine too, since stores are compared
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite beside others
 torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
 SMALL = NetworkConfig("resnet20", width=4)
@@ -36,7 +36,7 @@ MEMORY = "/dev/shm"  # as a disk: the suite writes and removes some hundred thou
 
 
 def pytest_configure() -> None:
-    """Temporary files lie in memory, unless TMPDIR names a place, or there is no room, or nothing may run."""
+    """Put temporary files in memory, unless TMPDIR is set, room is short, or programs cannot run there."""
     if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
         found = os.statvfs(MEMORY)
         if found.f_bavail * found.f_frsize >= 2 * 1024**3 and not found.f_flag & os.ST_NOEXEC:
@@ -44,9 +44,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest test comes first, lest one core waits for the other at the end.
+    """Run the longest test first, so that no core waits at the end.
 
-    Tests marked `cuda` are for machines that have one; elsewhere they count as deselected.
+    Tests marked `cuda` run on machines with a GPU; elsewhere they are deselected.
     """
     items.sort(key=lambda item: item.path.name != "test_whole_way.py")
     if torch.cuda.is_available():
@@ -109,7 +109,7 @@ def _clock_stopped():
 
 @pytest.fixture(autouse=True)
 def _figures_drawn_for_their_own_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    """Every report's figures are made; they are drawn, which takes a second, where a test is about them."""
+    """Figures are created in every report, but drawn, which takes a second, only in tests about them."""
     if request.node.get_closest_marker("figures"):
         monkeypatch.setattr("finetune.compare.files.DOTS_PER_INCH", 50)
     else:
@@ -118,13 +118,13 @@ def _figures_drawn_for_their_own_tests(request: pytest.FixtureRequest, monkeypat
 
 @pytest.fixture
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Default output paths are relative: they must land where `refuse` looks."""
+    """Work in a temporary folder: default output paths are relative, and `refuse` checks there."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small stores have several blocks, the last partly filled; not synced, for a kill is no power cut."""
+    """Give small stores several blocks, the last partly filled; no syncs: a kill is not a power cut."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
     monkeypatch.setattr("store.layout.PACKED_CHUNK_BYTES", 512)
@@ -139,13 +139,13 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good image folder, not to be touched."""
+    """A good image folder. Do not change it."""
     return write_images(tmp_path_factory.mktemp("small") / "images")
 
 
 @pytest.fixture(scope="session")
 def small_ckpt(small_root: Path) -> Path:
-    """A finished Phase I on `small_root`; no validation split. Not to be touched."""
+    """A finished Phase I on `small_root`; no validation split. Do not change it."""
     out = small_root.parent / "phase1"
     succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", out)
     return out / "checkpoint.pt"
@@ -153,7 +153,7 @@ def small_ckpt(small_root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_store(small_ckpt: Path) -> Path:
-    """The store of `small_ckpt`. Not to be touched."""
+    """The store of `small_ckpt`. Do not change it."""
     path = small_ckpt.parents[1] / "feats.zarr"
     succeed("extract", "--ckpt", small_ckpt, "--store", path, "--device", "cpu")
     return path
@@ -161,13 +161,13 @@ def small_store(small_ckpt: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def course_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose fine-tuning goes a course that is known beforehand. Not to be touched."""
+    """A store whose fine-tuning takes a known course. Do not change it."""
     return make_course_store(tmp_path_factory.mktemp("course"))
 
 
 @pytest.fixture(scope="session")
 def digits_run(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of Phase II on digits. Not to be touched."""
+    """A run of Phase II on digits. Do not change it."""
     out = tmp_path_factory.mktemp("runs") / "fsa"
     succeed("finetune", "--store", feature_store, "--out", out, *QUICK)
     return out
@@ -175,7 +175,7 @@ def digits_run(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def blinking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 8×8 images, small enough for an epoch to take a blink."""
+    """Three classes of 8×8 images, small enough for an epoch to take a moment."""
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for split, n in (("train", 18), ("test", 4)):
@@ -190,7 +190,7 @@ def blinking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(blinking_root: Path, tmp_path: Path) -> TrainConfig:
-    """The smallest training; tests replace what they are about."""
+    """The options of a tiny training; tests replace those that they are about."""
     return TrainConfig(
         out=str(tmp_path / "run"),
         network=NetworkConfig("resnet20", width=2),
@@ -208,7 +208,7 @@ def store_path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """Where to write a store that takes several blocks; compressed HDF5 is written in another way."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
     monkeypatch.setattr("made_store.CODEC", "zstd" if request.param == "packed.h5" else "none")
-    # A process that is killed loses nothing of what it wrote, synced or not, and syncing takes longest.
+    # A killed process loses nothing that it wrote, synced or not, and syncing takes longest.
     monkeypatch.setattr(os, "fsync", lambda file: None)
     return tmp_path / f"s{request.param}"
 

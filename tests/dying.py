@@ -1,4 +1,4 @@
-"""Processes that kill themselves: at a record of a store, or before a call that outlives them."""
+"""Processes that kill themselves, at a record of a store or before a call with a lasting effect."""
 
 import itertools
 import os
@@ -14,13 +14,13 @@ from made_store import make_store
 from store.drafts.journal import Commit, CommitLog
 from store.drafts.s3 import S3CommitLog
 
-DURABLE = ("fsync", "replace", "truncate")  # calls between which the state on the disk differs
+DURABLE = ("fsync", "replace", "truncate")  # calls that change the state on disk
 
 
 def die_at_commit(n_commits: int, log: type[CommitLog] | type[S3CommitLog] = CommitLog) -> None:
-    """Let this process die as soon as its log has so many records, and not one more.
+    """Make this process die as soon as its log has this many records, and not one more.
 
-    Two threads write blocks: without the lock another record may follow before the first thread counts.
+    Two threads write blocks: without the lock, another record may follow before the first thread counts.
     """
     append, alone = log.append, Lock()
 
@@ -34,14 +34,14 @@ def die_at_commit(n_commits: int, log: type[CommitLog] | type[S3CommitLog] = Com
 
 
 def syncs_a_folder(where: int | Path, *_: object) -> bool:
-    """Whether nothing that outlives a kill differs before and after a call."""
+    """Whether a call only syncs a folder, so that a kill before or after it makes no difference."""
     return isinstance(where, int) and stat.S_ISDIR(os.fstat(where).st_mode)
 
 
 def in_child(action: Callable[[], None], die_at: int | None = None) -> int:
     """Run in a forked process, killed before its `die_at`-th durable call; the signal, or 0.
 
-    The child counts calls of both its threads, so that every step of the protocol is met in turn.
+    The child counts the calls of both its threads, so that every step of the protocol is covered in turn.
     """
 
     def dying() -> None:
@@ -65,7 +65,7 @@ def in_child(action: Callable[[], None], die_at: int | None = None) -> int:
 
 
 def begun(path: Path, n_commits: int = 4) -> None:
-    """Leave a store whose writer was killed after so many commits."""
+    """Leave the draft of a store whose writer was killed after this many commits."""
 
     def make() -> None:
         die_at_commit(n_commits)

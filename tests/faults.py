@@ -1,7 +1,7 @@
-"""Writers of stores, killed at any moment or on a full disk, and what must hold afterwards.
+"""Writers of stores that are killed at any moment or run on a full disk, and what must hold afterwards.
 
-The tests do a bounded number and `make soak` goes on for as long as it is told. Every case is drawn
-from a seed of its own, so that one that fails can be had again.
+The tests run a fixed number, and `make soak` as many as it is told. Every case is drawn from its own seed, so
+that a failure can be reproduced.
 """
 
 import errno
@@ -28,17 +28,17 @@ from made_store import contents, make_store
 from store.arrays.gather import gather
 from store.arrays.raw import StoredArray
 from store.drafts.journal import Commit, CommitLog
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.errors import StoreError
 from store.reader import FeatureStore
 
 ROOM = str(Path(__file__).parent.parent / "store")
-KINDS = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
-SCENARIOS = ("anew", "resumed", "begun anew", "replacing")
+CODEC_OF = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
+SCENARIOS = ("new", "resumed", "started over", "replacing")
 
 
 class ViolationError(AssertionError):
-    """Something that must hold does not."""
+    """A condition that must hold does not."""
 
 
 def must(holds: bool, what: str) -> None:
@@ -48,46 +48,46 @@ def must(holds: bool, what: str) -> None:
 
 
 def forked(action: Callable[[], None]) -> tuple[int, int]:
-    """Run in a process of its own; its id, and a pipe that gives a byte at its start and then its end."""
+    """Run in a forked process; its id, and a pipe that gives a byte at its start and ends with it."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:
         os.close(writing)
         return child, reading
     os.close(reading)
-    gc.disable()  # a collection would copy every page that the two still share
+    gc.disable()  # a garbage collection would copy every page that the two share
     code = 1
     try:
         os.write(writing, b"!")
         action()
         code = 0
     except BaseException:
-        traceback.print_exc()  # which the test's own process would print for the parent's
+        traceback.print_exc()  # else the child would print the test process's output
     finally:
         os._exit(code)
 
 
 def ended(child: int, pipe: int) -> int:
-    """Wait for a process: minus the signal that killed it, or its exit code."""
+    """Wait for a process; minus the signal that killed it, or its exit code."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(pipe)
     return code
 
 
 def refused_after_fork(array: StoredArray) -> bool:
-    """Whether a forked child that reads an array of its parent's is told to open the store itself."""
+    """Whether a forked child that reads its parent's array is told to open the store again."""
 
     def read() -> None:
         try:
             gather(array, np.array([0]))
         except StoreError as error:
-            os._exit(7 if "open the store in it" in str(error) else 1)
+            os._exit(7 if "open the store again in this one" in str(error) else 1)
 
     return ended(*forked(read)) == 7
 
 
 def killed_after(action: Callable[[], None], seconds: float) -> int:
-    """Kill a process from outside, so long after its start, unless it ends before."""
+    """Kill a process from outside, some time after its start, unless it ends before."""
     child, pipe = forked(action)
     os.read(pipe, 1)
     if not select.select([pipe], [], [], seconds)[0]:
@@ -96,7 +96,7 @@ def killed_after(action: Callable[[], None], seconds: float) -> int:
 
 
 def killed_at_line(action: Callable[[], None], line: int) -> int:
-    """Let a process kill itself before the n-th line of `store/` that any of its threads runs."""
+    """Make a process kill itself before the n-th line of `store/` that any of its threads runs."""
 
     def traced() -> None:
         _count_lines(line)
@@ -106,7 +106,7 @@ def killed_at_line(action: Callable[[], None], line: int) -> int:
 
 
 def number_of_lines(action: Callable[[], None]) -> int:
-    """How many lines of `store/` an undisturbed process runs."""
+    """How many lines of `store/` a process runs that is not killed."""
     reading, writing = os.pipe()
 
     def traced() -> None:
@@ -122,7 +122,7 @@ def number_of_lines(action: Callable[[], None]) -> int:
 
 
 def _count_lines(last: int) -> Iterator[int]:
-    """Count the lines of `store/` in all threads yet to be started and in this one; die before the last."""
+    """Count the lines of `store/` in this thread and all later ones; die before the last."""
     passed = itertools.count(1)
 
     def trace(frame: FrameType, event: str, _: object) -> Callable | None:
@@ -141,7 +141,7 @@ class KillCampaign:
     """Kills writers of a store at `path` at random moments, and resumes each.
 
     Attributes:
-        n_kills: writers that were killed before they had ended.
+        n_kills: writers that were killed before they ended.
     """
 
     def __init__(self, path: Path):
@@ -158,18 +158,18 @@ class KillCampaign:
         self.clear()
 
     def one(self, generator: np.random.Generator) -> str:
-        """Kill one writer and resume; what was done.
+        """Kill one writer and resume; returns what was done.
 
         Raises:
-            ViolationError: something other than a whole store, the older one or none was to be seen on the
-                way, or the resumed one is another than an uninterrupted writer's.
+            ViolationError: a reader could see something other than a whole store, the older one or none, or
+                the resumed store differs from an uninterrupted writer's.
         """
         scenario = str(generator.choice(SCENARIOS))
         by_line = bool(generator.integers(2))
         when = float(generator.random())
         case = f"{scenario}, killed at {when:.0%} of its {'lines' if by_line else 'time'}"
         self._prepare(scenario, generator)
-        overwrite = scenario in ("begun anew", "replacing")
+        overwrite = scenario in ("started over", "replacing")
         code = self._kill(
             partial(make_store, self.path, resume=scenario == "resumed", overwrite=overwrite), by_line, when
         )
@@ -181,17 +181,17 @@ class KillCampaign:
         return case
 
     def many(self, seeds: Iterable[int]) -> None:
-        """A writer killed for every seed, however many do not live to be killed."""
+        """A killed writer for every seed, however many end before they are killed."""
         for seed in seeds:
             n_kills, generator = self.n_kills, np.random.default_rng(seed)
             while self.n_kills == n_kills:
                 self.one(generator)
 
     def check_killed(self, case: str, older: dict[str, bytes] | None) -> None:
-        """Only what is whole may look finished."""
+        """Only a whole store may look finished."""
         if self.path.exists():
             must(contents(self.path) in (older, self.whole), f"{case}: another store under its name")
-        for tree in unfinished_folder(self.path).glob(f"{self.path.name}*"):
+        for tree in draft_folder(self.path).glob(f"{self.path.name}*"):
             if tree.suffix == self.path.suffix and readable(tree):
                 must(contents(tree) == self.whole, f"{case}: an unfinished tree says that it is complete")
 
@@ -202,14 +202,14 @@ class KillCampaign:
         except (StoreError, OSError, ValueError, KeyError) as error:
             raise ViolationError(f"{case}: cannot be resumed ({error!r})") from error
         must(contents(self.path) == self.whole, f"{case}: the resumed store is another")
-        must(not unfinished_folder(self.path).exists(), f"{case}: something is left behind")
+        must(not draft_folder(self.path).exists(), f"{case}: something is left behind")
 
     def _prepare(self, scenario: str, generator: np.random.Generator) -> None:
         if scenario == "replacing":
             make_store(self.path, precision="older")
-        elif scenario != "anew":
+        elif scenario != "new":
             self._kill(partial(make_store, self.path), bool(generator.integers(2)), generator.random())
-            if self.path.exists() and scenario == "begun anew":
+            if self.path.exists() and scenario == "started over":
                 self.clear()
 
     def _kill(self, action: Callable[[], None], by_line: bool, when: float) -> int:
@@ -224,12 +224,12 @@ class KillCampaign:
 
     def clear(self) -> None:
         """Remove the store, finished or not."""
-        for path in (self.path, unfinished_folder(self.path)):
+        for path in (self.path, draft_folder(self.path)):
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 
 def readable(path: Path) -> bool:
-    """Whether a finished store can be read there; anything but a refusal is an error of the test's."""
+    """Whether a finished store can be read there; any error but a UserError fails the test."""
     try:
         FeatureStore(path)
     except StoreError:
@@ -239,7 +239,7 @@ def readable(path: Path) -> bool:
 
 @contextmanager
 def full_disk(n_commits: int) -> Iterator[None]:
-    """A disk that takes nothing more once so many blocks are recorded, whichever thread comes first."""
+    """A disk that is full once this many blocks are recorded, whichever thread comes first."""
     sync, append, is_full = os.fsync, CommitLog.append, threading.Event()
 
     def synced(file: int) -> None:

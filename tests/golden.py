@@ -1,6 +1,6 @@
-"""Golden stores: what they hold, as formulas, and how they were written.
+"""Golden stores: their content as formulas, and how they were written.
 
-Usage: python tests/golden.py   writes what tests/data lacks, and leaves what is there.
+Usage: python tests/golden.py   writes what is missing in tests/data, and leaves the rest.
 """
 
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def write(path: Path, dtype: str, codec: str, splits: tuple[str, ...]) -> None:
 
 @contextmanager
 def blocks_of_a_batch() -> Iterator[None]:
-    """Cut stores as the golden ones are, and stop the clock as it stood."""
+    """Use the golden stores' blocks, and their time."""
     with stopped_clock(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("store.layout.BLOCK_BYTES", 1)
         yield

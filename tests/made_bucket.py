@@ -23,7 +23,7 @@ def objects(bucket: Bucket) -> dict[str, bytes]:
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
-    """The keys that are asked of obstore from now on by some of its functions."""
+    """Record the keys that these functions of obstore are called with from now on."""
     keys = []
     for name in names:
         call = getattr(obstore, name)

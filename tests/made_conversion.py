@@ -1,4 +1,4 @@
-"""Conversions of made stores: whole ones, and ones that are killed on the way."""
+"""Conversions of made stores: finished, or killed in between."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from store.spec import StoreSpec
 
 QUIET = Progress(disable=True)
 OTHER = {".zarr": ".h5", ".h5": ".zarr"}
-FINER = 1 + 2.0**-13  # makes float32 of float16, and leaves CAMs as they are
+FINER = 1 + 2.0**-13  # turns float16 into float32, and leaves CAMs unchanged
 
 
 def fine_rows() -> dict[str, np.ndarray]:
@@ -41,13 +41,13 @@ def extracted(path: str, dtype: str = "float16", codec: str = "none", rows=FINE)
 
 
 def converted(path: Path, target: str, **options: object) -> Path:
-    """A conversion, without a bar."""
+    """Convert, without a progress bar."""
     convert(ConvertConfig(str(path), target, **options), QUIET)
     return Path(target)
 
 
 def twin(path: Path, codec: str = "none", rows=FINE) -> dict[str, bytes]:
-    """The files that an extraction leaves which is told the provenance of another store."""
+    """The files of an extraction that is given the provenance of another store."""
     store = FeatureStore(path)
     layouts = made_layouts(dtype=store.map_dtype, codec=codec)
     made = StoreSpec(layouts, store.map_dtype, CLASSES, store.provenance, store.provenance["identity"])
@@ -57,7 +57,7 @@ def twin(path: Path, codec: str = "none", rows=FINE) -> dict[str, bytes]:
 
 
 def kill(path: Path, target: str, n_commits: int, **options: object) -> None:
-    """Convert in a forked process that is killed after so many commits."""
+    """Convert in a forked process that is killed after this many commits."""
     child = os.fork()
     if child == 0:
         try:

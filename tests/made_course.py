@@ -1,11 +1,11 @@
-"""A store whose fine-tuning goes a course that is known beforehand, whatever release of torch trains it.
+"""A store whose fine-tuning takes a known course with any release of torch.
 
 Features are a few exact vectors, and Phase I takes every image of the tail class `rare` for `large`.
-As fine-tuning raises the score of `rare` along its direction, images turn over in the order of their strength
-along it, the strongest first:
+As fine-tuning raises the score of `rare` along its direction, predictions change in the order of the images'
+strength along it, the strongest first:
 
-    turned over                          over images    over classes
-    nothing yet                             44 of 52          66.7 %
+    changed to rare                      over images    over classes
+    none yet                                44 of 52          66.7 %
     2 of rare, strong                       46 of 52          75.0 %    best over images
     8 of large that look like rare          38 of 52          68.3 %
     6 of rare, weak as in training          44 of 52          93.3 %    best over classes, to the end
@@ -39,7 +39,7 @@ BIAS = np.array([2, -2, 0], np.float32)
 
 
 def make_course_store(folder: Path) -> Path:
-    """Write checkpoint.pt and feats.zarr in a folder; the store's path."""
+    """Write checkpoint.pt and feats.zarr to a folder; return the store's path."""
     train = [(label, label, 1.0, n) for label, n in TRAIN.items()]
     rows = {"classifier/weight": WEIGHT, "classifier/bias": BIAS}
     for split, groups in (("train", train), ("val", HELD_OUT), ("test", HELD_OUT)):
@@ -64,7 +64,7 @@ def _rows(split: str, groups: list[tuple[int, int, float, int]]) -> dict[str, np
 
 
 def _provenance(folder: Path) -> dict:
-    """What the store says of its origin, a checkpoint of the FC layer alone, which is written."""
+    """The store's provenance; writes its checkpoint, which only has the FC layer."""
     network, dataset = asdict(NetworkConfig()), asdict(DatasetConfig("digits"))
     config, path = asdict(TrainConfig().resolved()), folder / "checkpoint.pt"
     state = {"classifier.weight": torch.from_numpy(WEIGHT), "classifier.bias": torch.from_numpy(BIAS)}

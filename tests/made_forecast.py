@@ -1,4 +1,4 @@
-"""`store plan` asked for its figures."""
+"""The figures of `store plan`."""
 
 import json
 from typing import Any

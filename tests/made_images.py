@@ -1,4 +1,4 @@
-"""Image files that Pillow cannot write, written out: PNG and TIFF with 16 bits a channel."""
+"""Image files that Pillow cannot write: PNG and TIFF with 16 bits a channel."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ COLOUR_TYPES = {
 
 
 def png16(values: np.ndarray, significant_bits: int | None = None) -> bytes:
-    """A PNG of (H, W, C) 16-bit values; significant bits are told if given, 16 of alpha."""
+    """A PNG of (H, W, C) 16-bit values; significant bits are recorded if given, 16 for alpha."""
     height, width, channels = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -28,7 +28,7 @@ def png16(values: np.ndarray, significant_bits: int | None = None) -> bytes:
 
 
 def tiff16(values: np.ndarray, order: str, compressed: bool, bits: int = 16) -> bytes:
-    """A TIFF of (H, W, C) 16-bit values, byte order `<` or `>`; of 12 bits, if so given, packed."""
+    """A TIFF of (H, W, C) 16-bit values, byte order `<` or `>`; packed if 12 bits are asked for."""
     height, width, channels = values.shape
     if bits == 12:  # two values in three bytes
         a, b = values.reshape(-1, 2).astype(np.uint16).T
@@ -36,7 +36,7 @@ def tiff16(values: np.ndarray, order: str, compressed: bool, bits: int = 16) -> 
     else:
         pixels = values.astype(f"{order}u2").tobytes()
     pixels = zlib.compress(pixels) if compressed else pixels
-    tags = {  # short values, but for the two offsets; bits of each channel lie behind the tags
+    tags = {  # short values, except for the two offsets; bits of each channel follow the tags
         256: [width],
         257: [height],
         258: [bits] * channels,

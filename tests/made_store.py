@@ -28,7 +28,7 @@ SECONDS = 1_700_000_000  # what a stopped clock shows
 
 @contextmanager
 def stopped_clock() -> Iterator[None]:
-    """Let stores be written in no time, so that two of the same rows are the same to the byte."""
+    """Stop the clock of stores, so that two stores of the same rows have the same bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("store.provenance.now", lambda: SECONDS)
         yield
@@ -40,7 +40,7 @@ def made_layouts(sizes=SIZES, dtype: str = "float16", codec: str = "none") -> di
 
 
 def made_plan(sizes=SIZES, dtype: str = "float16", **identity: object) -> StoreSpec:
-    """The plan of a made store."""
+    """The spec of a made store."""
     made = {"checkpoint": {"sha256": "0", "path": "c.pt", "relative_path": "c.pt"}, "note": "é"}
     return StoreSpec(
         made_layouts(sizes, dtype, CODEC), dtype, CLASSES, made, {"precision": "fp32"} | identity
@@ -68,7 +68,7 @@ def made_rows(sizes=SIZES) -> dict[str, np.ndarray]:
 
 
 def fill(writer: StoreWriter, rows: dict[str, np.ndarray]) -> None:
-    """Write all that is missing, batch by batch, as an extraction does."""
+    """Write everything that is missing, batch by batch, as an extraction does."""
     streamed = ("pooled", "feature_map", "cam")
     writer.write_known({path: value for path, value in rows.items() if path.split("/")[1] not in streamed})
     for split in sorted({path.split("/")[0] for path in rows} - {"classifier"}):
@@ -101,19 +101,19 @@ def make_store(
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a store, by its name: what two equal stores have in common."""
+    """Every file of a store, by name, for comparing stores."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
 
 def committed(folder: Path) -> list[dict]:
-    """The records of an unfinished store."""
+    """The records of a draft."""
     lines = (folder / "commits.jsonl").read_text().splitlines()
     return [json.loads(line.rpartition(" ")[0]) for line in lines]
 
 
 def written(path: Path, make: Callable[[Path], None]) -> dict[str, bytes]:
-    """The files of a store that somebody makes beside a path, with its suffix."""
+    """The files of a store that `make` writes beside a path, with the same suffix."""
     other = path.with_name(f"whole{path.suffix}")
     make(other)
     return contents(other)

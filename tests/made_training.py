@@ -1,4 +1,4 @@
-"""Trainings of a network and images so small that an epoch takes a blink."""
+"""Trainings of a network on images so small that an epoch takes a moment."""
 
 import itertools
 from pathlib import Path
@@ -29,7 +29,7 @@ def timeless(history: list[dict]) -> list[dict]:
 
 
 def train_interrupted(config: TrainConfig, n: int, what: str = "learning_rate") -> None:
-    """Train, and press Ctrl-C as the n-th batch (or evaluation, with `predict`) begins."""
+    """Train, with Ctrl-C at the start of the n-th batch (or evaluation, with `predict`)."""
     calls, original = itertools.count(1), getattr(extract.train, what)
 
     def interrupted(*arguments):

@@ -14,7 +14,7 @@ OPTIONS = ["--views", V, "--batch-size", BATCH, "--device", "cpu"]
 
 
 def splitmix(state: int, number: int) -> int:
-    """One output of splitmix64 in Python's own numbers."""
+    """One output of splitmix64, in Python integers."""
     z = (state + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
@@ -37,14 +37,14 @@ def slow_view(image: torch.Tensor, seed: int, padding: int, flip: bool) -> tuple
 
 
 def expected_view(images: ImageSet, row: int, transform: Transform, seed: int) -> torch.Tensor:
-    """A view of one image, uint8 (3, H, W), without the code under test but for training's own transform."""
+    """A view of one image, uint8 (3, H, W), using nothing under test but training's own transform."""
     if images.in_memory:
         return slow_view(images.images[row], seed, 2, transform.flip)[0]
     return training_image(read_image(images.images[row]), transform, seed)
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a store, its checksums too, but for what depends on the time."""
+    """Every array of a store and its checksums, except those that depend on the time."""
     store, timely = FeatureStore(path), ("finished", "checksum/finished", "checksum/metadata")
     return {name: array.read() for name, array in store.arrays.items() if name not in timely}
 

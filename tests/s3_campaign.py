@@ -1,7 +1,7 @@
-"""Kills of a process that writes a store to a bucket, each followed by a resume and a comparison.
+"""Killing a process that writes a store to a bucket, each time followed by a resume and a comparison.
 
-Run as a program, for it must never talk to S3 itself: it forks a child for every attempt. Prints the number
-of kills.
+Run as a program, because it must never talk to S3 itself: it forks a child for every attempt. It prints the
+number of kills.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from store.reader import FeatureStore
 from store.storage.location import locate
 
 make_store = partial(make_any_store, sizes=WITHOUT_VAL)  # fewer requests
-CHANGES = ("put", "put_async", "delete")  # requests between which the bucket differs
+CHANGES = ("put", "put_async", "delete")  # requests that change the bucket
 
 
 def forked(action: Callable[[], object], die_at: int | None = None) -> int:
@@ -55,7 +55,7 @@ def forked(action: Callable[[], object], die_at: int | None = None) -> int:
 
 
 def readable(url: str) -> bool:
-    """Whether a reader takes what lies there for a store."""
+    """Whether a reader accepts what is there as a store."""
     try:
         FeatureStore(locate(url))
     except StoreError:
@@ -64,9 +64,9 @@ def readable(url: str) -> bool:
 
 
 def check_and_resume(url: str, whole: dict[str, bytes], overwrite: bool) -> None:
-    """What a reader takes for a store is the whole store, and so is what resuming ends in.
+    """What a reader accepts is the whole store, and so is the resumed store.
 
-    Nothing else is left; then there is room for the next.
+    Nothing else is left behind; it is removed for the next kill.
     """
     bucket = locate(url)
     if readable(url):
@@ -79,7 +79,7 @@ def check_and_resume(url: str, whole: dict[str, bytes], overwrite: bool) -> None
 
 
 def campaign(url: str, step: int, overwrite: bool) -> int:
-    """Kill before every `step`-th change of a whole writing; the number of kills."""
+    """Kill before every `step`-th change that a writer makes; the number of kills."""
     with tempfile.TemporaryDirectory() as folder:
         make_store(Path(folder, "s.zarr"))
         whole = contents(Path(folder, "s.zarr"))

@@ -1,7 +1,6 @@
-"""A real S3 server on loopback, a process of its own, and processes that use it.
+"""A real S3 server on loopback, in its own process, and processes that use it.
 
-What talks to S3 in a test runs in a process of its own where it is killed: threads of a client do not survive
-a fork.
+Code that is killed while it talks to S3 runs in a new process: a client's threads do not survive a fork.
 """
 
 import os
@@ -20,8 +19,8 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
 }
 
-# As `python -m moto.server`, which finds out for each request what service of many is asked, and logs it:
-# that takes as long as to answer.
+# Like `python -m moto.server`, which for each request looks up the service and logs it: that takes as long as
+# the answer.
 SERVER = """
 from moto.server import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -38,7 +37,7 @@ server.serve_forever()
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """The server's address; it chooses a free port itself, and says which."""
+    """The server's address; it chooses a free port and prints it."""
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     try:
         yield f"http://127.0.0.1:{int(server.stdout.readline())}"
@@ -48,17 +47,17 @@ def s3_server() -> Iterator[str]:
 
 
 def make_bucket(address: str, name: str) -> None:
-    """Make an empty bucket."""
+    """Create an empty bucket."""
     urlopen(Request(f"{address}/{name}", method="PUT")).close()
 
 
 def in_process(code: str, *arguments: str, killed: bool = False) -> str:
-    """Run Python in a new process that may import the tests' modules; what it printed.
+    """Run Python code in a new process that can import the tests' modules; returns its output.
 
     Args:
         code: the program.
         arguments: of it.
-        killed: whether it is to die of SIGKILL, else it must end well.
+        killed: whether it must die of SIGKILL; else it must succeed.
     """
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(

@@ -112,8 +112,15 @@ def test_small_numbers_are_as_they_were(feature_store, flushes):
 @pytest.mark.parametrize("out", ["", ".", "/"])
 def test_a_folder_without_a_name_is_refused(feature_store, out):
     before = snapshot(Path())
-    refuse("finetune", "--store", feature_store, "--out", out, says=["you work in this folder"])
-    with pytest.raises(tc.UserError, match="you work in this folder"):
+    refuse(
+        "finetune",
+        "--store",
+        feature_store,
+        "--out",
+        out,
+        says=["is the working directory, or a folder above it"],
+    )
+    with pytest.raises(tc.UserError, match="is the working directory, or a folder above it"):
         tc.finetune(tc.open_store(feature_store), out=out, **FAST)
     assert snapshot(Path()) == before
 

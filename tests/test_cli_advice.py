@@ -29,7 +29,7 @@ DEFAULTS = {
 # When Ctrl-C comes: at the n-th call of a function, or, with ".", at the end of that call.
 MOMENTS = {
     "train": [
-        ("extract.train._begin", 1),
+        ("extract.train._start", 1),
         ("extract.train.write_json", 1),
         ("extract.train.learning_rate", 1),
         ("extract.train.learning_rate", 5),
@@ -63,7 +63,7 @@ MOMENTS = {
         ("finetune.sweep.folder.SweepFolder.finish.", 1),
     ],
     "convert": [
-        ("store.convert._plan", 1),
+        ("store.convert._spec", 1),
         ("store.writer.StoreWriter.write", 2),
         ("store.drafts.local.LocalDraft.publish.", 1),
     ],
@@ -234,10 +234,10 @@ def test_a_store_that_was_to_replace_another_is_not_thrown_away_unasked(small_st
     asked = command("extract", "s.zarr", small_store)
     succeed(*asked)
     interrupted([*asked, "--overwrite"], "store.writer.StoreWriter.write", 6)
-    refuse(*asked, says=["s.zarr.unfinished: this store was begun; pass --resume to go on"])
+    refuse(*asked, says=["s.zarr.unfinished: is an unfinished store; pass --resume to continue"])
 
 
-@pytest.mark.parametrize("moment", [("extract.train._keep", 1), ("extract.train.learning_rate", 2)])
+@pytest.mark.parametrize("moment", [("extract.train._save", 1), ("extract.train.learning_rate", 2)])
 def test_a_resume_that_is_interrupted_before_it_keeps_what_it_was_given(
     moment: tuple[str, int], small_store: Path
 ) -> None:

@@ -35,7 +35,7 @@ def test_a_checkpoint_and_a_config_of_another_program(epochs: object, overwrite:
     content = {"model": {"weight": torch.zeros(3)}, "epoch": 1, "epochs": 2, "format_version": 1}
     torch.save(content, "theirs/checkpoint.pt")
     Path("theirs/config.json").write_text(json.dumps({"epochs": epochs}))
-    says = ["theirs: already exists and is no training run alone", "name another path"]
+    says = ["theirs: already exists and is not a training run that may be replaced", "name another path"]
     refuse("train", "--out", "theirs", *overwrite, says=says)
 
 
@@ -70,7 +70,9 @@ def test_a_run_that_ended_between_its_metrics_and_its_checkpoint(
         patch.setattr("extract.train.save_checkpoint", save_once)
         assert run(*command).exception is not None
     assert Path("r/metrics.csv").read_text().count("\n") == 2
-    refuse(*command, says=["r: already holds an unfinished run (epoch 0 of 1); pass --resume to continue it"])
+    refuse(
+        *command, says=["r: already holds an interrupted run (epoch 0 of 1); pass --resume to continue it"]
+    )
     succeed("train", "--out", "r", "--resume")
     refuse(*command, says=["r: already holds a finished run (epoch 1 of 1); pass --overwrite"])
 

@@ -26,7 +26,7 @@ def test_names_in_notes_and_refusals_are_on_one_line_and_move_no_terminal(caplog
     says = [rf"/train/ape/{SAID}.png': not a readable image"]
     refuse(*command, says=says)
     result = succeed(*command, "--skip-bad-images")
-    assert f"note: left out, being unreadable: 'train/ape/{SAID}.png'\n" in result.stderr
+    assert f"note: left out because they are unreadable: 'train/ape/{SAID}.png'\n" in result.stderr
     assert f"note: 1 of 3 classes have no test images ('{SAID}'): " in result.stderr
     assert {c for c in result.output if not c.isprintable()} == {"\n"}
     image = root / "train" / RAW / f"{RAW}0.png"

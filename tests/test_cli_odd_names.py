@@ -156,7 +156,7 @@ def test_two_classes_of_one_name_in_two_forms_are_refused(monkeypatch):
     two_forms = sorted([NFC, NFD])
     listed = replace(folders, list=lambda *asked: replace(folders.list(*asked), class_names=two_forms))
     monkeypatch.setitem(SOURCES, "imagefolder", listed)
-    says = ["the classes 'be\\u0302te' and 'b\\xeate' are one name in two Unicode forms", "rename one"]
+    says = ["the classes 'be\\u0302te' and 'b\\xeate' are the same name in two Unicode forms", "rename one"]
     refuse("train", *FOLDER, *TINY, "--root", root, "--out", "phase1", says=says)
 
 
@@ -175,7 +175,7 @@ def test_a_class_spelt_in_another_form_in_test_is_the_class_of_train(caplog):
         *TINY,
         "--root",
         root,
-        says=["'be\\u0302te'", "'b\\xeate' are one class", "one folder"],
+        says=["'be\\u0302te'", "'b\\xeate' are the same class", "one folder"],
     )
 
 
@@ -194,11 +194,11 @@ def test_a_copy_spelt_in_another_form(other, alike):
     succeed("extract", *evaluate[1:], "--store", "before.zarr")
     respell(root)
     if alike:
-        assert "they are taken for the same" in succeed(*evaluate).stderr
+        assert "they count as the same" in succeed(*evaluate).stderr
         succeed("extract", *evaluate[1:], "--store", "s.zarr")
         assert FeatureStore(Path("s.zarr")).class_names == ["ape", NFC, other]
         assert f"test/{NFC}/{NFC}0.png" in image_names(FeatureStore(Path("s.zarr")), "test")
         succeed("store", "verify", "s.zarr", "--sample", 99, *evaluate[1:])
         succeed("extract", *evaluate[1:], "--store", "before.zarr", "--resume")
     else:
-        refuse(*evaluate, says=["spells names in another Unicode form", "rename them as they were"])
+        refuse(*evaluate, says=["has names in another Unicode form", "rename them as they were"])

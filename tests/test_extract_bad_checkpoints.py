@@ -1,4 +1,4 @@
-"""Checkpoints, and options of extract and evaluate, that are refused."""
+"""Checkpoints, and options of `extract` and `evaluate`, that are refused."""
 
 import pickle
 import shutil
@@ -49,7 +49,7 @@ def a_truncated_pickle(path: Path, _: Path) -> None:
 
 
 class Code:
-    """Unpickling it makes a folder."""
+    """Unpickling it creates a folder."""
 
     def __reduce__(self) -> tuple:
         return Path.mkdir, (Path("the-code-ran"),)
@@ -102,7 +102,7 @@ FOREIGN = ["not a checkpoint of this program", "expected a checkpoint.pt written
 
 
 def altered(**changes: object) -> Callable[[Path, Path], None]:
-    """A checkpoint of which one part is something else."""
+    """A checkpoint with one part replaced."""
 
     def make(path: Path, good: Path) -> None:
         torch.save(torch.load(good, weights_only=True) | changes, path)
@@ -110,7 +110,7 @@ def altered(**changes: object) -> Callable[[Path, Path], None]:
     return make
 
 
-OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "train again"]
+OTHER_WEIGHTS = ["has the weights of another network than", "for 3 classes", "train again"]
 
 
 @pytest.mark.parametrize("command", ["extract", "evaluate"])
@@ -139,7 +139,7 @@ OTHER_WEIGHTS = ["holds weights of another network than", "for 3 classes", "trai
         (altered(class_names=[]), ["has 0 class names and 3 counts", "train again"]),
         (altered(class_counts=[1]), ["has 3 class names and 1 counts", "train again"]),
         (altered(state=None), ["its state is a NoneType, not a dict", "train again"]),
-        (altered(state={"a": 1}), ["a of its state is no tensor", "train again"]),
+        (altered(state={"a": 1}), ["a of its state is not a tensor", "train again"]),
         (nan_weights, ["classifier.bias holds NaN or infinite weights", "train again"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -154,7 +154,7 @@ def test_checkpoint_is_refused(
 
 
 def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
-    """The control for the refusals above."""
+    """The positive control for the tests above."""
     a_pickle_with_code(Path("given.pt"), small_ckpt)
     pickle.loads(Path("given.pt").read_bytes())
     assert Path("the-code-ran").exists()
@@ -169,7 +169,7 @@ def test_the_code_in_a_pickle_would_run(small_ckpt: Path) -> None:
         ("--workers -1", ["--workers -1: must be 0 or more"]),
         ("--dtype float8", ["--dtype", "'float8' is not one of", "'float16'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
@@ -187,7 +187,9 @@ def test_fine_tuned_checkpoint_is_no_phase_1(digits_run: Path) -> None:
 def test_another_programs_zarr_group_is_kept(small_ckpt: Path) -> None:
     zarr.create_group("feats.zarr", attributes={"format": "a year of climate"})
     command = ["extract", "--ckpt", small_ckpt, "--store", "feats.zarr", "--device", "cpu", "--overwrite"]
-    refuse(*command, says=["feats.zarr: already exists and is no store alone", "name another"])
+    refuse(
+        *command, says=["feats.zarr: already exists and is not a store that may be replaced", "name another"]
+    )
 
 
 def test_existing_store_is_kept_without_overwrite(small_ckpt: Path, small_store: Path) -> None:
@@ -223,7 +225,7 @@ def test_extraction_that_fails_before_the_first_rows_leaves_nothing(
         ),
         ("--batch-size 0", ["--batch-size 0: must be 1 or more"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )

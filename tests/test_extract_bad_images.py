@@ -1,4 +1,4 @@
-"""Image folders that cannot be trained on, by name, and single images that cannot be read."""
+"""Image folders that cannot be used, named in the error, and single images that cannot be read."""
 
 import json
 import os
@@ -154,13 +154,13 @@ BAD_IMAGES += [avif_without_its_item] if features.check("avif") else []
 @pytest.mark.parametrize("make_bad", BAD_IMAGES)
 def test_unreadable_image_is_named(images: Path, make_bad: Callable[[Path], Path], split: str) -> None:
     bad = make_bad(images / split / "bee" / "bad.png")
-    says = [f"{bad}: not a readable image", "mend or remove it", "--skip-bad-images"]
+    says = [f"{bad}: not a readable image", "fix or remove it", "--skip-bad-images"]
     refuse("train", *FOLDER, *TINY, "--root", images, "--out", "phase1", says=says)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_unreadable_large_image_is_named_before_training(images: Path, split: str) -> None:
-    """Images above 64 pixels are decoded while training, by worker processes: hours may have gone by."""
+    """Images above 64 pixels are decoded during training, by worker processes, perhaps hours later."""
     write_images(images, splits=["val"])
     bad = [make_bad(images / split / "bee" / f"bad{i}.png") for i, make_bad in enumerate(BAD_IMAGES)]
     large = ["--dataset", "imagefolder", "--image-size", 72, "--workers", 1]
@@ -194,7 +194,7 @@ def test_extraction_goes_on_once_the_image_is_mended(images: Path, store: str) -
     assert result.exit_code == 2
     assert f"{bad}: holds another image than when" in result.stderr
     assert not Path(store).exists()
-    refuse(*command, store, says=[f"{store}.unfinished: this store was begun; pass --resume to go on"])
+    refuse(*command, store, says=[f"{store}.unfinished: is an unfinished store; pass --resume to continue"])
     refuse(*command, store, "--resume", "--precision", "bf16", says=["another precision (fp32)", "(bf16)"])
     bad.write_bytes(good)
     succeed(*command, store, "--resume")
@@ -223,7 +223,7 @@ def test_skip_bad_images_lists_them_and_later_phases_go_on(images: Path, image_s
     result = succeed("train", *size, *TINY, "--root", images, "--out", "phase1", "--skip-bad-images")
     names = sorted(path.relative_to(images).as_posix() for path in bad)
     told = f"{', '.join(names[:5])}, … (phase1/config.json lists all {len(names)})"
-    assert result.stderr.endswith(f"note: left out, being unreadable: {told}\n")
+    assert result.stderr.endswith(f"note: left out because they are unreadable: {told}\n")
     assert json.loads(Path("phase1/config.json").read_text())["dataset"]["skipped"] == names
     checkpoint = load_checkpoint(Path("phase1/checkpoint.pt"))
     assert checkpoint.class_counts == [8, 6, 4]

@@ -1,4 +1,4 @@
-"""Options of Phase I that are refused, and folders that it may not write to."""
+"""Options of Phase I that are refused, and folders that it must not write to."""
 
 import shlex
 import shutil
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--imbalance-factor nan", ["--imbalance-factor nan: must be 1"]),
         ("--imbalance-factor inf", ["--imbalance-factor inf: must be 1"]),
         ("--imbalance-factor 50", ["--imbalance-factor 50: leaves class 1 of 3", "must be below 4"]),
-        ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "one at least"]),
+        ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "at least one"]),
         ("--val-per-class -1", ["--val-per-class -1: must be 0 or more"]),
         ("--arch resnet21", ["--arch resnet21: unknown", "expected one of resnet20, "]),
         ("--arch vgg16", ["--arch vgg16: refused", "3 FC layers", "expected one of resnet20, "]),
         ("--arch vit_b_16", ["--arch vit_b_16: refused", "attention", "expected one of resnet20, "]),
         ("--arch densenet121", ["--arch densenet121: refused", "pooling", "expected one of resnet20, "]),
-        ("--arch resnet18 --width 8", ["--width", "resnet18 is of fixed width", "CIFAR-stem"]),
+        ("--arch resnet18 --width 8", ["--width 8: resnet18 has a fixed width", "choose one of resnet20, "]),
         ("--width 0", ["--width 0: must be 1 or more"]),
         ("--width 99999999999999999999", ["--width 99999999999999999999: must be 1 or more, and below 2^32"]),
         ("--weights DEFAULT", ["--weights DEFAULT: resnet20 has no pre-trained weights"]),
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu, cuda or cuda:N"]),
         ("--device mps", ["--device mps: unknown", "expected auto, cpu, cuda or cuda:N"]),
         ("--device cuda:x", ["--device cuda:x: unknown", "expected auto, cpu, cuda or cuda:N"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
         ("--colour red", ["No such option", "--colour", "--help"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
@@ -56,7 +56,7 @@ def test_train_option_is_refused(small_root: Path, options: str, says: list[str]
 
 
 def test_unknown_weights_are_named(small_root: Path) -> None:
-    says = ["--weights best: cannot be had for resnet18", "expected DEFAULT or a name from torchvision"]
+    says = ["--weights best: cannot be loaded for resnet18", "expected DEFAULT or a name from torchvision"]
     network = ["--arch", "resnet18", "--weights", "best", "--device", "cpu"]
     refuse("train", *FOLDER, *network, "--root", small_root, says=says)
 
@@ -67,7 +67,7 @@ def test_bad_arch_is_named_before_the_size_it_would_have(arch: str) -> None:
 
 
 def test_large_image_network_is_refused_for_small_images() -> None:
-    says = ["--image-size 224: digits images are 32×32", "CIFAR stem (resnet32"]
+    says = ["--image-size 224: digits images are 32×32", "small images (resnet32, "]
     refuse("train", "--arch", "resnet18", "--device", "cpu", says=says)
 
 
@@ -95,7 +95,10 @@ def test_single_image_that_no_batch_norm_can_take(images: Path) -> None:
     network = ["--arch", "resnet18-cifar", "--width", 4, "--batch-size", 9, "--epochs", 1, "--device", "cpu"]
     data = ["--dataset", "imagefolder", "--root", images, "--image-size", 8]
     command = ["train", *data, *network, "--out", "phase1"]
-    says = ["--batch-size 9: leaves a batch of one of the 19 training images", "choose another --batch-size"]
+    says = [
+        "--batch-size 9: leaves one of 19 training images alone in a batch",
+        "choose another --batch-size",
+    ]
     refuse(*command, says=says)
     succeed(*command, "--batch-size", 8)
 
@@ -118,25 +121,30 @@ def test_train_out_that_holds_a_damaged_checkpoint(small_root: Path, small_ckpt:
 
 
 def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
-    """As after Ctrl-C when the last epoch was written: nothing is left to do, and nothing changes."""
+    """As after Ctrl-C once the last epoch was written: nothing is left to do, and nothing changes."""
     before = snapshot(small_ckpt.parent)
     result = succeed("train", "--out", small_ckpt.parent, "--resume")
-    assert f"note: {small_ckpt.parent}: was finished already (epoch 1)" in result.stderr
+    assert f"note: {small_ckpt.parent}: was already finished (epoch 1)" in result.stderr
     assert "1 epochs, accuracy in %" in result.stdout
     assert snapshot(small_ckpt.parent) == before
-    says = ["epochs was 1", "asks 3"]
+    says = ["epochs was 1", "now it is 3"]
     refuse("train", "--out", small_ckpt.parent, "--resume", "--epochs", 3, says=says)
 
 
 def test_resume_of_nothing() -> None:
-    says = ["nowhere/checkpoint.pt: nothing to resume is there", "leave --resume out", "another --out"]
+    says = ["nowhere/checkpoint.pt: no such checkpoint to resume", "leave --resume out", "another --out"]
     refuse("train", "--out", "nowhere", "--resume", says=says)
 
 
 def test_resume_and_overwrite_together(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(small_root, monkeypatch)
     refuse(
-        "train", "--out", "phase1", "--resume", "--overwrite", says=["phase1: --resume", "pass one of them"]
+        "train",
+        "--out",
+        "phase1",
+        "--resume",
+        "--overwrite",
+        says=["phase1: --resume", "pass only one of them"],
     )
 
 
@@ -148,7 +156,11 @@ def test_train_out_that_holds_files_of_others(small_root: Path, name: str, overw
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1", *overwrite]
     refuse(
         *command,
-        says=["phase1: already exists and is no training run alone", f"holds {name}", "name another"],
+        says=[
+            "phase1: already exists and is not a training run that may be replaced",
+            f"holds {name}",
+            "name another",
+        ],
     )
 
 
@@ -162,14 +174,14 @@ def test_train_out_that_holds_a_run_of_phase_2(
 
 
 def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to resume, so the line says how to begin again."""
+    """There is nothing to resume, so the message says how to start again."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._begin", interrupt)
+        patch.setattr("extract.train._start", interrupt)
         result = run(*command)
     assert result.exit_code == 130
     said, _, advised = result.stderr.partition(": main train ")
@@ -182,12 +194,12 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--epochs 3", ["epochs was 1", "asks 3"]),
-        ("--batch-size 16", ["batch_size was 8", "asks 16"]),
-        ("--lr 0.5", ["lr was 0.1", "asks 0.5"]),
-        ("--width 8", ["width was 4", "asks 8"]),
-        ("--imbalance-factor 2", ["imbalance_factor was None", "asks 2.0"]),
-        ("--seed 1", ["seed was 0", "asks 1"]),
+        ("--epochs 3", ["epochs was 1", "now it is 3"]),
+        ("--batch-size 16", ["batch_size was 8", "now it is 16"]),
+        ("--lr 0.5", ["lr was 0.1", "now it is 0.5"]),
+        ("--width 8", ["width was 4", "now it is 8"]),
+        ("--imbalance-factor 2", ["imbalance_factor was None", "now it is 2.0"]),
+        ("--seed 1", ["seed was 0", "now it is 1"]),
     ],
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
@@ -195,7 +207,7 @@ def test_resume_with_a_changed_option(
     small_root: Path, monkeypatch: pytest.MonkeyPatch, options: str, says: list[str]
 ) -> None:
     interrupt_training(small_root, monkeypatch)
-    says = ["phase1: cannot resume", *says, "leave the option out, or start anew with --overwrite"]
+    says = ["phase1: cannot resume", *says, "leave the option out, or start over with --overwrite"]
     refuse("train", "--out", "phase1", "--resume", *options.split(), says=says)
 
 
@@ -215,14 +227,14 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_out_that_holds_an_interrupted_run(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(small_root, monkeypatch)
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
-    refuse(*command, says=["phase1: already holds an unfinished run", "--resume", "--overwrite"])
+    refuse(*command, says=["phase1: already holds an interrupted run", "--resume", "--overwrite"])
     succeed("train", "--out", "phase1", "--resume")
 
 
 def test_resume_after_the_images_changed(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_training(images, monkeypatch)
     (images / "train" / "bee" / "5.png").unlink()
-    says = ["phase1: was trained on other images", "1 missing (the first is train/bee/5.png)", "train anew"]
+    says = ["phase1: was trained on other images", "1 missing (the first is train/bee/5.png)", "train again"]
     refuse("train", "--out", "phase1", "--resume", says=says)
 
 

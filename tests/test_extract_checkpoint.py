@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, no code runs, and a file is whole or not there."""
+"""Checkpoints: everything is restored, no code runs, and a file is whole or absent."""
 
 import dataclasses
 import pickle
@@ -71,7 +71,7 @@ def test_every_field_comes_back(tmp_path, changes):
 
 
 class Touches:
-    """A pickle of this creates a file when it is loaded with code allowed."""
+    """Unpickling it with code allowed creates a file."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -90,7 +90,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, how):
     with pytest.raises(CheckpointError, match="not a checkpoint that can be read safely"):
         load_checkpoint(path)
     assert not witness.exists()
-    if how == "torch":  # the trap works: with code allowed it would have sprung
+    if how == "torch":  # the positive control: with code allowed, it creates the file
         torch.load(path, weights_only=False)
         assert witness.exists()
 
@@ -106,7 +106,7 @@ def test_an_exception_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(example(), path)
     before = path.read_bytes()
-    with pytest.raises(Exception, match="local object"):  # what pickle says of a lambda, in any Python
+    with pytest.raises(Exception, match="local object"):  # pickle's error for a lambda, in any Python
         save_checkpoint(example(epoch=4, history=[{"loss": lambda: 0}]), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
@@ -121,7 +121,7 @@ def test_an_interruption_while_writing_leaves_the_old_file(tmp_path, monkeypatch
     def half_written(content, file):
         file.write(b"PK half a file")
         file.flush()
-        assert path.read_bytes() == before  # not even touched while the new one grows
+        assert path.read_bytes() == before  # not even touched while the new one is written
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", half_written)

@@ -1,4 +1,4 @@
-"""What is trained on is what was asked for: the source, the long tail, and options that have a use."""
+"""Training uses the data that the options ask for: the source, the long tail, and no idle options."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
 from extract.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
-from extract.sources.registry import REFUSALS, SOURCES
+from extract.sources.registry import NOT_TAKEN, SOURCES
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -22,7 +22,7 @@ def notes_of(result) -> list[str]:
 
 
 def change_description(path: Path, **changes: object) -> None:
-    """Write a checkpoint's description of the data anew, None for a field that it does not have."""
+    """Rewrite a checkpoint's description of the data; a field that is None is removed."""
     content = torch.load(path, weights_only=True)
     for of in (content["dataset"], content["config"]["dataset"]):
         of.update(changes)
@@ -32,7 +32,7 @@ def change_description(path: Path, **changes: object) -> None:
 
 
 def interrupt(command: list[object], patch: pytest.MonkeyPatch) -> None:
-    """Leave a training that was interrupted in its first epoch."""
+    """Leave a training interrupted in its first epoch."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -63,7 +63,7 @@ def test_a_plan_of_a_root_is_one_of_class_folders(small_root):
 
 
 def test_every_option_of_a_source_has_a_refusal_of_the_others():
-    assert {name for source in SOURCES.values() for name in source.options} == REFUSALS.keys()
+    assert {name for source in SOURCES.values() for name in source.options} == NOT_TAKEN.keys()
 
 
 @pytest.mark.parametrize("command", ["train", "store plan"])
@@ -73,9 +73,9 @@ def test_every_option_of_a_source_has_a_refusal_of_the_others():
         ("--dataset digits --root .", ["--root .: digits is embedded", "leave out --root"]),
         (
             "--download",
-            ["--download: there is nothing to fetch for digits", "name --dataset cifar10 or cifar100"],
+            ["--download: there is nothing to download for digits", "name --dataset cifar10 or cifar100"],
         ),
-        ("--root . --download", ["--download: there is nothing to fetch for imagefolder"]),
+        ("--root . --download", ["--download: there is nothing to download for imagefolder"]),
         ("--skip-bad-images", ["--skip-bad-images: is for image files", "digits has none"]),
         ("--dataset cifar10 --root . --skip-bad-images", ["--skip-bad-images", "cifar10 has none"]),
     ],
@@ -101,7 +101,7 @@ def test_options_without_a_use_that_version_0_1_took_are_read(monkeypatch):
     succeed("evaluate", "--ckpt", path, "--device", "cpu")
 
 
-# The long tail of data that have one
+# The long tail of data that are long-tailed already
 
 
 def test_a_long_tail_is_cut_in_the_order_of_frequency(tmp_path):
@@ -121,7 +121,7 @@ def test_a_long_tail_is_cut_in_the_order_of_frequency(tmp_path):
 
 
 def test_a_long_tail_that_version_0_1_cut_is_cut_the_same(tmp_path, monkeypatch):
-    """By class index, in training that goes on and in every later phase."""
+    """By class index, in resumed training and in every later phase."""
     root = write_images(tmp_path / "images", LONG_TAIL)
     command = ["train", *FOLDER, *TINY, "--root", root, "--imbalance-factor", 4, "--epochs", 2]
 
@@ -141,7 +141,7 @@ def test_a_long_tail_that_version_0_1_cut_is_cut_the_same(tmp_path, monkeypatch)
 
 
 def test_a_balanced_source_is_cut_in_the_order_of_its_classes(small_root):
-    """8, 6 and 4 images: twice at most, the published protocol holds, and nothing is to be said."""
+    """8, 6 and 4 images: at most twice, so the published protocol applies without a note."""
     result = succeed(
         "train", *FOLDER, *TINY, "--root", small_root, "--imbalance-factor", 2, "--out", "phase1"
     )
@@ -149,7 +149,7 @@ def test_a_balanced_source_is_cut_in_the_order_of_its_classes(small_root):
     assert not [line for line in notes_of(result) if "--imbalance-factor" in line]
 
 
-# Classes that nothing is measured of
+# Classes without held-out images
 
 
 def test_classes_without_held_out_images_are_named_once(tmp_path):
@@ -164,7 +164,7 @@ def test_classes_without_held_out_images_are_named_once(tmp_path):
     found = notes_of(succeed("train", *FOLDER, *TINY, "--root", root, "--out", "phase1"))
     assert [line for line in found if "no test images" in line] == [
         "tailcache: note: 7 of 8 classes have no test images (c1, c2, c3, c4, c5, …): accuracies on test say "
-        "nothing of them"
+        "nothing about them"
     ]
     assert len([line for line in found if "1 of 8 classes have no val images (c0)" in line]) == 1
     assert not notes_of(succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu"))

@@ -1,4 +1,4 @@
-"""Pixels of 16 bits are scaled to what they span, and photographs turned, as a person sees them."""
+"""16-bit pixels are scaled to their range, and photographs turned as a person sees them."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ def ppm16(drawn: np.ndarray) -> bytes:
 
 
 def plain16(drawn: np.ndarray) -> bytes:
-    """As text, with a comment, and the pixels in lines of no meaning."""
+    """As text, with a comment and arbitrary line breaks."""
     words = [str(value) for value in drawn.ravel().tolist()]
     lines = [" ".join(words[i : i + 7]) for i in range(0, len(words), 7)]
     kind = 2 if drawn.shape[2] == 1 else 3
@@ -87,7 +87,7 @@ def test_small_values_in_16_bits_are_the_pixels_of_8_bits(write, channels):
     content = write(drawn)
     image, depth = decode_image(content, TODAY)
     assert depth == Depth(0, without_alpha(drawn).max())
-    assert np.asarray(image).max() <= 1  # scaled by all that 16 bits can hold: black
+    assert np.asarray(image).max() <= 1  # scaled by the full range of 16 bits: black
     white = find_white(np.array([depth]))
     assert white == {0: 255}
     np.testing.assert_array_equal(rgb(content, Reading(white=white)), without_alpha(drawn))
@@ -112,7 +112,7 @@ def test_version_0_1_took_the_upper_bits(write, channels):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("order", "<>")
 def test_white_that_is_zero_is_white_or_the_image_is_refused(order, compressed):
-    """Pillow reads one order of bytes, as if 0 were black; version 0.1 took it so."""
+    """Pillow reads one byte order as if 0 were black; so did version 0.1."""
     drawn = values(1, 60_000)
     content = white_is_zero(drawn, order, compressed)
     try:
@@ -136,7 +136,9 @@ def test_png_tells_significant_bits(channels):
         exact = without_alpha(drawn).astype(float) * 255 / white
         np.testing.assert_allclose(rgb(content, Reading(white=found)), exact, atol=0.51)
         np.testing.assert_array_equal(rgb(content), rgb(content, Reading(white=found)))
-    dark = png16(values(channels, 4000), significant_bits=12)  # but counted from above, as others show
+    dark = png16(
+        values(channels, 4000), significant_bits=12
+    )  # but counted from the top, as other values show
     assert rgb(dark, Reading(white={12: 65_535})).max() == 16
 
 
@@ -150,7 +152,7 @@ def test_tiff_and_pgm_tell_what_they_span():
     assert find_white(np.array([depth])) == {16: 65_535}
     np.testing.assert_allclose(image, exact, atol=0.51)
     image, depth = decode_image(b"P5 6 5 65535\n" + drawn.astype(">u2").tobytes(), TODAY)
-    assert depth == Depth(0, 3000)  # all that 16 bits can hold is what everybody writes
+    assert depth == Depth(0, 3000)  # 16 significant bits are what every program writes
 
 
 def test_the_brightest_training_image_of_a_kind_is_white():
@@ -168,7 +170,7 @@ def test_8_bits_have_no_depth():
 
 
 def test_16_bit_colours_that_cannot_be_had_whole_are_refused():
-    """Of which the upper bytes alone might be black."""
+    """Their upper bytes alone might be black."""
     whole = tiff16(values(3), "<", False)
     planes = whole.replace(struct.pack("<HHIH", 284, 3, 1, 1), struct.pack("<HHIH", 284, 3, 1, 2))
     assert planes != whole
@@ -182,7 +184,7 @@ def test_float_pixels_are_refused_in_every_format():
 
 
 def stored(seen: np.ndarray, rows_begin: str, columns_begin: str) -> np.ndarray:
-    """What a camera stores of what a person sees, by the words of the EXIF standard."""
+    """What a camera stores for what a person sees, in the words of the EXIF standard."""
     if rows_begin in ("left", "right"):
         seen = seen.swapaxes(0, 1)
     seen = seen[::-1] if rows_begin in ("bottom", "right") else seen

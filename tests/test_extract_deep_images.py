@@ -1,4 +1,4 @@
-"""16-bit images through the whole way: trained on, extracted and evaluated as their 8-bit twins are."""
+"""16-bit images through all phases: trained on, extracted and evaluated like their 8-bit twins."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ MOST = 250  # of the training images; a test image is brighter
 
 
 def write(root: Path, is_deep, most: int = MOST) -> Path:
-    """12×12 noise, grey and coloured; deep ones hold in 16 bits the values that others hold in 8, unscaled.
+    """12×12 noise, grey and coloured; 16-bit ones hold the values of the 8-bit ones, unscaled.
 
-    8-bit images are stretched as 16-bit ones are to be: `most` becomes 255.
+    8-bit images are scaled as 16-bit ones should be: `most` becomes 255.
     """
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
@@ -76,7 +76,7 @@ def test_16_bits_train_as_8_bits_do(tmp_path, size):
 
 @pytest.mark.parametrize("size", [16, 72], ids=["in memory", "files"])
 def test_16_bits_are_seen_as_8_bits_are_in_every_phase(tmp_path, size):
-    """Test images are brighter than those of training: what lies above is white."""
+    """Test images are brighter than training images: values above white are clipped."""
     found, stores = {}, {}
     for name, deep in {"8": lambda i: False, "16": lambda i: True}.items():
         ckpt = train(write(tmp_path / name, deep), size)
@@ -138,7 +138,7 @@ def test_training_that_version_0_1_began_goes_on_with_photographs_as_they_lie(tm
             image.save(path, exif=exif)
     succeed("train", "--resume", "--out", made / "half_phase1", "--root", made / "images", "--device", "cpu")
     whole, resumed = (weights(made / name / "checkpoint.pt") for name in ("phase1", "half_phase1"))
-    for key, tensor in whole.items():  # other processors round otherwise
+    for key, tensor in whole.items():  # other processors round differently
         torch.testing.assert_close(resumed[key], tensor, rtol=1e-3, atol=1e-4)
 
 
@@ -147,12 +147,13 @@ def test_16_bits_in_test_alone_are_said_to_be_scaled_by_all_of_them(tmp_path):
     (root / "test/ape/0.png").write_bytes(png16(np.full((12, 12, 1), 200)))
     train(root, 16)
     assert (tmp_path / "8-16.notes").read_text() == (
-        "tailcache: note: test has 16-bit images and train has none that show their range: scaled by 65,535\n"
+        "tailcache: note: test has 16-bit images, but train has none that show their range: "
+        "scaled by 65,535\n"
     )
 
 
 def as_in_0_1(ckpt: Path) -> Path:
-    """A copy of a checkpoint that says no more than version 0.1 did."""
+    """A copy of a checkpoint with only the fields of version 0.1."""
     content = torch.load(ckpt, weights_only=True)
     for name in ("upright", "white"):
         del content["transform"][name]
@@ -187,6 +188,6 @@ def test_a_checkpoint_of_version_0_1_sees_what_it_was_trained_on(tmp_path, quiet
     assert seen == {ckpt: (False, [255]), old: (True, [3000 >> 8])}
 
     later = ["--device", "cpu", "--workers", 0]
-    says = "was trained on photographs as they lie in their files"
+    says = "was trained on photographs that were not turned as EXIF says"
     assert says in succeed("evaluate", "--ckpt", old, *later).stderr
     assert says not in succeed("evaluate", "--ckpt", ckpt, *later).stderr

@@ -1,4 +1,4 @@
-"""Where things are computed, on a machine with two GPUs that are made up: torch is told so, and no more."""
+"""Choosing devices on a machine with two simulated GPUs: only torch's answers are faked."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from finetune.sweep.sweep import _device
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """Devices that were made the current one, in order."""
+    """The devices that were made current, in order."""
     used = [torch.device("cuda:0")]
 
     def set_device(device: torch.device) -> None:
@@ -52,7 +52,7 @@ def test_the_cpu_is_used_without_asking_for_a_gpu(two_gpus):
 
 
 def test_a_gpu_that_is_not_there_is_refused(two_gpus, small_ckpt, in_tmp_path):
-    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cuda:2", says=["cuda:2", "offers 2 CUDA devices"])
+    refuse("evaluate", "--ckpt", small_ckpt, "--device", "cuda:2", says=["cuda:2", "has 2 CUDA devices"])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_processes_of_a_sweep_take_a_gpu_each(two_gpus, monkeypatch, name, local
 
 
 def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quiet):
-    """Features are made up on it, and steps are recorded on it."""
+    """Made-up features are on it, and steps are recorded on it."""
     measured = []
 
     def pace(lengths, n_classes, map_dtype, device, seconds) -> Pace:
@@ -90,9 +90,9 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
     (run,) = forecast(ForecastConfig(device="cuda:1"), quiet).finetuning
     second = torch.device("cuda:1")
     assert measured == [(second, second)]
-    assert run.in_memory  # 12 bytes, which is all that a GPU has beyond what it keeps free
+    assert run.in_memory  # 12 bytes, all that a GPU has beyond its reserve
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 11, 2**40))
-    for of_host, holds in ((24, True), (23, False)):  # of which maps may take half
+    for of_host, holds in ((24, True), (23, False)):  # maps may take half of it
         monkeypatch.setattr("finetune.loading.residency.available_memory", lambda n=of_host: n)
         (run,) = forecast(ForecastConfig(device="cuda:1"), quiet).finetuning
         assert run.in_memory == holds
@@ -100,7 +100,7 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
 
 @pytest.fixture
 def gpus_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One GPU, whose random state nobody may ask for: that would start it."""
+    """One GPU whose random state must not be read, since that would initialise it."""
 
     def start(*_: object) -> None:
         raise AssertionError("a GPU was started")
@@ -134,7 +134,7 @@ def test_float32_is_whole_whatever_was_set_before():
 
 @pytest.mark.cuda
 def test_products_and_convolutions_on_a_gpu_are_of_float32():
-    """TensorFloat-32 keeps 11 bits of a factor: 1 + 2⁻¹² would be 1."""
+    """TensorFloat-32 keeps 11 bits of a factor, so 1 + 2⁻¹² would be 1."""
     make_deterministic()
     device = torch.device("cuda", 0)
     x = torch.full((64, 64), 1 + 2.0**-12, device=device)

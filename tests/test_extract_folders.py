@@ -1,4 +1,4 @@
-"""Which files of a class folder are images, in which order, and what is said of the others."""
+"""Which files of a class folder are images, their order, and the notes about the others."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def save(path: Path, **options: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes of two images in train and of one in test, all plain."""
+    """Two classes with two images in train and one in test, nothing odd."""
     root = tmp_path / "photos"
     for name in ("train/ape/a.png", "train/ape/c.png", "train/bee/a.png", "train/bee/b.png"):
         save(root / name)
@@ -96,7 +96,7 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     (ape / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     (root / "test/README").write_text("no class")
     (ape / "nothing").touch()
-    (ape / "features.h5").touch()  # Pillow knows the name, and has no pixels of it
+    (ape / "features.h5").touch()  # Pillow recognises it, but cannot decode it
     (ape / "gone.png").symlink_to(ape / "moved.png")
     (ape / "round.png").symlink_to(ape / "round.png")
     (ape / "sub").mkdir()
@@ -105,10 +105,10 @@ def test_what_is_passed_over_is_counted_by_reason_in_one_line(root, caplog):
     save(ape / ".hidden.png")
     save(ape / ".thumbnails/a.png")
     save(root / "train/__MACOSX/ape/a.png")
-    os.mkfifo(ape / "pipe")  # to open it would wait for ever
+    os.mkfifo(ape / "pipe")  # opening it would block forever
     assert listed(root) == ["ape/a.png", "ape/c.png", "bee/a.png", "bee/b.png"]
     assert notes(caplog) == [
-        f"passed over under {root}/: 5 files of no image format (test/README, …), 2 empty files "
+        f"passed over under {root}/: 5 files that are not images (test/README, …), 2 empty files "
         "(train/ape/features.h5, …), 2 broken links (train/ape/gone.png, …), 1 link to a folder that holds "
         "it (train/ape/sub/up), 1 image outside of class folders (train/stray.png), 3 hidden "
         "(train/__MACOSX, …)"
@@ -119,7 +119,9 @@ def test_a_class_without_images_names_what_it_holds(root):
     for path in (root / "train/bee").iterdir():
         path.rename(path.with_name(f".{path.name}"))
     (root / "train/bee/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
-    says = r"bee: holds no images \(.jpg, .*\), but 1 file of no image format \(train/bee/1.heic\), 2 hidden"
+    says = (
+        r"bee: holds no images \(.jpg, .*\), but 1 file that is not an image \(train/bee/1.heic\), 2 hidden"
+    )
     with pytest.raises(UserError, match=says):
         list_image_folder(root, DatasetConfig())
 
@@ -155,11 +157,11 @@ def test_a_file_that_is_named_like_an_image_is_not_left_out_in_silence(root, nam
 def test_a_validation_folder_of_another_name_is_said_to_be_unused(root, caplog, name):
     save(root / name / "ape/a.png")
     assert list(list_image_folder(root, DatasetConfig()).splits) == ["train", "test"]
-    assert notes(caplog) == [f"{root / name}/ is not used; validation images are looked for in val/ alone"]
+    assert notes(caplog) == [f"{root / name}/ is not used; validation images are only looked for in val/"]
 
 
 def test_a_checkpoint_of_version_0_1_finds_the_images_that_it_found(tmp_path):
-    """Its training did not count what lies in subfolders or has another extension."""
+    """Its training did not count files in subfolders or with other extensions."""
     images = Path(shutil.copytree(PROGRAM_0_1 / "images", tmp_path / "images"))
     for split in ("train", "test"):
         save(images / split / "ape/more/1.png")

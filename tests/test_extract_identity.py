@@ -1,4 +1,4 @@
-"""An image that is not the one that the network was trained with is named, whatever it is called."""
+"""An image that differs from the one in training is named, whatever its file name."""
 
 import shutil
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from extract.checkpoint import load_checkpoint
 from extract.proof.record import recorded_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-SIZES = [16, 72]  # decoded when they are listed, and by workers as they are needed
+SIZES = [16, 72]  # decoded when listed, and by workers when needed
 OTHER_STORE = {"evaluate": [], "extract": ["--store", "other.zarr"]}
 ROOT, PHASE1, HALF = Path("images"), Path("phase1/checkpoint.pt"), Path("half")
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def made(request, small_root, tmp_path_factory) -> Path:
-    """A finished training and one that stopped before its first epoch, beside their images."""
+    """A finished training and one interrupted in its first epoch, beside their images."""
     made = tmp_path_factory.mktemp("made")
     shutil.copytree(small_root, made / ROOT)
     command = [
@@ -48,12 +48,12 @@ def interrupt(*_: object) -> None:
 
 @pytest.fixture
 def here(made, tmp_path) -> Path:
-    """A copy of it, in the working folder; its images lie elsewhere, with `--root` they are these."""
+    """A copy of it in the working directory; its images are elsewhere unless `--root` names these."""
     return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def exchange(split: str) -> None:
-    """The images of two classes trade places, as far as they go, under the same names."""
+    """Swap the images of two classes, as many as there are, under the same names."""
     for path in sorted((ROOT / split / "bee").iterdir()):
         other = ROOT / split / "ape" / path.name
         mine, theirs = path.read_bytes(), other.read_bytes()
@@ -65,7 +65,7 @@ def exchange(split: str) -> None:
 def test_an_unfinished_training_is_told(here, command):
     ckpt = ["--ckpt", HALF / "checkpoint.pt", "--root", ROOT, "--device", "cpu", "--workers", 0]
     said = succeed(command, *ckpt).stderr
-    assert "half/checkpoint.pt: is of a training that is not finished (epoch 0 of 1)" in said
+    assert "half/checkpoint.pt: its training stopped early (epoch 0 of 1)" in said
     assert "`train --resume --out half` finishes it" in said
     assert "not finished" not in succeed(*later(command, "--workers", 0, *OTHER_STORE[command])).stderr
 
@@ -100,7 +100,7 @@ def test_images_in_memory_are_named_by_their_place(phase1):
     content = torch.load(phase1, weights_only=True)
     content["images"]["test"]["digest"][7] += 1
     torch.save(content, "changed.pt")
-    says = ["digits holds now: 1 changed (the first is image ", "train anew"]
+    says = ["digits holds now: 1 changed (the first is image ", "train again"]
     refuse("evaluate", "--ckpt", "changed.pt", "--device", "cpu", says=says)
     content["images"]["test"]["digest"] = content["images"]["test"]["digest"][1:]
     torch.save(content, "changed.pt")
@@ -161,7 +161,7 @@ def moved() -> None:
 )
 def test_a_missing_new_or_moved_image_is_named(here, change: Callable[[], None], says: str):
     change()
-    says = [says, "was trained on other images", "put them back", "--root", "train anew"]
+    says = [says, "was trained on other images", "put them back", "--root", "train again"]
     refuse(*later("evaluate"), says=[PHASE1, *says])
     refuse(*later("extract"), says=[PHASE1, *says])
     refuse("train", "--resume", "--out", HALF, "--root", ROOT, says=[HALF, *says])
@@ -187,12 +187,12 @@ def test_an_image_added_to_a_long_tail_is_noticed(images):
         "was trained on other images",
         "train/ape has 9 images to draw from, 8 then, so that the long tail",
     ]
-    refuse(*evaluate, says=[*says, "would take", "(the first is train/ape/", "back as they were"])
+    refuse(*evaluate, says=[*says, "would now take", "(the first is train/ape/", "back as they were"])
     new.rename(images / "train/cat/x.png")  # the last of its class, and not drawn
     says = ["train/cat has 5 images to draw from, 4 then"]
     print(refuse(*evaluate, says=says))
     shutil.copy(images / "train/cat/0.png", images / "train/bee/x.png")
-    refuse(*evaluate, says=["train/bee has 7 images to draw from, 6 then (and 1 more classes"])
+    refuse(*evaluate, says=["train/bee has 7 images to draw from, 6 then (and 1 more changed)"])
     (images / "train/bee/x.png").unlink()
     (images / "train/cat/x.png").unlink()
     succeed(*evaluate)
@@ -231,7 +231,7 @@ def other_length(images: dict) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_skipped_images_are_looked_for_once(images, monkeypatch, size):
-    """What cannot be read any more is named, and not left out in silence."""
+    """An image that cannot be read any more is named, and not silently left out."""
     train = [
         "train",
         "--dataset",
@@ -275,4 +275,4 @@ def test_damaged_digests_are_refused(here, damage):
     content = torch.load(PHASE1, weights_only=True)
     damage(content["images"])
     torch.save(content, PHASE1)
-    refuse(*later("evaluate"), says=[PHASE1, "what it keeps of its images is damaged", "train again"])
+    refuse(*later("evaluate"), says=[PHASE1, "its record of the images is damaged", "train again"])

@@ -1,4 +1,4 @@
-"""Reading image files: every kind becomes RGB uint8 with the pixels that were meant."""
+"""Reading image files: every format becomes RGB uint8 with the intended pixels."""
 
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def test_16_bit_pgm_is_scaled_too(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bit_pixels_have_no_range_and_are_refused(tmp_path, dtype):
-    """Shifted as 16-bit ones are, an image of 0 to 255 would come out black."""
+    """Shifted like 16-bit pixels, an image of 0 to 255 would be black."""
     Image.fromarray(np.full((4, 4), 200, dtype)).save(tmp_path / "a.tiff")
     with pytest.raises(UserError, match=r"a.tiff: not a readable image \(32-bit pixels"):
         read(tmp_path / "a.tiff")

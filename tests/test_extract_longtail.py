@@ -16,7 +16,7 @@ CIFAR100 = {10: (19573, 50), 20: (15907, 25), 50: (12608, 10), 100: (10847, 5), 
 
 
 def shuffled_labels(*per_class: int) -> np.ndarray:
-    """Labels of a source with these class sizes, in no order."""
+    """Shuffled labels of a source with these class sizes."""
     return np.random.default_rng(1).permutation(np.repeat(np.arange(len(per_class)), per_class))
 
 
@@ -66,7 +66,7 @@ def test_validation_comes_from_the_leftovers_and_leaves_training_alone():
             chosen = train[label[train] == class_id].tolist()
             full = without[label[without] == class_id].tolist()
             short_of = max(0, val_per_class - (60 - n_c[class_id]))
-            # Only as many training images are given up as there are too few leftovers, and from the end.
+            # Only as many training images are given up as leftovers are lacking, and from the end.
             assert chosen == full[: len(full) - short_of]
             assert short_of == (val_per_class if class_id == 0 else 0)
         assert np.bincount(label[val]).tolist() == [val_per_class] * 6
@@ -101,7 +101,7 @@ def test_the_largest_class_of_a_long_tail_stays_the_largest(per_class, kept):
     train, val = split_source(label, len(per_class), factor, val_per_class=0)
     assert np.bincount(label[train]).tolist() == kept
     train, val = split_source(label, len(per_class), factor, val_per_class=3)
-    spared = [max(0, 3 - (n - k)) for n, k in zip(per_class, kept, strict=True)]  # where no leftovers are
+    spared = [max(0, 3 - (n - k)) for n, k in zip(per_class, kept, strict=True)]  # if there are no leftovers
     assert np.bincount(label[train]).tolist() == [k - s for k, s in zip(kept, spared, strict=True)]
     assert np.bincount(label[val]).tolist() == [3] * len(per_class)
     assert not set(train) & set(val)

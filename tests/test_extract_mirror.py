@@ -1,4 +1,4 @@
-"""Mirrored training images: when they are, and the hint where classes are each other's mirror image."""
+"""Mirroring of training images, and the hint about classes that are each other's mirror image."""
 
 import json
 import re
@@ -27,7 +27,7 @@ SIDE = 16
 
 
 def made_like(shape: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, SIDE, SIDE) photographs of a shape: light, place and background differ."""
+    """(n, SIDE, SIDE) photographs of a shape: lighting, position and background differ."""
     coarse = rng.normal(0, 20, (n, 4, 4)).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
     placed = np.stack([np.roll(shape, rng.integers(-1, 2, 2), (0, 1)) for _ in range(n)])
     light = rng.uniform(60, 130, (n, 1, 1))
@@ -35,7 +35,7 @@ def made_like(shape: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray
 
 
 def arrow() -> np.ndarray:
-    """To the right."""
+    """An arrow to the right."""
     shape = np.zeros((SIDE, SIDE))
     shape[7:9, 2:14] = 1
     for k in range(5):
@@ -44,21 +44,21 @@ def arrow() -> np.ndarray:
 
 
 def bars(*rows: int) -> np.ndarray:
-    """As it is in a mirror."""
+    """The same when mirrored."""
     shape = np.zeros((SIDE, SIDE))
     shape[list(rows), 3:13] = 1
     return shape
 
 
 def made_set(images: list[np.ndarray]) -> ImageSet:
-    """One class after the other, of grey images (N, H, W)."""
+    """A data set of grey images (N, H, W), one class after the other."""
     pixels = torch.from_numpy(np.concatenate(images))[:, None].expand(-1, 3, -1, -1).contiguous()
     label = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images])
     return ImageSet(pixels, label, np.arange(len(label)))
 
 
 def hints(caplog, images: list[np.ndarray], predicted: np.ndarray | None = None) -> list[str]:
-    """What is noted of a data set whose network takes every class for every other, or predicts this."""
+    """The notes on a data set whose network confuses every class with every other, or predicts this."""
     train = made_set(images)
     names = [f"c{i}" for i in range(len(images))]
     n = len(images)
@@ -78,7 +78,7 @@ def _few_mistakes_will_do(monkeypatch):
 
 
 def test_arrows_to_the_left_and_to_the_right_are_named(caplog):
-    """However rare one of them is, and whatever other classes there are."""
+    """However rare one of them is, and whatever the other classes."""
     for n_left in (200, 40):
         rng = np.random.default_rng(0)
         shapes = [(arrow(), 200), (bars(3, 9), 100), (arrow()[:, ::-1], n_left), (bars(5, 12), 30)]
@@ -95,7 +95,7 @@ def test_mirrored_pairs_that_are_not_confused_are_left_alone(caplog):
     assert not hints(caplog, images, right)
     some = np.where(np.arange(120) % 10 == 0, 1 - right, right)  # a tenth
     assert not hints(caplog, images, some)
-    assert hints(caplog, images, np.zeros(120, np.int64))  # the one is always taken for the other
+    assert hints(caplog, images, np.zeros(120, np.int64))  # one is always taken for the other
 
 
 def test_symmetric_classes_are_no_pairs(caplog):
@@ -105,7 +105,7 @@ def test_symmetric_classes_are_no_pairs(caplog):
 
 
 def test_one_shape_twice_is_no_pair(caplog):
-    """Two classes that look alike as they are: mirroring is not to blame."""
+    """Two classes that look alike without mirroring: mirroring is not the cause."""
     rng = np.random.default_rng(0)
     assert not hints(caplog, [made_like(arrow(), 100, rng) for _ in range(4)])
 
@@ -118,7 +118,7 @@ def test_a_shape_and_half_of_its_mirror_image_are_no_pair(caplog):
 
 
 def test_what_half_of_the_images_show_is_no_proof(caplog):
-    """Images that follow each other may be of one thing: a class of two things, one of them an arrow."""
+    """Consecutive images may show the same thing: a class of two things, one of them an arrow."""
     rng = np.random.default_rng(0)
     both = [(arrow(), bars(3, 9)), (arrow()[:, ::-1], bars(3, 9))]
     images = [[made_like(shape, 100, rng) for shape in shapes] for shapes in both]
@@ -129,7 +129,7 @@ def test_what_half_of_the_images_show_is_no_proof(caplog):
 
 @pytest.mark.parametrize("cells", [2, 4, 16])
 def test_noise_makes_no_pairs(caplog, cells):
-    """Fine and coarse, of few images and of many."""
+    """Fine and coarse noise, in few images and in many."""
     rng = np.random.default_rng(cells)
     for n in (20, 50, 100):
         noise = rng.integers(0, 256, (10 * n, cells, cells), np.uint8)
@@ -139,7 +139,7 @@ def test_noise_makes_no_pairs(caplog, cells):
 
 @pytest.mark.parametrize("n", [20, 60, 170])
 def test_digits_make_no_pairs(caplog, n):
-    """A 2 in a mirror is nearly a 5, and is not one."""
+    """A mirrored 2 is nearly a 5, but is not one."""
     data = load_digits()
     images = (data.images * 15).astype(np.uint8).repeat(4, 1).repeat(4, 2)
     assert not hints(caplog, [images[data.target == c][:n] for c in range(10)])
@@ -188,7 +188,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_says_that_it_mirrors_and_what_came_of_it(signs):
     command = ["train", "--root", signs, "--image-size", SIDE, *TINY, "--batch-size", 10, "--epochs", 6]
     said = succeed(*command, "--out", "mirrored").stderr
-    assert said.count("half of the training images are mirrored; pass --no-flip where") == 1
+    assert said.count("half of the training images are mirrored; pass --no-flip if") == 1
     assert len(re.findall(r"left and right \(\d\d % of their test images\);", said)) == 1
     said = succeed(*command, "--out", "as-is", "--no-flip").stderr
     assert "mirror" not in said
@@ -239,7 +239,7 @@ def test_a_training_that_mirrors_does_not_go_on_without(signs, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("extract.train._step", interrupted)
         assert run("train", "--root", signs, "--image-size", SIDE, *TINY, "--out", "phase1").exit_code == 130
-    says = ["no_flip was False, this run asks True"]
+    says = ["no_flip was False, now it is True"]
     refuse("train", "--out", "phase1", "--resume", "--no-flip", says=says)
 
 

@@ -1,16 +1,21 @@
 """Networks: sizes and shapes of the papers, and a head that class activation maps can use."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
+from bad_input import refuse, run
 from torch import nn
 
 from extract.config import NetworkConfig
 from extract.device import Compute
-from extract.networks.cifar_resnet import CIFAR_ARCHITECTURES, ZeroPadShortcut
-from extract.networks.names import TORCHVISION_ARCHITECTURES
-from extract.networks.parts import Family, Network, pool
-from extract.networks.registry import FAMILIES, build_network, default_image_size
+from extract.networks import cifar_resnet, registry, torchvision_models
+from extract.networks.family import Family
+from extract.networks.layers import ZeroPadShortcut
+from extract.networks.parts import Network, pool
+from extract.networks.registry import FAMILIES, build_network, check_named_network, default_image_size
 from store.errors import UserError
 
 
@@ -94,8 +99,8 @@ def test_feature_maps_are_of_the_papers_shapes(arch, size, shape):
 
 
 def test_every_architecture_has_its_usual_image_size():
-    assert {default_image_size(arch) for arch in CIFAR_ARCHITECTURES} == {32}
-    assert {default_image_size(arch) for arch in TORCHVISION_ARCHITECTURES} == {224}
+    assert {default_image_size(arch) for arch in cifar_resnet.FAMILY.names} == {32}
+    assert {default_image_size(arch) for arch in torchvision_models.FAMILY.names} == {224}
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "resnet18-cifar"])
@@ -210,7 +215,7 @@ def test_other_heads_are_refused_with_the_reason(arch, reason):
 @pytest.mark.parametrize(
     ("arch", "changes", "message"),
     [
-        ("resnet50", {"width": 8}, "--width: resnet50 is of fixed width"),
+        ("resnet50", {"width": 8}, "--width 8: resnet50 has a fixed width"),
         ("resnet32", {"width": 0}, "--width 0: must be 1 or more"),
         ("resnet32", {"weights": "DEFAULT"}, "resnet32 has no pre-trained weights"),
     ],
@@ -220,15 +225,29 @@ def test_options_that_an_architecture_lacks_are_refused(arch, changes, message):
         build(arch, **changes)
 
 
-def test_a_family_from_outside_is_a_place_in_the_registry(monkeypatch):
+def test_a_family_from_outside_is_a_line_of_the_registry(monkeypatch, in_tmp_path):
+    """Its names are in no other list: `--help` and errors have them, and its options are checked."""
+
     def toy(config: NetworkConfig, n_classes: int) -> Network:
         return Network(nn.Conv2d(3, config.width, 4, stride=4), nn.Linear(config.width, n_classes))
 
-    monkeypatch.setattr(
-        "extract.networks.registry.FAMILIES", [Family("toy".__eq__, lambda config: None, toy, 8), *FAMILIES]
-    )
+    monkeypatch.setattr(registry, "FAMILIES", [*FAMILIES, Family(("toy", "toy2"), toy, 8, ("width",))])
     network, images = build("toy", 5, width=6), random_images(2, 8)
     assert default_image_size("toy") == 8
     assert torch.equal(network(images), network.classify(pool(network.features(images))))
     assert network(images).shape == (2, 5)
     assert count(build("resnet20")) == option_a_parameters(20, 10, 16)
+    assert ", resnet152, toy, toy2, or another" in " ".join(run("train", "--help").stdout.split())
+    refuse(
+        "train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet20, ", ", toy, toy2"]
+    )
+    refuse("train", "--arch", "toy", "--weights", "DEFAULT", says=["toy has no pre-trained weights"])
+    with pytest.raises(UserError, match=r"--width 4: resnet18 .*choose one of resnet20, .*, toy, toy2$"):
+        check_named_network(NetworkConfig("resnet18", width=4))
+
+
+def test_what_is_known_of_networks_costs_no_heavy_import():
+    heavy = ("torch", "numpy", "torchvision")
+    code = f"import sys, extract.networks.registry\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A store and a checkpoint that are not of one another are told apart by whatever differs."""
+"""A store and a checkpoint that do not belong together are refused, whatever differs."""
 
 import shutil
 from dataclasses import replace
@@ -18,7 +18,7 @@ WIDE = {split: axes | {"C": 16} for split, axes in SIZES.items()}  # channels of
 
 
 def made_of(small_store: Path, path: Path, class_names: list[str], sizes=WIDE, **rows: np.ndarray) -> list:
-    """A made store that says it was extracted with `small_ckpt`; the command that fine-tunes on it."""
+    """Make a store that claims to be of `small_ckpt`; return the command that fine-tunes on it."""
     made = FeatureStore(small_store).provenance
     plan = replace(made_plan(sizes), class_names=class_names, provenance=made)
     write_made(path, plan, made_rows(sizes) | {name.replace("_", "/"): value for name, value in rows.items()})
@@ -56,7 +56,7 @@ def test_another_class(small_store, path, fc):
 def test_more_classes(small_store, path, monkeypatch):
     monkeypatch.setattr("made_store.CLASSES", ["ape", "bee", "cat", "dog"])
     command = made_of(small_store, path, ["ape", "bee", "cat", "dog"])
-    refuse(*command, says=[f"{path}: has 4 classes where", "checkpoint.pt has 3", "extract again"])
+    refuse(*command, says=[f"{path}: has 4 classes, but", "checkpoint.pt has 3", "extract again"])
 
 
 def test_a_narrower_classifier(small_store, path):
@@ -76,4 +76,4 @@ def test_another_checkpoint_is_told_by_both_digests(small_store, phase1):
     shutil.copytree(small_store, "feats.zarr")
     recorded = FeatureStore(small_store).provenance["checkpoint"]["sha256"]
     command = ["finetune", "--store", "feats.zarr", "--ckpt", phase1, *QUICK, *FEW_CLASSES]
-    refuse(*command, says=["is not the checkpoint that feats.zarr", f"the store's {recorded[:8]}…"])
+    refuse(*command, says=["is not the checkpoint that feats.zarr", f"the store records {recorded[:8]}…"])

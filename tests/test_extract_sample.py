@@ -1,4 +1,4 @@
-"""`store verify --sample` finds rows of other images, as nothing else can, and none where all is well."""
+"""`store verify --sample` finds rows of other images, which nothing else can, and none in a good store."""
 
 import json
 from collections.abc import Callable
@@ -28,9 +28,9 @@ def verify(store: Path, ckpt: Path, *options: object) -> list:
 def rewrite(
     source: Path, target: Path, change: Callable[[Rows], None], images: bool = False, **options: object
 ) -> None:
-    """Write a store again with other rows, under right checksums; options replace those of its making.
+    """Rewrite a store with other rows under right checksums; `options` replace those in its provenance.
 
-    An option of None is left out, and names and digests are without `images`.
+    An option that is None is removed, and so are names and digests without `images`.
     """
     store = FeatureStore(source)
     made = dict(store.provenance)
@@ -57,13 +57,13 @@ def swap(rows: Rows, split: str, names: tuple[str, ...], a: int, b: int) -> None
 
 
 def swapped(rows: Rows) -> None:
-    """Two images' complete rows, within a class: the third of ape and the sixth."""
+    """Swap the complete rows of two images of a class, the third and sixth of ape."""
     swap(rows, "train", ("feature_map", "cam", "pooled"), 2, 5)
 
 
 @pytest.fixture(scope="session", params=["fp32", "bf16", "int8"])
 def extracted(request: pytest.FixtureRequest, small_ckpt: Path, tmp_path_factory) -> Path:
-    """A store in each arithmetic, and of lossy maps."""
+    """A store for each precision, and one of lossy maps."""
     kind = request.param
     path = tmp_path_factory.mktemp("extracted") / "feats.h5"
     options = ["--dtype", "int8"] if kind == "int8" else ["--precision", kind]
@@ -107,7 +107,7 @@ def held_out_swapped(rows: Rows) -> None:
 
 
 def scaled(rows: Rows) -> None:
-    """As of a network of other weights: the CAMs do not tell."""
+    """As from a network with other weights; the CAMs do not show it."""
     for name in ("train/feature_map", "train/pooled"):
         rows[name] *= rows[name].dtype.type(1.25)
 
@@ -244,7 +244,7 @@ def test_rows_are_drawn_by_seed_and_split(feature_store, phase1):
 
     first, again, other = drawn(0), drawn(0), drawn(1)
     assert draw_sample(store, SampleConfig(1, str(phase1), device="cpu"), quiet).arithmetic == 2**-13
-    store.provenance.pop("device")  # then it may have been a GPU
+    store.provenance.pop("device")  # so it may have been a GPU
     assert draw_sample(store, SampleConfig(1, str(phase1), device="cpu"), quiet).arithmetic == 2**-6
     assert list(first) == ["train", "val", "test"]
     for split, rows in first.items():
@@ -269,7 +269,7 @@ def test_images_that_are_gone_cannot_tell(small_store, small_ckpt):
         ("--sample 3", "--sample needs --ckpt"),
         ("--sample 0 --ckpt c.pt", "--sample 0: must be 1 or more"),
         ("--sample 3 --ckpt c.pt --seed -1", "--seed -1: must be 0 or more"),
-        ("--ckpt c.pt", "--ckpt and --root are for --sample"),
+        ("--ckpt c.pt", "--ckpt and --root need --sample"),
     ],
 )
 def test_options_that_do_not_go_together(small_store, options, says):

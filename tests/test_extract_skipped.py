@@ -1,4 +1,4 @@
-"""Images that training left out may be deleted; they are looked for after all that can be told without."""
+"""Images that training left out may be deleted; the search for them comes after all faster checks."""
 
 import shutil
 import unicodedata
@@ -94,7 +94,7 @@ def nothing(root: Path) -> None:
         (val_is_there, ["--val-per-class", 1], "val: exists, so --val-per-class must be 0"),
         (nothing, ["--val-per-class", 4], "--val-per-class 4: class 2 has 4 training images"),
         (nothing, ["--imbalance-factor", 0.5], "--imbalance-factor 0.5: must be 1 (balanced) or more"),
-        (of_one_name, [], "are one name in two Unicode forms"),
+        (of_one_name, [], "are the same name in two Unicode forms"),
     ],
     ids=["val", "too many", "factor", "names"],
 )
@@ -128,7 +128,7 @@ def test_a_resumed_run_takes_over_what_was_left_out(config, images, quiet, monke
 
 
 def test_a_resumed_run_takes_over_the_order_of_its_tail(config, quiet, monkeypatch):
-    """As version 0.1 cut it: bees are to stay more than the dogs, of whom there were more."""
+    """As version 0.1 chose it: bees keep more images than dogs, of which there were more."""
     root = write_images(Path("more"), {"ape": 4, "bee": 5, "dog": 12})
     dataset = replace(config.dataset, root=str(root), imbalance_factor=3.0)
     assert list_dataset(dataset, quiet).class_counts.tolist() == [1, 2, 4]

@@ -27,7 +27,7 @@ PER_CLASS = 12, 8
 
 
 def list_arrays(root: Path, config: DatasetConfig) -> Listing:
-    """`ROOT/images.npz`: dark and bright images, a split an array and its labels."""
+    """`ROOT/images.npz`: dark and bright images, an array and its labels for each split."""
     with np.load(root / "images.npz") as file:
         splits = {
             split: listed_images(torch.from_numpy(file[split]), file[f"{split}_label"])
@@ -80,7 +80,7 @@ def test_it_is_trained_on_extracted_and_evaluated(arrays):
 def test_it_says_itself_which_options_it_takes():
     succeed(*TRAIN, "--image-size", 16, "--no-flip")
     assert not load_checkpoint(Path("phase1/checkpoint.pt")).transform["flip"]
-    refuse(*TRAIN, "--download", "--overwrite", says=["--download: there is nothing to fetch for arrays"])
+    refuse(*TRAIN, "--download", "--overwrite", says=["--download: there is nothing to download for arrays"])
     refuse(*TRAIN, "--skip-bad-images", "--overwrite", says=["--skip-bad-images", "arrays has none"])
     refuse("train", "--dataset", "arrays", says=["--dataset arrays needs --root"])
     Path("empty").mkdir()
@@ -111,7 +111,7 @@ def test_what_is_known_of_sources_costs_no_heavy_import():
 
 
 def test_nothing_outside_asks_for_a_source_by_name():
-    """The demo names its data, as a user would."""
+    """Except the demo, which names its data as a user would."""
     rooms = ("extract", "finetune", "store", "analysis")
     files = [ROOT / "cli.py", *(path for room in rooms for path in (ROOT / room).rglob("*.py"))]
     outside = [p for p in files if "sources" not in p.parts[-2:] and p != ROOT / "finetune" / "demo.py"]

@@ -31,7 +31,7 @@ def names(split, root: Path) -> list[str]:
 
 
 def listed(name: str, root: Path = Path()) -> Listing:
-    """What a source lists, nothing else said of it."""
+    """What a source lists with default options."""
     return SOURCES[name].list(root, DatasetConfig())
 
 
@@ -75,7 +75,7 @@ def planes(n: int) -> np.ndarray:
 
 
 def write_archive(dataset: type, root: Path, parts: dict[str, dict], meta: dict, monkeypatch) -> None:
-    """Write files in torchvision's layout, and have it ask for these and not for their checksums."""
+    """Write files in torchvision's layout, and make it expect these with their checksums."""
     folder = root / dataset.base_folder
     folder.mkdir(parents=True)
     for name, content in {**parts, dataset.meta["filename"]: meta}.items():

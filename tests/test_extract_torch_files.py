@@ -1,4 +1,4 @@
-"""Checkpoints, kept epochs and states of runs: what cannot be used is refused in the same words for all."""
+"""Checkpoints, interrupted epochs and interrupted runs: unusable files get the same errors."""
 
 import zipfile
 from pathlib import Path
@@ -7,34 +7,34 @@ import pytest
 import torch
 
 from extract import checkpoint
-from extract.torch_files import Kind, read_torch_file
+from extract.torch_files import TorchFormat, read_torch_file
 from extract.training import unfinished_epoch
 from finetune.training import resume
 from store.errors import CheckpointError, UserError
 
-KINDS = [checkpoint.KIND, unfinished_epoch.KIND, resume.KIND]
+FORMATS = [checkpoint.CHECKPOINT_FORMAT, unfinished_epoch.EPOCH_FORMAT, resume.RUN_FORMAT]
 
 
-def whole(kind: Kind) -> dict:
+def whole(kind: TorchFormat) -> dict:
     return kind.marks | {name: torch.arange(300) for name in kind.needs}
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.format)
-def kind(request: pytest.FixtureRequest) -> Kind:
+@pytest.fixture(params=FORMATS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> TorchFormat:
     return request.param
 
 
 @pytest.fixture
-def path(kind: Kind, tmp_path: Path) -> Path:
-    """A whole file of the kind."""
+def path(kind: TorchFormat, tmp_path: Path) -> Path:
+    """A whole file of the format."""
     torch.save(whole(kind), tmp_path / "file.pt")
     return tmp_path / "file.pt"
 
 
-def refused(path: Path, kind: Kind, says: str) -> None:
+def refused(path: Path, kind: TorchFormat, says: str) -> None:
     with pytest.raises(UserError) as caught:
         read_torch_file(path, kind)
-    assert type(caught.value) is (CheckpointError if kind is checkpoint.KIND else UserError)
+    assert type(caught.value) is (CheckpointError if kind is checkpoint.CHECKPOINT_FORMAT else UserError)
     told = str(caught.value)
     assert told.startswith(f"{path}: ")
     assert says in told
@@ -43,35 +43,35 @@ def refused(path: Path, kind: Kind, says: str) -> None:
     assert "\n" not in told
 
 
-def test_a_whole_file_is_read_whichever_version_does_not_say_itself(kind: Kind, path: Path) -> None:
+def test_a_whole_file_is_read_whichever_version_does_not_say_itself(kind: TorchFormat, path: Path) -> None:
     assert read_torch_file(path, kind).keys() == whole(kind).keys()
     content = whole(kind)
-    del content["format_version"]  # as of epochs and runs that version 0.1 left
+    del content["format_version"]  # like epochs and runs of version 0.1
     torch.save(content, path)
     assert read_torch_file(path, kind).keys() == content.keys()
 
 
 @pytest.mark.parametrize("share", [0.002, 0.3, 0.7, 0.999])
-def test_cut_short_at_any_place(kind: Kind, path: Path, share: float) -> None:
+def test_cut_short_at_any_place(kind: TorchFormat, path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    refused(path, kind, "that can be read safely (cut short)")
+    refused(path, kind, "that can be read safely (truncated)")
 
 
-def test_what_torch_did_not_write(kind: Kind, path: Path) -> None:
+def test_what_torch_did_not_write(kind: TorchFormat, path: Path) -> None:
     for content in (b"", b"epoch,loss\n1,2.3\n", bytes(range(256))):
         path.write_bytes(content)
-        refused(path, kind, "that can be read safely (no file that torch wrote, or damaged, or with code")
+        refused(path, kind, "that can be read safely (not written by torch, or damaged, or with code")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("notes.txt", "ours")
     refused(path, kind, "that can be read safely (damaged, or with code in it)")
     path.unlink()
     path.mkdir()
-    refused(path, kind, "that can be read safely (it is no file)")
+    refused(path, kind, "that can be read safely (it is not a file)")
 
 
-def test_a_file_of_another_kind_or_version_or_incomplete(kind: Kind, path: Path) -> None:
-    other = KINDS[KINDS.index(kind) - 1]
+def test_a_file_of_another_kind_or_version_or_incomplete(kind: TorchFormat, path: Path) -> None:
+    other = FORMATS[FORMATS.index(kind) - 1]
     torch.save(whole(other), path)
     refused(path, kind, "of this program (it holds ")
     torch.save([1, 2], path)

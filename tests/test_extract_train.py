@@ -1,4 +1,4 @@
-"""Phase I: its learning rates, its steps, what it is trained on, and what it leaves behind."""
+"""Phase I: its learning rates, its steps, its data, and the files that it writes."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ from extract.training.schedule import learning_rate
 
 
 def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[list]:
-    """Have `train` leave here the batches of each of its epochs."""
+    """Make `train` record the batches of each of its epochs here."""
     epochs, make = [], extract.train.training_batches
 
     def recorded(*arguments):
@@ -104,7 +104,7 @@ def test_two_steps_are_sgd_with_momentum_and_weight_decay(tiny, monkeypatch, qui
 
 
 def test_the_metrics_are_means_over_images(tiny, monkeypatch, quiet):
-    config = dataclasses.replace(tiny, epochs=1, lr=0.0)  # so that the weights stay what they are
+    config = dataclasses.replace(tiny, epochs=1, lr=0.0)  # so that the weights do not change
     epochs = record_batches(monkeypatch)
     trained = train(config, quiet)
     network = build_with_state(config, trained)
@@ -121,7 +121,7 @@ def test_the_metrics_are_means_over_images(tiny, monkeypatch, quiet):
 
 
 def build_with_state(config: TrainConfig, checkpoint: Checkpoint):
-    """The checkpoint's network in training mode, where BatchNorm takes each batch's own statistics."""
+    """The checkpoint's network in training mode, where BatchNorm uses each batch's own statistics."""
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, len(checkpoint.class_names))
     network.load_state_dict(checkpoint.state)

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, or diverge, and go on as if nothing had happened."""
+"""Trainings that are interrupted and resume as if nothing had happened, or that diverge."""
 
 import dataclasses
 import itertools
@@ -61,7 +61,7 @@ def test_a_run_of_digits_resumes_bit_by_bit(tmp_path, quiet):
     resumed = train(dataclasses.replace(config, resume=True), quiet)
     assert same_weights(resumed, expected)
     assert timeless(resumed.history) == timeless(expected.history)
-    assert not resumed.transform["flip"]  # a mirrored digit is no digit
+    assert not resumed.transform["flip"]  # a mirrored digit is not a digit
 
 
 def test_resuming_takes_the_options_of_the_run_but_for_those_given(tiny, quiet):
@@ -92,7 +92,7 @@ def test_a_run_over_an_earlier_one_does_not_keep_its_metrics(tiny, quiet):
         (
             STEPS,
             1e38,
-            r"the loss became nan in epoch 2 at lr 1e\+38; start anew .--overwrite. with a lower --lr",
+            r"the loss became nan in epoch 2 at lr 1e\+38; start over .--overwrite. with a lower --lr",
         ),
         (2 * STEPS - 1, math.nan, "the weights became infinite or NaN in epoch 2 at lr nan"),
     ],

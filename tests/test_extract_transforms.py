@@ -59,7 +59,7 @@ def test_augment_batch_equals_a_slow_reference(height, width, padding, flip):
         if flip and mirrored[row]:
             expected = expected.flip(-1)
         assert torch.equal(augmented[row], expected)
-    assert mirrored.any()  # the reference met all its cases
+    assert mirrored.any()  # the reference covered all its cases
     assert not mirrored.all()
     assert {0, 2 * padding} <= set(top.tolist()) & set(left.tolist())
     assert augmented.is_contiguous(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ def test_augmentation_is_determined_by_its_generator():
     assert not torch.equal(first, other)
     generator = seeded(3)
     assert torch.equal(augment_batch(images, Transform(32), generator), first)
-    assert not torch.equal(augment_batch(images, Transform(32), generator), first)  # it has moved on
+    assert not torch.equal(augment_batch(images, Transform(32), generator), first)  # it has advanced
 
 
 # Normalisation

@@ -1,4 +1,4 @@
-"""Trainings stopped within an epoch: gone on with from the very batch, to the same bits."""
+"""Trainings interrupted within an epoch resume from the same batch, to the same bits."""
 
 import itertools
 import os
@@ -72,7 +72,7 @@ def wholes() -> dict[int, tuple]:
 def interrupted(
     config: TrainConfig, quiet: Progress, n: int, what: str = "learning_rate", by=KeyboardInterrupt
 ):
-    """Train until the n-th batch is to begin."""
+    """Train until just before the n-th batch."""
     calls, original = itertools.count(1), getattr(extract.train, what)
 
     def until(*arguments: object) -> object:
@@ -92,7 +92,7 @@ def kept(config: TrainConfig) -> dict[str, Any] | None:
 
 
 def result(config: TrainConfig) -> tuple:
-    """Weights and metrics, all but times, and what else lies in the folder."""
+    """Weights, metrics without times, and the other files in the folder."""
     checkpoint = torch.load(Path(config.out, "checkpoint.pt"), weights_only=True)
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in checkpoint["history"]]
     weights = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["state"].items()}
@@ -100,7 +100,7 @@ def result(config: TrainConfig) -> tuple:
 
 
 def resumed(config: TrainConfig, quiet: Progress, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Go on; how many batches were trained on."""
+    """Resume; return the number of batches trained on."""
     steps, step = [], extract.train._step
     with monkeypatch.context() as patch:
         patch.setattr(extract.train, "_step", lambda *arguments: steps.append(step(*arguments)))
@@ -145,14 +145,14 @@ def test_it_may_be_stopped_again_and_again(config, quiet, monkeypatch, whole):
 
 def test_a_killed_training_goes_on_from_what_was_kept_last(config, quiet, monkeypatch, whole):
     monkeypatch.setattr(extract.train, "SAVE_EVERY", 0.0)
-    interrupted(config, quiet, STEPS + 3, by=SystemExit)  # nothing is saved on the way out
+    interrupted(config, quiet, STEPS + 3, by=SystemExit)  # nothing is saved on exit
     assert (kept(config)["epoch"], kept(config)["step"]) == (1, 2)
     assert resumed(config, quiet, monkeypatch) == 1
     assert result(config) == whole
 
 
 def test_an_epoch_of_an_earlier_checkpoint_is_not_taken_for_this_ones(config, quiet, monkeypatch, whole):
-    """A kill may leave one beside the next checkpoint; one of a run that is replaced goes."""
+    """A kill may leave one beside the next checkpoint; that of a replaced run is removed."""
     interrupted(config, quiet, 3)
     stale = Path(config.out, NAME).read_bytes()
     interrupted(replace(config, resume=True), quiet, 2)
@@ -168,7 +168,7 @@ def test_an_epoch_of_an_earlier_checkpoint_is_not_taken_for_this_ones(config, qu
 def test_an_epoch_of_another_run_of_as_many_epochs_is_not_taken_for_this_ones(
     config, quiet, monkeypatch, whole
 ):
-    """As copying one folder into another may bring about."""
+    """For example after copying one folder into another."""
     other = replace(config, out=f"{config.out}-other", seed=1)
     for run in (config, other):
         interrupted(run, quiet, STEPS + 3)
@@ -183,14 +183,14 @@ def test_a_damaged_epoch_is_told(config, quiet):
     Path(config.out, NAME).write_text("damaged")
     with pytest.raises(
         UserError,
-        match=f"{NAME}: not what an epoch .*; remove it, and the epoch .* begins anew",
+        match=f"{NAME}: not the state of an interrupted epoch .*; remove it, and --resume starts",
     ):
         train(replace(config, resume=True), quiet)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quiet, monkeypatch, whole):
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on the command line
     calls, loss = itertools.count(1), extract.train.cross_entropy
 
     def sending(*arguments: torch.Tensor) -> torch.Tensor:

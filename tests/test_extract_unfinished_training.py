@@ -1,4 +1,4 @@
-"""A training that was not finished is told in every phase that uses its network, whatever head it has."""
+"""Every phase that uses a network whose training stopped early says so, whatever its head."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ NCM = ["--method", "ncm", "--device", "cpu", "--select-on", "test"]
 
 
 def phases(ckpt: Path) -> dict[str, str]:
-    """What each phase says on stderr, from a Phase I on."""
+    """The stderr of each phase after a Phase I."""
     return {
         "extract": succeed("extract", "--ckpt", ckpt, "--store", "s.zarr", *IMAGES).stderr,
         "finetune": succeed("finetune", "--store", "s.zarr", "--out", "run", *NCM).stderr,
@@ -27,15 +27,13 @@ def test_every_phase_after_an_unfinished_training_says_so() -> None:
     shutil.copytree(MADE / "half_phase1", "half")
     told = phases(Path("half/checkpoint.pt"))
     for phase, said in told.items():
-        assert "training is not finished (epoch 1 of 2)" in said.replace("training that is", "training is"), (
-            phase
-        )
+        assert "training stopped early (epoch 1 of 2)" in said, phase
         assert "train --resume" in said, phase
-        assert said.count("not finished") == 1, phase
+        assert said.count("stopped early") == 1, phase
     assert "run/checkpoint.pt: its head was fine-tuned on a network whose" in told["evaluate run"]
-    assert "--out run`" not in told["evaluate run"]  # where there is no training to go on with
+    assert "--out run`" not in told["evaluate run"]  # there is no training to resume
 
 
 def test_nothing_is_said_of_a_finished_one() -> None:
     for phase, said in phases(MADE / "phase1" / "checkpoint.pt").items():
-        assert "not finished" not in said, phase
+        assert "stopped early" not in said, phase

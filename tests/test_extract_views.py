@@ -1,4 +1,4 @@
-"""Views of training images: drawn by key, and the same in any batch, order and process."""
+"""Views of training images: drawn by key, so the same in any batch, order and process."""
 
 import itertools
 from dataclasses import replace
@@ -89,7 +89,7 @@ def in_views(restored: Restored) -> ImageSet:
 
 
 def shown(images: ImageSet, transform: Transform, batch_size: int, workers: int) -> torch.Tensor:
-    """What evaluation shows of images with V views, (N, V, 3, H, W) float32."""
+    """The batches of images with V views, (N, V, 3, H, W) float32."""
     compute = Compute(torch.device("cpu"), "fp32", batch_size, workers)
     batches, done, out = evaluation_batches(images, transform, compute), 0, []
     while done < len(images):

@@ -25,7 +25,7 @@ FILLED = ("pooled", "feature_map", "cam")
 
 
 class Pair(NamedTuple):
-    """A store of one view and one of V views that differ in nothing else, and what both are of."""
+    """A store of one view and one of V views, otherwise equal, and their checkpoint."""
 
     restored: Restored
     one: FeatureStore
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="session", params=["memory", "files"])
 def pair(request, small_ckpt: Path, tmp_path_factory) -> Pair:
-    """Stores in several blocks, of images decoded or as files."""
+    """Stores with several blocks, of images decoded or as files."""
     folder = tmp_path_factory.mktemp("views")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("store.layout.BLOCK_BYTES", 1)

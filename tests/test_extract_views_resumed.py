@@ -1,4 +1,4 @@
-"""Extractions of several views that are interrupted: gone on with to the same bytes, or told apart."""
+"""Interrupted extractions of several views: resumed to the same bytes, or refused."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from dying import die_at_commit
 from faults import ended, forked
 from made_views import BATCH, V, assert_same, command
 
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.reader import FeatureStore
 from store.writer import StoreWriter
 
@@ -45,7 +45,7 @@ def test_interrupted_after_any_view_and_resumed(small_ckpt, store, options, monk
         with monkeypatch.context() as patch:
             patch.setattr(StoreWriter, "write", interrupted)
             assert run(*extraction).exit_code == 130
-        assert unfinished_folder(Path(store)).exists()
+        assert draft_folder(Path(store)).exists()
         succeed(*extraction, "--resume")
         assert_same(Path(store), Path(f"whole{Path(store).suffix}"))
         Path(store).unlink() if store.endswith(".h5") else shutil.rmtree(store)
@@ -59,7 +59,7 @@ def test_an_extraction_of_views_is_killed_and_resumed(small_ckpt, store, monkeyp
 
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
     assert ended(*forked(dying)) == -signal.SIGKILL
-    n_begun = len((unfinished_folder(Path(store)) / "commits.jsonl").read_text().splitlines())
+    n_begun = len((draft_folder(Path(store)) / "commits.jsonl").read_text().splitlines())
     assert n_begun == 3
     succeed(*command(small_ckpt, store), "--resume")
     succeed(*command(small_ckpt, f"whole-{store}"))
@@ -67,7 +67,7 @@ def test_an_extraction_of_views_is_killed_and_resumed(small_ckpt, store, monkeyp
 
 
 def begin(extraction: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave an extraction that was interrupted after two blocks."""
+    """Leave an extraction interrupted after two blocks."""
     write = StoreWriter.write
 
     def interrupted(writer, split, start, *rows, **named) -> None:
@@ -84,19 +84,19 @@ def begin(extraction: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_number_of_views_is_not_gone_on_with(small_ckpt, monkeypatch):
     begin(command(small_ckpt, "s.zarr"), monkeypatch)
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
-    says = "s.zarr.unfinished: was begun with another number of views (3) than asked for now"
+    says = "s.zarr.unfinished: was started with another number of views (3) than now"
     for n_views in (1, 2):
         other = [*command(small_ckpt, "s.zarr", "--resume"), "--views", n_views]
-        refuse(*other, says=[f"{says} ({n_views})", "ask for the same, or pass --overwrite"])
+        refuse(*other, says=[f"{says} ({n_views})", "use the same, or pass --overwrite"])
     succeed(*command(small_ckpt, "s.zarr", "--resume"))
     other = [*command(small_ckpt, "s.zarr", "--resume"), "--views", 1]
-    refuse(*other, says=["s.zarr: was begun with another number of views (3) than asked for now (1)"])
+    refuse(*other, says=["s.zarr: was started with another number of views (3) than now (1)"])
     succeed(*other[:-3], "--overwrite", "--views", 1)
     assert FeatureStore(Path("s.zarr")).read("train").n_views == 1
 
 
 def forget_views(folder: Path) -> None:
-    """Make what was begun as if by a program that knew of one view only."""
+    """Make a draft look as if written by a program with only one view."""
     begun = json.loads((folder / "begun.json").read_text())
     for identity in (begun["identity"], begun["attributes"]["provenance"]["identity"]):
         del identity["number of views"]
@@ -107,11 +107,9 @@ def forget_views(folder: Path) -> None:
 def test_what_was_begun_before_there_were_views_is_gone_on_with(small_ckpt, monkeypatch):
     one_view = [*command(small_ckpt, "s.h5"), "--views", 1]
     begin(one_view, monkeypatch)
-    forget_views(unfinished_folder(Path("s.h5")))
+    forget_views(draft_folder(Path("s.h5")))
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
-    refuse(
-        *command(small_ckpt, "s.h5"), "--resume", says=["another number of views (1) than asked for now (3)"]
-    )
+    refuse(*command(small_ckpt, "s.h5"), "--resume", says=["another number of views (1) than now (3)"])
     succeed(*one_view, "--resume")
     succeed(*command(small_ckpt, "whole.h5"), "--views", 1)
     assert_same(Path("s.h5"), Path("whole.h5"))

@@ -1,4 +1,4 @@
-"""Worker processes that read images: little shared memory, none, deaths, and silence, each with an end."""
+"""Worker processes that read images: little shared memory, none, deaths and hangs; nothing waits forever."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 @pytest.fixture
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the machine has, and looked at often."""
+    """Two workers on any machine, checked often."""
     monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
     monkeypatch.setattr(extract.images.workers, "LOOK", 1)
 
@@ -49,7 +49,7 @@ def with_shared_memory(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
 
 
 def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch, and the split in its order."""
+    """Read one training epoch, and the split in its own order."""
     generator, transform = torch.Generator().manual_seed(0), Transform(SIZE)
     batches = list(training_batches(split, transform, generator, compute))
     return batches + list(evaluation_batches(split, transform, compute))
@@ -57,12 +57,12 @@ def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor
 
 @pytest.mark.parametrize("room", [1, 3])
 def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog):
-    """The default of containers is 64 MiB, less than lies ready of a batch of 128 at 224 pixels."""
+    """Containers have 64 MiB by default, less than the prefetched images of a batch of 128 at 224 pixels."""
     expected = read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
-    sizes, begin = [], extract.images.workers._begin
+    sizes, begin = [], extract.images.workers._loader
     monkeypatch.setattr(
         extract.images.workers,
-        "_begin",
+        "_loader",
         lambda files, parts, n: sizes.extend(map(len, parts)) or begin(files, parts, n),
     )
     with_shared_memory(monkeypatch, 2 * 6 * room * 3 * SIZE**2)  # half of it, for six parts
@@ -72,7 +72,7 @@ def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog)
     for (images, label), (images_then, label_then) in zip(found, expected, strict=True):
         assert torch.equal(images, images_then)
         assert torch.equal(label, label_then)
-    assert "parts of batches at a time" in caplog.text
+    assert "hand over batches in parts" in caplog.text
 
 
 def test_as_much_as_is_needed_is_left_as_it_is(split, monkeypatch, caplog):
@@ -116,10 +116,12 @@ def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
 
 def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
     reading, _ = os.pipe()
-    monkeypatch.setattr(extract.images.workers, "image_views", lambda *_: os.read(reading, 1))  # for ever
+    monkeypatch.setattr(extract.images.workers, "image_views", lambda *_: os.read(reading, 1))  # forever
     monkeypatch.setattr(extract.images.workers, "LONGEST", 1)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until they are killed
-    with pytest.raises(UserError, match="no image came from the worker processes for 0 minutes; see whether"):
+    with pytest.raises(
+        UserError, match="no image came from the worker processes for 0 minutes; check whether"
+    ):
         read(split)
 
 
@@ -127,7 +129,7 @@ def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch
     original = extract.images.workers.image_views
 
     def pressed(*arguments: object) -> torch.Tensor:
-        os.kill(os.getpid(), signal.SIGINT)  # as a terminal does, to all of them
+        os.kill(os.getpid(), signal.SIGINT)  # to all of them, as a terminal does
         return original(*arguments)
 
     monkeypatch.setattr(extract.images.workers, "image_views", pressed)
@@ -143,7 +145,7 @@ def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
 
 
 def test_a_thread_that_cannot_make_windows_is_told(monkeypatch):
-    """Whatever it died of: what waits for its windows does not wait for ever."""
+    """Whatever the cause: nobody waits for its windows forever."""
 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")

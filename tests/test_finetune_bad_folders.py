@@ -20,7 +20,14 @@ def test_overwrite_spares_what_else_lies_in_a_run(feature_store: Path, digits_ru
     shutil.copytree(digits_run, "fsa")
     Path("fsa/thesis.txt").write_text("three years of work")
     command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK, "--overwrite"]
-    refuse(*command, says=["fsa: already exists and is no run alone", "holds thesis.txt", "name another"])
+    refuse(
+        *command,
+        says=[
+            "fsa: already exists and is not a run that may be replaced",
+            "holds thesis.txt",
+            "name another",
+        ],
+    )
     Path("fsa/thesis.txt").unlink()
     shutil.copytree(feature_store, "fsa/feats.zarr")
     command[2] = "fsa/feats.zarr"
@@ -32,7 +39,7 @@ def test_files_named_as_a_runs_are_no_run(feature_store: Path) -> None:
     for name in ("head.pt", "config.json"):
         Path("fsa", name).write_text('"three years of work"')
     command = ["finetune", "--store", feature_store, "--out", "fsa", *QUICK, "--overwrite"]
-    refuse(*command, says=["fsa: already exists and is no run alone", "holds config.json"])
+    refuse(*command, says=["fsa: already exists and is not a run that may be replaced", "holds config.json"])
 
 
 @pytest.mark.parametrize("command", ["extract", "finetune"])

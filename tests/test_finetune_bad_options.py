@@ -12,7 +12,7 @@ from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 from finetune.config import FinetuneConfig
 from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
-from finetune.training.resume import KIND, unfinished_path
+from finetune.training.resume import RUN_FORMAT, unfinished_path
 from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -89,7 +89,7 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
         ("--confusing-classes 10", ["--confusing-classes 10: the store has 10 classes", "at most 9"]),
         ("--method best", ["--method", "'best' is not one of", "'fsa'"]),
         ("--device tpu", ["--device tpu: unknown", "expected auto, cpu"]),
-        ("--device cuda:99", ["--device cuda:99: this machine offers", "use auto or cpu"]),
+        ("--device cuda:99", ["--device cuda:99: this machine has", "use auto or cpu"]),
         ("--lr 1e300", ["--lr 1e+300: must be above 0", "below 2^32"]),
         (
             "--lr 4e9 --momentum 4e9 --iterations 9",
@@ -150,7 +150,10 @@ NO_NUMBERS = "makes weights that are NaN or infinite; use a --tau closer to 0"
         ("--memory 1e-300", ["the maps of one iteration take"]),
         ("--residency host --memory 1e-5", ["--residency host: ", "(--memory); use --residency stream"]),
         ("--residency device --memory 1e-5", ["--residency device: ", "(--memory); use --residency stream"]),
-        ("--resume --overwrite", ["fsa: --resume goes on with a run and --overwrite replaces it; pass one"]),
+        (
+            "--resume --overwrite",
+            ["fsa: --resume continues a run and --overwrite replaces it; pass only one"],
+        ),
         ("--cache /dev/null", ["/dev/null: cannot be used as --cache"]),
         ("--method tau-norm --tau 1e9", ["--method tau-norm, --tau 1e+09: ", NO_NUMBERS]),
         ("--method tau-norm --tau -1e9", ["--method tau-norm, --tau -1e+09: ", NO_NUMBERS]),
@@ -253,7 +256,7 @@ def test_resume_with_another_method(interrupted: list[object], method: str) -> N
 
 
 def test_keep_best_without_val_spares_the_state_too(small_store: Path) -> None:
-    of_another_day = KIND.marks | {"options": "{}", "store": "", "state": {}}
+    of_another_day = RUN_FORMAT.marks | {"options": "{}", "store": "", "state": {}}
     torch.save(of_another_day, unfinished_path("fsa"))
     command = ["finetune", "--store", small_store, "--out", "fsa", *QUICK, *FEW_CLASSES]
     refuse(*command, "--overwrite", "--keep", "best", says=["--keep best: the store has no val split"])

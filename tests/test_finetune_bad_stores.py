@@ -161,7 +161,7 @@ def infinite_cam(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (a_missing_store, ["no such store", "`extract --store feats.zarr` makes it"]),
+        (a_missing_store, ["no such store", "`extract --store feats.zarr` writes one"]),
         (an_empty_folder, ["not a zarr v3 store", "expected one written by `extract`"]),
         (a_file, ["is a file, expected the folder of a zarr store", "an HDF5 store is named *.h5"]),
         (a_bare_array, ["not a zarr v3 store", "expected one written by `extract`"]),
@@ -192,7 +192,7 @@ def infinite_cam(path: Path) -> None:
             a_shard_emptied,
             ["test/pooled is damaged (feats.zarr/test/pooled/c/0/0: has 0 bytes, expected", "extract again"],
         ),
-        (no_class_names, ["class_names is no list of two names or more", "extract again"]),
+        (no_class_names, ["class_names is not a list of two or more names", "extract again"]),
         (one_class_name_less, ["classifier/weight is float32 (10, 16), expected float32 K, C = (9, 16)"]),
         (no_provenance, ["provenance does not say what made it", "extract again"]),
         (no_network_in_provenance, ["provenance lacks network", "extract again"]),

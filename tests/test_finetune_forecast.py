@@ -140,9 +140,9 @@ def test_a_checkpoint_says_what_there_is(small_ckpt: Path) -> None:
     [
         (["--store", "feats.txt"], "feats.txt: unknown container '.txt'"),
         (["--store", "notes/feats.zarr"], "notes: is a file"),
-        (["--store", "photos.zarr"], "photos.zarr: already exists and is no store alone"),
+        (["--store", "photos.zarr"], "photos.zarr: already exists and is not a store that may be replaced"),
         (["--arch", "resnet33"], "--arch resnet33: unknown"),
-        (["--arch", "resnet50", "--width", 8], "--width: resnet50 is of fixed width"),
+        (["--arch", "resnet50", "--width", 8], "--width 8: resnet50 has a fixed width"),
         (["--image-size", 64], "--image-size 64: digits images are 32×32"),
         (["--dataset", "imagefolder"], "--dataset imagefolder needs --root"),
         (["--dataset", "imagefolder", "--root", "none"], "none: no such folder"),

@@ -110,7 +110,7 @@ def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypa
     other = replace(config, resume=True, store=str(small_store), method="plain")
     with pytest.raises(UserError, match="belongs to another store"):
         finetune(other, quiet)
-    with pytest.raises(UserError, match="pass one of them"):
+    with pytest.raises(UserError, match="pass only one of them"):
         finetune(replace(config, resume=True, overwrite=True), quiet)
     finetune(replace(config, overwrite=True), quiet)
     assert not unfinished_path(config.out).exists()

@@ -167,5 +167,5 @@ def test_overwrite_spares_what_is_no_event_file(with_val, quiet):
     command = ["finetune", "--store", with_val.store, "--out", with_val.out, "--device", "cpu", "--overwrite"]
     result = run(*command)
     assert result.exit_code == 2
-    assert "already exists and is no run alone (it holds thesis.txt)" in result.stderr
+    assert "already exists and is not a run that may be replaced (it holds thesis.txt)" in result.stderr
     assert snapshot(made.path) == before

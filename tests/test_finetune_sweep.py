@@ -120,7 +120,9 @@ def test_overwriting_spares_what_is_not_ours_and_removes_leftovers(base, quiet, 
     again = replace(config, base=replace(base, overwrite=True))
     for folder, name in (("heads", "thesis.txt"), ("done", "notes")):
         (tmp_path / "sweep" / folder / name).write_text("three years of work")
-        with pytest.raises(UserError, match=rf"is no sweep alone \(it holds {folder}/{name}\)"):
+        with pytest.raises(
+            UserError, match=rf"is not a sweep that may be replaced \(it holds {folder}/{name}\)"
+        ):
             run(again, quiet)
         (tmp_path / "sweep" / folder / name).unlink()
     leftover = tmp_path / "sweep" / ".sweep.json.unfinished-1-ab"
@@ -198,7 +200,7 @@ def test_a_sweep_is_not_mixed_with_another(base, quiet, tmp_path):
     with pytest.raises(UserError, match=r"cannot resume: grid was \['lr=0.001,0.01'\]"):
         run(replace(resumed, grid=("lr=0.001",)), quiet)
     (tmp_path / "sweep" / "thesis.txt").write_text("three years of work")
-    with pytest.raises(UserError, match=r"is no sweep alone \(it holds thesis.txt\)"):
+    with pytest.raises(UserError, match=r"is not a sweep that may be replaced \(it holds thesis.txt\)"):
         run(replace(config, base=replace(base, overwrite=True)), quiet)
 
 
@@ -228,7 +230,7 @@ def test_all_processes_are_told_that_one_was_refused(base, tmp_path):
     children = [forked(partial(refused, rank)) for rank in range(2)]
     assert [ended(*child) for child in children] == [0, 0]
     (first,), (second,) = ((tmp_path / f"said_{rank}").read_text().splitlines() for rank in range(2))
-    told = ("is no sweep alone (it holds thesis.txt)", "another process stopped")
+    told = ("is not a sweep that may be replaced (it holds thesis.txt)", "another process stopped")
     assert told[0] in first + second
     assert all(any(part in line for part in told) for line in (first, second)), (first, second)
 

@@ -93,7 +93,7 @@ def test_batches_are_shared_out_whatever_is_done():
         ("--grid tau_s=0.5,1.5", ["--tau-s 1.5: must lie between 0 and 1"]),
         ("--random 0", ["--random 0: must be 1 or more"]),
         ("--seeds 0", ["--seeds 0: must be 1 or more"]),
-        ("--resume --overwrite", ["pass one of them"]),
+        ("--resume --overwrite", ["pass only one of them"]),
     ],
 )
 @pytest.mark.usefixtures("in_tmp_path")

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote stays readable: a checkpoint, runs, a sweep, an interrupted training."""
+"""Files of version 0.1 stay readable: a checkpoint, runs, a sweep, an interrupted training."""
 
 import json
 import shutil
@@ -34,8 +34,8 @@ def test_its_checkpoint_is_evaluated_on_its_images():
         "cpu",
     )
     found = json.loads(result.stdout)
-    assert (found["n_correct"], found["n_test"]) == (4, 12)  # as run_fsa/summary.json says of Phase I
-    assert "kept the names of images and no digests" in result.stderr
+    assert (found["n_correct"], found["n_test"]) == (4, 12)  # Phase I's, from run_fsa/summary.json
+    assert "recorded names of images but no digests" in result.stderr
 
 
 def test_its_training_goes_on_to_the_weights_of_one_that_never_stopped(made):
@@ -134,7 +134,7 @@ def test_its_sweep_goes_on(made):
     old, new = (pd.read_csv(path / "sweep/results.csv") for path in (MADE, made))
     assert old["test_overall"].tolist() == new["test_overall"].tolist()
     assert old["configuration"].tolist() == new["configuration"].tolist()
-    assert not [name for name in new if "balanced" in name]  # known of some heads: no column with holes
+    assert not [name for name in new if "balanced" in name]  # known for only some heads: no column with holes
     assert result.stderr.count("still ranked by overall accuracy") == 1
     ranking = pd.read_csv(made / "sweep/ranking.csv")
     assert ranking["rank_by"].tolist() == ["overall"] * 2

@@ -1,4 +1,4 @@
-"""Stores that were written once and are kept: what the program reads of them must not change."""
+"""Golden stores, written once and kept: what the program reads from them must not change."""
 
 import json
 import warnings
@@ -33,7 +33,7 @@ golden = pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
 
 
 def expected(path: Path) -> dict[str, np.ndarray]:
-    """What each array of a golden store holds, apart from checksums."""
+    """The content of each array of a golden store, except checksums."""
     _, _, splits = MADE[path.stem]
     values = {name: value for name, value in rows().items() if name.startswith(("classifier/", *splits))}
     values["finished"] = np.array([SECONDS])
@@ -74,7 +74,7 @@ def test_the_containers_own_library_reads_golden_stores(path):
 
 
 def trimmed(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Without an editor's newline at the end of metadata."""
+    """The metadata without a final newline that an editor may add."""
     return {k: v.removesuffix(b"\n") if k.endswith("zarr.json") else v for k, v in files.items()}
 
 
@@ -82,7 +82,7 @@ def trimmed(files: dict[str, bytes]) -> dict[str, bytes]:
     "path", [path for path in STORES if path.suffix == ".zarr"], ids=lambda path: path.name
 )
 def test_any_zarr_writes_the_same_files(path, tmp_path):
-    """Metadata and raw shards to the byte, whichever release is here; packed rows as they decode."""
+    """Metadata and raw shards byte for byte, with any release; packed rows after decoding."""
     dtype, codec, splits = MADE[path.stem]
     with blocks_of_a_batch(), warnings.catch_warnings(action="error"):
         write(tmp_path / path.name, dtype, codec, splits)
@@ -97,7 +97,7 @@ def test_any_zarr_writes_the_same_files(path, tmp_path):
 
 
 def test_formulas_by_hand():
-    """Row 4 is of class 1, whose weights are −1, 1, 0, 2; all that follows was reckoned by hand."""
+    """Row 4 is of class 1, whose weights are −1, 1, 0, 2; all that follows was computed by hand."""
     made = rows()
     assert made["train/label"].tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     first = made["train/feature_map"][4, 0, 0]

@@ -208,7 +208,7 @@ def test_the_whole_as_a_command_without_a_gpu(tmp_path):
     assert done.returncode == 1, done.stderr
     machine = json.loads(out.read_text())["stages"]["machine"]
     assert machine["outcome"] == "failed"
-    assert "offers 0 CUDA devices" in machine["last line"]
+    assert "has 0 CUDA devices" in machine["last line"]
     assert f"all of it: {out}" in done.stdout
 
 

@@ -136,7 +136,7 @@ def test_only_its_own_kind_is_replaced_and_only_on_demand(old_folder, old_file, 
     (tmp_path / "other" / "thesis.txt").touch()
     for path, found in ((tmp_path / "other", "holds thesis.txt"), (old_file, "is a file")):
         for overwrite in (True, False):
-            with pytest.raises(UserError, match=f"is no run alone .it {found}"):
+            with pytest.raises(UserError, match=f"is not a run that may be replaced .it {found}"):
                 check_replaceable(path, "run", foreign, overwrite)
 
 
@@ -144,7 +144,7 @@ def test_only_its_own_kind_is_replaced_and_only_on_demand(old_folder, old_file, 
 def test_a_folder_to_be_replaced_is_never_the_working_one(tmp_path, monkeypatch, path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UserError, match="name a folder for the run"):
+    with pytest.raises(UserError, match="is the working directory, or a folder above it; name another"):
         check_replaceable(Path(path.format(here="here")), "run", foreign, overwrite=True)
 
 

@@ -1,4 +1,4 @@
-"""Conversions that must not be: of damaged sources, into each other, to finer dtypes, resumed as others."""
+"""Conversions that are refused: damaged sources, into themselves, to finer dtypes, other options."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("several_blocks")
 
 
 def flip(path: Path, name: str) -> int:
-    """Damage a byte of the last run of rows of an array; the first row of that run."""
+    """Damage a byte in the last run of rows of an array; return the first row of that run."""
     extent = FeatureStore(path).arrays[name].extents[-1]
     content = bytearray(extent.path.read_bytes())
     content[extent.offset + 1] ^= 1
@@ -46,7 +46,7 @@ def test_damage_is_not_laundered_and_can_be_mended(suffix, name):
     result = run("store", "convert", source, f"t{OTHER[suffix]}")
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"s{suffix}: train/{name}: rows {start} to " in result.stderr
-    assert "are not those that were written; put a sound copy in its place and go on" in result.stderr
+    assert "do not match their checksum; put an intact copy in its place and continue" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not Path(f"t{OTHER[suffix]}").exists()
     for file, content in before.items():
@@ -60,16 +60,14 @@ def test_damage_is_not_laundered_and_can_be_mended(suffix, name):
 )
 def test_damage_seen_before_the_first_block_leaves_nothing(name):
     flip(extracted("s.zarr"), name)
-    refuse("store", "convert", "s.zarr", "t.h5", says=["s.zarr: ", "not those that were written"])
+    refuse("store", "convert", "s.zarr", "t.h5", says=["s.zarr: ", "do not match their checksum"])
 
 
 def test_changed_attributes_and_cut_shards_are_refused():
     source = extracted("s.zarr", codec="zstd")
     whole = (source / "zarr.json").read_text()
     (source / "zarr.json").write_text(whole.replace('"a"', '"z"'))
-    refuse(
-        "store", "convert", source, "t.h5", says=["s.zarr: its attributes, shapes or dtypes are not those"]
-    )
+    refuse("store", "convert", source, "t.h5", says=["s.zarr: its attributes, shapes or dtypes do not match"])
     (source / "zarr.json").write_text(whole)
     shard = FeatureStore(source).arrays["train/feature_map"].extents[0].path
     shard.write_bytes(shard.read_bytes()[:-9])
@@ -84,12 +82,12 @@ def test_refusals_of_paths():
     for target in (source, "link.zarr", source.resolve()):
         refuse("store", "convert", source, target, "--overwrite", says=[f"{target}: is the store to convert"])
     refuse(
-        "store", "convert", source, "link.zarr/t.h5", says=["link.zarr/t.h5: lies in the store to convert"]
+        "store", "convert", source, "link.zarr/t.h5", says=["link.zarr/t.h5: is inside the store to convert"]
     )
     refuse("store", "convert", source, "t.zip", says=["t.zip: unknown container '.zip'; expected", ".h5"])
     refuse("store", "convert", "no.h5", "t.h5", says=["no.h5: no such store"])
     shutil.copytree(source, "t.h5.unfinished/replaced")
-    says = ["lies where t.h5 is written, and would be lost"]
+    says = ["is where t.h5 will be written, and would be lost"]
     refuse("store", "convert", "t.h5.unfinished/replaced", "t.h5", "--overwrite", says=says)
     extracted("old.h5")
     refuse("store", "convert", source, "old.h5", says=["old.h5: already exists; pass --overwrite"])
@@ -101,7 +99,7 @@ def test_refusals_of_paths():
 
 def test_an_unfinished_source_is_refused():
     kill(extracted("s.zarr"), "u.zarr", 2)
-    refuse("store", "convert", "u.zarr", "t.h5", says=["u.zarr: was begun and is not finished", "--resume"])
+    refuse("store", "convert", "u.zarr", "t.h5", says=["u.zarr: is not finished", "--resume"])
     tree = "u.zarr.unfinished/u.zarr"
     refuse("store", "convert", tree, "t.h5", says=[f"{tree}: was never finished"])
 
@@ -119,7 +117,7 @@ def test_a_finer_dtype_is_refused_with_what_to_do(was):
         ]
         refuse("store", "convert", source, "t.zarr", "--dtype", now, says=says)
     if was in SCALED:
-        says = [f"{was} maps have scales for each block", "leave --block-mib away"]
+        says = [f"{was} maps have scales for each block", "leave out --block-mib"]
         refuse("store", "convert", source, "t.zarr", "--block-mib", 1, says=says)
 
 
@@ -135,7 +133,7 @@ def test_what_a_dtype_cannot_hold_is_refused_by_row(value):
     source = extracted("s.h5", "float32", rows=rows)
     for now in ("float16", "int8", "float8_e4m3"):
         result = run("store", "convert", source, "t.h5", "--dtype", now, "--overwrite")
-        says = f"s.h5: train/feature_map: row 37 has a feature of magnitude {abs(value):.6g}, and {now} ends"
+        says = f"s.h5: train/feature_map: row 37 has a feature of magnitude {abs(value):.6g}, but {now} ends"
         assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
         assert not Path("t.h5").exists()
     if np.isfinite(value):
@@ -146,8 +144,8 @@ def test_resuming_as_another_conversion_is_refused_with_both_values():
     source = extracted("s.h5", "float32")
     kill(source, "t.zarr", 3, dtype="float16", codec="zstd")
     convert_ = ("store", "convert", source, "t.zarr", "--resume", "--codec")
-    refuse(*convert_, "zstd", says=["another dtype (float16) than asked for now (float32)"])
-    refuse(*convert_, "lz4", "--dtype", "float16", says=["another codec (zstd) than asked for now (lz4)"])
+    refuse(*convert_, "zstd", says=["another dtype (float16) than now (float32)"])
+    refuse(*convert_, "lz4", "--dtype", "float16", says=["another codec (zstd) than now (lz4)"])
     cut = ("zstd", "--dtype", "float16", "--block-mib", 1)
     refuse(*convert_, *cut, says=["another block rows", "'train/cam': 16", "'train/cam': 64"])
     converted(source, "t.zarr", dtype="float16", codec="zstd", resume=True)
@@ -174,5 +172,5 @@ def test_a_conversion_onto_a_full_disk_is_told_and_resumable():
 
 def test_an_extraction_does_not_take_it_for_its_own():
     target = converted(extracted("s.h5"), "t.zarr")
-    with pytest.raises(StoreError, match=r"another precision \(None\) than asked for now \(fp32\)"):
+    with pytest.raises(StoreError, match=r"another precision \(None\) than now \(fp32\)"):
         is_finished(target, made_plan(), overwrite=False)

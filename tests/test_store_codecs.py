@@ -1,4 +1,4 @@
-"""Every dtype and codec of feature maps, in both containers, read by our own reader and by others'."""
+"""Every dtype and codec of feature maps, in both containers, read by our reader and by zarr and HDF5."""
 
 import h5py
 import hdf5plugin  # noqa: F401 finds its filters by it
@@ -97,7 +97,7 @@ def test_compression_saves_bytes(tmp_path, monkeypatch, suffix, codec):
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_a_store_of_fewer_rows_than_a_chunk(tmp_path, monkeypatch, suffix, codec):
-    """HDF5 takes a chunk that is longer than its dataset for an error; 16 KiB hold 100 of these maps."""
+    """A chunk longer than its dataset is an error in HDF5; 16 KiB hold 100 of these maps."""
     sizes = {"train": {"N": 5, "H": 3, "W": 3, "C": 6}, "test": {"N": 3, "H": 3, "W": 3, "C": 6}}
     monkeypatch.setattr("made_store.CODEC", codec)
     rows, path = made_rows(sizes), tmp_path / f"few{suffix}"

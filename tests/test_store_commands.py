@@ -1,4 +1,4 @@
-"""`store info` and `store verify` as a user meets them."""
+"""`store info` and `store verify` on the command line."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def test_verify_says_sound_and_not_sound(small_store: Path) -> None:
     content[5] ^= 1
     shard.write_bytes(content)
     result = run("store", "verify", "feats.zarr")
-    fault = "train/pooled: rows 0 to 17 are not those that were written"
+    fault = "train/pooled: rows 0 to 17 do not match their checksum"
     assert (result.exit_code, result.stderr) == (1, "")
     assert result.stdout == f"{fault}\nfeats.zarr: not sound, 1 found\n"
     result = run("store", "verify", "feats.zarr", "--json")
@@ -57,7 +57,7 @@ def test_what_is_no_store(command: str, tmp_path: Path) -> None:
 def test_a_store_that_was_begun_is_not_called_missing(
     command: str, begun_by: str, small_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every reader says that it is on its way, where, and which command goes on."""
+    """Every reader says that it is not finished, where its draft is, and which command resumes it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -72,6 +72,6 @@ def test_a_store_that_was_begun_is_not_called_missing(
         assert run(*begun_by.split(), *begin).exit_code == 130
     reads = {"convert": ["f.zarr", "t.h5"], "finetune": ["--store", "f.zarr"], "sweep": ["--store", "f.zarr"]}
     group = ["store"] * (command in ("info", "verify", "convert"))
-    says = ["f.zarr: was begun", "not finished", "f.zarr.unfinished", "go on with", "--resume"]
-    says += [] if command == "convert" else [f"the `{begun_by}` command that began it"]
+    says = ["f.zarr: is not finished", "f.zarr.unfinished", "--resume"]
+    says += [] if command == "convert" else [f"repeat the `{begun_by}` command that started it"]
     refuse(*group, command, *reads.get(command, ["f.zarr"]), says=says)

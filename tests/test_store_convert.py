@@ -1,4 +1,4 @@
-"""A converted store is the one that would have been extracted in that form."""
+"""A converted store equals the one that would have been extracted in that form."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ from store.arrays.dtypes import MAY_BECOME
 from store.arrays.raw import StoredArray
 from store.checked import CheckedReader
 from store.config import ConvertConfig
-from store.drafts.lifecycle import unfinished_folder
-from store.layout import Cut, store_layout
+from store.drafts.lifecycle import draft_folder
+from store.layout import Chunking, store_layout
 from store.reader import FeatureStore
 from store.schema import SCALED, STREAMED
 from store.verify import verify
@@ -101,7 +101,7 @@ def test_blocks_of_lossy_maps_stay_whatever_made_them(dtype):
 @pytest.mark.parametrize("block_bytes", [1, 10_000, 2**20, 2**40])
 def test_a_block_asked_for_is_never_larger(block_bytes):
     sizes = {"train": {"N": 5000, "H": 7, "W": 7, "C": 8}, "test": {"N": 1, "H": 7, "W": 7, "C": 8}}
-    layouts = store_layout(sizes, 3, "bfloat16", 128, cut=Cut(block_bytes=block_bytes))
+    layouts = store_layout(sizes, 3, "bfloat16", 128, chunking=Chunking(block_bytes=block_bytes))
     layout = layouts["train/feature_map"]
     rows = min(layout.block_rows, 5000)
     assert rows * layout.row_bytes <= block_bytes or rows == 1
@@ -123,14 +123,14 @@ def test_killed_and_resumed_is_as_if_never_stopped(was, target, options, n_commi
     source = extracted(f"s{was}", "float32")
     kill(source, target, n_commits, **options)
     assert not Path(target).exists()
-    kill(source, target, n_commits + 1, **options, resume=True)  # again, one block on
+    kill(source, target, n_commits + 1, **options, resume=True)  # again, one block later
     converted(source, target, **options, resume=True)
     assert contents(Path(target)) == twin(Path(target), options.get("codec", "none"))
-    assert not unfinished_folder(Path(target)).exists()
+    assert not draft_folder(Path(target)).exists()
 
 
 def recorded_reads(monkeypatch) -> list[tuple[str, int, int]]:
-    """Array, first row and end of every read of streamed rows from now on."""
+    """Record array, first row and end of every read of streamed rows from now on."""
     reads = []
 
     def recording(read):
@@ -160,7 +160,7 @@ def test_reads_one_block_at_a_time_and_each_once(monkeypatch, codec, options):
 def test_resuming_reads_only_what_is_missing(monkeypatch):
     source = extracted("s.h5", "float32")
     kill(source, "t.h5", 4)
-    done = {record["block"] for record in committed(unfinished_folder("t.h5")) if record["group"] == "train"}
+    done = {record["block"] for record in committed(draft_folder("t.h5")) if record["group"] == "train"}
     reads = recorded_reads(monkeypatch)
     converted(source, "t.h5", resume=True)
     blocks = list(CheckedReader(FeatureStore(source)).blocks("train/pooled"))

@@ -11,7 +11,7 @@ DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_the_first_row_is_found_across_steps(dtype, value, monkeypatch):
-    monkeypatch.setattr(finite, "AT_ONCE", 3 * 12 * np.dtype(dtype).itemsize)  # three rows
+    monkeypatch.setattr(finite, "BYTES_AT_ONCE", 3 * 12 * np.dtype(dtype).itemsize)  # three rows
     rows = np.zeros((11, 3, 4), dtype)
     for row in (0, 2, 3, 10):
         damaged = rows.copy()

@@ -1,4 +1,4 @@
-"""Disks that become full under `extract`: small file systems, and a limit on the size of files."""
+"""Disks that fill up during `extract`: small file systems, and a limit on the size of files."""
 
 import os
 import resource
@@ -15,24 +15,22 @@ from s3_server import in_process
 
 from store.reader import FeatureStore
 
-OF_MANY = (
-    5 * 4096
-)  # bytes of some files among those, a page each, that a compressed HDF5 store is put together of
-KINDS = {"zarr": ("s.zarr", "none"), "h5": ("s.h5", "none"), "packed-h5": ("s.h5", "zstd")}
+A_FEW_BLOCKS = 5 * 4096  # bytes: while a compressed HDF5 store is written, each block is a file of a page
+CONTAINERS = {"zarr": ("s.zarr", "none"), "h5": ("s.h5", "none"), "packed-h5": ("s.h5", "zstd")}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=CONTAINERS)
 def command(request, small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """`extract` of a few images to a store of several blocks, which is the last argument."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 1)
-    name, codec = KINDS[request.param]
+    name, codec = CONTAINERS[request.param]
     options = ["--dtype", "float32", "--codec", codec, "--batch-size", 4, "--device", "cpu"]
     return ["extract", "--ckpt", small_ckpt, *options, "--store", name]
 
 
 @pytest.fixture
 def whole(command: list[object], tmp_path: Path) -> Path:
-    """The store where there is room."""
+    """The store, written with enough room."""
     path = tmp_path / "whole" / str(command[-1])
     succeed(*command[:-1], path)
     return path
@@ -40,9 +38,9 @@ def whole(command: list[object], tmp_path: Path) -> Path:
 
 @contextmanager
 def room(folder: Path, n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Room for so many bytes in a folder; what it yields makes room for another number.
+    """A folder with room for so many bytes; the function that it yields changes the number.
 
-    A file system of that size, or, where none may be mounted, no single file may be an eighth as large.
+    A file system of that size or, if none can be mounted, a limit of an eighth of it on each file.
     """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", folder]
@@ -58,7 +56,7 @@ def room(folder: Path, n_bytes: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def limited(n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """No file of this process may be larger; what it yields sets another limit."""
+    """Limit the size of this process's files; the function that it yields changes the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(n_bytes: int) -> None:
@@ -72,13 +70,13 @@ def limited(n_bytes: int) -> Iterator[Callable[[int], None]]:
 
 
 def stored_bytes(path: Path) -> int:
-    """Bytes of a store in whole pages, as tmpfs keeps files."""
+    """Bytes of a store in whole pages, as tmpfs stores files."""
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     return sum(-(-f.stat().st_size // 4096) * 4096 for f in files)
 
 
 def refused(result: Result, path: Path) -> str:
-    """The one line of an extraction that found no room; nothing lies under the store's name."""
+    """The one-line error of an extraction without enough room; nothing is at the store's path."""
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     (line,) = result.stderr.splitlines()
@@ -89,7 +87,7 @@ def refused(result: Result, path: Path) -> str:
 
 
 def same_rows(path: Path, other: Path) -> None:
-    """Two stores hold the same, but for when they were begun."""
+    """Two stores hold the same, except for their start times."""
     one, two = FeatureStore(path), FeatureStore(other)
     assert one.arrays.keys() == two.arrays.keys()
     for name, array in one.arrays.items():
@@ -98,7 +96,7 @@ def same_rows(path: Path, other: Path) -> None:
 
 
 def extract_with(limit: Callable[[int], None], command: list[object], path: Path, step: int) -> list[str]:
-    """Extract with a step more room each time, going on where that is told; every line of refusal."""
+    """Extract with a step more room each time, resuming where the error says so; return every error."""
     lines, room = [], step
     limit(room)
     while (result := run(*command[:-1], path, *resume(path))).exit_code:
@@ -111,16 +109,16 @@ def extract_with(limit: Callable[[int], None], command: list[object], path: Path
 
 
 def resume(path: Path) -> list[str]:
-    """What the next attempt is to be told."""
+    """The options of the next attempt."""
     return ["--resume"] if path.with_name(f"{path.name}.unfinished").exists() else []
 
 
 def test_a_disk_that_is_too_small(command, whole, tmp_path):
-    """Full while the tree is laid out, in the middle, and at the end: one line each time, then it goes on."""
+    """Full while the tree is created, in the middle, and at the end: one line each time, then it resumes."""
     path = tmp_path / "small" / str(command[-1])
     total = stored_bytes(whole)
     with room(path.parent, total) as limit:
-        step = max(total // 12, OF_MANY) if "zstd" in command else total // 12
+        step = max(total // 12, A_FEW_BLOCKS) if "zstd" in command else total // 12
         lines = extract_with(limit, command, path, step)
         same_rows(path, whole)
         assert os.listdir(path.parent) == [path.name]
@@ -140,7 +138,7 @@ def test_a_file_that_would_be_too_large(command, whole, tmp_path):
 
 @pytest.mark.parametrize("n_writes", [0, 1, 20])
 def test_hdf5_ends_with_its_process_after_a_full_disk(tmp_path, n_writes):
-    """What it could not write it must neither try again nor crash on; only another process can show it."""
+    """HDF5 must neither retry nor crash at exit on what it could not write; this needs another process."""
     code = """
 import os
 import sys

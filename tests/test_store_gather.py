@@ -1,4 +1,4 @@
-"""Planned reads against plain indexing, on both containers."""
+"""Gathered rows against plain indexing, in both containers."""
 
 import os
 import threading
@@ -108,7 +108,7 @@ def test_a_forked_child_is_refused(stored):
 
 
 def test_a_read_that_comes_in_pieces(stored, monkeypatch):
-    """As Linux gives those of more than 2 GiB."""
+    """As Linux does with reads of more than 2 GiB."""
     array = stored.arrays["train/feature_map"]
     opened = array.files._open
 
@@ -133,7 +133,7 @@ def test_a_read_that_comes_in_pieces(stored, monkeypatch):
 
 
 def test_ctrl_c_waits_for_the_other_threads(stored, monkeypatch):
-    """Nobody writes to the buffer of a gather that has ended: the other goes on once it is waited for."""
+    """Nobody writes to the buffer of a gather that has ended: the other thread is waited for."""
     monkeypatch.setattr("store.arrays.raw.READ_BYTES", 1)
     array, main = stored.arrays["train/feature_map"], threading.current_thread()
     going, waited_for, copied = threading.Event(), threading.Event(), []

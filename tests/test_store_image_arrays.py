@@ -62,7 +62,7 @@ def test_a_conversion_carries_them(small_store):
 
 
 def test_an_extraction_that_was_begun_without_them_goes_on_without_them(small_ckpt, monkeypatch):
-    """As version 0.1 began it."""
+    """As version 0.1 started it."""
     axes = dump.axis_lengths
     write = StoreWriter.write
 
@@ -121,8 +121,8 @@ def two_digests(rows) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (one_name_twice, "test/image_name: is not one name for each image"),
-        (no_name, "test/image_name: is not one name for each image"),
+        (one_name_twice, "test/image_name: does not have one name for each image"),
+        (no_name, "test/image_name: does not have one name for each image"),
         (no_utf8, "test/image_name: holds a name that is not UTF-8"),
         (two_digests, "train/image_digest: differs between views of one image"),
     ],

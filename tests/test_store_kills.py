@@ -1,4 +1,4 @@
-"""Writers killed at moments of chance, and writers that get in each other's way: real processes all."""
+"""Writers killed at random moments, and writers that compete: all are real processes."""
 
 import os
 import shutil
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import faults
 import pytest
-from faults import KINDS, KillCampaign, ended, forked, killed_at_line
+from faults import CODEC_OF, KillCampaign, ended, forked, killed_at_line
 from made_store import contents, made_plan, make_store
 
-from store.drafts.lifecycle import check_writable, unfinished_folder
+from store.drafts.lifecycle import check_writable, draft_folder
 from store.drafts.local import LocalDraft
 from store.errors import UserError
 from store.writer import StoreWriter, write_store
 
-N_KILLS = 20  # of each way to write a store
+N_KILLS = 20  # for each way to write a store
 WRITTEN_APART = ("s.zarr", "s.h5", "packed.h5")
 pytestmark = pytest.mark.forks
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.forks
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where to write a store that takes several blocks."""
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2048)
-    monkeypatch.setattr("made_store.CODEC", KINDS[request.param])
+    monkeypatch.setattr("made_store.CODEC", CODEC_OF[request.param])
     monkeypatch.setattr(os, "fsync", lambda file: None)  # a killed process loses nothing it did not sync
     return tmp_path / request.param
 
@@ -34,11 +34,11 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def test_killed_at_any_moment_and_resumed(path):
     campaign = KillCampaign(path)
     campaign.many(range(N_KILLS))
-    assert campaign.n_kills >= N_KILLS  # writers that ended before their moment came are not counted
+    assert campaign.n_kills >= N_KILLS  # writers that ended before they were killed do not count
 
 
 def put_off_writing(patch: pytest.MonkeyPatch) -> None:
-    """Make writers record blocks that they write only at the end, and take records at their word."""
+    """Make writers record blocks that they only write at the end, and trust the records."""
     begin, finish = StoreWriter.__init__, StoreWriter.finish
 
     def begin_and_collect(writer: StoreWriter, *arguments) -> None:
@@ -66,14 +66,14 @@ def test_the_campaign_notices_records_ahead_of_their_blocks(path, monkeypatch):
 
 
 def half_done(path: Path) -> None:
-    """Leave a store whose writer was killed on the way."""
+    """Leave the draft of a store whose writer was killed."""
     line = faults.number_of_lines(partial(make_store, path)) // 2
     path.unlink() if path.is_file() else shutil.rmtree(path)
     assert killed_at_line(partial(make_store, path), line) < 0
 
 
 def refusal(action) -> None:
-    """In a process of its own: exit code 3 for a refusal in so many words, 0 for success."""
+    """In its own process: exit code 3 for an error with these words, 0 for success."""
     try:
         action()
     except UserError as error:
@@ -84,11 +84,11 @@ def test_a_second_process_is_refused(path):
     with write_store(path, made_plan(), resume=False, overwrite=False):
         for options in ({"resume": True}, {"overwrite": True}):
             assert ended(*forked(partial(refusal, partial(make_store, path, **options)))) == 3
-    assert not unfinished_folder(path).exists()
+    assert not draft_folder(path).exists()
 
 
 def test_two_that_resume_at_once(path):
-    """Both start at one instant, again and again: one at least finishes, none harms what the other does."""
+    """Both start at the same instant, repeatedly: at least one finishes, and neither harms the other."""
     make_store(path)
     whole = contents(path)
     for _ in range(5):
@@ -105,14 +105,14 @@ def test_two_that_resume_at_once(path):
         codes = [ended(*child) for child in children]
         assert sorted(codes) in ([0, 0], [0, 3])
         assert contents(path) == whole
-        assert not unfinished_folder(path).exists()
+        assert not draft_folder(path).exists()
         os.close(start)
         os.close(go)
 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_another_process_finishes_between_the_look_and_the_lock(path, resume):
-    """The second saw what was begun, or nothing, and holds the lock only after the first has finished."""
+    """The second looked at the draft, or saw none, before the first finished, and gets the lock after."""
     if resume:
         half_done(path)
     look = pytest.MonkeyPatch()
@@ -127,13 +127,13 @@ def test_another_process_finishes_between_the_look_and_the_lock(path, resume):
     with pytest.raises(UserError, match="has just finished this store" if resume else "already exists"):
         make_store(path, resume=resume)
     whole = contents(path)
-    assert not unfinished_folder(path).exists()
+    assert not draft_folder(path).exists()
     make_store(path, overwrite=True)
     assert contents(path) == whole
 
 
 def test_a_writer_looks_once_under_its_lock(path, monkeypatch):
-    """What lies there, and what was begun: whoever computes before has looked before."""
+    """It looks at the store and the draft once; callers that compute first have looked before."""
     half_done(path)
     asked = []
 

@@ -1,4 +1,4 @@
-"""One writer of a folder at a time: a second one is refused in one line, a dead one is in nobody's way."""
+"""One writer of a folder at a time: a second one gets a one-line error, a dead one blocks nobody."""
 
 import errno
 import os
@@ -17,22 +17,22 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 class Gate:
-    """A place in another process that it reaches, says so, and leaves when it is told to."""
+    """A point in another process where it reports its arrival and waits until it is released."""
 
     def __init__(self) -> None:
         self._reached, self._left = os.pipe(), os.pipe()
 
     def wait(self, says: bytes = b"!") -> None:
-        """In the other process: say that it is reached, and wait."""
+        """In the other process: report that it is reached, and wait."""
         os.write(self._reached[1], says)
         os.read(self._left[0], 1)
 
     def reached(self, n: int = 1) -> bytes:
-        """Wait until it is reached `n` times; what was said."""
+        """Wait until it is reached `n` times; return the reports."""
         return b"".join(os.read(self._reached[0], 1) for _ in range(n))
 
     def open(self, n: int = 1) -> None:
-        """Let it go on."""
+        """Release the process."""
         os.write(self._left[1], b"!" * n)
 
 
@@ -41,14 +41,14 @@ def leftovers() -> list[Path]:
 
 
 def refusal(folder: Path) -> str:
-    """What a writer is told that must be refused."""
+    """The error of a writer that must fail."""
     with pytest.raises(UserError) as refused, sole_writer(folder, "run"):
         pass
     return str(refused.value)
 
 
 def hold(folder: Path, gate: Gate) -> Callable[[], None]:
-    """What takes the lock of a folder, or is refused, and says which."""
+    """Code that takes the lock of a folder, or fails, and prints which."""
 
     def run() -> None:
         try:
@@ -71,7 +71,7 @@ def test_a_second_writer_is_refused_until_the_first_has_ended() -> None:
     assert ended(*holder) == 0
     with sole_writer(folder, "run"):
         assert lock_of(folder).exists()
-    assert list(Path().rglob("*")) == []  # the folders above it were made for the lock alone
+    assert list(Path().rglob("*")) == []  # the folders above it were only created for the lock
 
 
 def test_of_several_that_start_at_once_one_is_let_in() -> None:
@@ -104,7 +104,7 @@ def test_a_killed_writer_leaves_no_lock_that_holds() -> None:
 
 
 def test_a_child_does_not_hold_its_parents_lock() -> None:
-    """As a process that decodes images: it may outlive a parent that was killed."""
+    """Such as a worker that decodes images, which may outlive a killed parent."""
     gate = Gate()
     with sole_writer(Path("run"), "run"):
         child = forked(gate.wait)
@@ -125,7 +125,7 @@ def test_a_link_to_a_folder_has_the_folders_lock() -> None:
 def test_a_folder_whose_parent_may_not_be_written_has_its_lock_inside(
     small_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk mounted at /out, say; a lock that a killed process left there is nothing foreign."""
+    """For example a disk mounted at /out; a lock that a killed process left there is not foreign."""
     Path("out").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)
     lock_of(Path("out")).touch()
@@ -146,7 +146,7 @@ def test_a_folder_whose_parent_may_not_be_written_has_its_lock_inside(
 def test_where_there_are_no_locks_a_run_is_written_and_a_store_is_not(
     number: int, small_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on some Lustre and NFS mounts."""
+    """Such as some Lustre and NFS mounts."""
 
     def refuse_to_lock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -160,7 +160,7 @@ def test_where_there_are_no_locks_a_run_is_written_and_a_store_is_not(
 
 
 def test_a_lock_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that several share, one that a killed process of another user left."""
+    """In a shared folder, left by another user's killed process."""
     lock, usual = lock_of(Path("run")), Path.open
     lock.touch()
 
@@ -171,20 +171,20 @@ def test_a_lock_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Path, "open", refuse_theirs)
     says = (
-        f"{lock}: a lock that may not be opened (Permission denied), of another user perhaps who writes run"
+        f"{lock}: this lock cannot be opened (Permission denied), perhaps because another user is writing run"
     )
     assert says in refusal(Path("run"))
     assert lock.exists()
     lock.unlink()
-    assert "run: nothing can be written there (Permission denied)" in refusal(Path("run"))
+    assert "run: cannot be written (Permission denied)" in refusal(Path("run"))
 
 
 def test_a_place_that_cannot_be_written_is_named() -> None:
-    assert "/proc/some/run: nothing can be written there (" in refusal(Path("/proc/some/run"))
+    assert "/proc/some/run: cannot be written (" in refusal(Path("/proc/some/run"))
 
 
-STOPS = {  # where a command has begun, and has not ended
-    "train": "extract.train._keep",
+STOPS = {  # a point in the middle of each command
+    "train": "extract.train._save",
     "finetune": "finetune.train.write_run",
     "sweep": "finetune.sweep.sweep._train_batch",
     "analyze": "finetune.compare.analyze.write_report",

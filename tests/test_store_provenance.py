@@ -1,4 +1,4 @@
-"""What a store says of its making: the program's commit, and when it was begun and finished."""
+"""A store's provenance: the program's commit, and when it was started and finished."""
 
 import os
 import subprocess
@@ -129,7 +129,7 @@ def test_another_time_is_a_fault(tmp_path: Path, suffix: str) -> None:
     if suffix == ".h5":
         root.close()
     result = run("store", "verify", path)
-    assert (result.exit_code, "finished: rows 0 to 0 are not those" in result.stdout) == (1, True)
+    assert (result.exit_code, "finished: rows 0 to 0 do not match" in result.stdout) == (1, True)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -1,4 +1,4 @@
-"""Stores in a bucket, on a real S3 server on loopback: what they hold, and how they are read."""
+"""Stores in a bucket, on a real S3 server on loopback: their content, and how they are read."""
 
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_rows_of_a_bucket_come_in_the_order_asked_for(bucket, tmp_path, monkeypa
 def test_neighbours_are_fetched_as_one(bucket, monkeypatch):
     make_store(bucket)
     array = FeatureStore(bucket).arrays[MAPS]
-    gather(array, np.arange(44))  # every object is proved once
+    gather(array, np.arange(44))  # every object is checked once
     keys = count_calls(monkeypatch, "get_ranges", "get")
     gather(array, np.arange(44)[::-1])
     assert len(keys) == len(array.extents) == 3
@@ -95,7 +95,7 @@ def test_stores_are_converted_into_a_bucket_and_out_of_it(bucket, small_store, i
             np.testing.assert_array_equal(ours.arrays[name].read(), theirs.arrays[name].read())
     succeed("finetune", "--store", "back.h5", *QUICK, *FEW_CLASSES)  # finds the checkpoint
     refuse("store", "convert", bucket, bucket, says=["is the store to convert itself"])
-    refuse("store", "convert", bucket, f"{bucket}/sub.zarr", says=["lies in the store to convert"])
+    refuse("store", "convert", bucket, f"{bucket}/sub.zarr", says=["is inside the store to convert"])
 
 
 def test_more_objects_than_one_request_deletes(bucket):
@@ -115,7 +115,7 @@ def test_an_object_of_another_index_is_refused(bucket):
 
 
 @pytest.mark.parametrize(
-    ("how", "says"), [("missing", "is missing"), ("cut", "has"), ("flipped", "are not those")]
+    ("how", "says"), [("missing", "is missing"), ("cut", "has"), ("flipped", "do not match")]
 )
 def test_damaged_objects_are_found_and_named(bucket, how, says):
     make_store(bucket)
@@ -128,13 +128,13 @@ def test_damaged_objects_are_found_and_named(bucket, how, says):
 @pytest.mark.parametrize(
     ("store", "says"),
     [
-        ("s3://bucket/nothing.zarr", "no such store; `extract --store s3://bucket/nothing.zarr` makes it"),
-        ("s3://no-such-bucket/s.zarr", "s3://no-such-bucket: there is no such bucket; make it"),
+        ("s3://bucket/nothing.zarr", "no such store; `extract --store s3://bucket/nothing.zarr` writes one"),
+        ("s3://no-such-bucket/s.zarr", "s3://no-such-bucket: no such bucket; create it"),
         ("s3://bucket", "expected a path, or s3://bucket/name.zarr"),
         ("https://bucket/s.zarr", "unknown address"),
         ("s3:/bucket/s.zarr", "unknown address"),
-        ("s3://bucket/a/../s.zarr", "holds . or .. or an empty name"),
-        ("s3://bucket/a//s.zarr", "holds . or .. or an empty name"),
+        ("s3://bucket/a/../s.zarr", "contains . or .. or an empty name"),
+        ("s3://bucket/a//s.zarr", "contains . or .. or an empty name"),
         ("s3://bucket/s%2e.zarr", "one of % # ?"),
         ("s3://bucket/s#1.zarr", "one of % # ?"),
     ],
@@ -145,7 +145,7 @@ def test_addresses_that_hold_nothing(bucket, in_tmp_path, store, says):
 
 def test_only_zarr_lies_in_a_bucket(bucket, small_ckpt, in_tmp_path):
     command = ["extract", "--ckpt", small_ckpt, "--store", "s3://bucket/s.h5"]
-    refuse(*command, says=["s3://bucket/s.h5: only zarr stores can lie in a bucket", "ends in .zarr"])
+    refuse(*command, says=["s3://bucket/s.h5: only zarr stores can be written to a bucket", "ends in .zarr"])
 
 
 def test_a_server_that_does_not_answer(bucket, in_tmp_path, monkeypatch):
@@ -187,4 +187,4 @@ def test_a_bucket_that_does_not_answer_at_the_end_of_a_run_does_not_lose_it(buck
     store.check_not_replaced()
     (told,) = caplog.messages
     assert told.startswith(f"{bucket}: no answer from http")
-    assert told.endswith("so whether the store was replaced since it was opened is not known")
+    assert told.endswith("so whether the store was replaced since it was opened is unknown")

@@ -1,4 +1,4 @@
-"""The cache of a bucket's objects: bounded, never of an older store, and nothing of others goes."""
+"""The cache of a bucket's objects: bounded, never stale, and it removes nothing foreign."""
 
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def test_a_cache_removes_nothing_of_others(bucket, small_store, tmp_path, in_tmp
     (photos / "thesis.jpg").write_text("three years of work")
     make_store(bucket)
     command = ["finetune", "--store", small_store, *QUICK, "--cache"]
-    refuse(*command, "mine", says=["mine: is no cache of ours (it holds photos); name a folder"])
-    refuse(*command, "", says=["--cache ''", "name one that does not exist yet"])
+    refuse(*command, "mine", says=["mine: is no tailcache cache (it holds photos); name another"])
+    refuse(*command, "", says=["--cache '': is empty", "name a folder"])
     refuse(*command, "mine/photos/thesis.jpg", says=["thesis.jpg: cannot be used as --cache", "name another"])
     cache = Cache(tmp_path / "mine", max(bucket.sizes().values()))  # even so
     gather(FeatureStore(bucket, cache).arrays[MAPS], np.arange(44))
@@ -63,7 +63,7 @@ def test_a_copy_that_was_cut_is_fetched_again(bucket, tmp_path):
         copy.write_bytes(copy.read_bytes()[:-9])
     again = FeatureStore(bucket, open_cache(str(tmp_path), 1)).arrays[MAPS]
     np.testing.assert_array_equal(gather(again, np.arange(44)), made_rows()[MAPS])
-    damage(bucket, f"{MAPS}/c/1/0/0/0", "cut")  # the store's own fault ends the asking
+    damage(bucket, f"{MAPS}/c/1/0/0/0", "cut")  # damage of the store itself is not fetched again and again
     with pytest.raises(StoreError, match=r"feature_map/c/1/0/0/0: has"):
         gather(FeatureStore(bucket, open_cache(str(tmp_path / "other"), 1)).arrays[MAPS], np.arange(44))
 

@@ -1,4 +1,4 @@
-"""Writers to a bucket: one at a time, killed and resumed, and nothing of others is replaced."""
+"""Writers to a bucket: one at a time, killed and resumed, never replacing anything foreign."""
 
 import json
 import socket
@@ -22,7 +22,7 @@ from store.writer import write_store
 
 @pytest.mark.parametrize(("step", "overwrite"), [(20, False), (40, True)])
 def test_a_writer_to_a_bucket_is_killed_and_resumed(bucket, step, overwrite):
-    """At every step-th change; `make soak` kills at each of them."""
+    """At every `step`-th change; `make soak` kills at each of them."""
     code = (TESTS / "s3_campaign.py").read_text()
     n_kills = int(in_process(code, str(bucket), json.dumps([step, overwrite])))
     assert n_kills >= 90 // step
@@ -49,15 +49,15 @@ except StoreError as error:
 
 
 def begin(bucket: Bucket, holder: dict) -> None:
-    """Leave a store that somebody began."""
+    """Leave a draft that another process started."""
     with write_store(bucket, made_plan(), resume=False, overwrite=False) as writer:
-        fill(writer, made_rows())  # and is left without being finished
+        fill(writer, made_rows())  # and left unfinished
     bucket.beside(".unfinished").write("lock.json", [json.dumps(holder).encode()])
 
 
 def test_a_reader_is_told_how_to_go_on_with_a_store_that_was_begun(bucket):
     begin(bucket, {})
-    with pytest.raises(StoreError, match=r"was begun and is not finished .*s.zarr.unfinished.; go on with"):
+    with pytest.raises(StoreError, match=r"is not finished .*s.zarr.unfinished.; repeat the .extract"):
         FeatureStore(bucket)
 
 
@@ -69,7 +69,7 @@ def test_the_lock_of_a_dead_host_is_taken_over(bucket, monkeypatch):
 
 
 def test_a_number_of_another_container_says_nothing(bucket, monkeypatch):
-    """A process that this one cannot see may live: its lock is watched, not taken at once."""
+    """A process that this one cannot see may be alive: its lock is watched, not taken at once."""
     begin(bucket, {"host": socket.gethostname(), "pid": 2**22 + 1, "numbered_by": ["another"], "token": "x"})
     watched, read = [], Bucket.read_tagged
 
@@ -104,7 +104,7 @@ def test_the_lock_of_a_living_host_is_respected(bucket, monkeypatch):
 
 
 def test_an_answer_that_gets_lost_does_not_lose_the_lock(bucket, monkeypatch):
-    """The server renews, the answer is lost, the client asks again, and is told that the condition fails."""
+    """The server renews, the answer is lost, and the repeated request fails its condition."""
     monkeypatch.setattr("store.drafts.s3_lock.LEASE", 0.05)
     renewals, write_if = threading.Event(), Bucket.write_if
 
@@ -127,15 +127,15 @@ def test_a_damaged_beginning_in_a_bucket_can_be_replaced(bucket, content):
     begin(bucket, {"host": "elsewhere", "pid": 1})
     bucket.beside(".unfinished").delete(["lock.json"])
     bucket.beside(".unfinished").write("begun.json", [content])
-    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to start over"):
         make_store(bucket, resume=True)
     make_store(bucket, overwrite=True)
     assert list(verify(FeatureStore(bucket), Progress(disable=True))) == []
 
 
 def test_who_lost_the_lock_completes_nothing(bucket):
-    """Not even between two renewals: another host took over what had every row."""
-    with pytest.raises(StoreError, match="another process has taken this store over"):
+    """Not even between two renewals: another host took over a store that had every row."""
+    with pytest.raises(StoreError, match="another process has taken over this store"):
         finish_late(bucket)
     assert json.loads(bucket.read("zarr.json"))["attributes"]["complete"] is False
     side = bucket.beside(".unfinished")
@@ -155,18 +155,20 @@ def test_who_lost_the_lock_writes_no_more_records(bucket, monkeypatch):
         (renewing,) = (thread for thread in threading.enumerate() if thread.name == "store lock")
         bucket.beside(".unfinished").write("lock.json", [b'{"host": "elsewhere", "pid": 1}'])
         renewing.join()
-        with pytest.raises(StoreError, match="another process has taken this store over"):
+        with pytest.raises(StoreError, match="another process has taken over this store"):
             complete(writer)
     assert "zarr.json" in bucket.sizes()
 
 
 def test_what_is_in_the_way_is_spared(bucket):
     bucket.write("thesis.txt", [b"three years of work"])
-    with pytest.raises(Exception, match=r"already exists and is no store alone \(it holds thesis\.txt\)"):
+    with pytest.raises(
+        Exception, match=r"already exists and is not a store that may be replaced \(it holds thesis\.txt\)"
+    ):
         make_store(bucket, overwrite=True)
     zarr.create_group(bucket.zarr_store)
     bucket.delete(["thesis.txt"])
-    with pytest.raises(Exception, match=r"is no store alone \(it holds zarr\.json\)"):
+    with pytest.raises(Exception, match=r"is not a store that may be replaced \(it holds zarr\.json\)"):
         make_store(bucket, overwrite=True)
     assert set(bucket.sizes()) == {"zarr.json"}
 

@@ -1,4 +1,4 @@
-"""The write protocol: what is synced before what, who may write, and what is never replaced."""
+"""The write protocol: the order of syncs, who may write, and what is never replaced."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from dying import begun
 from faults import full_disk
 from made_store import contents, fill, made_plan, made_rows, make_store
 
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.errors import StoreError, UserError
 from store.writer import write_store
 
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.forks
 
 def test_resume_of_another_store_is_refused_with_both_values(store_path):
     begun(store_path)
-    before = contents(unfinished_folder(store_path))
-    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+    before = contents(draft_folder(store_path))
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than now \(bf16\)"):
         make_store(store_path, resume=True, precision="bf16")
-    assert contents(unfinished_folder(store_path)) == before
+    assert contents(draft_folder(store_path)) == before
 
 
 def test_resume_in_another_layout_is_refused(store_path, monkeypatch):
@@ -34,7 +34,9 @@ def test_resume_in_another_layout_is_refused(store_path, monkeypatch):
 
 def test_what_was_begun_is_neither_resumed_nor_replaced_unasked(store_path, whole_store):
     begun(store_path)
-    with pytest.raises(StoreError, match="was begun; pass --resume to go on, or --overwrite to begin anew"):
+    with pytest.raises(
+        StoreError, match="is an unfinished store; pass --resume to continue it, or --overwrite to start over"
+    ):
         make_store(store_path)
     make_store(store_path, overwrite=True)
     assert contents(store_path) == whole_store
@@ -45,7 +47,7 @@ def test_resuming_a_finished_store_leaves_it_as_it_is(store_path):
     before = contents(store_path)
     make_store(store_path, resume=True)
     assert contents(store_path) == before
-    with pytest.raises(StoreError, match=r"another precision \(fp32\) than asked for now \(bf16\)"):
+    with pytest.raises(StoreError, match=r"another precision \(fp32\) than now \(bf16\)"):
         make_store(store_path, resume=True, precision="bf16")
     with pytest.raises(UserError, match="already exists; pass --overwrite"):
         make_store(store_path)
@@ -54,15 +56,15 @@ def test_resuming_a_finished_store_leaves_it_as_it_is(store_path):
 @pytest.mark.parametrize("content", ["garbage{", "[]", "{}", '{"replaces": 1}'])
 def test_a_damaged_beginning_can_be_replaced(store_path, whole_store, content):
     begun(store_path)
-    (unfinished_folder(store_path) / "begun.json").write_text(content)
-    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to begin anew"):
+    (draft_folder(store_path) / "begun.json").write_text(content)
+    with pytest.raises(StoreError, match=r"begun\.json is damaged; pass --overwrite to start over"):
         make_store(store_path, resume=True)
     make_store(store_path, overwrite=True)
     assert contents(store_path) == whole_store
 
 
 def test_what_came_to_lie_there_meanwhile_is_spared(store_path, whole_store):
-    with pytest.raises(UserError, match=r"already exists and is no store alone"):
+    with pytest.raises(UserError, match=r"already exists and is not a store that may be replaced"):
         finish_where(store_path, "three years of work")
     assert store_path.read_text() == "three years of work"
     store_path.unlink()
@@ -71,7 +73,7 @@ def test_what_came_to_lie_there_meanwhile_is_spared(store_path, whole_store):
 
 
 def finish_where(store_path: Path, text: str) -> None:
-    """Write a store, while somebody else writes to its name."""
+    """Write a store while another process writes to its path."""
     with write_store(store_path, made_plan(), resume=False, overwrite=False) as writer:
         fill(writer, made_rows())
         store_path.write_text(text)
@@ -98,13 +100,13 @@ def test_everything_is_on_the_disk_before_complete(store_path, monkeypatch):
     records = [i for i, step in enumerate(done) if step[1].endswith("commits.jsonl")]
     blocks = [i for i, (what, name) in enumerate(done) if what == "sync" and "pooled" in name]
     if store_path.name != "s.h5":  # whose blocks are all one file
-        for n, i in enumerate(records):  # but for the first, of what is known beforehand
+        for n, i in enumerate(records):  # except the first, of the arrays known beforehand
             assert sum(block < i for block in blocks) >= n - 1
     publishing = max(i for i, step in enumerate(done) if step[0] == "replace")
     if store_path.suffix == ".zarr":
         root = max(i for i, (what, name) in enumerate(done[:publishing]) if "zarr.json.unf" in name)
         synced_before = {name for what, name in done[:root] if what == "sync"}
-        tree = unfinished_folder(store_path) / store_path.name
+        tree = draft_folder(store_path) / store_path.name
         for file in store_path.rglob("*"):
             there = str(tree / file.relative_to(store_path))
             assert (file.is_file() and file.name != "zarr.json") or there in synced_before, file
@@ -127,7 +129,7 @@ def test_names_that_cannot_become_a_store_are_refused_at_once(store_path):
 
 def test_a_mount_point_cannot_become_a_store(store_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda place: Path(place) == store_path)
-    with pytest.raises(StoreError, match="is where a disk is mounted"):
+    with pytest.raises(StoreError, match="is a mount point"):
         make_store(store_path)
 
 
@@ -142,7 +144,7 @@ def test_two_writers_are_refused(store_path, whole_store):
 
 
 def write_partly(store_path, known=True):
-    """All but the network's part of the train split, or the FC layer alone; then an attempt to finish."""
+    """Write all but the network's arrays of the train split, or only the FC layer; then try to finish."""
     streamed = ("train/pooled", "train/feature_map", "train/cam")
     rows = made_rows()
     with write_store(store_path, made_plan(), resume=False, overwrite=False) as writer:
@@ -175,7 +177,7 @@ def test_a_full_disk_is_told_and_resumable(store_path, whole_store):
 
 
 def test_other_peoples_folder_under_the_unfinished_name_is_spared(store_path):
-    folder = unfinished_folder(store_path)
+    folder = draft_folder(store_path)
     folder.mkdir()
     (folder / "thesis.txt").write_text("three years of work")
     with pytest.raises(StoreError, match=r"holds thesis\.txt"):

@@ -1,4 +1,4 @@
-"""Writers killed at every step: under its name a store is whole, or the older one, or absent."""
+"""Writers killed at every step: the store at the path is whole, or the older one, or absent."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from made_store import (
     written,
 )
 
-from store.drafts.lifecycle import unfinished_folder
+from store.drafts.lifecycle import draft_folder
 from store.errors import StoreError
 from store.reader import FeatureStore
 from store.writer import write_store
@@ -38,19 +38,19 @@ def test_killed_before_every_durable_call_and_resumed(store_path):
     while in_child(lambda: make(store_path), die_at=n_kills + 1):
         n_kills += 1
         finished = store_path.exists()
-        assert readable(store_path) == finished  # whole, or not there under its name
-        for unfinished in unfinished_folder(store_path).glob(f"*{store_path.suffix}"):
-            if readable(unfinished):  # says complete: then it is
+        assert readable(store_path) == finished  # whole, or absent from its path
+        for unfinished in draft_folder(store_path).glob(f"*{store_path.suffix}"):
+            if readable(unfinished):  # if it says complete, it is
                 assert contents(unfinished) == whole_store
         make(store_path, resume=True)
         assert contents(store_path) == whole_store
-        assert not unfinished_folder(store_path).exists()
+        assert not draft_folder(store_path).exists()
         store_path.unlink() if store_path.is_file() else shutil.rmtree(store_path)
     assert n_kills >= 40
 
 
 def test_killed_again_while_resuming(store_path, whole_store):
-    """Each attempt gets a little further in its own calls; what it resumes was killed many times before."""
+    """Each attempt gets a little further, resuming a draft that was killed many times before."""
     n_attempts = 0
     while in_child(lambda: make_store(store_path, resume=True), die_at=5 + 4 * n_attempts):
         n_attempts += 1
@@ -71,13 +71,13 @@ def test_killed_while_replacing_leaves_the_old_or_the_new(store_path):
             assert contents(store_path) in (before, whole_store)
         make(store_path, resume=True, overwrite=True)
         assert contents(store_path) == whole_store
-        assert not unfinished_folder(store_path).exists()
+        assert not draft_folder(store_path).exists()
     assert n_kills >= 15
 
 
 def test_resuming_writes_the_missing_blocks_only(store_path, whole_store):
     begun(store_path)
-    done = {(record["group"], record["block"]) for record in committed(unfinished_folder(store_path))}
+    done = {(record["group"], record["block"]) for record in committed(draft_folder(store_path))}
     assert len(done) == 4
     with write_store(store_path, made_plan(), resume=True, overwrite=False) as writer:
         assert writer.n_resumed == len(done)
@@ -90,7 +90,7 @@ def test_resuming_writes_the_missing_blocks_only(store_path, whole_store):
 
 
 def blocks_kept(path: Path) -> int:
-    """Go on with an interrupted writer to the end; the blocks that it found written."""
+    """Resume an interrupted writer to the end; return the number of blocks that it found."""
     with write_store(path, made_plan(), resume=True, overwrite=False) as writer:
         n_resumed = writer.n_resumed
         fill(writer, made_rows())
@@ -101,7 +101,7 @@ def blocks_kept(path: Path) -> int:
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_record_is_written_again(store_path, whole_store, damage):
     begun(store_path)
-    log = unfinished_folder(store_path) / "commits.jsonl"
+    log = draft_folder(store_path) / "commits.jsonl"
     content = bytearray(log.read_bytes())
     n_records = content.count(b"\n")
     if damage == "cut":
@@ -114,9 +114,9 @@ def test_a_damaged_record_is_written_again(store_path, whole_store, damage):
 
 
 def test_a_block_that_a_power_cut_took_is_written_again(store_path, whole_store):
-    """The file's name may be lost where its record is not; HDF5's rows are synced in their place."""
+    """The file may be lost although its record is not; HDF5's rows are synced in place."""
     begun(store_path)
-    folder = unfinished_folder(store_path)
+    folder = draft_folder(store_path)
     record = next(record for record in committed(folder) if record["group"] != "known")
     of_block = {
         ".zarr": f"s.zarr/{record['group']}/pooled/c/{record['block']}/0",
@@ -133,7 +133,7 @@ def test_a_block_that_a_power_cut_took_is_written_again(store_path, whole_store)
 
 def test_an_emptied_block_is_written_again(store_path, whole_store):
     begun(store_path)
-    for shard in unfinished_folder(store_path).rglob("*/*"):
+    for shard in draft_folder(store_path).rglob("*/*"):
         if shard.is_file() and "pooled" in str(shard) and shard.name.isdigit():
             os.truncate(shard, 0)
     make_store(store_path, resume=True)
@@ -142,9 +142,9 @@ def test_an_emptied_block_is_written_again(store_path, whole_store):
 
 def test_unfinished_tree_says_that_it_is_not_complete(store_path):
     begun(store_path)
-    tree = unfinished_folder(store_path) / store_path.name
+    tree = draft_folder(store_path) / store_path.name
     if made_store.CODEC != "none":
-        assert not tree.exists()  # put together at the end
+        assert not tree.exists()  # assembled at the end
         return
     root = zarr.open_group(tree, mode="r") if store_path.suffix == ".zarr" else h5py.File(tree, "r")
     assert not root.attrs["complete"]

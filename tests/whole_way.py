@@ -1,7 +1,7 @@
-"""Any data set and any options, through every command: what the tests of the whole way are made of.
+"""Random data sets and options for the tests that run every command.
 
-A `Case` says what lies on the disk and what is asked. `counted` says what must come out, by walking the
-folder with nothing of the program.
+A `Case` has the files on disk and the options. `counted` finds the expected result by walking the folder,
+without the program.
 """
 
 import io
@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-MODES = {  # a way to save each mode that keeps it
+MODES = {  # a format that preserves each mode
     "L": ("png", "jpeg", "bmp", "gif", "tiff", "webp"),
     "RGB": ("png", "jpeg", "bmp", "tiff", "webp", "ppm"),
     "RGBA": ("png", "tiff", "webp"),
@@ -72,7 +72,7 @@ LONGEST = 60  # bytes of a class name: file systems take 255, and temporary fold
 
 @dataclass(frozen=True)
 class Picture:
-    """One image file: how its pixels are stored, and under what name below its class folder."""
+    """One image file: how its pixels are stored, and its name below its class folder."""
 
     mode: str
     format: str
@@ -84,7 +84,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Case:
-    """Images of every class by split, what lies beside them, and the options of each command."""
+    """Images of every class by split, other files, and the options of each command."""
 
     class_names: tuple[str, ...]
     splits: dict[str, list[list[Picture]]] = field(repr=False)
@@ -96,7 +96,7 @@ class Case:
 
 
 def class_names() -> st.SearchStrategy[str]:
-    """Whatever a file system takes for a name, odd ones more often than chance would give."""
+    """Any name that a file system accepts; odd ones more often than by chance."""
     anything = st.text(
         st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=12
     )
@@ -164,7 +164,7 @@ FINETUNE = several(
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A data set and what is asked of it; long-tailed more often than not, and sometimes without val."""
+    """A data set and options; usually long-tailed, and sometimes without val."""
     names = draw(st.lists(class_names(), min_size=2, max_size=4, unique=True))
     most = {"train": (draw(st.integers(1, 4)), 9), "test": (0, 3), "val": (0, 2)}
     validation = draw(st.sampled_from(["none", "folder", "option"]))
@@ -174,7 +174,9 @@ def cases(draw: st.DrawFn) -> Case:
         for split in present
     }
     for of_split in splits.values():
-        if not any(of_split) and draw(st.integers(0, 9)):  # a split without images is refused: now and then
+        if not any(of_split) and draw(
+            st.integers(0, 9)
+        ):  # a split without images is an error: only sometimes
             of_split[-1].append(draw(pictures()))
     clutter = draw(st.lists(st.sampled_from(["notes.txt", ".hidden.png", "empty", "broken"]), unique=True))
     held_out = ("--val-per-class", str(draw(st.integers(1, 2)))) if validation == "option" else ()
@@ -183,7 +185,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def write(case: Case, root: Path) -> bool:
-    """Put the images of a case on the disk; whether the file system takes its names as they are."""
+    """Write the images of a case to disk; whether the file system keeps its names unchanged."""
     for split, of_split in case.splits.items():
         for name, of_class in zip(case.class_names, of_split, strict=True):
             if not of_class:
@@ -207,7 +209,7 @@ def _clutter(path: Path) -> None:
 
 
 def encoded(picture: Picture) -> bytes:
-    """The bytes of a picture of noise."""
+    """The encoded bytes of a picture of noise."""
     random = np.random.default_rng(picture.seed)
     width, height = picture.size
     if picture.mode == "I;16":
@@ -220,7 +222,7 @@ def encoded(picture: Picture) -> bytes:
 
 
 def counted(root: Path, split: str) -> dict[str, list[str]]:
-    """Paths of all images below the root by class, found with nothing but the file system and Pillow."""
+    """Paths of all images below the root by class, found with only the file system and Pillow."""
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(root / "train")):
         if name.startswith("."):
@@ -243,5 +245,5 @@ def _opens(path: Path) -> bool:
 
 
 def look_alike(names: tuple[str, ...]) -> bool:
-    """Whether two of some names are one in another Unicode form."""
+    """Whether two of the names differ only in their Unicode form."""
     return len({unicodedata.normalize("NFC", name) for name in names}) < len(names)

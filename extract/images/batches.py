@@ -1,4 +1,4 @@
-"""Streams of batches over a split, from memory or through worker processes."""
+"""Streams of batches of a split, from memory or through worker processes."""
 
 from collections.abc import Iterator
 
@@ -20,14 +20,14 @@ def training_batches(
     compute: Compute,
     taken: tuple[int, torch.Tensor | None] = (0, None),
 ) -> Iterator[Batch]:
-    """One epoch in random order, augmented; wholly determined by `generator` (a CPU generator).
+    """One epoch in random order, augmented; determined by `generator` (a CPU generator) alone.
 
     Args:
         split: the images.
         transform: how they are prepared.
-        generator: as the epoch begins with it.
-        compute: where to.
-        taken: batches at the beginning that are passed over unread, and the generator's state after them.
+        generator: in its state at the start of the epoch.
+        compute: device and batch size.
+        taken: number of batches at the start to skip unread, and the generator's state after them.
     """
     order = torch.randperm(len(split), generator=generator)
     label = torch.from_numpy(split.label)
@@ -47,16 +47,16 @@ def training_batches(
 
 
 def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) -> Iterator[Batch]:
-    """The split in its own order, each batch of images as often as they have views, view 0 first.
+    """The split in its own order: each batch of images once for each of its views, view 0 first.
 
-    A batch shows one view, so that view 0 goes through the network in the same batches whatever the number
-    of views, and its features are the same to the bit.
+    A batch holds one view, so that view 0 goes through the network in the same batches whatever the number of
+    views, and its features are bit-identical.
     """
     label = torch.from_numpy(split.label)
     seeds = np.full((len(split), 1), EVALUATION) if split.seeds is None else split.seeds
     if split.in_memory:
         for start in range(0, len(split), compute.batch_size):
-            batch = slice(start, start + compute.batch_size)  # which copies nothing
+            batch = slice(start, start + compute.batch_size)  # a slice copies nothing
             images, of_batch = split.images[batch].to(compute.device), label[batch].to(compute.device)
             for of_view in seeds[batch].T:
                 yield normalise(view_batch(images, transform, of_view), transform), of_batch

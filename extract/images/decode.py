@@ -1,9 +1,9 @@
-"""The pixels of one file as RGB of 8 bits: turned upright, and pixels of 16 bits scaled to what they span.
+"""Decoding one file to 8-bit RGB: turned upright, and 16-bit pixels scaled to their range.
 
-Files hardly ever tell what their 16 bits span: cameras, scanners and microscopes leave 10 or 12 of them in
-use. So the largest value of the training images becomes white, unless a file does tell. Pillow gives grey of
-16 bits whole, but of colours the upper bytes alone; the lower ones are had by opening the file a second time
-under the opposite order of bytes.
+Files hardly ever record the range of their 16 bits: cameras, scanners and microscopes use 10 or 12 of them.
+So the largest value in the training images becomes white, unless a file does record it. Pillow reads 16-bit
+grey in full, but only the upper bytes of 16-bit colours; the lower ones are read by opening the file a second
+time with the opposite byte order.
 """
 
 import io
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
 
-ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262  # EXIF and TIFF tags
 WHITE_IS_ZERO = 0
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +29,7 @@ TURNS = {
     8: Transpose.ROTATE_90,
 }
 FULL = 65535
-COMMENT = re.compile(rb"#[^\r\n]*")  # in the text of plain PPM
+COMMENT = re.compile(rb"#[^\r\n]*")  # in a plain (text) PPM
 NATIVE, FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 COLOURS = ("RGB;16", "RGBA;16", "RGBX;16")
 OTHER_ORDER = {c + a: c + b for c in COLOURS for a, b in ("BL", "LB", f"N{FOREIGN}")} | {"LA;16B": "RGBA"}
@@ -37,12 +37,12 @@ OTHER_ORDER = {c + a: c + b for c in COLOURS for a, b in ("BL", "LB", f"N{FOREIG
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become RGB of 8 bits.
+    """How files become 8-bit RGB.
 
     Attributes:
-        upright: turned as EXIF says that a person should see them.
-        white: by the significant bits that a file of 16 bits tells of itself (0: none), the value that
-            becomes white; None for the upper 8 bits, whatever they hold, as version 0.1 took them.
+        upright: whether images are turned as EXIF says.
+        white: the value that becomes white, by the significant bits that a 16-bit file records (0: none);
+            None to take the upper 8 bits, as version 0.1 did.
     """
 
     upright: bool = True
@@ -53,25 +53,25 @@ TODAY = Reading()
 
 
 class Depth(NamedTuple):
-    """What pixels of 16 bits span: bits that the file tells to be significant, or 0; the largest value."""
+    """The range of 16-bit pixels: significant bits that the file records, or 0, and the largest value."""
 
     bits: int = 0
     largest: int = 0
 
 
 def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
-    """An RGB image: grey is repeated, palettes are looked up, alpha is dropped; of several frames the first.
+    """Decode the first frame to RGB: grey is repeated, palettes are looked up, alpha is dropped.
 
     Returns:
-        The image, and the depth of its pixels if they are of 16 bits.
+        The image, and the depth of its pixels if they have 16 bits.
 
     Raises:
-        Exception: it cannot be decoded to its end; of Pillow's readers each has errors of its own.
+        Exception: it cannot be fully decoded; each of Pillow's readers has its own errors.
     """
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
-            raise ValueError("32-bit pixels, of no fixed range: convert it to 8 or 16 bits")
-        tiles, bits = list(image.tile), _told_bits(image, content)
+            raise ValueError("32-bit pixels have no fixed range: convert it to 8 or 16 bits")
+        tiles, bits = list(image.tile), _significant_bits(image, content)
         image.load()
         values = _deep_values(image, tiles, content, whole=reading.white is not None)
         if values is not None:
@@ -84,20 +84,20 @@ def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number of how an opened image lies, 1 to 8; 1 where it does not say."""
+    """EXIF's orientation of an opened image, 1 to 8; 1 if it has none."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # what no program wrote well is no reason not to see the pixels
+    except Exception:  # broken EXIF is no reason to reject the pixels
         return 1
 
 
 def find_white(depths: np.ndarray) -> dict[int, int]:
-    """The value that becomes white, by significant bits told: the largest that there is, or could be.
+    """The value that becomes white, by recorded significant bits: the largest possible or, for 0, found.
 
-    PNG's significant bits are counted from above, as its specification has it, if values are that large.
+    If values exceed a PNG's significant bits, these count from the top, as its specification says.
 
     Args:
-        depths: (N, 2) integers, bits and largest value of each training image; (0, 0) of 8 bits.
+        depths: (N, 2) integers, bits and largest value of each training image; (0, 0) for 8 bits.
     """
     deep = depths[depths[:, 1] > 0]
     largest = {bits: int(deep[deep[:, 0] == bits, 1].max()) for bits in np.unique(deep[:, 0]).tolist()}
@@ -115,7 +115,7 @@ def _span(bits: int, largest: int) -> int:
 
 
 def _scaled(values: np.ndarray, bits: int, reading: Reading) -> tuple[Image.Image, Depth]:
-    """uint16 (H, W) or (H, W, 3) as RGB, values above white clipped."""
+    """Scale uint16 (H, W) or (H, W, 3) to RGB; values above white are clipped."""
     depth = Depth(bits, int(values.max()))
     if reading.white is None:
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB"), depth
@@ -125,12 +125,12 @@ def _scaled(values: np.ndarray, bits: int, reading: Reading) -> tuple[Image.Imag
 
 
 def _deep_values(image: Image.Image, tiles: list, content: bytes, whole: bool) -> np.ndarray | None:
-    """uint16 (H, W) or (H, W, 3) of a loaded image of 16 bits; None of others.
+    """uint16 (H, W) or (H, W, 3) of a loaded 16-bit image; None for others.
 
-    If not `whole`, colours are not counted, and grey is as Pillow gives it.
+    Unless `whole`, colours give None, and grey is taken as Pillow reads it.
 
     Raises:
-        ValueError: colours in a layout of which Pillow does not give both bytes.
+        ValueError: colours in a layout whose two bytes Pillow cannot read.
     """
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.uint16)
@@ -155,17 +155,17 @@ def _deep_values(image: Image.Image, tiles: list, content: bytes, whole: bool) -
 
 
 def _is_white_zero(image: Image.Image) -> bool:
-    """Whether 0 is white, which Pillow sees to in grey of up to 8 bits, and not in that of 16."""
+    """Whether 0 is white; Pillow inverts such grey of up to 8 bits, but not of 16."""
     return image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _both_bytes(upper: Image.Image, rawmode: str, content: bytes) -> np.ndarray:
-    """uint16 (H, W, 3) of a file whose upper bytes Pillow has read."""
+    """uint16 (H, W, 3) of a file, given the image of its upper bytes."""
     with Image.open(io.BytesIO(content)) as lower:
         lower.tile = [_as_rawmode(tile, OTHER_ORDER[_rawmode(tile)]) for tile in lower.tile]
         lower.load()
         low, high = (np.asarray(image).astype(np.uint16) for image in (lower, upper))
-    if rawmode == "LA;16B":  # its four bytes were read as if they were four channels
+    if rawmode == "LA;16B":  # its four bytes were read as four channels
         return np.repeat(low[..., :1] << 8 | low[..., 1:2], 3, axis=2)
     return high[..., :3] << 8 | low[..., :3]
 
@@ -180,17 +180,17 @@ def _as_rawmode(tile: tuple, rawmode: str) -> tuple:
     return type(tile)._make((*tile[:3], args)) if hasattr(tile, "_make") else (*tile[:3], args)
 
 
-def _told_bits(image: Image.Image, content: bytes) -> int:
-    """Significant bits of an opened image's pixels, as far as the file tells; 0 where it does not.
+def _significant_bits(image: Image.Image, content: bytes) -> int:
+    """Significant bits of an opened image's pixels; 0 if the file does not record them.
 
-    TIFF's MaxSampleValue is of one image, not of a kind, and not meant for how it is shown.
+    TIFF's MaxSampleValue is not used: it describes a single image, and not how to show it.
     """
     if image.format == "PNG" and content[24] == 16:
         return _png_significant_bits(content)
     if image.format == "TIFF":
         bits = max(image.tag_v2.get(BITS_PER_SAMPLE, (16,)))
         return bits if bits < 16 else 0
-    if image.format == "PPM" and image.tile:  # Pillow scales by the file's maximum, if that is a smaller one
+    if image.format == "PPM" and image.tile:  # Pillow scales by the file's maximum if it is smaller
         args = image.tile[0][3]
         return 16 if not isinstance(args, str) and args[-1] != FULL else 0
     return 0
@@ -199,12 +199,12 @@ def _told_bits(image: Image.Image, content: bytes) -> int:
 def _png_significant_bits(content: bytes) -> int:
     at = 8
     while at + 8 <= len(content):
-        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        if kind == b"sBIT":
-            colour_type, told = content[25], content[at + 8 : at + 8 + length]
-            bits = max(told[: 1 if colour_type in (0, 4) else 3], default=0)
+        length, chunk = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if chunk == b"sBIT":
+            colour_type, recorded = content[25], content[at + 8 : at + 8 + length]
+            bits = max(recorded[: 1 if colour_type in (0, 4) else 3], default=0)
             return bits if bits < 16 else 0
-        if kind == b"IDAT":
+        if chunk == b"IDAT":
             break
         at += 12 + length
     return 0

@@ -1,4 +1,4 @@
-"""Images of one split: files not yet opened, or RGB uint8 arrays in memory; reading and checking files."""
+"""The images of one split, as files or as RGB uint8 arrays in memory; reading and checking files."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,9 @@ from store.errors import UserError
 from store.names import shown
 from store.notes import note
 
-AT_ONCE = 4096  # images that wait for threads: ten million of them would take gigabytes
-IN_MEMORY_SIZE = 64  # images up to this many pixels a side live decoded in memory
-EVALUATION = -1  # in place of a view's seed: the evaluation transform, which draws nothing
+ITEMS_AT_ONCE = 4096  # items queued for threads: queueing ten million would take gigabytes
+IN_MEMORY_SIZE = 64  # images up to this many pixels a side are kept decoded in memory
+EVALUATION = -1  # instead of a view's seed: the evaluation transform, which draws nothing
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,15 @@ class ImageSet:
 
     Attributes:
         images: paths of image files, or uint8 (N, 3, H, W) decoded images.
-        label: (N,) int64 class of each.
-        sample_index: (N,) int64 position in the source's listing, by which a row is found again.
-        seeds: (N, V) int64, what each view of an image is drawn from, or EVALUATION; None for one view of
-            each under the evaluation transform.
-        name: (N,) bytes, the path of each relative to the data set's root, in UTF-8; None where images are
-            no files.
-        digest: (N, 16) uint8, of what each file held when it was first read, or of each image in memory;
-            None where they have not been read yet.
-        depth: (N, 2) int32, significant bits and largest value of each file's pixels if they are of 16 bits
-            (`Depth`), zeros if they are not; None where files have not been read yet, or are none.
+        label: (N,) int64 class of each image.
+        sample_index: (N,) int64 position in the source's listing, which identifies the image.
+        seeds: (N, V) int64, the seed of each view of an image, or EVALUATION; None for one view of each under
+            the evaluation transform.
+        name: (N,) bytes, path of each file relative to the data set's root, in UTF-8; None without files.
+        digest: (N, 16) uint8, of the content of each file when first read, or of each image in memory; None
+            before files are read.
+        depth: (N, 2) int32, significant bits and largest value of each file's 16-bit pixels (`Depth`), zeros
+            for 8-bit pixels; None before files are read, or without files.
     """
 
     images: Sequence[Path] | torch.Tensor
@@ -55,7 +54,7 @@ class ImageSet:
 
     @property
     def in_memory(self) -> bool:
-        """Whether images are decoded already."""
+        """Whether the images are decoded."""
         return isinstance(self.images, torch.Tensor)
 
     @property
@@ -70,7 +69,7 @@ class ImageSet:
         return ImageSet(images, *(None if values is None else values[index] for values in rows))
 
     def expected(self, row: int) -> bytes | None:
-        """The digest of one image, where it is known."""
+        """The digest of one image, None if unknown."""
         return None if self.digest is None else self.digest[row].tobytes()
 
 
@@ -79,11 +78,11 @@ def read_image(path: Path, expected: bytes | None = None, reading: Reading = TOD
 
     Args:
         path: the file.
-        expected: the digest of what it should hold, where that is known.
-        reading: how its pixels become RGB of 8 bits.
+        expected: the digest that it should have, if known.
+        reading: how its pixels become 8-bit RGB.
 
     Raises:
-        UserError: the file cannot be decoded to its end, or holds another image.
+        UserError: the file cannot be fully decoded, or holds another image.
     """
     return read_digested(path, expected, reading)[0]
 
@@ -91,33 +90,33 @@ def read_image(path: Path, expected: bytes | None = None, reading: Reading = TOD
 def read_digested(
     path: Path, expected: bytes | None = None, reading: Reading = TODAY
 ) -> tuple[Image.Image, Depth, bytes]:
-    """As `read_image`, with the file's depth and digest; its bytes are read once for all."""
+    """Like `read_image`, with the file's depth and digest; its bytes are read only once."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
     digest = digest_of(content)
-    check_same_content(path, digest, expected)  # what was damaged since is no image to mend or to leave out
+    check_same_content(path, digest, expected)  # first: an image damaged since is not one to fix or skip
     try:
         return *decode_image(content, reading), digest
     except MemoryError:
         raise
-    except Exception as error:  # bytes that are no image can fail anywhere in Pillow's readers
+    except Exception as error:  # other bytes can fail anywhere in Pillow's readers
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     # Pillow would name the buffer, not the file.
     unknown = isinstance(error, UnidentifiedImageError)
-    reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
+    reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"{shown(str(path))}: not a readable image ({reason}); "
-        "mend or remove it, or train with --skip-bad-images to go on without it"
+        "fix or remove it, or train with --skip-bad-images to leave it out"
     )
 
 
 def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
-    """Shorter side to `resize` (bilinear, antialiased), then the central crop; uint8 (3, crop, crop)."""
+    """Resize the shorter side (bilinear, antialiased), then crop the centre; uint8 (3, crop, crop)."""
     tensor = TF.pil_to_tensor(image)
     if tensor.shape[1:] != (crop, crop) or resize != crop:
         tensor = TF.center_crop(TF.resize(tensor, [resize], antialias=True), [crop, crop])
@@ -132,7 +131,7 @@ def decode(image_set: ImageSet, size: int, progress: Progress, what: str, readin
         return resize_and_crop(image, size, size), *known
 
     images = torch.empty(len(image_set), 3, size, size, dtype=torch.uint8)
-    digest, depth = _nothing_known(len(image_set))
+    digest, depth = _empty_digests(len(image_set))
     task = progress.add_task(f"reading {what} images", total=len(image_set), status="")
     for row, (image, *known) in enumerate(_parallel(read, range(len(image_set)))):
         images[row] = image
@@ -141,15 +140,15 @@ def decode(image_set: ImageSet, size: int, progress: Progress, what: str, readin
     return replace(image_set, images=images, digest=digest, depth=depth)
 
 
-def _nothing_known(n_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """`digest` and `depth` of an ImageSet, to be filled in: zeros."""
+def _empty_digests(n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """`digest` and `depth` of an ImageSet, zeros to be filled in."""
     return np.zeros((n_images, DIGEST_BYTES), np.uint8), np.zeros((n_images, 2), np.int32)
 
 
 def decode_training(image_set: ImageSet, size: int, progress: Progress) -> tuple[ImageSet, Reading]:
-    """As `decode`, and how the images of all splits are read, which training images alone decide.
+    """Like `decode`, and find how the images of all splits are read, which training images decide.
 
-    Those of 16 bits are read a second time where that turns out to be otherwise than at first.
+    16-bit images are read a second time if they turn out to need another scaling.
     """
     decoded = decode(image_set, size, progress, "train", TODAY)
     reading = replace(TODAY, white=find_white(decoded.depth))
@@ -164,20 +163,20 @@ def decode_training(image_set: ImageSet, size: int, progress: Progress) -> tuple
 
 
 def white_of(splits: dict[str, ImageSet]) -> dict[int, int]:
-    """What becomes white of 16-bit images, as of Reading: training images decide, and a note says so."""
+    """`Reading.white` for 16-bit images, found from the training images; a note reports it."""
     depths = {name: split.depth for name, split in splits.items() if split.depth is not None}
     white = find_white(depths["train"]) if "train" in depths else {}
-    said = [
-        f"those that tell {bits} significant bits by {value:,}"
+    lines = [
+        f"those with {bits} significant bits by {value:,}"
         if bits
         else f"by {value:,}, the largest value in training"
         for bits, value in sorted(white.items())
     ]
-    if said:
-        note(f"16-bit images are scaled {'; '.join(said)}")
+    if lines:
+        note(f"16-bit images are scaled {'; '.join(lines)}")
     for name, depth in depths.items():
         if 0 not in white and (depth[depth[:, 0] == 0, 1] > 0).any():
-            note(f"{name} has 16-bit images and train has none that show their range: scaled by {FULL:,}")
+            note(f"{name} has 16-bit images, but train has none that show their range: scaled by {FULL:,}")
     return white
 
 
@@ -187,8 +186,8 @@ def find_unreadable(
     """Decode every file.
 
     Returns:
-        Those that cannot be decoded, each with what is wrong, and `digest` and `depth` of all, as an
-        ImageSet has them: zeros of those.
+        Those that cannot be decoded, each with its error, and `digest` and `depth` of all, as in an ImageSet;
+        zeros for the undecodable ones.
     """
 
     def look(path: Path) -> tuple[str | None, Depth, bytes]:
@@ -198,7 +197,7 @@ def find_unreadable(
             return str(error), Depth(), bytes(DIGEST_BYTES)
 
     task = progress.add_task("checking images", total=len(paths), status="")
-    bad, (digest, depth) = {}, _nothing_known(len(paths))
+    bad, (digest, depth) = {}, _empty_digests(len(paths))
     for row, (wrong, *known) in enumerate(_parallel(look, paths)):
         if wrong is not None:
             bad[paths[row]] = wrong
@@ -211,7 +210,7 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
     # Decoding releases the interpreter lock, so threads keep all cores busy.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for start in range(0, len(items), AT_ONCE):
-                yield from pool.map(function, items[start : start + AT_ONCE])
+            for start in range(0, len(items), ITEMS_AT_ONCE):
+                yield from pool.map(function, items[start : start + ITEMS_AT_ONCE])
         finally:
             pool.shutdown(cancel_futures=True)

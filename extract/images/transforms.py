@@ -19,19 +19,19 @@ from extract.images.image_set import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_
 from extract.images.views import draw_below
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGES_AT_ONCE = 512  # whose pixels are float64 at a time
+IMAGES_AT_ONCE = 512  # converted to float64 at once
 CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
 
 
 @dataclass(frozen=True)
 class Transform:
-    """How images are prepared; it travels in the checkpoint.
+    """How images are prepared; saved in the checkpoint.
 
     Attributes:
         image_size: side of the square that the network sees, in pixels.
         mean, std: of each channel, in units of the [0, 1] range.
-        flip: mirror half of the training images.
-        upright, white: how files are read, as of Reading; unless they are given, as version 0.1 read them.
+        flip: whether half of the training images are mirrored.
+        upright, white: how files are read, see Reading; the defaults are version 0.1's.
     """
 
     image_size: int
@@ -43,12 +43,12 @@ class Transform:
 
     @property
     def reading(self) -> Reading:
-        """How files become RGB of 8 bits."""
+        """How files become 8-bit RGB."""
         return Reading(self.upright, self.white)
 
 
 def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of a split; ImageNet's where it is not in memory."""
+    """Mean and standard deviation of each channel of a split; ImageNet's if it is not in memory."""
     if not train.in_memory:
         return IMAGENET_MEAN, IMAGENET_STD
     total, squares = torch.zeros(2, 3, dtype=torch.float64)
@@ -64,7 +64,7 @@ def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float,
 
 
 def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
-    """uint8 (B, 3, H, W) to float32, channel by channel to mean 0 and standard deviation 1."""
+    """uint8 (B, 3, H, W) to float32 with mean 0 and standard deviation 1 in each channel."""
     mean = torch.tensor(transform.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(transform.std, device=images.device).view(1, 3, 1, 1)
     return images.float().div_(255).sub_(mean).div_(std)  # in place: fresh memory costs more than arithmetic
@@ -75,8 +75,8 @@ def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.G
 
     Args:
         images: uint8 (B, 3, H, W) on any device.
-        transform: supplies the flip.
-        generator: on the CPU, so that the draws are the same whatever the device.
+        transform: says whether to flip.
+        generator: on the CPU, so that the draws do not depend on the device.
 
     Returns:
         uint8 (B, 3, H, W) in channels-last memory.
@@ -88,12 +88,12 @@ def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.G
 
 
 def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) -> torch.Tensor:
-    """One view of each image of a batch: the same as `augment_batch` does, but drawn from a seed each.
+    """One view of each image of a batch, augmented as by `augment_batch`, but from a seed each.
 
     Args:
         images: uint8 (B, 3, H, W) on any device.
-        transform: supplies the flip.
-        seeds: (B,) int64; EVALUATION leaves an image as it is.
+        transform: says whether to flip.
+        seeds: (B,) int64; EVALUATION leaves an image unchanged.
 
     Returns:
         uint8 (B, 3, H, W).
@@ -130,17 +130,17 @@ def _cropped(
 def image_views(
     path: Path, transform: Transform, seeds: Sequence[int], expected: bytes | None = None
 ) -> torch.Tensor:
-    """Views of one file, decoded once, from a seed each (or EVALUATION); uint8 (V, 3, H, W).
+    """Views of one file, decoded once, each from a seed or EVALUATION; uint8 (V, 3, H, W).
 
     Raises:
-        UserError: the file cannot be decoded, or its digest is not the one expected.
+        UserError: the file cannot be decoded, or has another digest than expected.
     """
     image = read_image(path, expected, transform.reading)
     views = [
         evaluation_image(image, transform) if seed == EVALUATION else training_image(image, transform, seed)
         for seed in seeds
     ]
-    return torch.stack(views) if len(views) > 1 else views[0][None]  # which copies nothing
+    return torch.stack(views) if len(views) > 1 else views[0][None]  # indexing copies nothing
 
 
 def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Views of training images: what each of them shows is drawn by key, not in turn.
+"""Views of training images: each is drawn from a key of its own, not from one sequence.
 
-The seed of a view is a hash of Phase I's seed, the view and the image's place in its source; what the view
-draws are the numbers of a counter that starts there (splitmix64: Steele, Lea and Flood 2014, fig. 14). So it
-is the same view in any batch, order and process, and after any interruption, and can be drawn again alone.
-The hash is written out, for the generators of libraries may change what they draw.
+The seed of a view is a hash of Phase I's seed, the view and the image's position in its source; the view
+draws from a counter that starts there (splitmix64: Steele, Lea and Flood 2014, fig. 14). So a view is the
+same in any batch, order and process, and after any interruption, and can be drawn again alone. The hash is
+written out, because the generators of libraries may change.
 """
 
 from dataclasses import replace
@@ -20,14 +20,16 @@ MOST_VIEWS = int(np.iinfo(EVERY_SPLIT["view"].dtype).max) + 1
 
 
 def check_views(config: object) -> None:
-    """Raise UserError for a number `views` of a config that no store can have."""
+    """Raise UserError if a store cannot have the number of views of a config."""
     check_bounds(config, "views")
     if config.views > MOST_VIEWS:
-        raise UserError(f"--views {config.views}: must be {MOST_VIEWS:,} or less; 16 bits number them")
+        raise UserError(
+            f"--views {config.views}: must be {MOST_VIEWS:,} or less, since a view's number has 16 bits"
+        )
 
 
 def with_views(images: ImageSet, seed: int, n_views: int) -> ImageSet:
-    """The same images in so many views each: 0 under the evaluation transform, others under training's.
+    """The same images with `n_views` views each: 0 as in evaluation, others augmented as in training.
 
     Args:
         images: in any order.
@@ -42,7 +44,7 @@ def with_views(images: ImageSet, seed: int, n_views: int) -> ImageSet:
 
 
 def view_seeds(seed: int, sample_index: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """Int64 seeds of 63 bits, of the shape that the two arrays (of one axis or more) have together."""
+    """63-bit int64 seeds, in the broadcast shape of the two arrays (of one axis or more)."""
     key = _hashed(np.array([seed], np.uint64))
     for part in (view, sample_index):
         key = _hashed(key ^ part.astype(np.uint64))
@@ -50,13 +52,13 @@ def view_seeds(seed: int, sample_index: np.ndarray, view: np.ndarray) -> np.ndar
 
 
 def draw_below(seeds: np.ndarray, number: int, n: int) -> np.ndarray:
-    """Each seed's draw of that number, int64 in [0, n), of the shape of `seeds` (of one axis or more)."""
+    """The draw `number` of each seed, int64 in [0, n), in the shape of `seeds` (of one axis or more)."""
     step = np.uint64(number * GOLDEN % 2**64)
     return (_hashed(seeds.astype(np.uint64) + step) % np.uint64(n)).astype(np.int64)
 
 
 def _hashed(state: np.ndarray) -> np.ndarray:
-    """What splitmix64 gives next after each state, uint64; arrays wrap around in silence."""
+    """The next output of splitmix64 for each state, uint64; arrays overflow silently, as intended."""
     z = state + np.uint64(GOLDEN)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

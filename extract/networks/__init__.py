@@ -1,1 +1,4 @@
-"""Networks whose class activation maps are exact: features, global average pooling, one FC layer."""
+"""Networks whose class activation maps are exact: features, global average pooling, one FC layer.
+
+Start at `registry`.
+"""

@@ -1,14 +1,14 @@
 """Residual networks for small images: a 3×3 stem, and stages of basic blocks."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from torchvision.models.resnet import BasicBlock
+from extract.networks.family import Family
 
-from extract.config import NetworkConfig
-from extract.networks.names import check_suited
-from extract.networks.parts import Family, Network
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock
+
+    from extract.networks.parts import Network
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,11 @@ CIFAR_ARCHITECTURES = {
 }
 
 
-class ZeroPadShortcut(nn.Module):
-    """Option A of He et al.: every second position, new channels filled with zeros; no parameters."""
+def _build(config: Any, n_classes: int) -> "Network":
+    from torch import nn
 
-    def __init__(self, new_channels: int, stride: int):
-        super().__init__()
-        self.new_channels, self.stride = new_channels, stride
+    from extract.networks.parts import Network
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C + new channels, H / stride, W / stride)."""
-        x = x[:, :, :: self.stride, :: self.stride]
-        before = self.new_channels // 2
-        return nn.functional.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
-
-
-def _build(config: NetworkConfig, n_classes: int) -> Network:
     architecture = CIFAR_ARCHITECTURES[config.arch]
     channels = config.width or architecture.width
     layers = [
@@ -65,7 +55,12 @@ def _build(config: NetworkConfig, n_classes: int) -> Network:
     return network
 
 
-def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock:
+def _block(before: int, after: int, stride: int, projection: bool) -> "BasicBlock":
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock
+
+    from extract.networks.layers import ZeroPadShortcut
+
     shortcut = None
     if stride > 1 and projection:
         convolution = nn.Conv2d(before, after, 1, stride, bias=False)
@@ -75,4 +70,4 @@ def _block(before: int, after: int, stride: int, projection: bool) -> BasicBlock
     return BasicBlock(before, after, stride, shortcut)
 
 
-FAMILY = Family(CIFAR_ARCHITECTURES.__contains__, check_suited, _build, image_size=32)
+FAMILY = Family(tuple(CIFAR_ARCHITECTURES), _build, image_size=32, options=("width",))

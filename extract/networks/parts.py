@@ -1,16 +1,11 @@
 """A network as two parts: a feature sub-network and one FC classifier with global average pooling between.
 
 That shape is what class activation maps need (paper, sec. 4.1): the classifier's weights, applied to every
-position of the last feature map, say where the evidence for a class lies.
+position of the last feature map, show where the evidence for a class is.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-
-from extract.config import NetworkConfig
 
 
 class Network(nn.Module):
@@ -39,21 +34,3 @@ class Network(nn.Module):
 def pool(feature_map: torch.Tensor) -> torch.Tensor:
     """Global average pooling of (B, C, H, W) in float32, whatever the maps' precision: (B, C)."""
     return feature_map.float().mean(dim=(2, 3))
-
-
-@dataclass(frozen=True)
-class Family:
-    """Networks that are built alike.
-
-    Attributes:
-        has: whether a name is one of theirs.
-        check: raises UserError for a config that `build` would refuse, but for weights that cannot be
-            downloaded; builds nothing.
-        build: the network for a number of classes; new layers are drawn from torch's global generator.
-        image_size: pixels a side that they are usually trained on.
-    """
-
-    has: Callable[[str], bool]
-    check: Callable[[NetworkConfig], None]
-    build: Callable[[NetworkConfig, int], Network]
-    image_size: int

@@ -1,1 +1,1 @@
-"""Proof that images and features are those of a checkpoint: digests, records, rows extracted anew."""
+"""Checks that images and features are those of a checkpoint: digests, records, rows extracted again."""

@@ -1,4 +1,4 @@
-"""What became of images that are not where they were, in words."""
+"""Describing how the images of a data set have changed since training."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from extract.proof.digest import digest_of
 from extract.proof.record import Recorded
 from store.names import shown
 
-MOST_READ = 1000  # new files that are looked into, for images that moved
+MOST_READ = 1000  # new files that are read to find images that moved
 
 
 def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
@@ -39,41 +39,42 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
         n_passed = len(gone) - len(missing) - len(moved)
         parts.append(f"{n_passed} no longer taken for images (the first is {shown(passed.decode())})")
     if added and dataset.config.imbalance_factor is not None:
-        others = f"the long tail would take {len(added)} others (the first is {shown(added[0].decode())})"
+        first = shown(added[0].decode())
+        others = f"the long tail would now take {len(added)} other images (the first is {first})"
         parts.append(", so that ".join(filter(None, [_counts(dataset, recorded), others])))
     elif added:
         parts.append(f"{len(added)} new (the first is {shown(added[0].decode())})")
-    return ", ".join(parts) or "they are split or ordered in another way"
+    return ", ".join(parts) or "they are split or ordered differently"
 
 
 def describe_undrawn(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
-    """What became of images that the long tail leaves out, where it takes the same; empty without one."""
+    """What changed among images that the long tail leaves out; empty without a long tail."""
     if dataset.config.imbalance_factor is None:
         return ""
-    return _counts(dataset, recorded) or "images that the long tail leaves out are renamed or others"
+    return _counts(dataset, recorded) or "images that the long tail leaves out were renamed or replaced"
 
 
 def _counts(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
-    """The first class with more or fewer images to draw from than it had, if any, and if it is known.
+    """The first class with more or fewer images to draw from than in training; empty if none or unknown.
 
-    Which of them are new is not, for the names of those alone are kept that were drawn.
+    Which images are new is unknown, because only the names of drawn images are recorded.
     """
     then, now = recorded["train"].per_class if "train" in recorded else None, dataset.per_class
     if then is None or then.shape != now.shape or (then == now).all():
         return ""
     first, *others = np.flatnonzero(then != now).tolist()
-    more = f" (and {len(others)} more classes have other numbers)" if others else ""
+    more = f" (and {len(others)} more changed)" if others else ""
     name = shown(dataset.class_names[first])
     return f"train/{name} has {now[first]:,} images to draw from, {then[first]:,} then{more}"
 
 
 def _is_drawn(dataset: Dataset) -> bool:
-    """Whether it is drawn which images are taken, so that one more or less may change the others."""
+    """Whether images are drawn at random, so that one more or less may change which others are taken."""
     return dataset.config.imbalance_factor is not None or dataset.config.val_per_class > 0
 
 
 def _moved(missing: dict[bytes, bytes], added: dict[bytes, Path]) -> dict[bytes, bytes]:
-    """Old and new names of images that are still there, known by what the new files hold.
+    """Old and new names of images that moved, found by the content of new files.
 
     Args:
         missing: names by digest.

@@ -1,4 +1,4 @@
-"""Whether images are still those of a checkpoint: names at once, contents as they are read."""
+"""Whether images are still those of a checkpoint: names are checked at once, contents when read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +15,18 @@ from store.notes import note
 
 
 def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dataset:
-    """The data set with the digests that the checkpoint keeps: reading an image that changed is an error.
+    """The data set with the checkpoint's digests, so that reading an image that changed is an error.
 
-    Names that differ in their Unicode form alone (as some file systems spell them) are taken for the same,
-    where they sort alike.
+    Names that differ only in their Unicode form, which some file systems change, count as the same if they
+    sort the same way.
 
     Args:
         dataset: listed; images in memory are compared at once.
         checkpoint: of the training.
-        where: the checkpoint's place, for messages.
+        where: the checkpoint's path, for messages.
 
     Raises:
-        CheckpointError: classes or images are missing, new, moved or others.
+        CheckpointError: classes or images are missing, new, moved or replaced.
     """
     if checkpoint.images is None:
         return _bound_by_name(dataset, checkpoint, where)
@@ -42,15 +42,15 @@ def bound_to(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) -> Dat
         raise _other_images(dataset, where, describe_changes(dataset, recorded))
     if unlike:
         note(
-            f"{_place(dataset)}: spells names in another Unicode form than {where} does "
-            f"({unlike[0]}); they are taken for the same"
+            f"{_place(dataset)}: has names in another Unicode form than {where} "
+            f"({unlike[0]}); they count as the same"
         )
     bound = {}
     for name, split in dataset.splits.items():
         if len(split) != len(recorded[name].digest):
             raise _other_images(dataset, where, _counted(dataset, checkpoint))
         bound[name] = _bound_split(dataset, split, recorded[name], where)
-        if name in unlike and split.name is not None:  # stores and tables call images as in training
+        if name in unlike and split.name is not None:  # stores and tables use the names of training
             bound[name] = replace(bound[name], name=np.array(recorded[name].names, dtype=bytes))
     if not unlike and dataset.fingerprint != checkpoint.fingerprint:
         raise _other_images(
@@ -64,32 +64,32 @@ def _bound_by_name(dataset: Dataset, checkpoint: Checkpoint, where: Path | str) 
         raise _other_images(dataset, where, _counted(dataset, checkpoint))
     if any(split.name is not None for split in dataset.splits.values()):
         note(
-            f"{where}: its version kept the names of images and no digests; whether the files still hold the "
-            "same images is not known"
+            f"{where}: its version recorded names of images but no digests; whether the files still hold the "
+            "same images is unknown"
         )
     return dataset
 
 
 def _same_but_for_form(dataset: Dataset, recorded: dict[str, Recorded], where: Path | str) -> bool:
-    """Whether names differ in their Unicode form alone.
+    """Whether names differ only in their Unicode form.
 
     Raises:
-        CheckpointError: they do, and are sorted otherwise for it.
+        CheckpointError: they do, and therefore sort differently.
     """
     then = {name: composed(split.text.decode()) for name, split in recorded.items()}
     now = {name: composed(text_of(split).decode()) for name, split in dataset.splits.items()}
     names_then, names_now = (sorted("".join(names.values()).split("\0")) for names in (then, now))
     if then != now and names_then == names_now:
         raise CheckpointError(
-            f"{where}: {_place(dataset)} spells names in another Unicode form than it was trained with (as "
-            "copying between file systems may do), and so sorts them otherwise; rename them as they were, or "
-            "train anew"
+            f"{where}: {_place(dataset)} has names in another Unicode form than in training (copying between "
+            "file systems may change it), which sorts them differently; rename them as they were, or train "
+            "again"
         )
     return then == now
 
 
 def _bound_split(dataset: Dataset, split: ImageSet, recorded: Recorded, where: Path | str) -> ImageSet:
-    """One split with its digests; those that are known already are compared."""
+    """One split with its recorded digests; digests that are already known are compared."""
     if split.digest is not None:
         unlike = np.flatnonzero((split.digest != recorded.digest).any(axis=1))
         if len(unlike):
@@ -110,7 +110,7 @@ def _counted(dataset: Dataset, checkpoint: Checkpoint) -> str:
 def _other_images(dataset: Dataset, where: Path | str, what: str) -> CheckpointError:
     return CheckpointError(
         f"{where}: was trained on other images than {_place(dataset)} holds now: {what}; "
-        "put them back as they were, point --root at the data set it was trained on, or train anew"
+        "put them back as they were, point --root at the data set it was trained on, or train again"
     )
 
 

@@ -1,8 +1,8 @@
-"""What a checkpoint keeps of its images, to know them again: names and digests, by split and in its order.
+"""What a checkpoint records of its images, to recognise them: names and digests, by split and in its order.
 
-Single tensors, so that ten million images stay practical: (N, 16) uint8 of digests, and where images are
-files their paths relative to the root, in UTF-8 and each ended by NUL, as one text compressed by zlib. Of
-training images also (K,) int64, how many each class had in the source, for a draw among them goes by that.
+They are single tensors, so that ten million images stay practical: digests as (N, 16) uint8 and, for files,
+their paths relative to the root, in UTF-8 and each ended by NUL, as one text compressed with zlib. For
+training images also (K,) int64, the images of each class in the source, on which a random subset depends.
 """
 
 import zlib
@@ -26,8 +26,8 @@ class Recorded:
 
     Attributes:
         digest: (N, 16) uint8.
-        text: all names; empty where images were no files.
-        per_class: (K,) int64 images of each class in the source; None where it is not known.
+        text: all names; empty if images were not files.
+        per_class: (K,) int64 images of each class in the source; None if unknown.
     """
 
     digest: np.ndarray
@@ -41,7 +41,7 @@ class Recorded:
 
 
 def record_images(splits: dict[str, ImageSet], per_class: np.ndarray) -> Record | None:
-    """What is to be kept of some splits; None where their images have not all been read."""
+    """The record of some splits; None if not all of their images have been read."""
     if any(split.digest is None for split in splits.values()):
         return None
     record = {
@@ -53,7 +53,7 @@ def record_images(splits: dict[str, ImageSet], per_class: np.ndarray) -> Record 
 
 
 def recorded_images(checkpoint: Checkpoint, where: Path | str) -> dict[str, Recorded]:
-    """What was kept, by split; `where` is for the error message.
+    """The recorded images by split; `where` is for the error message.
 
     Raises:
         CheckpointError: it is damaged.
@@ -61,11 +61,11 @@ def recorded_images(checkpoint: Checkpoint, where: Path | str) -> dict[str, Reco
     try:
         return {name: _unpacked(**of_split) for name, of_split in checkpoint.images.items()}
     except (AttributeError, TypeError, ValueError, zlib.error) as error:
-        raise CheckpointError(f"{where}: what it keeps of its images is damaged; train again") from error
+        raise CheckpointError(f"{where}: its record of the images is damaged; train again") from error
 
 
 def content_fingerprint(checkpoint: Checkpoint) -> str | None:
-    """SHA-256 over what the fingerprint covers and all digests; None of a checkpoint without digests."""
+    """SHA-256 over the fingerprint and all digests; None for a checkpoint without digests."""
     if checkpoint.images is None:
         return None
     digest = sha256(checkpoint.fingerprint.encode())
@@ -76,7 +76,7 @@ def content_fingerprint(checkpoint: Checkpoint) -> str | None:
 
 
 def text_of(split: ImageSet) -> bytes:
-    """All names of a split, each ended by NUL; empty where images are no files."""
+    """All names of a split, each ended by NUL; empty if images are not files."""
     return b"" if split.name is None else b"\0".join([*split.name.tolist(), b""])
 
 

@@ -1,11 +1,11 @@
-"""Proof that a store's rows are of the images they say: some are extracted anew, and compared.
+"""Checking that a store's rows are of the images that they claim: some are extracted again and compared.
 
-Checksums and invariants hold for rows that were swapped, or came of another network or transform, before they
-were written. That every row has the right image and label is compared for all rows; features for a sample.
+Checksums and invariants also hold for rows that were swapped, or that came from another network or transform,
+before they were written. Image and label are compared for all rows, features for a sample.
 
-Two computations of one image are not the same to the bit: batches of another size, other processors and
-precisions round otherwise. How far apart they may be is told by vectors, position by position, relative to
-the longest vector of the image's feature map: `ARITHMETIC`, to which the rounding of the stored dtype adds.
+Two computations of an image are not bit-identical: other batch sizes, processors and precisions round
+differently. Vectors are compared position by position, relative to the longest vector of the image's feature
+map; the bound is `ARITHMETIC` plus the rounding of the stored dtype.
 """
 
 from collections.abc import Iterator
@@ -22,24 +22,24 @@ from extract.images.image_set import ImageSet
 from extract.images.views import MOST_VIEWS
 from extract.inference import feature_maps
 from extract.networks.parts import pool
-from extract.phase1 import load_origin
+from extract.phase1 import load_phase1
 from extract.restore import Restored, restore
-from extract.sources.presence import check_origin_exists
+from extract.sources.presence import check_phase1_exists
 from store.errors import StoreError
 from store.names import shown
 from store.reader import FeatureStore
 from store.verify import CAM_ROUNDING, rounding_errors
 
 # Largest distance of vectors, relative to the longest of the image. Measured in ResNet-20 and -32, most of it
-# with random weights: 3e-6 between batches of 1 and 64 in fp32, 5e-3 between fp32 and TF32 (in which cuDNN
-# convolves unless told otherwise; imitated on a CPU), 5e-2 between fp32 and bf16, 0 between two batches in
+# with random weights: 3e-6 between batches of 1 and 64 in fp32, 5e-3 between fp32 and TF32 (cuDNN's default
+# for convolutions; imitated on a CPU), 5e-2 between fp32 and bf16, 0 between two batches in
 # bf16. Maps of two images of one class were 0.17 and more apart in a ResNet-20 trained on digits.
 ARITHMETIC = {"fp32": 2.0**-13, "tf32": 2.0**-6, "bf16": 2.0**-3}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not what its image gives."""
+    """A row that differs from what its image gives."""
 
     split: str
     row: int
@@ -57,13 +57,13 @@ def _in_view(view: int) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is compared.
+    """What to compare.
 
     Attributes:
         store: the store.
-        restored: network, on the device, and images of its checkpoint.
-        splits: these images in the store's row order, each in as many views as the store says.
-        compute: as in extraction, but for the device.
+        restored: network (on the device) and images of its checkpoint.
+        splits: these images in the store's row order, with the store's number of views.
+        compute: as in the extraction, except for the device.
         arithmetic: a value of ARITHMETIC.
         rows: row numbers of each split, ascending.
     """
@@ -76,10 +76,7 @@ class Sample:
     rows: dict[str, np.ndarray]
 
     def difference(self, split: str, row: int, what: str) -> Difference:
-        """Of a row that has an image, which is called by its file, relative to the root.
-
-        It is called by its number where it lies in no file of its own.
-        """
+        """A difference in the row of an image, named by its file relative to the root, or by its number."""
         images = self.splits[split]
         i, view = divmod(row, images.n_views)
         name = f"image {images.sample_index[i]}" if images.name is None else images.name[i].decode()
@@ -94,12 +91,12 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
             not say how it was made.
     """
     ckpt = Path(config.ckpt)
-    check_origin_exists(ckpt, store.path)
-    load_origin(store, [ckpt])
+    check_phase1_exists(ckpt, store.path)
+    load_phase1(store, [ckpt])
     try:
         made = store.provenance["config"]
         precision, batch_size = str(made["precision"]), int(made["batch_size"])
-        n_views = int(made.get("views", 1))  # older stores have one, and do not say so
+        n_views = int(made.get("views", 1))  # older stores have one view, and do not record it
         if not 1 <= n_views <= MOST_VIEWS:
             raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -149,7 +146,7 @@ def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
 
 
 def _views_of(images: ImageSet, rows: np.ndarray) -> ImageSet:
-    """The images of some rows, each in the row's view alone."""
+    """The images of some rows, each with only the row's view."""
     chosen = images.take(rows // images.n_views)
     if chosen.seeds is None:
         return chosen
@@ -157,7 +154,7 @@ def _views_of(images: ImageSet, rows: np.ndarray) -> ImageSet:
 
 
 def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | None:
-    """The first row that is of another image, class or view than it should be."""
+    """The first row with another image, class or view than expected."""
     names = row_names(images)
     expected = np.stack(list(names.values()), axis=1)
     found = np.stack([sample.store.arrays[f"{split}/{name}"].read().astype(np.int64) for name in names], 1)
@@ -174,7 +171,7 @@ def _other_image(sample: Sample, split: str, images: ImageSet) -> Difference | N
 
 
 def _other_content(sample: Sample, split: str, images: ImageSet) -> Difference | None:
-    """The first row whose image is called or digested otherwise than the checkpoint's, where both say."""
+    """The first row whose image has another name or digest than in the checkpoint, if both record it."""
     for name, expected in row_images(images).items():
         array = sample.store.arrays.get(f"{split}/{name}")
         if array is None:
@@ -191,11 +188,11 @@ def _numbered(label: int, index: int, view: int) -> str:
 
 
 def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.ndarray) -> str:
-    """What of a row is not what its image gives now: maps (H, W, C), pooled (C,); empty where all is.
+    """What differs in a row from what its image gives: maps (H, W, C), pooled (C,); empty if nothing.
 
-    Means over L positions are allowed 2/√L of what vectors are, for errors that are independent in each
-    position average out. Those of rounded weights do so less: 2.4/√L of the vectors' was measured between
-    fp32 and bf16, which ARITHMETIC has room for.
+    Means over L positions are allowed 2/√L of the bound for vectors, because errors that are independent in
+    each position average out. Errors from rounded weights do so less: 2.4/√L was measured between fp32 and
+    bf16, for which ARITHMETIC leaves room.
     """
     store, arithmetic = sample.store, sample.arithmetic
     longest = float(np.linalg.norm(maps, axis=-1).max())
@@ -205,12 +202,12 @@ def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.n
     if split == "train":
         off["feature_map"] = _map_distance(store, row, maps, arithmetic * longest)
         off["cam"] = _cam_distance(store, row, maps, arithmetic * longest)
-    wrong = [name for name, (distance, most) in off.items() if not distance <= most]  # NaN is wrong
+    wrong = [name for name, (distance, most) in off.items() if not distance <= most]  # NaN counts as wrong
     if not wrong:
         return ""
     distance, most = off[wrong[0]]
     relative = longest if longest and wrong[0] != "cam" else 1
-    numbers = f"{wrong[0]} is off by {distance / relative:.2g}, at most {most / relative:.2g} allowed"
+    numbers = f"{wrong[0]} is off by {distance / relative:.2g}, allowed {most / relative:.2g}"
     return f"{', '.join(wrong)}: not what this image gives ({numbers})"
 
 
@@ -225,9 +222,9 @@ def _map_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float)
 
 
 def _cam_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
-    """The same of the CAM, whose values before normalising move by |weight| · error at most (Cauchy-Schwarz).
+    """The same for the CAM, whose values before normalisation move by at most |weight| · error.
 
-    Where that exceeds what the CAM spans, nothing is asked of it: `verify` holds it to the stored maps.
+    If that exceeds the CAM's range, anything passes here: `verify` compares the CAM with the stored maps.
     """
     label = int(store.arrays["train/label"].read(row, row + 1)[0])
     weight = store.classifier[0][label]

@@ -1,4 +1,4 @@
-"""Where images come from: a file for each source, which says what it takes and lists its images.
+"""Where images come from: a file for each source, which declares its options and lists its images.
 
 Start at `registry`.
 """

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def list_cifar(name: str, root: Path, config: Any) -> "Listing":
-    """One of the two in a folder that torchvision filled, or may fill if `config.download` says so.
+    """One of the two, in a folder that torchvision filled, or fills now if `config.download` is set.
 
     Args:
-        name: torchvision's, CIFAR10 or CIFAR100.
+        name: in torchvision, CIFAR10 or CIFAR100.
         root: the folder.
         config: the DatasetConfig.
 
@@ -35,7 +35,7 @@ def list_cifar(name: str, root: Path, config: Any) -> "Listing":
         }
     except RuntimeError as error:
         raise UserError(
-            f"{root}: no intact {name.lower()} found there ({error}); pass --download to fetch it, "
+            f"{root}: no intact {name.lower()} found there ({error}); pass --download to download it, "
             "or --root with the folder that torchvision filled"
         ) from error
     splits = {

@@ -1,4 +1,4 @@
-"""What a file is by its content, whatever its name says."""
+"""What a file is by its content, whatever its name."""
 
 from functools import cache
 from pathlib import Path
@@ -7,12 +7,12 @@ from PIL import Image
 
 from extract.images.decode import TURNS, orientation
 
-# Pillow knows these by their first bytes, but has no pixels of them without other programs.
+# Pillow recognises these by their first bytes, but cannot decode them without other programs.
 NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 def is_image(path: str) -> bool:
-    """Whether a file begins as an image of a format that Pillow decodes; whether it can be, is not tried.
+    """Whether a file starts like an image of a format that Pillow decodes; it is not decoded.
 
     Raises:
         OSError: a file that may not be read.
@@ -20,9 +20,9 @@ def is_image(path: str) -> bool:
     try:
         with Image.open(path, formats=_formats()):
             return True
-    except Image.DecompressionBombError:  # its size is known, so it is one
+    except Image.DecompressionBombError:  # its size was read, so it is an image
         return True
-    except Exception as error:  # bytes that are no image can fail anywhere in Pillow's readers
+    except Exception as error:  # other bytes can fail anywhere in Pillow's readers
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return False
@@ -36,7 +36,7 @@ def image_extensions() -> frozenset[str]:
 
 
 def lies_turned(path: Path) -> bool:
-    """Whether EXIF has a photograph turned or mirrored to be seen; False of what cannot be opened."""
+    """Whether EXIF says that a photograph has to be turned or mirrored; False if it cannot be opened."""
     try:
         with Image.open(path, formats=("JPEG", "WEBP")) as image:
             return orientation(image) in TURNS
@@ -46,7 +46,7 @@ def lies_turned(path: Path) -> bool:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those that are told by their first bytes; of the others TGA alone, which looks closely enough."""
+    """Formats recognised by their first bytes; of the others only TGA, whose reader checks closely enough."""
     Image.init()
-    told = [name for name in Image.ID if Image.OPEN[name][1] is not None and name not in NO_PIXELS]
-    return (*told, "TGA")
+    recognised = [name for name in Image.ID if Image.OPEN[name][1] is not None and name not in NO_PIXELS]
+    return (*recognised, "TGA")

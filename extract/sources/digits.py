@@ -13,7 +13,7 @@ TEST_PER_CLASS = 30
 
 
 def list_digits(root: Path, config: Any) -> "Listing":
-    """8×8 images scaled to 32×32; 30 a class are held out as test, the same ones always."""
+    """8×8 images scaled to 32×32; a fixed 30 of each class are the test split."""
     return _listed()
 
 

@@ -1,4 +1,4 @@
-"""Class folders: which of the files below them are images, and what is passed over.
+"""Class folders: which files below them are images, and which are passed over.
 
 Images of a class are sorted by their paths within its folder, written with `/`, code point by code point.
 """
@@ -15,7 +15,7 @@ from store.schema import SPLITS
 KNOWN = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 UNUSED = ("val", "valid", "validation", "dev")  # other spellings of val, in any case
 
-NO_IMAGE = ("file of no image format", "files of no image format")
+NO_IMAGE = ("file that is not an image", "files that are not images")
 EMPTY = ("empty file", "empty files")
 BROKEN = ("broken link", "broken links")
 LOOP = ("link to a folder that holds it", "links to folders that hold them")
@@ -24,7 +24,7 @@ HIDDEN = ("hidden", "hidden")
 
 
 class PassedOver:
-    """What is no image of a class: a count of each reason, and the first name by the alphabet."""
+    """Files that are not images of a class: a count and the alphabetically first name for each reason."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -38,28 +38,28 @@ class PassedOver:
         self._first[reason] = min(name, self._first.get(reason, name))
 
     def add_all(self, other: "PassedOver") -> None:
-        """Count what another has counted."""
+        """Add the counts of another."""
         for reason, n in other._counts.items():
             first = other._first[reason]
             self._counts[reason] = self._counts.get(reason, 0) + n
             self._first[reason] = min(first, self._first.get(reason, first))
 
     def __str__(self) -> str:
-        told = []
+        parts = []
         for reason in (NO_IMAGE, EMPTY, BROKEN, LOOP, OUTSIDE, HIDDEN):
             if n := self._counts.get(reason, 0):
                 first = self._first[reason]
-                told.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
-        return ", ".join(told)
+                parts.append(f"{n:,} {reason[n > 1]} ({shown(first)}{', …' if n > 1 else ''})")
+        return ", ".join(parts)
 
 
 def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:
-    """Class names, sorted, and of every split that is there the images' paths and classes.
+    """Class names, sorted, and the images' paths and classes for every split that exists.
 
     Args:
-        root: holds `train/<class>/…`, `test/<class>/…` and perhaps `val/<class>/…`.
-        subfolders: images in subfolders of a class count, and so do files with the extension of any image
-            format, and others whose content is that of an image; else none of these, as in version 0.1.
+        root: holds `train/<class>/…`, `test/<class>/…` and optionally `val/<class>/…`.
+        subfolders: whether images in subfolders of a class count, files with the extension of any image
+            format, and files that only their content shows to be images; not so in version 0.1.
 
     Raises:
         UserError: an empty split, fewer than two classes, a class folder without
@@ -73,16 +73,16 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
         raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
     splits = {s: _list_split(root / s, class_names, folders, passed) for s, folders in present.items()}
     if passed is not None:
-        _tell(root, passed)
+        _note_passed_over(root, passed)
     return class_names, splits
 
 
-def _tell(root: Path, passed: PassedOver) -> None:
+def _note_passed_over(root: Path, passed: PassedOver) -> None:
     if str(passed):
         note(f"passed over under {root}/: {passed}")
     for name in sorted(os.listdir(root)):
         if name.lower() in UNUSED and name != "val" and (root / name).is_dir():
-            note(f"{root / name}/ is not used; validation images are looked for in val/ alone")
+            note(f"{root / name}/ is not used; validation images are only looked for in val/")
 
 
 def _list_split(
@@ -112,7 +112,7 @@ def _list_split(
 
 
 def _folders_of(folder: Path, class_names: list[str], present: list[str]) -> dict[str, str]:
-    """The folder of each class that has one; it may be spelt in another Unicode form than the class."""
+    """The folder of each class that has one; its name may be in another Unicode form than the class."""
     classes, in_form = set(class_names), {composed(name): name for name in class_names}
     class_of = {name: name if name in classes else in_form.get(composed(name)) for name in present}
     folder_of: dict[str, str] = {}
@@ -125,11 +125,11 @@ def _folders_of(folder: Path, class_names: list[str], present: list[str]) -> dic
         other = folder_of.setdefault(class_name, name)
         if other != name:
             raise UserError(
-                f"{folder}: {other!a} and {name!a} are one class in two Unicode forms; put their "
+                f"{folder}: {other!a} and {name!a} are the same class in two Unicode forms; put their "
                 "images into one folder"
             )
         if name != class_name:
-            note(f"{folder / name}: is spelt in another Unicode form than the class of train; taken for it")
+            note(f"{folder / name}: is in another Unicode form than the class of train; taken as the same")
     return folder_of
 
 
@@ -150,10 +150,10 @@ def _images_in(folder: Path) -> list[str]:
 
 
 def _images_below(folder: Path, passed: PassedOver) -> list[str]:
-    """Paths of images relative to a class folder, in no order; links to folders are followed."""
+    """Paths of images relative to a class folder, unsorted; links to folders are followed."""
     found, pending = [], [("", (os.path.realpath(folder),))]
     while pending:
-        below, way = pending.pop()  # way: real paths of the folders that lead here, for links may go round
+        below, way = pending.pop()  # way: real paths of the folders above, since links can form loops
         with os.scandir(folder / below) as entries:
             for entry in entries:
                 name = below + entry.name
@@ -171,10 +171,10 @@ def _images_below(folder: Path, passed: PassedOver) -> list[str]:
 
 
 def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
-    """Why a folder's entry is no image, None if it is one. A file that is named like one is not opened.
+    """Why a folder's entry is not an image, None if it is. A file with an image's extension is not opened.
 
-    Whether it can be read is checked later: a file with an image's extension that cannot be read is an error,
-    and not passed over.
+    Whether it can be read is checked later: an unreadable file with an image's extension is an error, and not
+    passed over.
     """
     if _is_hidden(entry.name, True):
         return HIDDEN
@@ -188,7 +188,7 @@ def _reason(entry: os.DirEntry) -> tuple[str, str] | None:
 
 
 def _is_hidden(name: str, passed: object) -> bool:
-    # What macOS adds to zip files is hidden there; version 0.1 took the folder for a class.
+    # macOS adds this folder to zip files and hides it; version 0.1 took it for a class.
     return name.startswith(".") or (passed is not None and name == "__MACOSX")
 
 

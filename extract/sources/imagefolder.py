@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def list_image_folder(root: Path, config: Any) -> "Listing":
-    """Classes are the folders of `train`, sorted.
+    """List class folders; the classes are the folders of `train`, sorted.
 
     Args:
         root: the folder.
         config: the DatasetConfig; `subfolders` says whether images in subfolders of a class count.
 
     Raises:
-        UserError: a folder that is not so, or holds too little.
+        UserError: a folder has another layout, or too few images.
     """
     from extract.sources.folders import list_folder
     from extract.sources.listing import Listing, listed_images
@@ -29,7 +29,7 @@ def list_image_folder(root: Path, config: Any) -> "Listing":
 
 
 def check_folders_exist(root: Path) -> None:
-    """Raise UserError for a root of class folders that is not there, or has no train/ or test/."""
+    """Raise UserError if the root does not exist, or has no train/ or test/."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
     for split in ("train", "test"):

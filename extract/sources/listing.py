@@ -16,7 +16,7 @@ from store.names import lookalikes
 class Listing:
     """All that a source holds: class names in order of class index, and its splits by name.
 
-    There are "train" and "test", and perhaps "val".
+    The splits are "train", "test" and optionally "val".
     """
 
     class_names: list[str]
@@ -35,7 +35,7 @@ def listed_images(images: Sequence[Path] | torch.Tensor, label: Sequence[int] | 
 
 
 def check_utf8_names(listing: Listing, root: Path) -> None:
-    """Raise UserError for a name that cannot go into checkpoints, stores and tables, all of them UTF-8."""
+    """Raise UserError for a name that is not UTF-8, as checkpoints, stores and tables need."""
     check_utf8(str(root))
     for split in listing.splits.values():
         for path in () if split.in_memory else split.images:
@@ -43,9 +43,9 @@ def check_utf8_names(listing: Listing, root: Path) -> None:
 
 
 def check_no_lookalikes(listing: Listing, where: str) -> None:
-    """Raise UserError for two classes whose names nobody could tell apart; `where` is the root or source."""
+    """Raise UserError for two classes whose names look the same; `where` is the root or source."""
     if (alike := lookalikes(listing.class_names)) is not None:
         raise UserError(
-            f"{where}: the classes {alike[0]!a} and {alike[1]!a} are one name in two "
+            f"{where}: the classes {alike[0]!a} and {alike[1]!a} are the same name in two "
             "Unicode forms; put their images into one folder, or rename one"
         )

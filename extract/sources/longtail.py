@@ -1,7 +1,7 @@
-"""Long-tailed subsets of a source, by the protocol of class-balanced loss and LDAM-DRW.
+"""Long-tailed subsets of a source, by the protocol of the class-balanced loss and LDAM-DRW papers.
 
-In a balanced source class index order is frequency order: class 0 keeps the most images, the last class the
-fewest. Where the source is long-tailed itself, its largest class keeps the most.
+In a balanced source, class 0 keeps the most images and the last class the fewest. In a source that is
+long-tailed itself, the largest class keeps the most.
 """
 
 from typing import Literal
@@ -10,8 +10,8 @@ import numpy as np
 
 from store.errors import UserError
 
-SUBSET_SEED = 0  # LDAM-DRW's choice, so that everybody's "CIFAR-10-LT" holds the same images
-BALANCED = 2  # largest over smallest class of a source, up to which its classes count as equal
+SUBSET_SEED = 0  # LDAM-DRW's choice, so that every "CIFAR-10-LT" holds the same images
+BALANCED = 2  # ratio of the largest to the smallest class up to which a source counts as balanced
 TailOrder = Literal["class index", "frequency"]
 
 
@@ -40,10 +40,10 @@ def long_tail_counts(n_max: int, n_classes: int, imbalance_factor: float) -> lis
 
 
 def tail_order(per_class: np.ndarray) -> TailOrder:
-    """By what the classes of a source, (K,) images each, are ordered from most images to fewest.
+    """The order in which the classes of a source, with (K,) images, get from most to fewest images.
 
-    The published protocol goes by class index, for its sources are balanced. Frequency decides where the
-    largest class has more than twice the images of the smallest: the largest must not become the rarest.
+    The published protocol uses the class index, since its sources are balanced. If the largest class has more
+    than twice the images of the smallest, frequency is used: the largest must not become the rarest.
     """
     return "frequency" if per_class.max() > BALANCED * per_class.min() else "class index"
 
@@ -55,18 +55,18 @@ def split_source(
     val_per_class: int,
     order: TailOrder | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the training images and a balanced validation split among a source's training images.
+    """Choose training images and a balanced validation split among a source's training images.
 
-    Validation images come from those that the long-tailed subset leaves out, as far as a class has any,
-    and otherwise from the end of the class's training images.
+    Validation images come from those that the long-tailed subset leaves out, as far as a class has any, and
+    otherwise from the end of the class's training images.
 
     Args:
         label: (N,) int class of every training image of the source; every class has at least one.
         n_classes: K.
         imbalance_factor: None keeps every image.
         val_per_class: validation images of each class, 0 for none.
-        order: of the classes of a long-tailed subset; None is what `tail_order` says. Of classes of one
-            size, the first comes first.
+        order: of the classes of a long-tailed subset; None for `tail_order`'s. Classes of equal size keep
+            their order.
 
     Returns:
         (train_index, val_index), int64 indices into `label`, in order of class.
@@ -80,7 +80,7 @@ def split_source(
     else:
         by_frequency = (order or tail_order(per_class)) == "frequency"
         largest_first = np.argsort(-per_class, kind="stable") if by_frequency else np.arange(n_classes)
-        # From the smallest class's count on, so that no class has to give more than it has.
+        # Start from the smallest class's count, so that no class needs more images than it has.
         counts = np.empty(n_classes, np.int64)
         counts[largest_first] = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
     rng = np.random.RandomState(SUBSET_SEED)
@@ -88,12 +88,12 @@ def split_source(
     of_classes = np.split(np.argsort(label, kind="stable"), np.cumsum(per_class)[:-1])
     for class_id, (count, index) in enumerate(zip(map(int, counts), of_classes, strict=True)):
         rng.shuffle(index)
-        # The subset is the first `count`; its leftovers serve validation before it does.
+        # The subset is the first `count`; validation takes the rest first, then the end of the subset.
         n_train = min(count, len(index) - val_per_class)
         if n_train < 1:
             raise UserError(
                 f"--val-per-class {val_per_class}: class {class_id} has {len(index)} training images, "
-                "and one at least must remain to train on"
+                "and at least one must remain for training"
             )
         train.append(index[:n_train])
         val.append(index[n_train : n_train + val_per_class])

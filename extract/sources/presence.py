@@ -1,4 +1,4 @@
-"""What must be there before Phase I begins, and what may not: told before anything heavy is imported."""
+"""Checks that files and folders exist, or do not, made before anything heavy is imported."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from store.errors import CheckpointError, UserError
 
 
 def check_checkpoint_exists(path: Path) -> None:
-    """Raise CheckpointError where there is no file."""
+    """Raise CheckpointError if there is no file."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
 
 
-def check_origin_exists(path: Path, store: object) -> None:
-    """Raise CheckpointError where there is no file that a store may have been extracted with."""
+def check_phase1_exists(path: Path, store: object) -> None:
+    """Raise CheckpointError if there is no file with which a store may have been extracted."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; name the one that {store} was extracted with")
 
 
 def check_images_exist(config: DatasetConfig) -> None:
-    """Raise UserError for a description without the folder that it needs, or a folder without the splits."""
+    """Raise UserError if a description lacks the folder that it needs, or the folder lacks a split."""
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
     source = find_source(config.source)
@@ -32,37 +32,37 @@ def check_images_exist(config: DatasetConfig) -> None:
 
 
 def source_root(config: DatasetConfig) -> Path:
-    """The folder that a source's images are looked for in, absolute; `Path()` where none is named."""
+    """The folder of a source's images, absolute; `Path()` if none is given."""
     return Path() if config.root is None else Path(config.root).resolve()
 
 
 def check_not_trained(out: Path) -> None:
-    """Raise UserError for the folder of a training run, where its checkpoint can tell without torch."""
+    """Raise UserError for the folder of a training run, if its checkpoint can be recognised without torch."""
     found = None if (out / "head.pt").exists() else how_far(out / "checkpoint.pt")
     if found is not None:
         raise occupied(out, *found)
 
 
 def occupied(out: Path, epoch: int, epochs: int) -> UserError:
-    """What to say of a run that is neither to be gone on with nor replaced.
+    """The error for a run that may neither be resumed nor replaced.
 
     Args:
         out: its folder.
-        epoch: epochs that are finished.
-        epochs: that there are to be.
+        epoch: number of finished epochs.
+        epochs: total number of epochs.
     """
-    state, way_on = "a finished run", ""
+    state, resume = "a finished run", ""
     if epoch < epochs:
-        state, way_on = "an unfinished run", "--resume to continue it, "
+        state, resume = "an interrupted run", "--resume to continue it, "
     return UserError(
-        f"{out}: already holds {state} (epoch {epoch} of {epochs}); pass {way_on}--overwrite to replace it, "
+        f"{out}: already holds {state} (epoch {epoch} of {epochs}); pass {resume}--overwrite to replace it, "
         "or another --out"
     )
 
 
-def check_begun(path: Path) -> None:
-    """Raise UserError where the checkpoint of a run that is to be gone on with is not there."""
+def check_resumable(path: Path) -> None:
+    """Raise UserError if the checkpoint of the run to resume does not exist."""
     if not path.exists():
         raise UserError(
-            f"{path}: nothing to resume is there; leave --resume out to begin, or name another --out"
+            f"{path}: no such checkpoint to resume; leave --resume out to start, or name another --out"
         )

@@ -1,7 +1,7 @@
-"""Every source of images, by name, and what is said of options that a source does not take.
+"""Every source of images, by name, and the errors for options that a source does not take.
 
 A new source is a file with a `Source` and a line of SOURCES. Nothing heavy is imported here, so that a wrong
-option is refused at once.
+option fails at once.
 """
 
 from collections.abc import Iterable
@@ -18,48 +18,48 @@ SOURCES = {
     "cifar100": cifar.CIFAR100,
     "imagefolder": imagefolder.SOURCE,
 }
-WITHOUT_ROOT, WITH_ROOT = "digits", "imagefolder"  # what is meant where no source is named
-REFUSALS = {  # by the option that a source does not take
+WITHOUT_ROOT, WITH_ROOT = "digits", "imagefolder"  # the default source, without and with a root
+NOT_TAKEN = {  # by the option that a source does not take
     "root": "--root {value}: {source} is embedded and has no folder; leave out --root, or name another "
     f"--dataset ({WITH_ROOT} is what --root alone means)",
-    "download": "--download: there is nothing to fetch for {source}; leave it out, or name --dataset "
+    "download": "--download: there is nothing to download for {source}; leave it out, or name --dataset "
     "{takers}",
-    "skip_bad_images": "--skip-bad-images: is for image files in class folders, and {source} has none; "
+    "skip_bad_images": "--skip-bad-images: is for image files in class folders, but {source} has none; "
     "leave it out",
     "no_flip": "--no-flip: {source} is never mirrored; leave it out",
 }
 
 
 def source_names() -> Iterable[str]:
-    """What can be named as `--dataset`."""
+    """The valid names of `--dataset`."""
     return SOURCES
 
 
 def meant_source(root: str | None) -> str:
-    """The name of the source that is meant where none is named."""
+    """The name of the default source."""
     return WITHOUT_ROOT if root is None else WITH_ROOT
 
 
 def find_source(name: str) -> Source:
-    """The source of a name.
+    """The source with a name.
 
     Raises:
-        UserError: no source is called so.
+        UserError: there is none.
     """
     return registered("--dataset", SOURCES, name)
 
 
 def idle_options(name: str, values: Any) -> list[str]:
-    """Options that are set in a DatasetConfig, `values`, and that its source does not take."""
+    """Options that are set in the DatasetConfig `values` although the source does not take them."""
     taken = find_source(name).options
     return [
-        option for option in REFUSALS if getattr(values, option) not in (None, False) and option not in taken
+        option for option in NOT_TAKEN if getattr(values, option) not in (None, False) and option not in taken
     ]
 
 
 def check_no_idle_options(name: str, values: Any) -> None:
-    """Raise UserError for an option that is set, and that the source does not take."""
+    """Raise UserError for an option that is set although the source does not take it."""
     for option in idle_options(name, values):
         takers = " or ".join(other for other, source in SOURCES.items() if option in source.options)
-        said = {"value": getattr(values, option), "source": name, "takers": takers}
-        raise UserError(REFUSALS[option].format(**said))
+        words = {"value": getattr(values, option), "source": name, "takers": takers}
+        raise UserError(NOT_TAKEN[option].format(**words))

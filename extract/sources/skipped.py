@@ -1,4 +1,4 @@
-"""Images that cannot be decoded, left out of training and of every later phase."""
+"""Leaving out images that cannot be decoded, from training and every later phase."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +17,17 @@ from store.names import composed, shown
 def without_bad_images(
     listing: Listing, config: DatasetConfig, root: Path, progress: Progress | None
 ) -> tuple[Listing, DatasetConfig]:
-    """Leave out images that cannot be decoded, where the description says so.
+    """Leave out images that cannot be decoded, if the description says so.
 
     Args:
         listing: the images with their names.
-        config: the description; what it says was skipped is left out again, whatever it is now.
+        config: the description; images that it lists as skipped are left out again, even if readable now.
         root: what names are relative to.
-        progress: shows the search; None where it was made before.
+        progress: shows the search; None if it was made before.
 
     Returns:
-        The rest, numbered as if all were listed, those too that are not there any more; and the description
-        with `skipped`.
+        The rest, numbered as if all images were listed, including skipped ones that no longer exist; and the
+        description with `skipped`.
 
     Raises:
         UserError: a class or a split without any readable image.
@@ -55,10 +55,10 @@ def without_bad_images(
 
 
 def _without(split: ImageSet, skipped: set[bytes], class_names: list[str]) -> ImageSet:
-    """The split without skipped images; the others keep their numbers."""
+    """The split without the skipped images; the others keep their numbers."""
     left_out = np.fromiter((name in skipped for name in split.name), bool, len(split))
     gone = skipped - set(split.name[left_out].tolist())
-    if not all(map(bytes.isascii, gone)):  # a copy may spell them in another Unicode form
+    if not all(map(bytes.isascii, gone)):  # a copy may have them in another Unicode form
         respelt = {composed(name.decode()): name for name in gone}
         for row, name in enumerate(split.name):
             if (known := respelt.get(composed(name.decode()))) is not None:
@@ -71,7 +71,7 @@ def _without(split: ImageSet, skipped: set[bytes], class_names: list[str]) -> Im
 
 
 def _place(split: ImageSet, name: bytes, class_names: list[str]) -> int | None:
-    """How many listed images come before one that is not listed; None of a class that is not there."""
+    """How many listed images come before one that is not listed; None if its class does not exist."""
     _, folder, below = name.split(b"/", 2)
     in_form = [composed(class_name) for class_name in class_names]
     if composed(folder.decode()) not in in_form:
@@ -79,6 +79,6 @@ def _place(split: ImageSet, name: bytes, class_names: list[str]) -> int | None:
     class_id = in_form.index(composed(folder.decode()))
     first, end = np.searchsorted(split.label, [class_id, class_id + 1])
     of_class = split.name[first:end]
-    if len(of_class):  # as the folder is spelt here
+    if len(of_class):  # with this folder's Unicode form
         name = b"/".join([*of_class[0].split(b"/")[:2], below])
     return int(first + np.searchsorted(of_class, np.bytes_(name)))

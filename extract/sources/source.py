@@ -1,4 +1,4 @@
-"""What a source of images is, as the program knows it before anything heavy is imported."""
+"""What the program knows of a source of images before it imports anything heavy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,14 @@ class Source:
     """A source of images.
 
     Attributes:
-        list: class names and images of every split, none of them subsampled. It is called with the root (an
+        list: class names and images of every split, without any subset taken. It is called with the root (an
             absolute folder, or `Path()` for a source without one) and the DatasetConfig, and raises UserError
-            for images that cannot be used. Whatever is heavy, it imports itself.
-        options: of DatasetConfig, those that this source takes and others do not. One that takes a root needs
-            one.
-        mirrored: whether a mirror image is one more image of the same class; None where that is known to
-            the user alone.
-        check: raises UserError for a root that cannot be listed, as far as that is seen without torch.
-        files: whether images are files, each known by its name below the root.
+            for images that cannot be used. It imports heavy packages itself.
+        options: the options of DatasetConfig that this source takes and others do not. A source that takes a
+            root needs one.
+        mirrored: whether a mirror image belongs to the same class; None if only the user knows.
+        check: raises UserError for a root that cannot be listed, as far as can be seen without torch.
+        files: whether images are files, identified by their names below the root.
     """
 
     list: Callable[[Path, Any], "Listing"]

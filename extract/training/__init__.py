@@ -1,1 +1,1 @@
-"""What `extract/train.py` needs: recipes, resuming, states within an epoch, the hint about mirrors."""
+"""Parts of `extract/train.py`: recipes, resuming, interrupted epochs, the hint about mirror images."""

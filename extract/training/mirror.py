@@ -1,8 +1,8 @@
 """A hint after training on mirrored images: classes that are each other's mirror image.
 
 A network that saw half of its images mirrored cannot tell a left turn from a right turn, and no method of
-Phase II can mend that. The hint is about the data and nothing is chosen by it, so the test split may tell
-which classes are confused where there is no other.
+Phase II can fix that. The hint is about the data and chooses nothing, so without a validation split the test
+split may show which classes are confused.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from extract.images.transforms import Transform
 from store.names import shown
 from store.notes import note
 
-MOST_PAIRS = 10  # of confused classes, whose images are looked at
-CONFUSED = 0.15  # least share of a pair's images taken for the other class; a network that guesses has 0.5
-MISTAKEN = 3  # the fewest images
-MOST_IMAGES, FEWEST_IMAGES = 200, 20  # of a class, for its mean image
+MOST_PAIRS = 10  # of confused classes to compare
+CONFUSED = 0.15  # least share of a pair's images taken for the other class; guessing gives 0.5
+MISTAKEN = 3  # least number of such images
+MOST_IMAGES, FEWEST_IMAGES = 200, 20  # of a class, to compute its mean image
 SIDE = 32  # pixels of a mean image
-ABOVE_CHANCE = 5  # least squared distance of two mean images, over what chance makes of it
-REPEATED = 0.5  # least cosine between their difference in one half of the images and in the other
-LEFT_OVER = 0.3  # most of the squared distance that may be left when one of the two is mirrored
+ABOVE_CHANCE = 5  # least squared distance of two mean images, in multiples of that expected by chance
+REPEATED = 0.5  # least cosine between their differences in the two halves of the images
+LEFT_OVER = 0.3  # largest share of the squared distance that remains when one of the two is mirrored
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pair:
 
     Attributes:
         first, second: class ids.
-        confused: share of their images that it takes for the other class, both classes weighing the same.
+        confused: share of their images taken for the other class, both classes weighing the same.
     """
 
     first: int
@@ -48,7 +48,7 @@ class MeanImage:
 
     Attributes:
         halves: (2, 3, side, side) float64, the means of the first and the second half of its images.
-        chance: squared distance that their mean is expected to have from that of all possible images.
+        chance: expected squared distance of their mean from that of all possible images.
     """
 
     halves: torch.Tensor
@@ -58,13 +58,13 @@ class MeanImage:
 def note_mirrored_pairs(
     dataset: Dataset, predicted: np.ndarray, transform: Transform, compute: Compute
 ) -> None:
-    """Name confused classes that are each other's mirror image, and what to do; of none, say nothing.
+    """Note confused classes that are each other's mirror image, and what to do; silent if there are none.
 
     Args:
-        dataset: what was trained on, mirrored.
+        dataset: the data set of the training, which mirrored images.
         predicted: (N,) class of every image of the validation split or, without one, of the test split.
         transform: the network's.
-        compute: where and in what batches images are read.
+        compute: device and batch size for reading images.
     """
     split, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
     pairs = confused_pairs(held_out.label, predicted, len(dataset.class_names))
@@ -79,18 +79,18 @@ def note_mirrored_pairs(
         for p in found
     )
     note(
-        "half of the training images were mirrored, and these classes, often taken for each other, are each "
-        f"other's mirror image as far as can be seen: {listed}; a network cannot tell them apart that way: "
-        "train with --no-flip"
+        "half of the training images were mirrored, and these classes, which are often confused, look like "
+        f"each other's mirror image: {listed}; a network cannot tell them apart that way: train with "
+        "--no-flip"
     )
 
 
 def confused_pairs(label: np.ndarray, predicted: np.ndarray, n_classes: int) -> list[Pair]:
-    """The pairs of classes that are confused most, at most MOST_PAIRS, most confused first.
+    """The most confused pairs of classes, at most MOST_PAIRS, most confused first.
 
-    Of a pair, only images of the two that were taken for one of the two count. Each class weighs the same,
-    however many images it has: of two that look alike, the rare one may always be taken for the frequent one
-    and never the other way round, which makes 0.5, as guessing does.
+    Only images of the two classes that were taken for one of the two count. Both classes weigh the same,
+    however many images they have: of two that look alike, the rare one may always be taken for the frequent
+    one and never the reverse, which gives 0.5, like guessing.
 
     Args:
         label, predicted: (N,) classes.
@@ -99,10 +99,11 @@ def confused_pairs(label: np.ndarray, predicted: np.ndarray, n_classes: int) -> 
     wrong = label != predicted
     n_images = np.maximum(1, np.bincount(label, minlength=n_classes))
     right = np.bincount(label[~wrong], minlength=n_classes) / n_images
-    kinds, counts = np.unique(np.stack([label[wrong], predicted[wrong]]), axis=1, return_counts=True)
-    taken = dict(zip(map(tuple, kinds.T.tolist()), counts.tolist(), strict=True))  # (true, predicted): images
+    mistakes, counts = np.unique(np.stack([label[wrong], predicted[wrong]]), axis=1, return_counts=True)
+    # Number of images by (true, predicted).
+    taken = dict(zip(map(tuple, mistakes.T.tolist()), counts.tolist(), strict=True))
     pairs = []
-    for a, b in {(min(kind), max(kind)) for kind in taken}:
+    for a, b in {(min(mistake), max(mistake)) for mistake in taken}:
         there, back = taken.get((a, b), 0), taken.get((b, a), 0)
         mixed = there / n_images[a] + back / n_images[b]
         confused = float(mixed / (mixed + right[a] + right[b]))
@@ -112,10 +113,10 @@ def confused_pairs(label: np.ndarray, predicted: np.ndarray, n_classes: int) -> 
 
 
 def mean_image(train: ImageSet, class_id: int, transform: Transform, compute: Compute) -> MeanImage | None:
-    """The mean of a class's training images, of MOST_IMAGES at most; None of fewer than FEWEST_IMAGES.
+    """The mean of at most MOST_IMAGES training images of a class; None if it has fewer than FEWEST_IMAGES.
 
-    Every image first gets mean 0 and standard deviation 1, so that light does not count. The halves are in
-    the listing's order: images that follow each other may be of one thing, and so are no two proofs.
+    Every image is first scaled to mean 0 and standard deviation 1, so that lighting does not count. The
+    halves follow the listing's order: consecutive images may show the same thing, and are not independent.
     """
     index = np.flatnonzero(train.label == class_id)
     if len(index) < FEWEST_IMAGES:
@@ -134,10 +135,10 @@ def mean_image(train: ImageSet, class_id: int, transform: Transform, compute: Co
 
 
 def are_mirrored(first: MeanImage | None, second: MeanImage | None) -> bool:
-    """Whether two classes look like each other's mirror image, and not alike as they are.
+    """Whether two classes look like each other's mirror image, and not alike without mirroring.
 
-    Their mean images must differ by more than chance, in both halves of the images alike, and mirroring one
-    of them must take most of that difference away.
+    Their mean images must differ by more than chance, in the same way in both halves of the images, and
+    mirroring one of them must remove most of that difference.
     """
     if first is None or second is None:
         return False

@@ -1,11 +1,11 @@
-"""Learning-rate schedules that go by a name, and what goes with them."""
+"""Named presets of Phase I's schedule."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A schedule and what goes with it. Milestones (the rate falls tenfold) are shares of the epochs."""
+    """A preset. At each milestone, a share of the epochs, the learning rate falls tenfold."""
 
     epochs: int
     lr: float = 0.1

@@ -1,4 +1,4 @@
-"""Going on with an earlier run: its options, and what may not change between then and now."""
+"""Resuming a training run: its options, and those that may not change."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,7 +7,7 @@ from typing import Any
 
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
-from extract.sources.presence import check_begun, occupied
+from extract.sources.presence import check_resumable, occupied
 from store.errors import UserError
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
@@ -16,16 +16,16 @@ MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "downlo
 
 
 def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
-    """The options of the run in `out`, with those given anew for this call.
+    """The options of the run in `out`, updated with those given now.
 
-    What was stored of `overwrite` was about the folder as it lay then.
+    The stored `overwrite` is ignored: it was about the folder's content then.
 
     Args:
         out: folder of the run.
-        given: options named by the user, flat: those of the network and the data set among them.
+        given: options that the user named, flat, including those of the network and the data set.
     """
     path = Path(out) / "checkpoint.pt"
-    check_begun(path)
+    check_resumable(path)
     stored = _stored_config(load_checkpoint(path), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
@@ -42,17 +42,17 @@ def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
     content = dict(checkpoint.config)
     network = described(NetworkConfig, content.pop("network", None), path)
     dataset = described(DatasetConfig, content.pop("dataset", None), path)
-    # Version 0.1 took options that the source has no use for, and kept them.
+    # Version 0.1 accepted and kept options that the source does not take.
     dataset = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
     return described(TrainConfig, content | {"network": network, "dataset": dataset}, path)
 
 
 def _foreign_to_training(out: Path) -> str | None:
-    """What tells that a folder is no training run; other files beside one's own are left alone."""
+    """Why a folder is not a training run, None if it is; files besides a run's own are left alone."""
     try:
         content = json.loads((out / "config.json").read_text())
         if isinstance(content, dict) and content.keys() >= {"network", "dataset", "recipe"}:
-            return None  # its checkpoint may be damaged
+            return None  # even if its checkpoint is damaged
     except (OSError, ValueError):
         pass
     try:
@@ -63,7 +63,7 @@ def _foreign_to_training(out: Path) -> str | None:
 
 
 def earlier_run(config: TrainConfig) -> Checkpoint | None:
-    """The checkpoint that a resolved config goes on from, which may be a finished one; None for a new run.
+    """The checkpoint that a resolved config resumes, which may be finished; None for a new run.
 
     Raises:
         UserError: the folder holds a run that this one may neither replace nor continue.
@@ -82,14 +82,14 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
     for name in sorted(stored.keys() - MAY_CHANGE):
         if stored[name] != asked[name]:
             raise UserError(
-                f"{config.out}: cannot resume: {name} was {stored[name]}, this run asks {asked[name]}; "
-                "leave the option out, or start anew with --overwrite"
+                f"{config.out}: cannot resume: {name} was {stored[name]}, now it is {asked[name]}; "
+                "leave the option out, or start over with --overwrite"
             )
     return previous
 
 
 def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
-    """A description with what an earlier run found out when it listed the images."""
+    """A description with what an earlier run found when it listed the images."""
     found = {"skipped": (), "tail_order": "class index"} | previous.dataset
     return replace(dataset, skipped=tuple(found["skipped"]), tail_order=found["tail_order"])
 

@@ -1,4 +1,4 @@
-"""The learning rate of Phase I at any moment."""
+"""The learning rate of Phase I."""
 
 import math
 
@@ -7,7 +7,7 @@ from extract.training.recipes import RECIPES
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:
-    """The rate at one moment of a resolved config; `epoch` counts finished epochs and their fractions."""
+    """The learning rate of a resolved config; `epoch` counts finished epochs, with fractions."""
     if epoch < config.warmup_epochs:
         return config.lr * epoch / config.warmup_epochs
     if config.schedule == "cosine":

@@ -1,6 +1,6 @@
-"""What an epoch on its way has come to, kept beside the checkpoint that it began from.
+"""The state within an interrupted epoch, saved beside the checkpoint that the epoch started from.
 
-The checkpoint itself is always that of a whole epoch, so that whoever reads it never meets one half done.
+The checkpoint itself is always that of a whole epoch, so that nobody reads one from the middle of an epoch.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from extract.networks.parts import Network
-from extract.torch_files import Kind, read_torch_file
+from extract.torch_files import TorchFormat, read_torch_file
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_file
 
 NAME = "unfinished_epoch.pt"
-ADVICE = "remove it, and the epoch that it is of begins anew with --resume"
+ADVICE = "remove it, and --resume starts that epoch over"
 SUMS = ("step", "loss", "n_correct", "generator", "seconds")
-KIND = Kind(
-    "what an epoch on its way came to",
+EPOCH_FORMAT = TorchFormat(
+    "the state of an interrupted epoch",
     "tailcache-unfinished-epoch",
     ADVICE,
     ("history", "epoch", "state", "optimizer", *SUMS),
@@ -27,16 +27,16 @@ KIND = Kind(
 
 
 @dataclass
-class SoFar:
-    """What has come together in an epoch.
+class EpochState:
+    """The state within an epoch.
 
     Attributes:
         epoch: finished epochs before it.
         step: batches trained on.
-        loss, n_correct: () float32 sums over the images of those.
+        loss, n_correct: () float32 sums over the images of these batches.
         generator: state of the epoch's generator after them; None before the first.
-        seconds: that they took.
-        is_whole: whether network and optimiser are as the last of them left them, not in the middle of one.
+        seconds: time that they took.
+        is_whole: whether network and optimiser are in the state after a batch, not in the middle of one.
     """
 
     epoch: int
@@ -48,32 +48,36 @@ class SoFar:
     is_whole: bool = True
 
     @classmethod
-    def none(cls, epoch: int, device: torch.device) -> "SoFar":
+    def empty(cls, epoch: int, device: torch.device) -> "EpochState":
         """Before the first batch."""
         return cls(epoch, 0, torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 def save_epoch(
-    out: Path, network: Network, optimizer: torch.optim.SGD, so_far: SoFar, history: list[dict[str, Any]]
+    out: Path,
+    network: Network,
+    optimizer: torch.optim.SGD,
+    epoch_state: EpochState,
+    history: list[dict[str, Any]],
 ) -> None:
-    """Keep an epoch on its way, whole or not at all.
+    """Save the state within an epoch, whole or not at all.
 
     Args:
         out: folder of the run.
         network, optimizer: after the last batch.
-        so_far: the epoch.
-        history: rows of epochs; those before this one tell which checkpoint it began from.
+        epoch_state: the state.
+        history: rows of epochs; those before this one identify the checkpoint that it started from.
     """
-    content = KIND.marks | {
-        "history": history[: so_far.epoch],
-        "epoch": so_far.epoch,
+    content = EPOCH_FORMAT.marks | {
+        "history": history[: epoch_state.epoch],
+        "epoch": epoch_state.epoch,
         "state": {name: tensor.cpu() for name, tensor in network.state_dict().items()},
         "optimizer": optimizer.state_dict(),
-        "step": so_far.step,
-        "loss": so_far.loss.cpu(),
-        "n_correct": so_far.n_correct.cpu(),
-        "generator": so_far.generator,
-        "seconds": so_far.seconds,
+        "step": epoch_state.step,
+        "loss": epoch_state.loss.cpu(),
+        "n_correct": epoch_state.n_correct.cpu(),
+        "generator": epoch_state.generator,
+        "seconds": epoch_state.seconds,
     }
     with whole_file(out / NAME) as unfinished, unfinished.open("wb") as file:
         torch.save(content, file)
@@ -85,23 +89,23 @@ def load_epoch(
     optimizer: torch.optim.SGD,
     history: list[dict[str, Any]],
     device: torch.device,
-) -> SoFar:
-    """Bring network and optimiser to where an interrupted epoch left them; nothing where there is none.
+) -> EpochState:
+    """Restore network and optimiser to the state of an interrupted epoch, if there is one.
 
     Args:
         out: folder of the run.
-        network, optimizer: as the checkpoint has them.
+        network, optimizer: as in the checkpoint.
         history: the checkpoint's.
-        device: where the sums are to live.
+        device: of the sums.
     """
     path, epoch = out / NAME, len(history)
     if not path.exists():
-        return SoFar.none(epoch, device)
-    content = read_torch_file(path, KIND)
+        return EpochState.empty(epoch, device)
+    content = read_torch_file(path, EPOCH_FORMAT)
     if (content["epoch"], content["history"]) != (epoch, history):
-        return SoFar.none(epoch, device)  # of an earlier epoch, left by a kill
+        return EpochState.empty(epoch, device)  # of an earlier epoch, left behind by a kill
     try:
-        so_far = SoFar(
+        epoch_state = EpochState(
             epoch,
             content["step"],
             content["loss"].to(device),
@@ -113,10 +117,10 @@ def load_epoch(
         optimizer.load_state_dict(content["optimizer"])
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: damaged, or of another network; {ADVICE}") from error
-    note(f"{out}: goes on within epoch {epoch + 1}, after {so_far.step} batches")
-    return so_far
+    note(f"{out}: resumes within epoch {epoch + 1}, after {epoch_state.step} batches")
+    return epoch_state
 
 
 def forget_epoch(out: Path) -> None:
-    """Remove what was kept of an epoch."""
+    """Remove the saved state of an epoch."""
     (out / NAME).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Steps that Ctrl-C does not tear: it waits until the one on its way is whole."""
+"""Steps that Ctrl-C does not interrupt: it takes effect when the current step is done."""
 
 import signal
 import threading
@@ -11,9 +11,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WholeSteps:
-    """Holds Ctrl-C, and SIGTERM where it is taken for one, back for the time of a step; a second one is not.
+    """Holds back Ctrl-C (and SIGTERM if handled like it) until the end of a step, but not a second one.
 
-    Outside of the main thread, where Python delivers no signal, nothing is held back.
+    Outside of the main thread, where Python delivers no signals, nothing is held back.
     """
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class WholeSteps:
             found = {number: signal.getsignal(number) for number in SIGNALS}
             self._handlers = {number: handler for number, handler in found.items() if callable(handler)}
             for number in self._handlers:
-                signal.signal(number, self._come)
+                signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _come(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._in_step and self._waiting is None:
             self._waiting = (number, frame)
         else:
@@ -41,7 +41,7 @@ class WholeSteps:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """One step; what was held back comes at its end."""
+        """One step; a signal that was held back is delivered at its end."""
         self._in_step = True
         try:
             yield

@@ -11,19 +11,18 @@ from extract.config import (
     EvaluateConfig,
     ExtractConfig,
     ForecastConfig,
-    NetworkConfig,
     SampleConfig,
     TrainConfig,
 )
 from extract.device_names import check_device
-from extract.networks.names import ARCHITECTURES, check_arch, check_suited
+from extract.networks.registry import check_arch, check_named_network
 from extract.options import check_shot_rule
 from extract.sources.presence import (
-    check_begun,
     check_checkpoint_exists,
     check_images_exist,
     check_not_trained,
-    check_origin_exists,
+    check_phase1_exists,
+    check_resumable,
 )
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
@@ -44,7 +43,7 @@ def check_training(config: TrainConfig) -> None:
         config.check_numbers()
         check_arch(config.network.arch)
         check_device(config.device)
-        check_begun(Path(config.out) / "checkpoint.pt")
+        check_resumable(Path(config.out) / "checkpoint.pt")
         check_not_both(config.out, "a run", config.resume, config.overwrite)
         return
     resolved = config.resolved()
@@ -105,11 +104,11 @@ def check_target(text: str, resume: bool, overwrite: bool) -> None:
     If something is there on a local disk, zarr and h5py are imported to see what it is; they take a fraction
     of torch's time.
     """
-    from store.storage.location import check_suffix, locate, unfinished_place
+    from store.storage.location import check_suffix, draft_place, locate
 
     where = locate(text)
     check_suffix(where)
-    if isinstance(where, Path) and (os.path.lexists(where) or os.path.lexists(unfinished_place(where))):
+    if isinstance(where, Path) and (os.path.lexists(where) or os.path.lexists(draft_place(where))):
         from store.drafts.lifecycle import check_writable
 
         check_writable(where, resume, overwrite)
@@ -129,7 +128,7 @@ def check_proof(path: str, config: SampleConfig) -> None:
     check_store_exists(path)
     config.checked()
     if config.ckpt is not None:
-        check_origin_exists(Path(config.ckpt), path)
+        check_phase1_exists(Path(config.ckpt), path)
 
 
 def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
@@ -146,10 +145,3 @@ def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
         check_named_network(config.network)
         check_images_exist(config.dataset.resolved())
     check_target(config.store, resume=False, overwrite=True)
-
-
-def check_named_network(config: NetworkConfig) -> None:
-    """Raise UserError for a network that is unknown or cannot have its options."""
-    check_arch(config.arch)
-    if config.arch in ARCHITECTURES:  # others are checked later, with torchvision
-        check_suited(config)

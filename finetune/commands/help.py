@@ -34,6 +34,8 @@ class GroupedOption(click.Option):
         text = self.help or ""
         if not self.is_flag and self.make_metavar(context) == "NAME":
             text += f"; one of {', '.join(map(str, self.type.choices))}"
+            others = getattr(self.type, "others", None)
+            text += f", or {others}" if others else ""
         extra = self.get_help_extra(context)
         if "default" in extra:
             default = self.show_default if isinstance(self.show_default, str) else extra["default"]

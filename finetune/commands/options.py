@@ -75,7 +75,7 @@ def _option(name: str, kind: Any, option: Option, default: Any) -> Callable:
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
     type_ = PLACE if name in PLACES else type_
     if option.names is not None:
-        type_ = _Registered(option.names)
+        type_ = _Registered(option.names) if option.others is None else _Suggested(option)
     if words:
         type_ = NumberOrWord(words)
     if default is dataclasses.MISSING:  # no `default=`: click would count even None as a value
@@ -94,6 +94,18 @@ class _Registered(click.Choice):
     def choices(self) -> tuple[str, ...]:
         """The names."""
         return tuple(self._names())
+
+
+class _Suggested(_Registered):
+    """One of the names of a registry, or another that is checked where it is used."""
+
+    def __init__(self, option: Option):
+        super().__init__(option.names)
+        self.others = option.others
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it was given."""
+        return value
 
 
 class NumberOrWord(click.ParamType):

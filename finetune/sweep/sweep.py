@@ -16,7 +16,7 @@ from rich.progress import Progress
 from analysis.accuracy import group_accuracies
 from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.training.unfinished import note_extracted_unfinished
+from extract.training.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import single_threaded
 from finetune.methods.idle import draws
@@ -74,7 +74,7 @@ def sweep(
     base = config.base
     store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     store.check_not_replaced()
-    note_extracted_unfinished(store)
+    note_extracted_early(store)
     configs = _each_once(config, len(store.class_names))
     check_no_idle_axes(config, configs)
     folder = SweepFolder(config, configs, store)

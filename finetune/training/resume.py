@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from analysis.options import PLACES, WAYS
-from extract.torch_files import Kind, read_torch_file
+from extract.torch_files import TorchFormat, read_torch_file
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER, as_started, effective_options
 from finetune.run_folder import check_no_unfinished, unfinished_path
@@ -22,7 +22,7 @@ from store.options import flag
 from store.reader import FeatureStore
 from store.storage.atomic import whole_file
 
-KIND = Kind(
+RUN_FORMAT = TorchFormat(
     "the state of an interrupted run",
     "tailcache-unfinished-run",
     "remove it and start over",
@@ -109,7 +109,7 @@ class UnfinishedRun:
 
     def _save(self, state: dict[str, Any]) -> None:
         """Write a state, completely or not at all."""
-        content = KIND.marks | {"options": json.dumps(self._options), "store": self.identity.digests}
+        content = RUN_FORMAT.marks | {"options": json.dumps(self._options), "store": self.identity.digests}
         with whole_file(self.path) as unfinished:
             torch.save(content | {"state": state}, unfinished)
 
@@ -153,9 +153,9 @@ class UnfinishedRun:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content = read_torch_file(path, KIND)
+    content = read_torch_file(path, RUN_FORMAT)
     try:
         json.loads(content["options"])
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); {KIND.advice}") from error
+        raise UserError(f"{path}: damaged ({error}); {RUN_FORMAT.advice}") from error
     return content

@@ -1,4 +1,4 @@
 """How rows are encoded and read.
 
-Raw or compressed runs of rows, their checksums, gathers of single rows. Start at `gather`.
+Raw or compressed runs of rows, their checksums, and gathers of single rows. Start at `gather`.
 """

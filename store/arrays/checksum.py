@@ -1,4 +1,4 @@
-"""CRC-32C of rows and of what describes them."""
+"""CRC-32C of rows and of the metadata that describe them."""
 
 import json
 from typing import Any

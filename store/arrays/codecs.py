@@ -1,4 +1,4 @@
-"""Compression of chunks: the same bytes in both containers, whose own libraries decode them too.
+"""Compression of chunks: the same bytes in both containers, readable by zarr and HDF5 themselves.
 
 zstd is a plain frame (zarr's `zstd`, HDF5's filter 32015); lz4 comes with a bit shuffle from Blosc (zarr's
 `blosc`, HDF5's filter 32001), without which features hardly shrink.
@@ -23,7 +23,7 @@ def compress(codec: str, chunk: np.ndarray) -> bytes:
 
 
 def decompress(codec: str, content: np.ndarray, chunk: np.ndarray) -> None:
-    """Fill a chunk from what `compress` gave.
+    """Decompress the output of `compress` into `chunk`.
 
     Raises:
         ValueError: the content is damaged, or does not fill the chunk.

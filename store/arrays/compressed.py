@@ -27,10 +27,10 @@ class PackedArray(StoredArray):
         dtype: np.dtype,
         extents: list[Extent],
         files: Files,
-        cut: tuple[int, str],
+        packing: tuple[int, str],
     ):
         super().__init__(name, shape, dtype, extents, files)
-        self.chunk_rows, self.codec = cut
+        self.chunk_rows, self.codec = packing
         self._indexes = {i: extent.index for i, extent in enumerate(extents) if extent.index is not None}
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -43,15 +43,15 @@ class PackedArray(StoredArray):
         return out
 
     def reads(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
-        """As of StoredArray: every chunk is decoded once, however many of its rows are asked for.
+        """Like StoredArray.reads; each chunk is decoded once, however many of its rows are requested.
 
-        One read decodes some chunks of one file, which are fetched together.
+        One read decodes a few chunks of one file, which are fetched together.
         """
         if not len(rows):
             return
         chunk, block = rows // self.chunk_rows, rows // self.block_rows
         at_most = max(1, READ_BYTES // (self.chunk_rows * self.row_bytes))
-        starts = np.flatnonzero(np.diff(chunk, prepend=-1))  # where another chunk begins
+        starts = np.flatnonzero(np.diff(chunk, prepend=-1))  # where the next chunk begins
         while len(starts):
             begin = starts[0]
             together = int(np.count_nonzero(block[starts[:at_most]] == block[begin]))
@@ -61,7 +61,7 @@ class PackedArray(StoredArray):
             starts = starts[together:]
 
     def _scatter(self, index: int, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-        """Decode the chunks that hold some rows of one file, and put the rows in their places."""
+        """Decode the chunks of one file that hold `rows`, and copy the rows to their places."""
         extent, where = self.extents[index], self._index(index)
         number = (rows - extent.start) // self.chunk_rows
         cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(rows)]
@@ -89,6 +89,6 @@ class PackedArray(StoredArray):
             except ValueError as error:
                 raise StoreError(f"{extent.path}: {error}") from error
             if where.sum(axis=1).max(initial=0) != size - extent.index_bytes:
-                raise StoreError(f"{extent.path}: has {size:,} bytes, other than its index says")
+                raise StoreError(f"{extent.path}: has {size:,} bytes, which does not match its index")
             self._indexes[index] = where
         return self._indexes[index]

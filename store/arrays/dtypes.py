@@ -1,8 +1,8 @@
-"""What feature maps are rounded to: three floating-point dtypes, and two lossy ones of a byte a value.
+"""Dtypes of feature maps: three floating-point ones, and two lossy ones of one byte a value.
 
-The lossy ones keep a scale for every channel of every block: a value is its code times its scale, and the
-largest magnitude of the channel in the block has the largest code. A block's scales need that block alone, so
-a store is still written in one pass.
+Lossy maps have a scale for every channel of every block: a value is its code times its scale, and the
+largest magnitude of the channel in the block gets the largest code. The scales of a block depend on that
+block alone, so a store is still written in one pass.
 """
 
 import ml_dtypes
@@ -18,8 +18,8 @@ NUMPY = {
     "float8_e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 LARGEST_CODE = {"int8": 127.0, "float8_e4m3": 448.0}
-# What maps of a dtype may be rounded to again: never to a finer one, which would claim what is not there, and
-# lossy codes not at all, for their scales would not come out the same.
+# Dtypes that maps may be converted to: never a finer one, which would claim precision that is not there, and
+# from lossy codes none, since new scales would differ.
 MAY_BECOME = {
     "float32": ("float32", "float16", "bfloat16", "int8", "float8_e4m3"),
     "float16": ("float16", "bfloat16", "int8", "float8_e4m3"),
@@ -27,36 +27,36 @@ MAY_BECOME = {
     "int8": ("int8",),
     "float8_e4m3": ("float8_e4m3",),
 }
-# Of rounding to nearest: relative to the value, and relative to the channel's scale.
+# Largest error of rounding to nearest, relative to the value and to the channel's scale.
 RELATIVE = {"float16": 2**-11, "float32": 2**-24, "bfloat16": 2**-8, "int8": 2**-11, "float8_e4m3": 2**-4}
 OF_SCALE = {"int8": 0.5, "float8_e4m3": 2**-10}
 
 
 def computing_dtype(map_dtype: str) -> np.dtype:
-    """What maps are decoded to, and fused in: themselves, or float16 for the lossy dtypes."""
+    """The dtype that maps are decoded to and fused in: their own, or float16 for the lossy dtypes."""
     return NUMPY["float16" if map_dtype in SCALED else map_dtype]
 
 
 def buffer_dtype(map_dtype: str) -> np.dtype:
-    """What a block of maps is gathered in before `encode`."""
+    """The dtype in which a block of maps is collected before `encode`."""
     return NUMPY["float32" if map_dtype in SCALED else map_dtype]
 
 
 def largest(map_dtype: str) -> float:
-    """The largest magnitude that a feature may have."""
+    """The largest magnitude of a feature that the dtype can hold."""
     return float(ml_dtypes.finfo(computing_dtype(map_dtype)).max)
 
 
 def encode(maps: np.ndarray, map_dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Codes of one block of maps.
+    """Encode one block of maps.
 
     Args:
         maps: (B, H, W, C) in `buffer_dtype`.
         map_dtype: a member of MAP_DTYPES.
 
     Returns:
-        (B, H, W, C) in the stored dtype (bits, where numpy has no such dtype), and the scales (1, C) float32
-        of a lossy dtype.
+        Codes (B, H, W, C) in the stored dtype (bits, if numpy has no such dtype), and the scales (1, C)
+        float32 of a lossy dtype, else None.
     """
     if map_dtype not in SCALED:
         return as_stored(maps, map_dtype), None
@@ -69,7 +69,7 @@ def encode(maps: np.ndarray, map_dtype: str) -> tuple[np.ndarray, np.ndarray | N
 
 
 def decode(codes: np.ndarray, map_dtype: str, scale: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
-    """Maps (B, H, W, C) of a dtype, from codes as stored and, where there are any, scales (B, C)."""
+    """Decode stored codes, with the scales (B, C) of a lossy dtype, to maps (B, H, W, C) of `dtype`."""
     values = codes.view(NUMPY[map_dtype])
     if scale is None:
         return values.astype(dtype, copy=False)
@@ -77,6 +77,6 @@ def decode(codes: np.ndarray, map_dtype: str, scale: np.ndarray | None, dtype: n
 
 
 def as_stored(values: np.ndarray, map_dtype: str) -> np.ndarray:
-    """Values as zarr and HDF5 know them: the bits of bfloat16 and float8 as unsigned integers."""
+    """Values in a dtype that zarr and HDF5 know: the bits of bfloat16 and float8 as unsigned integers."""
     bits = {"bfloat16": np.uint16, "float8_e4m3": np.uint8}
     return values.view(bits[map_dtype]) if map_dtype in bits else values

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-AT_ONCE = 2**18  # bytes, which stay in the processor's cache
+BYTES_AT_ONCE = 2**18  # stay in the processor's cache
 
 
 def first_not_finite(rows: np.ndarray) -> int | None:
-    """The first row that holds NaN or infinity, None where there is none.
+    """The first row that holds NaN or infinity, None if there is none.
 
-    A floating-point number is not finite where its bits, but for the sign, are infinity's or above.
+    A floating-point number is not finite if its bits, without the sign, are infinity's or larger.
 
     Args:
         rows: (N, …) C-contiguous, of a floating-point dtype with infinity.
@@ -16,7 +16,7 @@ def first_not_finite(rows: np.ndarray) -> int | None:
     bits = rows.view(f"u{rows.dtype.itemsize}")
     infinity = np.array(np.inf, rows.dtype).view(bits.dtype)
     magnitude = np.iinfo(bits.dtype).max >> 1
-    step = max(1, AT_ONCE // max(1, rows[:1].nbytes))
+    step = max(1, BYTES_AT_ONCE // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), step):
         magnitudes = bits[start : start + step] & bits.dtype.type(magnitude)
         if magnitudes.max(initial=0) >= infinity:

@@ -1,8 +1,8 @@
-"""Planned row reads: any rows in any order, read in storage order, delivered in the order asked for.
+"""Reading any rows of an array: in storage order, returned in the order requested.
 
-Neighbouring rows are read at once and put straight in their places in one buffer; of compressed arrays every
-chunk is decoded once. Several reads run at a time: one thread copies from the page cache more slowly than
-memory can, and waits for one answer of a network at a time.
+Neighbouring rows are read together, straight into their places in one buffer; each chunk of a compressed
+array is decoded once. Several reads run in parallel: one thread copies from the page cache more slowly than
+memory allows, and waits for one network answer at a time.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 
 from store.arrays.raw import StoredArray
 
-_pools: dict[int, ThreadPoolExecutor] = {}  # by their number of threads
+_pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
@@ -25,16 +25,16 @@ def gather(
     Args:
         array: the array.
         rows: (R,) row numbers, in any order, repeats allowed.
-        out: (R, …) C-contiguous, of the array's dtype, to read into; a new one without it.
-        n_threads: that read at once; by default as many as the place that the store lies in is worth.
+        out: (R, …) C-contiguous, of the array's dtype, to read into; by default a new one.
+        n_threads: threads that read in parallel; by default as many as pay off for where the store is.
 
     Returns:
         (R, …): `out`, with row `rows[i]` of the array at i.
 
     Raises:
         StoreError: a file is missing or damaged.
-        IndexError: a row that the array does not have.
-        ValueError: `out` is of another shape or dtype, or not contiguous.
+        IndexError: a row number out of range.
+        ValueError: `out` has another shape or dtype, or is not contiguous.
     """
     rows = np.asarray(rows, np.int64)
     shape = (len(rows), *array.shape[1:])
@@ -56,7 +56,7 @@ def gather(
 
 
 def _run(reads: list[Callable[[], None]], n_threads: int, most_threads: int) -> None:
-    """Make the reads, each thread a run of neighbours of them, the caller's among the threads."""
+    """Run the reads in parallel: each thread takes consecutive ones, the calling thread the first."""
     n_threads = max(1, min(n_threads, len(reads)))
     cuts = [len(reads) * i // n_threads for i in range(n_threads + 1)]
     others: list[Future] = []
@@ -71,7 +71,7 @@ def _run(reads: list[Callable[[], None]], n_threads: int, most_threads: int) -> 
 
 
 def _wait(others: list[Future]) -> None:
-    """Until all have ended, Ctrl-C or not: none may write to the caller's buffer once this has returned."""
+    """Wait for all, even after Ctrl-C: none may write to the caller's buffer once this returns."""
     interrupted = None
     while not all(other.done() for other in others):
         try:

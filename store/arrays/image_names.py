@@ -1,4 +1,4 @@
-"""Which images a store's rows are of: their names and digests, in stores that hold them."""
+"""Names and digests of the images behind a store's rows, in stores that hold them."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ DIGEST_BYTES = 16
 
 
 def names_as_bytes(names: np.ndarray) -> np.ndarray:
-    """(N, T) uint8 of (N,) bytes: UTF-8, and NUL up to the longest of all."""
+    """(N,) bytes to (N, T) uint8: UTF-8, padded with NUL to the longest name."""
     return np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.dtype.itemsize)
 
 
 def image_names(store: Any, split: str) -> list[str] | None:
-    """The path of each row's image relative to the data set's root; None where the store does not say.
+    """The path of each row's image relative to the data set's root; None if the store does not hold it.
 
     Args:
         store: a FeatureStore.
-        split: of it.
+        split: one of its splits.
 
     Raises:
         StoreError: the array is damaged.
@@ -37,12 +37,12 @@ def image_names(store: Any, split: str) -> list[str] | None:
 
 
 def names_from_bytes(rows: np.ndarray) -> np.ndarray:
-    """(N,) bytes of (N, T) uint8."""
+    """(N, T) uint8 to (N,) bytes."""
     return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}")[:, 0]
 
 
 def image_digests(store: Any, split: str) -> np.ndarray | None:
-    """(N, 16) uint8, XXH3 of 128 bits of each row's image; None where the store does not say.
+    """(N, 16) uint8, the 128-bit XXH3 of each row's image; None if the store does not hold it.
 
     Raises:
         StoreError: the array is damaged.

@@ -1,4 +1,4 @@
-"""Where an array's rows lie: runs of raw rows in files, read without a container's library."""
+"""Where an array's rows are: runs of raw rows in files, read without zarr or HDF5."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-READ_BYTES = 2 * 1024**2  # that one thread copies before another may take over
+READ_BYTES = 2 * 1024**2  # of one read: a thread copies so much before it takes the next
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Extent:
 
     Attributes:
         path: the file, or object in a bucket.
-        offset: of the first row, in bytes.
+        offset: byte offset of the first row.
         start: number of the first row in the array.
         stop: the row after the last.
-        file_bytes: what the file must have in all; None where compression decides.
-        tail: bytes that must end it (the index of an uncompressed shard), None for no such thing.
-        index: of compressed rows, offset and size (n, 2) of each chunk; None where the file's end tells.
-        index_bytes: size of that end.
+        file_bytes: expected size of the file; None if compression decides it.
+        tail: expected last bytes of the file (the index of an uncompressed shard), None if not checked.
+        index: of compressed rows, offset and size (n, 2) of each chunk; None if the index ends the file.
+        index_bytes: size of the index that ends the file.
     """
 
     path: Path
@@ -41,25 +41,25 @@ class Files(Protocol):
     """Where a store's bytes come from: a local disk (`MappedFiles`) or a bucket (`S3Files`).
 
     Attributes:
-        most_threads: that reading is spread over.
+        most_threads: the most threads that read in parallel.
     """
 
     most_threads: int
 
     def threads(self, n_bytes: int) -> int:
-        """Threads that pay for so many bytes."""
+        """How many threads pay off for a read of `n_bytes`."""
 
     def read(self, extent: Extent, offset: int, target: memoryview) -> None:
         """Fill `target` with the bytes of an extent from `offset` on."""
 
     def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
-        """The bytes of some ranges (first, after the last) of an extent's file, each (n,) uint8."""
+        """The bytes of ranges (start, stop) of an extent's file, each (n,) uint8."""
 
     def end(self, extent: Extent, n_bytes: int) -> tuple[bytes, int]:
         """The last bytes of an extent's file, and its length."""
 
     def copy_rows(self, extent: Extent, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None:
-        """Copy rows of an extent to places of `target`."""
+        """Copy rows of an extent to their places in `target`."""
 
 
 class StoredArray:
@@ -68,8 +68,8 @@ class StoredArray:
     Attributes:
         name: its path in the store's tree.
         shape, dtype: as in numpy.
-        extents: of equal row counts, but for the last.
-        files: what the extents lie in.
+        extents: its runs of rows, equally long except for the last.
+        files: what the extents are read from.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class StoredArray:
         return out
 
     def reads(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> Iterator[Callable[[], None]]:
-        """The reads, in storage order, that put each row at its place.
+        """The reads, in storage order, that copy each row to its place.
 
         Args:
             rows: (R,) ascending, none twice.
-            places: (R,) where in `out` each belongs.
+            places: (R,) the place of each row in `out`.
             out: C-contiguous, of the array's dtype.
         """
         if not len(rows):

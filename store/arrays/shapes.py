@@ -1,4 +1,4 @@
-"""Whether the arrays of a store fit together: every axis of one length, every dtype the schema's."""
+"""Checks that the arrays of a store fit together: one length for each axis, and the schema's dtypes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from store.schema import CLASSIFIER, FINISHED, OF_IMAGES, OF_ROOT, ArraySpec, sp
 
 
 def check_shapes(store: Any) -> None:
-    """Raise StoreError where an axis has two lengths, or an array another dtype than the schema's."""
+    """Raise StoreError if an axis has two lengths, or an array has another dtype than the schema's."""
     lengths = {"K": len(store.class_names), "1": 1, "D": DIGEST_BYTES}
     if FINISHED in store.arrays:
         _fit(store, "", OF_ROOT, lengths)
@@ -25,7 +25,7 @@ def _fit(store: Any, group: str, specs: dict[str, ArraySpec], lengths: dict[str,
     for name, spec in specs.items():
         path = f"{group}/{name}".lstrip("/")
         array = store.array(path)
-        if len(array.shape) == len(spec.axes):  # the first array to have an axis says its length
+        if len(array.shape) == len(spec.axes):  # the first array with an axis sets its length
             lengths |= dict(zip(spec.axes, array.shape, strict=True)) | lengths
         shape = tuple(lengths.get(axis, 0) for axis in spec.axes)
         if (array.shape, array.dtype.name) != (shape, spec.dtype) or 0 in shape:

@@ -9,12 +9,12 @@ from store.arrays.checksum import crc32c
 from store.arrays.codecs import compress
 from store.layout import ArrayLayout
 
-ABSENT = 2**64 - 1  # offset and size of a chunk that a shard does not hold, beyond the array's end
+ABSENT = 2**64 - 1  # offset and size of a chunk beyond the array's end, which the shard does not hold
 CHECK_BYTES = 4
 
 
 def shard_parts(layout: ArrayLayout, rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
-    """What the shard of one block of rows is put together of, in order."""
+    """The parts of the shard of one block of rows, in order."""
     n_chunks = math.ceil(len(rows) / layout.chunk_rows)
     if layout.codec == "none":
         yield np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
@@ -40,7 +40,7 @@ def _chunks(layout: ArrayLayout, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def shard_index(layout: ArrayLayout, sizes: np.ndarray) -> bytes:
-    """Offset and size of every chunk of a shard that holds its first `len(sizes)`, and a CRC-32C."""
+    """The index of a shard with its first `len(sizes)` chunks: offset and size of each, and a CRC-32C."""
     index = np.full((layout.block_rows // layout.chunk_rows, 2), ABSENT, "<u8")
     index[: len(sizes), 0] = np.cumsum(sizes) - sizes
     index[: len(sizes), 1] = sizes
@@ -49,7 +49,7 @@ def shard_index(layout: ArrayLayout, sizes: np.ndarray) -> bytes:
 
 
 def raw_shard(layout: ArrayLayout, n_rows: int) -> tuple[int, bytes]:
-    """Size of a shard of so many uncompressed rows, and its index: both are known beforehand."""
+    """Size and index of a shard of `n_rows` uncompressed rows, known before any row is written."""
     sizes = np.full(math.ceil(n_rows / layout.chunk_rows), layout.chunk_rows * layout.row_bytes)
     index = shard_index(layout, sizes)
     return int(sizes.sum()) + len(index), index

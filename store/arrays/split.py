@@ -1,4 +1,4 @@
-"""What a split of a store holds besides its feature maps, in memory."""
+"""A split of a store in memory, without its feature maps."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SplitArrays:
-    """What a split holds besides its maps, in memory.
+    """A split in memory, without its feature maps.
 
     Attributes:
         label: (N,) int32, ascending.
         sample_index: (N,) int64.
         view: (N,) int16; 0 is the evaluation transform, others are augmented views of the same image.
         pooled: (N, C) float32.
-        writeable_pooled: the same memory, for torch, which warns of any other; nobody writes to it.
+        writeable_pooled: the same memory, writeable because torch warns about read-only arrays; nobody writes
+            to it.
     """
 
     label: np.ndarray
@@ -24,7 +25,7 @@ class SplitArrays:
     writeable_pooled: np.ndarray = field(repr=False)
 
     def class_counts(self, n_classes: int) -> np.ndarray:
-        """(K,) images of each class, whatever the number of views of each."""
+        """(K,) images of each class; views of one image count once."""
         return np.bincount(self.label[self.view == 0], minlength=n_classes)
 
     @property

@@ -1,4 +1,4 @@
-"""Which container a place names, and what lies there."""
+"""Which container a path names, and what is there."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -20,12 +20,12 @@ from store.storage.s3 import Bucket
 from store.storage.s3_files import CachedFiles, S3Files
 
 Container = ZarrContainer | Hdf5Container | PackedHdf5Container
-Check = Callable[[dict[str, Any]], None]  # of attributes; may raise
+Check = Callable[[dict[str, Any]], None]  # takes the attributes; may raise
 NODES = (ROOT, "classifier", CHECKSUM, FINISHED, *SPLITS)
 
 
 def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> Container:
-    """The writer of the container that the path's suffix says; `state` is what its `create` left, if any."""
+    """The writer of the container that the suffix names; `state` is what an earlier `create` left, or {}."""
     if path.suffix == ".zarr":
         return ZarrContainer(Folder(path), layouts, state)
     packed = any(layout.codec != "none" for layout in layouts.values())
@@ -35,15 +35,15 @@ def container(path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]
 def open_container(
     where: Path | Bucket, check: Check = lambda attributes: None, cache: Cache | None = None
 ) -> tuple[dict[str, Any], dict[str, StoredArray]]:
-    """Attributes and arrays of a store, told by what lies there: a folder is zarr, a file HDF5.
+    """Attributes and arrays of a store: a folder is read as zarr, a file as HDF5.
 
     Args:
         where: the store.
-        check: is shown the attributes before any array is looked at, and may raise.
-        cache: keeps what is read from a bucket, None for reading it anew each time.
+        check: takes the attributes before any array is read, and may raise.
+        cache: of objects from a bucket; None to read them from the bucket each time.
 
     Raises:
-        StoreError: nothing there, nothing that the container's library knows, or a name that misleads.
+        StoreError: nothing is there, the container's library cannot read it, or the suffix is misleading.
     """
     if isinstance(where, Bucket):
         return _open_bucket(where, check, cache)
@@ -79,7 +79,7 @@ def file_sizes(where: Path | Bucket) -> list[int]:
 
 
 def foreign_files(names: Iterable[str]) -> str | None:
-    """What is no part of a zarr store among its files ("holds thesis.txt"), None where all are."""
+    """A file that does not belong to a zarr store ("holds thesis.txt"), None if all do."""
     foreign = [name for name in names if not _is_part(name.split("/"))]
     return f"holds {min(foreign)}" if foreign else None
 
@@ -91,7 +91,7 @@ def _is_part(names: list[str]) -> bool:
 
 
 def foreign_to_store(path: Path) -> str | None:
-    """What tells that a path is not a store alone, finished or not; None where it is."""
+    """Why a path is not a store and nothing else ("holds thesis.txt"), finished or not; None if it is."""
     if path.is_dir():
         try:
             attributes = json.loads((path / "zarr.json").read_text())["attributes"]
@@ -110,11 +110,11 @@ def foreign_to_store(path: Path) -> str | None:
 
 
 def stamp_of(path: Path | Bucket, patient: bool = False) -> tuple[Any, ...] | None:
-    """What tells a store's root file from another under the same name; None where there is none.
+    """Identity of a store's root file, which changes with the store; None without one.
 
     Args:
         path: the store.
-        patient: whether to wait for a bucket that does not answer for a while.
+        patient: whether to keep trying a bucket that does not answer.
     """
     try:
         if isinstance(path, Bucket):

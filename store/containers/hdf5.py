@@ -1,11 +1,11 @@
-"""The HDF5 container: metadata by h5py, rows written and found by ourselves.
+"""The HDF5 container: h5py writes the metadata, this module writes and finds the rows.
 
-The file is laid out in full before the first row: every dataset is contiguous and has its place. From then
-on only rows change, and at the end one attribute, `complete`, whose bytes are known beforehand; so HDF5's own
+The file is laid out in full before the first row: every dataset is contiguous and has its place. After that
+only rows change, and at the end one attribute, `complete`, whose bytes are known beforehand. So HDF5's own
 structures, which a killed h5py leaves unreadable, are never touched again.
 
-Structures are those of HDF5 1.10, which carry checksums, and texts have a fixed length: in older ones, and
-in the heap of texts of any length, one damaged bit can send HDF5 into a loop without end.
+The structures are those of HDF5 1.10, which carry checksums, and strings have a fixed length: in older
+structures, and in the heap of variable-length strings, one flipped bit can send HDF5 into an endless loop.
 """
 
 import errno
@@ -28,76 +28,75 @@ from store.layout import ArrayLayout
 from store.storage.mmap_files import MappedFiles
 
 FILTERS = {"zstd": 32015, "lz4": 32001}  # registered with the HDF Group: Zstandard, Blosc
+BLOSC_VERSIONS = (2, 2)  # of filter and format
 BLOSC_BITSHUFFLE, BLOSC_LZ4 = 2, 1
-
-
-LOCK_REFUSED = re.compile(r"unable to lock file, errno = (\d+)")  # in what HDF5 says
+LOCK_REFUSED = re.compile(r"unable to lock file, errno = (\d+)")  # in HDF5's error message
 
 
 class LockedStoreError(StoreError):
-    """An HDF5 file that another program writes, or whose file system has no locks."""
+    """An HDF5 file that another program is writing, or whose file system has no locks."""
 
 
 class Hdf5Container:
     """An HDF5 store that is being written.
 
     Attributes:
-        state: where each array's rows lie, and which bytes `complete` changes (JSON); `create` finds it, and
-            from then on HDF5 is not asked.
+        state: the offset of each array's rows, and the bytes that setting `complete` changes (JSON). `create`
+            finds them; after that HDF5 is not used.
     """
 
     def __init__(self, path: Path, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
         self.path, self.layouts, self.state = path, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Lay the file out: attributes, and a place for every row.
+        """Lay out the file: attributes, and space for every row.
 
-        Under a name of passage, for to find the bytes of `complete` it is set, and taken back.
+        Under a temporary name, because `complete` is set and reset to find its bytes.
         """
-        passage = self.path.with_name(f"{self.path.name}.assembling")
-        self._lay_out(passage, attributes)
-        with passage.open("rb+") as file:
+        temporary = self.path.with_name(f"{self.path.name}.assembling")
+        self._lay_out(temporary, attributes)
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(passage, self.path)
+        os.replace(temporary, self.path)
 
-    def _lay_out(self, passage: Path, attributes: dict[str, Any]) -> None:
-        with create_file(passage) as (file, _):
+    def _lay_out(self, temporary: Path, attributes: dict[str, Any]) -> None:
+        with create_file(temporary) as (file, _):
             for name, value in (attributes | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
                 create_dataset(file, name, layout)
-        offsets = self._find_offsets(passage)
-        unfinished = self._metadata(passage, offsets)
-        set_complete(passage, True)
-        complete = self._metadata(passage, offsets)
-        set_complete(passage, False)
-        if self._metadata(passage, offsets) != unfinished or not complete.keys() == unfinished.keys():
+        offsets = self._find_offsets(temporary)
+        unfinished = self._metadata(temporary, offsets)
+        set_complete(temporary, True)
+        complete = self._metadata(temporary, offsets)
+        set_complete(temporary, False)
+        if self._metadata(temporary, offsets) != unfinished or not complete.keys() == unfinished.keys():
             raise StoreError(
                 f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
             )
         self.state |= {"offsets": offsets, "patch": list(_differing_bytes(unfinished, complete))}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
-        """Write one block of rows in its place, and leave it on the disk."""
+        """Write one block of rows in its place, and sync it."""
         layout = self.layouts[name]
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
 
-    def mend(self, attributes: dict[str, Any]) -> None:
-        """Nothing: the file was laid out, and synced, before anything was begun in it."""
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
+        """Nothing: the file was laid out and synced before begun.json was written."""
 
     def holds(self, name: str, index: int) -> bool:
-        """Whether a block is there: its place is, wherever the file is, and was synced before its record.
+        """True: the file has space for every block, and a block is synced before it is recorded.
 
         Raises:
             StoreError: the file is gone.
         """
         if not self.path.exists():
-            raise StoreError(f"{self.path}: is missing; pass --overwrite to begin anew")
+            raise StoreError(f"{self.path}: is missing; pass --overwrite to start over")
         return True
 
     def finish(self) -> None:
-        """Set `complete`: bytes in their place."""
+        """Set `complete`, by overwriting its bytes."""
         for offset, value in self.state["patch"]:
             self._write(offset, bytes([value]))
 
@@ -114,7 +113,7 @@ class Hdf5Container:
             return {name: file[name].id.get_offset() for name in self.layouts}
 
     def _metadata(self, path: Path, offsets: dict[str, int]) -> dict[int, bytes]:
-        """All bytes of the file but the rows, by their offset."""
+        """All bytes of the file except the rows, by offset."""
         places = sorted((start, self.layouts[name].n_bytes) for name, start in offsets.items())
         ends = [0, *(start + n_bytes for start, n_bytes in places)]
         starts = [*(start for start, _ in places), path.stat().st_size]
@@ -149,7 +148,7 @@ def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:
 
 
 def create_dataset(file: h5py.File, name: str, layout: ArrayLayout) -> None:
-    """A dataset without rows: contiguous and in its place, or, compressed, in chunks yet to be written."""
+    """A dataset without rows: contiguous and with its space, or, compressed, in chunks written later."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if layout.codec == "none":
         properties.set_layout(h5py.h5d.CONTIGUOUS)
@@ -174,24 +173,16 @@ def _filter_options(layout: ArrayLayout) -> tuple[int, ...]:
     if layout.codec == "zstd":
         return (ZSTD_LEVEL,)
     itemsize, chunk_bytes = np.dtype(layout.dtype).itemsize, layout.chunk_rows * layout.row_bytes
-    return (
-        2,
-        2,
-        itemsize,
-        chunk_bytes,
-        LZ4_LEVEL,
-        BLOSC_BITSHUFFLE,
-        BLOSC_LZ4,
-    )  # versions of filter and format
+    return (*BLOSC_VERSIONS, itemsize, chunk_bytes, LZ4_LEVEL, BLOSC_BITSHUFFLE, BLOSC_LZ4)
 
 
 def open_hdf5(
     path: Path, check: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], dict[str, StoredArray]]:
-    """Attributes and arrays of an HDF5 store, nothing of their rows read.
+    """Attributes and arrays of an HDF5 store; no rows are read.
 
     Raises:
-        StoreError: nothing there that HDF5 knows, or another layout.
+        StoreError: HDF5 cannot read the file, or its layout is not one of ours.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -212,7 +203,7 @@ def open_hdf5(
 
 
 def _why_not_locked(number: int) -> str:
-    """What the system's error number of a lock means, and what to do."""
+    """The meaning of a lock's system error number, and what to do."""
     if number in (errno.EAGAIN, errno.EWOULDBLOCK):
         return (
             "another program has this HDF5 file open for writing; close it there (a notebook, HDFView, "
@@ -229,7 +220,7 @@ def _is_dataset(node: h5py.Group | h5py.Dataset) -> bool:
 
 
 def stored_attribute(value: Any) -> Any:
-    """An attribute as HDF5 keeps it: lists and objects as JSON, texts with a fixed length, in ASCII."""
+    """An attribute as it is stored: lists and objects as JSON, strings of fixed length, in ASCII."""
     if isinstance(value, bool | int):
         return np.bool_(value) if isinstance(value, bool) else value
     return np.bytes_(value if isinstance(value, str) else json.dumps(value))
@@ -250,7 +241,7 @@ def _open_dataset(path: Path, name: str, dataset: h5py.Dataset, files: Files) ->
     size = path.stat().st_size
     offset = dataset.id.get_offset()
     if offset is None or not dataset.ndim or not dataset.shape[0]:
-        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+        raise StoreError(f"{path}: {name} has another layout than `extract` writes; extract again")
     if offset + dataset.nbytes > size:
         raise StoreError(f"{path}: has {size:,} bytes, too few for {name}; extract again")
     extent = Extent(path, offset, 0, dataset.shape[0], size)
@@ -265,7 +256,7 @@ def _open_packed(path: Path, name: str, dataset: h5py.Dataset, files: Files) -> 
     codec = next((codec for codec, number in FILTERS.items() if filters == [number]), None)
     n_chunks = -(-dataset.shape[0] // chunk_rows)
     if codec is None or tuple(rest) != dataset.shape[1:] or dataset.id.get_num_chunks() != n_chunks:
-        raise StoreError(f"{path}: {name} is not laid out as `extract` does; extract again")
+        raise StoreError(f"{path}: {name} has another layout than `extract` writes; extract again")
     index = np.empty((n_chunks, 2), np.int64)
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:

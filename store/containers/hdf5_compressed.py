@@ -1,8 +1,8 @@
-"""The HDF5 container of compressed maps, which cannot be laid out beforehand: blocks, then one file.
+"""The HDF5 container of compressed maps, which cannot be laid out beforehand: blocks first, then one file.
 
-Until all are there, each block is a file of its own, in the form of a zarr shard. The store is put together
-of them under a name of passage, marked complete once all of it is on the disk, and then given its name;
-should that be cut short, it is begun anew. For a moment the disk holds every row twice.
+Until all are there, each block is a file of its own, in the form of a zarr shard. The store is then assembled
+from them under a temporary name, synced, marked complete, and renamed; if that is interrupted, assembling
+starts over. For a moment every row is on disk twice.
 """
 
 import os
@@ -31,46 +31,46 @@ class PackedHdf5Container:
         self._parts = path.with_name(f"{path.name}.parts")
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Make the folder of the blocks."""
+        """Create the folder of the blocks."""
         self._parts.mkdir()
         self.state |= {"attributes": attributes}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
-        """Write one block to a file of its own, and leave it on the disk."""
+        """Write one block to a file of its own, and sync it."""
         Folder(self._parts).write(_part(name, index), shard_parts(self.layouts[name], rows))
 
-    def mend(self, attributes: dict[str, Any]) -> None:
-        """Nothing: blocks describe themselves, and the rest is made at the end."""
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
+        """Nothing: blocks describe themselves, and the rest is written at the end."""
 
     def holds(self, name: str, index: int) -> bool:
-        """Whether a block is there; once the store is put together, all are."""
+        """Whether a block is there; once the store is assembled, all are."""
         part = self._parts / _part(name, index)
         return self.path.exists() or (part.exists() and part.stat().st_size > 0)
 
     def finish(self) -> None:
-        """Put the store together, then set `complete`."""
+        """Assemble the store, then set `complete`."""
         if not self.path.exists():
-            passage = self.path.with_name(f"{self.path.name}.assembling")
-            self._assemble(passage)
-            sync_file(passage)
-            set_complete(passage, True)
-            sync_file(passage)
-            os.replace(passage, self.path)
+            temporary = self.path.with_name(f"{self.path.name}.assembling")
+            self._assemble(temporary)
+            sync_file(temporary)
+            set_complete(temporary, True)
+            sync_file(temporary)
+            os.replace(temporary, self.path)
             sync_folder(self.path.parent)
         shutil.rmtree(self._parts)
 
-    def _assemble(self, passage: Path) -> None:
-        with create_file(passage) as (file, disk):
+    def _assemble(self, temporary: Path) -> None:
+        with create_file(temporary) as (file, disk):
             for name, value in (self.state["attributes"] | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
                 create_dataset(file, name, layout)
                 for index in range(layout.n_blocks):
                     self._copy(file[name], layout, index)
-                    disk.check()  # rows that it did not take would fill the memory
+                    disk.check()  # rows that the disk did not take would fill memory
 
     def _copy(self, dataset: h5py.Dataset, layout: ArrayLayout, index: int) -> None:
-        """Bring one block into the file."""
+        """Copy one block into the file."""
         start, stop = layout.block(index)
         content = Folder(self._parts).read(_part(dataset.name[1:], index))
         if layout.codec == "none":
@@ -85,7 +85,7 @@ class PackedHdf5Container:
 
 
 def _fitting(layout: ArrayLayout) -> ArrayLayout:
-    """The same with chunks no longer than the array, which HDF5 takes for an error and zarr does not."""
+    """The same with chunks no longer than the array: longer ones are an error in HDF5, but not in zarr."""
     return replace(layout, chunk_rows=min(layout.chunk_rows, layout.shape[0]))
 
 

@@ -1,8 +1,8 @@
-"""HDF5 files as HDF5 writes them, on a disk that may be full.
+"""A file driver that lets HDF5 survive a full disk.
 
-Told of an error, HDF5 can neither close its file nor forget it, and tries again when the process ends. So it
-is not told. From the first error on, what it writes is kept in memory, where it finds it again; the error is
-raised once the file is closed, or sooner by whoever asks.
+After a write error, HDF5 can neither close its file nor forget it, and tries again when the process exits. So
+it never sees the error: from the first one on, what it writes is kept in memory, where it can read it back.
+The error is raised when the file is closed, or earlier by `check`.
 """
 
 import io
@@ -18,7 +18,7 @@ PAGE = 4096  # bytes that are kept together
 
 
 class PatientFile(io.RawIOBase):
-    """What HDF5 takes for its file."""
+    """The file that HDF5 writes to."""
 
     def __init__(self, path: Path, mode: str):
         super().__init__()
@@ -26,7 +26,7 @@ class PatientFile(io.RawIOBase):
         self._size = os.fstat(self._file.fileno()).st_size
         self._position = 0
         self._error: tuple[int, str] | None = None  # without a traceback, which would keep HDF5's objects
-        self._kept: dict[int, bytearray] = {}  # pages that the disk did not take
+        self._kept: dict[int, bytearray] = {}  # pages that could not be written
 
     def check(self) -> None:
         """Raise the disk's first error, if there was one."""
@@ -34,18 +34,18 @@ class PatientFile(io.RawIOBase):
             raise OSError(*self._error)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of files."""
+        """As in io.RawIOBase."""
         self._position = (
             offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         )
         return self._position
 
     def tell(self) -> int:
-        """As of files."""
+        """As in io.RawIOBase."""
         return self._position
 
     def readinto(self, target: memoryview) -> int:
-        """As of files."""
+        """As in io.RawIOBase."""
         view = memoryview(target).cast("B")
         n_bytes = max(0, min(len(view), self._size - self._position))
         content = os.pread(self._file.fileno(), n_bytes, self._position)
@@ -57,7 +57,7 @@ class PatientFile(io.RawIOBase):
         return n_bytes
 
     def write(self, content: memoryview) -> int:
-        """As of files, but that nothing fails."""
+        """As in io.RawIOBase, except that it never fails."""
         view = memoryview(content).cast("B")
         rest = view
         while len(rest) and self._error is None:
@@ -72,7 +72,7 @@ class PatientFile(io.RawIOBase):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """As of files, but that nothing fails."""
+        """As in io.RawIOBase, except that it never fails."""
         self._size = self._position if size is None else size
         try:
             self._file.truncate(self._size)
@@ -81,7 +81,7 @@ class PatientFile(io.RawIOBase):
         return self._size
 
     def close(self) -> None:
-        """As of files."""
+        """As in io.RawIOBase."""
         self._file.close()
         super().close()
 
@@ -94,7 +94,7 @@ class PatientFile(io.RawIOBase):
 
 
 def _pages(position: int, n_bytes: int) -> Iterator[tuple[int, int, int, int]]:
-    """Pages that a run of bytes touches: number, first and last byte within, and where that is in the run."""
+    """Pages that a run of bytes touches: number, start and stop within the page, position in the run."""
     at = 0
     while at < n_bytes:
         page, start = divmod(position + at, PAGE)
@@ -105,13 +105,13 @@ def _pages(position: int, n_bytes: int) -> Iterator[tuple[int, int, int, int]]:
 
 @contextmanager
 def create_file(path: Path) -> Iterator[tuple[h5py.File, PatientFile]]:
-    """A new HDF5 file, the same to the byte for the same content.
+    """A new HDF5 file; the same content gives the same bytes.
 
     Raises:
-        OSError: what the disk did not take, at the end.
+        OSError: at the end, if a write failed.
     """
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    creation.set_obj_track_times(False)  # else no two files are alike
+    creation.set_obj_track_times(False)  # else no two files are equal
     with PatientFile(path, "wb+") as disk:
         created = h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, _access(disk))
         with h5py.File(created) as file:
@@ -121,10 +121,10 @@ def create_file(path: Path) -> Iterator[tuple[h5py.File, PatientFile]]:
 
 @contextmanager
 def change_file(path: Path) -> Iterator[h5py.File]:
-    """An existing HDF5 file, to be changed.
+    """An existing HDF5 file, open for changes.
 
     Raises:
-        OSError: what the disk did not take, at the end.
+        OSError: at the end, if a write failed.
     """
     with PatientFile(path, "rb+") as disk:
         opened = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDWR, _access(disk))
@@ -134,7 +134,7 @@ def change_file(path: Path) -> Iterator[h5py.File]:
 
 
 def _access(disk: PatientFile) -> h5py.h5p.PropFAID:
-    """How HDF5 gets at a file. Hold it nowhere: in a traceback it would crash the process at its end."""
+    """HDF5's access properties. Keep no reference: one in a traceback crashes the process at exit."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_alignment(ALIGNMENT, ALIGNMENT)

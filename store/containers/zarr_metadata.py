@@ -1,7 +1,7 @@
-"""An array's layout as zarr-python keeps it, a small JSON file, and back.
+"""An array's layout as zarr-python's JSON metadata, and back.
 
-zarr-python takes a millisecond for either, and a store has dozens of arrays: what it said once is remembered
-by content, so that a store that is opened again, or made again, costs next to nothing.
+zarr-python takes a millisecond for either, and a store has dozens of arrays. Its answers are cached by
+content, so that opening or creating a store again costs next to nothing.
 """
 
 import json
@@ -49,10 +49,10 @@ def array_metadata(layout: ArrayLayout) -> bytes:
 
 @lru_cache(REMEMBERED)
 def array_layout(metadata: bytes) -> ArrayLayout | None:
-    """The layout that an array's metadata describe; None for one that we do not write.
+    """The layout that an array's metadata describe; None for one that we never write.
 
     Raises whatever zarr-python does for metadata that it cannot read, and ValueError for chunks of no rows:
-    from 3.4 on zarr-python takes 0 for another length, and warns at length.
+    from 3.4 on zarr-python reads 0 as another length, with a long warning.
     """
     if any(length == 0 for shape in _chunk_shapes(json.loads(metadata)) for length in shape):
         raise ValueError("chunks of no rows")
@@ -88,5 +88,5 @@ def _codec(array: zarr.Array) -> str | None:
         case (ZstdCodec(),):
             return "zstd"
         case (BloscCodec() as blosc,) if blosc.to_dict()["configuration"]["cname"] == "lz4":
-            return "lz4"  # asked by what is stored: as an attribute it is a string or an enum
+            return "lz4"  # the attribute is a string or an enum, depending on the version
     return None

@@ -1,7 +1,7 @@
-"""The zarr v3 container, in a folder or a bucket: metadata by zarr-python, shards by ourselves.
+"""The zarr v3 container, in a folder or a bucket: zarr-python writes the metadata, this module the shards.
 
 An uncompressed shard is its rows, as they are in memory, followed by an index of its chunks. zarr-python
-would write a shard without syncing it, and decodes whole chunks where single rows are asked for.
+would write a shard without syncing it, and decodes whole chunks to read single rows.
 """
 
 import json
@@ -26,41 +26,35 @@ from store.storage.s3 import Bucket
 Place = Folder | Bucket
 ROOT = FILE
 MOST_SHARDS = 1_000_000  # of one array, 32 TiB: more are a sign of damage
-DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-)  # what zarr raises for bad metadata
+# What zarr raises for bad metadata.
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 
 
 class ZarrContainer:
-    """A zarr store that is being written, in a place of its own; it has no state."""
+    """A zarr store that is being written; its state is empty."""
 
     def __init__(self, place: Place, layouts: dict[str, ArrayLayout], state: dict[str, Any]):
         self.place, self.layouts, self.state = place, layouts, state
 
     def create(self, attributes: dict[str, Any]) -> None:
-        """Make the tree: groups, and arrays without a shard; the root first, by which it is known as ours."""
+        """Create groups, and arrays without shards; the root first, since it marks the store as ours."""
         of_groups = {above for name in self.layouts for above in _groups_above(name)}
         files = dict.fromkeys((f"{name}/{ROOT}" for name in sorted(of_groups)), group_metadata({}))
         files |= {f"{name}/{ROOT}": array_metadata(layout) for name, layout in self.layouts.items()}
         self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
         self.place.write_all(files)
 
-    def mend(self, attributes: dict[str, Any]) -> None:
-        """Before going on: make again what a power cut may have taken, metadata being synced at the end."""
+    def prepare_resume(self, attributes: dict[str, Any]) -> None:
+        """Write the metadata again before resuming: not synced until the end, they may be lost."""
         self.create(attributes)
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
-        """Write one shard, whole or not at all, and leave it on the disk."""
+        """Write one shard, whole or not at all, and sync it."""
         layout = self.layouts[name]
         self.place.write(_shard(name, layout, index), shard_parts(layout, rows))
 
     def holds(self, name: str, index: int) -> bool:
-        """Whether a block is there, in its full size: a power cut may leave its record alone."""
+        """Whether a block is there in full size: a power cut may leave its record without it."""
         layout = self.layouts[name]
         size = self._found.get(_shard(name, layout, index), 0)
         if layout.codec != "none":
@@ -93,15 +87,15 @@ def _shard(name: str, layout: ArrayLayout, index: int) -> str:
 def open_zarr(
     place: Place, files: Files, check: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], dict[str, StoredArray]]:
-    """Attributes and arrays of a zarr store, nothing of their rows read.
+    """Attributes and arrays of a zarr store; no rows are read.
 
     Args:
-        place: where it lies.
-        files: where its rows are read from.
-        check: is shown the attributes before any array is looked at, and may raise.
+        place: where the store is.
+        files: what its rows are read from.
+        check: takes the attributes before any array is read, and may raise.
 
     Raises:
-        StoreError: nothing there that zarr knows, metadata that it cannot read, or another layout.
+        StoreError: zarr cannot read the metadata, or the layout is not one of ours.
     """
     metadata = place.read_all(name for name in place.sizes() if name.rpartition("/")[2] == ROOT)
     try:
@@ -116,7 +110,7 @@ def open_zarr(
 
 
 def _in_memory(metadata: dict[str, bytes]) -> MemoryStore:
-    """All metadata, fetched at once: zarr-python would ask for them one after the other."""
+    """All metadata, fetched at once: zarr-python would fetch them one after the other."""
     return MemoryStore({name: Buffer.from_bytes(content) for name, content in metadata.items()})
 
 
@@ -124,7 +118,7 @@ def _is_group(metadata: bytes) -> bool:
     try:
         return json.loads(metadata).get("node_type") == "group"
     except (ValueError, AttributeError):
-        return False  # to be named when it is opened
+        return False  # opening it as an array names it
 
 
 def _open_array(layout: ArrayLayout, place: Place, name: str, files: Files) -> StoredArray:
@@ -151,7 +145,7 @@ def _layout(metadata: bytes, place: Place, name: str) -> ArrayLayout:
             f"{place}: metadata of {name} are damaged ({error}); extract again with --overwrite"
         ) from error
     if layout is None:
-        raise StoreError(f"{place}: {name} is not laid out as `extract` does; extract again")
+        raise StoreError(f"{place}: {name} has another layout than `extract` writes; extract again")
     if layout.n_blocks > MOST_SHARDS:
         raise StoreError(
             f"{place}: metadata of {name} are damaged ({layout.n_blocks:,} shards); extract again"

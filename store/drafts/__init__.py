@@ -1,1 +1,1 @@
-"""The write protocol of a store that is not complete yet, on a disk and in a bucket. Start at `lifecycle`."""
+"""Drafts: how a store is written until it is complete, on a disk or in a bucket. Start at `lifecycle`."""

@@ -1,6 +1,6 @@
-"""What was written and is on the disk: a record a block, appended and synced after the block itself.
+"""The log of the blocks that are on disk: one record a block, appended and synced after the block itself.
 
-A record that a kill cut short, or that does not check, ends the log: what it told of is written again.
+A truncated record, or one with a wrong checksum, ends the log; its block is written again.
 """
 
 import json
@@ -15,7 +15,7 @@ from store.arrays.checksum import crc32c
 
 @dataclass(frozen=True)
 class Commit:
-    """One block of one split (or of what is known beforehand), with the CRC-32C of each of its arrays."""
+    """One block of a split (or of the arrays known beforehand), with the CRC-32C of each of its arrays."""
 
     group: str
     block: int
@@ -23,7 +23,7 @@ class Commit:
 
 
 class CommitLog:
-    """The records of one unfinished store."""
+    """The log of one draft."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -42,23 +42,23 @@ class CommitLog:
             os.truncate(self.path, sound)
 
     def append(self, commit: Commit) -> None:
-        """Record that a block lies on the disk."""
+        """Record that a block is on disk."""
         with self._lock, self.path.open("ab", buffering=0) as file:
             rest = record(commit)
-            while rest:  # a disk that is nearly full takes a part
+            while rest:  # a nearly full disk writes only a part
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             self.commits.append(commit)
 
 
 def record(commit: Commit) -> bytes:
-    """A commit as a line that checks itself."""
+    """A commit as a line that ends with its checksum."""
     content = json.dumps(asdict(commit)).encode()
     return content + b" %08x\n" % crc32c(content)
 
 
 def recorded(line: bytes) -> Commit | None:
-    """The commit of a record, None where it was cut short or does not check."""
+    """The commit in a line, None if the line is truncated or its checksum is wrong."""
     content, _, check = line.rstrip(b"\n").rpartition(b" ")
     if not line.endswith(b"\n") or check != b"%08x" % crc32c(content):
         return None

@@ -1,4 +1,4 @@
-"""What may be written where: what lies there, and what an interrupted writer left."""
+"""Where a store may be written, given what is there and what an interrupted writer left."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +17,20 @@ Draft = LocalDraft | S3Draft
 
 
 def draft_of(where: Path | Bucket) -> Draft:
-    """The draft of the store that lies, or is to lie, somewhere."""
+    """The draft of the store at a place; neither needs to exist."""
     return S3Draft(where) if isinstance(where, Bucket) else LocalDraft(where)
 
 
-def unfinished_folder(path: Path) -> Path:
-    """Where a store on a local disk is written until it is complete."""
+def draft_folder(path: Path) -> Path:
+    """The draft's folder, for a store on a local disk."""
     return LocalDraft(path).folder
 
 
 def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
-    """Raise what `opened_draft` would for what lies somewhere, before anything is computed.
+    """Raise what `opened_draft` would, before anything is computed.
 
     Raises:
-        StoreError: something is in the way, or an extraction was begun and is neither resumed nor replaced.
+        StoreError: something is in the way, or there is a draft that is neither resumed nor replaced.
     """
     check_suffix(where)
     draft = draft_of(where)
@@ -41,16 +41,18 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
 
 
 def _check_place(draft: Draft, begun: dict[str, Any] | None, resume: bool, overwrite: bool) -> None:
-    if begun is not None and not (resume or overwrite):  # first: --overwrite would throw away what there is
+    if begun is not None and not (
+        resume or overwrite
+    ):  # first: the other errors advise --overwrite, which would lose the draft
         raise StoreError(
-            f"{draft}: this store was begun; pass --resume to go on, or --overwrite to begin anew"
+            f"{draft}: is an unfinished store; pass --resume to continue it, or --overwrite to start over"
         )
     may_stay = resume and (_replaces_store(begun) or draft.is_published())
     draft.check_vacant(overwrite or may_stay)
 
 
 def _begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
-    """What was begun; nothing, if it is damaged and to be replaced."""
+    """The draft's begun.json; None if it is damaged and will be replaced."""
     try:
         return draft.begun()
     except StoreError:
@@ -59,22 +61,22 @@ def _begun_of(draft: Draft, overwrite: bool) -> dict[str, Any] | None:
         return None
 
 
-def is_finished(where: Path | Bucket, plan: StoreSpec, overwrite: bool) -> bool:
-    """Whether there is nothing to resume, since the store that the plan describes is complete already.
+def is_finished(where: Path | Bucket, spec: StoreSpec, overwrite: bool) -> bool:
+    """Whether there is nothing to resume, because the store that `spec` describes is complete.
 
     Raises:
-        StoreError: a store is complete there, and is another that may not be replaced.
+        StoreError: another complete store is there, which may not be replaced.
     """
     draft = draft_of(where)
-    if not _is_whole(where, draft, plan, overwrite):
+    if not _is_whole(where, draft, spec, overwrite):
         return False
-    if draft.remains():  # killed between completion and tidying up
+    if draft.remains():  # killed after completion, before tidying up
         with draft.sole_writer():
-            draft.leave()
+            draft.clear()
     return True
 
 
-def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bool) -> bool:
+def _is_whole(where: Path | Bucket, draft: Draft, spec: StoreSpec, overwrite: bool) -> bool:
     if not draft.is_published():
         return False
     attributes, _ = open_container(where)
@@ -83,7 +85,7 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bo
     provenance = attributes.get("provenance")
     made = provenance.get("identity") if isinstance(provenance, dict) else None
     made = made if isinstance(made, dict) else {}
-    found = differing(plan.identity, made)
+    found = differing(spec.identity, made)
     if found is not None and not overwrite:
         raise _other_store(where, *found)
     return found is None
@@ -93,16 +95,16 @@ def _is_whole(where: Path | Bucket, draft: Draft, plan: StoreSpec, overwrite: bo
 def opened_draft(
     where: Path | Bucket, spec: StoreSpec, resume: bool, overwrite: bool
 ) -> Iterator[tuple[Draft, dict[str, Any] | None, bool]]:
-    """Hold the lock of a draft, with all that is in the way refused and what is not wanted gone.
+    """Hold the lock of a draft, after checking that nothing is in the way and removing an unwanted draft.
 
-    What `check_writable` saw before is looked at again: another process may have finished meanwhile.
+    Everything is checked again under the lock: another process may have finished since `check_writable`.
 
     Yields:
-        The draft; what was begun and is to be gone on with, None for a beginning anew; and whether the store
-        may replace another.
+        The draft; the begun.json to resume, or None to start over; and whether the store may replace another.
 
     Raises:
-        StoreError: something is in the way, another process writes it, or what was begun is another store.
+        StoreError: something is in the way, another process writes the store, or the draft is another
+            store's.
     """
     check_suffix(where)
     draft = draft_of(where)
@@ -110,7 +112,7 @@ def opened_draft(
         begun = _begun_of(draft, overwrite)
         _check_place(draft, begun, resume, overwrite)
         if resume and _is_whole(where, draft, spec, overwrite):
-            raise StoreError(f"{where}: another process has just finished this store; run it again")
+            raise StoreError(f"{where}: another process has just finished this store; run the command again")
         replaces = overwrite or _replaces_store(begun)
         if begun is not None and resume:
             _check_same(draft, begun, spec)
@@ -121,17 +123,17 @@ def opened_draft(
 
 
 def _replaces_store(begun: dict[str, Any] | None) -> bool:
-    """Whether what was begun is to replace another store."""
+    """Whether the draft will replace another store."""
     return begun is not None and begun["replaces"]
 
 
-def _check_same(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
-    """Raise StoreError where what was begun is another store than the plan's."""
-    found = differing(plan.identity, begun["identity"])
+def _check_same(draft: Draft, begun: dict[str, Any], spec: StoreSpec) -> None:
+    """Raise StoreError if the draft is of another store than `spec`."""
+    found = differing(spec.identity, begun["identity"])
     if found is None:
         layouts = {f"layout of {path}": layout for path, layout in begun["layouts"].items()}
-        plan = plan.as_begun(begun)
-        asked = {f"layout of {path}": layout for path, layout in plan.layouts_as_json.items()}
+        spec = spec.as_begun(begun)
+        asked = {f"layout of {path}": layout for path, layout in spec.layouts_as_json.items()}
         found = differing(asked, layouts)
     if found is not None:
         raise _other_store(draft, *found)
@@ -139,6 +141,6 @@ def _check_same(draft: Draft, begun: dict[str, Any], plan: StoreSpec) -> None:
 
 def _other_store(where: Any, name: str, was: Any, now: Any) -> StoreError:
     return StoreError(
-        f"{where}: was begun with another {name} ({was}) than asked for now ({now}); ask for the same, "
-        "or pass --overwrite to begin anew"
+        f"{where}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
+        "--overwrite to start over"
     )

@@ -1,8 +1,8 @@
-"""A store that is not complete yet, in a bucket.
+"""The draft of a store in a bucket.
 
-An object appears whole or not at all, and cannot be renamed: so the store is written where it is to lie, and
-nobody takes it for complete until its root, written last, says so. `feats.zarr.unfinished` holds
-`begun.json`, a record for each block that is written, and the lock.
+An object appears whole or not at all, and cannot be renamed. So the store is written in its final place, and
+counts as complete once its root, written last, says so. `feats.zarr.unfinished` holds `begun.json`, a record
+for each written block, and the lock.
 """
 
 import json
@@ -18,7 +18,7 @@ from store.errors import UserError
 from store.layout import ArrayLayout
 from store.schema import FORMAT
 from store.spec import parse_begun
-from store.storage.location import unfinished_place
+from store.storage.location import draft_place
 from store.storage.s3 import Bucket
 
 BEGUN = "begun.json"
@@ -26,29 +26,29 @@ COMMITS = "commits/"
 
 
 class S3Draft:
-    """`LocalDraft` says what each method does.
+    """The draft of one store. `LocalDraft` documents the methods.
 
     Attributes:
-        place: where the store lies.
+        place: where the store is.
     """
 
     def __init__(self, place: Bucket):
         self.place = place
-        self._side = unfinished_place(place)
+        self._side = draft_place(place)
         self._lock = S3Lock(self._side)
 
     def __str__(self) -> str:
         return str(self._side)
 
     def begun(self) -> dict[str, Any] | None:
-        """What was begun, None where nothing was or its beginning was cut short."""
+        """The content of begun.json; None if there is no draft."""
         try:
             return parse_begun(self._side.read(BEGUN), self)
         except FileNotFoundError:
             return None
 
     def begin(self, begun: dict[str, Any]) -> None:
-        """Note what is begun; from then on it can be gone on with."""
+        """Write begun.json; from then on the draft can be resumed."""
         self._side.write(BEGUN, [json.dumps(begun).encode()])
 
     def is_published(self) -> bool:
@@ -56,15 +56,16 @@ class S3Draft:
         return self._root().get("complete") is True
 
     def check_vacant(self, may_replace: bool) -> None:
-        """Raise UserError where something else lies under the store's name."""
+        """Raise UserError if something else is at the store's place."""
         names = self.place.sizes()
         if not names:
             return
         root = self._root()
         found = foreign_files(names)
         if found or root.get("format") != FORMAT:
+            found = found or f"holds {min(names)}"
             raise UserError(
-                f"{self.place}: already exists and is no store alone (it {found or f'holds {min(names)}'}); "
+                f"{self.place}: already exists and is not a store that may be replaced (it {found}); "
                 "name another place"
             )
         if root.get("complete") is True and not may_replace:
@@ -73,7 +74,7 @@ class S3Draft:
             )
 
     def check_free(self) -> None:
-        """Nothing: who holds the lock shows only with time."""
+        """Nothing: whether the holder of the lock is alive shows only after a while."""
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
@@ -82,22 +83,22 @@ class S3Draft:
             yield
 
     def container(self, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> ZarrContainer:
-        """The writer of the store to be."""
+        """The writer of the store's container."""
         return ZarrContainer(self.place, layouts, state)
 
     def log(self) -> "S3CommitLog":
-        """The records of what is written."""
+        """The log of the blocks that are written."""
         return S3CommitLog(self._side, self._lock)
 
     def tidy(self) -> None:
         """Nothing: a killed upload leaves no object."""
 
     def remains(self) -> bool:
-        """Whether anything of the draft is there."""
+        """Whether any part of the draft exists."""
         return bool(self._side.sizes())
 
     def discard(self) -> None:
-        """Remove draft and store; the root last, by which they are known. What is another's by now stays."""
+        """Remove draft and store, the root last, since it identifies them; nothing if the lock is lost."""
         if self._lock.is_lost:
             return
         names = set(self.place.sizes())
@@ -105,21 +106,21 @@ class S3Draft:
             content = json.loads(self.place.read(ROOT))
             content["attributes"]["complete"] = False
             self.place.write(ROOT, [json.dumps(content).encode()])
-        self.leave()
+        self.clear()
         self.place.delete(names - {ROOT})
         self.place.delete(names & {ROOT})
 
-    def prove(self) -> None:
+    def confirm_lock(self) -> None:
         """Raise StoreError unless this process may still write."""
-        self._lock.prove()
+        self._lock.confirm()
 
     def publish(self, replaces: bool) -> None:
-        """Remove the draft: the store says by itself that it is complete."""
+        """Remove the draft: the store's root already says that it is complete."""
         self._lock.check_held()
-        self.leave()
+        self.clear()
 
-    def leave(self) -> None:
-        """Remove the draft, but for the lock, which is held; records first: none may outlive begun.json."""
+    def clear(self) -> None:
+        """Remove all of the draft but the lock, the records first: none may outlive begun.json."""
         names = self._side.sizes()
         self._side.delete(name for name in names if name.startswith(COMMITS))
         self._side.delete([BEGUN])
@@ -133,7 +134,7 @@ class S3Draft:
 
 
 class S3CommitLog:
-    """The records of one draft, an object each."""
+    """The log of one draft, one object a record."""
 
     def __init__(self, side: Bucket, lock: S3Lock):
         self._side, self._lock = side, lock
@@ -142,7 +143,7 @@ class S3CommitLog:
         self.commits: list[Commit] = [commit for commit in found if commit is not None]
 
     def append(self, commit: Commit) -> None:
-        """Record that a block is written."""
+        """Record that a block is in the bucket."""
         self._lock.check_held()
         self._side.write(f"{COMMITS}{commit.group}.{commit.block}", [record(commit)])
         self.commits.append(commit)

@@ -1,7 +1,7 @@
-"""The sole writer of a store in a bucket: an object that only one process can make, and keeps alive.
+"""The lock of a store in a bucket: an object that only one process can create, and that it keeps renewing.
 
-A killed process cannot remove it. The lock of a process of this host that is gone is taken over at once; any
-other is watched, and taken over if nobody renewed it for a while. No clocks are compared.
+A killed process cannot remove its lock. If that process ran on this host, the lock is taken over at once; any
+other lock is watched, and taken over if nobody renews it for a while. No clocks are compared.
 """
 
 import json
@@ -20,8 +20,8 @@ from store.storage.s3 import Bucket
 
 NAME = "lock.json"
 LEASE = 30.0  # seconds without a renewal after which its holder counts as dead
-RENEWALS = 3  # in a lease
-STALE = 20.0  # seconds without one, after which its holder itself looks who has it
+RENEWALS = 3  # per lease
+STALE = 20.0  # seconds without a renewal after which the holder checks that it still has the lock
 
 
 class S3Lock:
@@ -32,7 +32,7 @@ class S3Lock:
         self._token = secrets.token_hex(8)
         self._n_renewals = 0
         self._tag: str | None = None
-        self._renewed = 0.0  # by the clock that never stands still, when the last renewal was asked for
+        self._renewed = 0.0  # monotonic time at which the last renewal was sent
         self._stop = Event()
 
     @contextmanager
@@ -60,39 +60,41 @@ class S3Lock:
         return self._tag is None
 
     def check_held(self) -> None:
-        """Raise StoreError if the lock is lost; after a while without a renewal, it is looked at."""
+        """Raise StoreError if the lock is lost; it is read again if it was not renewed for a while."""
         if not self.is_lost and time.monotonic() - self._renewed > STALE:
-            self.prove()
+            self.confirm()
         elif self.is_lost:
             raise self._lost()
 
-    def prove(self) -> None:
-        """Raise StoreError unless the lock is ours now: asked before what cannot be taken back."""
+    def confirm(self) -> None:
+        """Raise StoreError unless the lock is ours right now; for use before irreversible steps."""
         if self.is_lost or self._tag_of_ours() is None:
             self._tag = None
             raise self._lost()
 
     def _lost(self) -> StoreError:
-        return StoreError(f"{self._bucket}: another process has taken this store over; leave it to that one")
+        return StoreError(
+            f"{self._bucket}: another process has taken over this store; let that one finish it"
+        )
 
     def _content(self) -> bytes:
         self._n_renewals += 1
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "numbered_by": _numbered_by()}
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "numbered_by": _pid_namespace()}
         return json.dumps(mine | {"token": self._token, "renewals": self._n_renewals}).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE / RENEWALS):
-            asked = time.monotonic()
+            sent = time.monotonic()
             try:
                 self._tag = self._bucket.write_if(NAME, self._content(), self._tag) or self._tag_of_ours()
             except StoreError:  # the network, which may come back
                 continue
             if self._tag is None:
                 return
-            self._renewed = asked
+            self._renewed = sent
 
     def _tag_of_ours(self) -> str | None:
-        """The lock's tag if it is ours: then the answer got lost, and the question was asked again."""
+        """The lock's ETag if it is ours: after a lost answer, obstore repeats a write that had succeeded."""
         try:
             content, tag = self._bucket.read_tagged(NAME)
         except FileNotFoundError:
@@ -102,20 +104,20 @@ class S3Lock:
     def _take_over(self) -> str:
         try:
             content, tag = self._bucket.read_tagged(NAME)
-        except FileNotFoundError:  # given back in this moment
+        except FileNotFoundError:  # just released
             return self._taken(None)
         holder = _parsed(content)
         if holder.get("token") == self._token:
             return tag
-        # A process that is gone, or whose number is ours by now. One that lives may be another.
-        gone = holder.get("numbered_by") == _numbered_by() and not _is_alive(holder.get("pid"))
+        # Its process is gone, or its PID is ours by now. A live process of that PID may be another one.
+        gone = holder.get("numbered_by") == _pid_namespace() and not _is_alive(holder.get("pid"))
         deadline = time.monotonic() + (0 if gone else LEASE)
         while time.monotonic() < deadline:
             self._stop.wait(LEASE / RENEWALS / 4)
             try:
                 if self._bucket.read_tagged(NAME)[1] != tag:
                     raise self._in_use(holder)
-            except FileNotFoundError:  # given back
+            except FileNotFoundError:  # released
                 return self._taken(None)
         return self._taken(tag)
 
@@ -138,8 +140,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def _numbered_by() -> list[str]:
-    """What gives processes their numbers: this host since it was started, or a container on it."""
+def _pid_namespace() -> list[str]:
+    """What PIDs are unique in: this host since its last boot, or a container on it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]

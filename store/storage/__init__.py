@@ -1,4 +1,4 @@
-"""Where bytes lie.
+"""Where a store's bytes are kept.
 
-A local disk or a bucket of S3, and files that are whole or absent. Start at `location`.
+On a local disk or in an S3 bucket, in files that are written whole or not at all. Start at `location`.
 """

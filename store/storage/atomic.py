@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all.
 
-Content is written beside its destination under a name of its own, flushed to disk, and renamed into
-place; an exception or a kill on the way leaves the destination as it was. A symbolic link is followed:
-what it leads to is written, and the link stays.
+Content is written beside its destination under a temporary name, synced, and renamed into place; an
+exception or a kill before that leaves the destination as it was. A symbolic link is followed: its target is
+written, and the link stays.
 """
 
 import json
@@ -16,17 +16,17 @@ from typing import Any
 
 from store.errors import UserError
 
-UNFINISHED = ".unfinished-"
+TEMPORARY = ".unfinished-"
 
 
-def _unfinished_name(path: Path) -> Path:
-    # Not the process's number alone: threads, and containers that share a disk, have the same.
-    return path.with_name(f".{path.name}{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}")
+def _temporary_name(path: Path) -> Path:
+    # The PID alone is not enough: threads share it, and so do containers on one disk.
+    return path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file of this name is what a killed process of ours left on its way."""
-    return name.startswith(".") and UNFINISHED in name
+    """Whether a file of this name was left by a killed process of this program."""
+    return name.startswith(".") and TEMPORARY in name
 
 
 def _make_parent(path: Path) -> None:
@@ -35,7 +35,7 @@ def _make_parent(path: Path) -> None:
 
 
 def check_folders_above(path: Path) -> None:
-    """Raise UserError where something above a path is a file."""
+    """Raise UserError if a parent of a path is a file."""
     above = next((parent for parent in _real(path).parents if parent.exists()), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
@@ -46,13 +46,13 @@ def _real(path: Path) -> Path:
 
 
 def sync_file(path: Path) -> None:
-    """Put a file's content on the disk."""
+    """Sync a file's content to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Put a folder's list of names on the disk."""
+    """Sync a folder's list of names to disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -65,7 +65,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an exception."""
     path = _real(path)
     _make_parent(path)
-    unfinished = _unfinished_name(path)
+    unfinished = _temporary_name(path)
     try:
         yield unfinished
         sync_file(unfinished)
@@ -76,10 +76,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it becomes `path`, replacing what was there, when the block ends well."""
+    """Yield a new folder to fill; it becomes `path`, replacing what was there, unless the block raises."""
     path = _real(path)
     _make_parent(path)
-    unfinished = _unfinished_name(path)
+    unfinished = _temporary_name(path)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
@@ -108,12 +108,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON to `path`, whole or not at all. NaN is refused: use None."""
+    """Write `content` as indented JSON to `path`, whole or not at all. NaN is an error: use None."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def foreign_names(path: Path, ours: Collection[str]) -> str | None:
-    """What a folder holds besides `ours`, or that it is no folder, as `check_replaceable` asks for it."""
+    """What a folder holds besides `ours` ("holds thesis.txt"), or "is a file"; None if nothing."""
     if not path.is_dir():
         return "is a file"
     names = {entry.name for entry in path.iterdir()}
@@ -122,27 +122,33 @@ def foreign_names(path: Path, ours: Collection[str]) -> str | None:
 
 
 def check_not_both(path: Path | str, what: str, resume: bool, overwrite: bool) -> None:
-    """Raise UserError where a user asks to go on with `what` lies in a path, and to replace it."""
+    """Raise UserError if the user asks both to resume and to replace `what` ("a run") is in a path."""
     if resume and overwrite:
-        raise UserError(f"{path}: --resume goes on with {what} and --overwrite replaces it; pass one of them")
+        raise UserError(
+            f"{path}: --resume continues {what} and --overwrite replaces it; pass only one of them"
+        )
 
 
 def check_replaceable(path: Path, what: str, foreign: Callable[[Path], str | None], overwrite: bool) -> None:
-    """Raise UserError when `path` holds something that may not be replaced.
+    """Raise UserError if `path` holds something that may not be replaced.
 
     Args:
         path: the folder to write.
-        what: it will be, for the message.
-        foreign: names something in a path that is not of such a folder ("holds thesis.txt"), None where all
-            of it is. What is foreign is never replaced.
+        what: what it will be, for the message: "run".
+        foreign: says what in a path does not belong to such a folder ("holds thesis.txt"), None if all of it
+            does. A path with anything foreign is never replaced.
         overwrite: whether the user asked to replace it.
     """
     check_folders_above(path)
     if Path.cwd().is_relative_to(_real(path)):
-        raise UserError(f"{path}: you work in this folder, or under it; name a folder for the {what}")
+        raise UserError(
+            f"{path}: is the working directory, or a folder above it; name another path for the {what}"
+        )
     if not path.exists() or (path.is_dir() and all(is_leftover(entry.name) for entry in path.iterdir())):
         return
     if found := foreign(path):
-        raise UserError(f"{path}: already exists and is no {what} alone (it {found}); name another path")
+        raise UserError(
+            f"{path}: already exists and is not a {what} that may be replaced (it {found}); name another path"
+        )
     if not overwrite:
         raise UserError(f"{path}: already exists; pass --overwrite to replace this {what}, or name another")

@@ -1,6 +1,6 @@
-"""A bounded folder of copies of what lies far away; the least recently used go first.
+"""A bounded folder of local copies of remote objects; the least recently used are removed first.
 
-Processes may share it. A copy that is dropped while somebody reads it stays readable to the end.
+Processes may share it. A copy that is removed while somebody reads it stays readable to the end.
 """
 
 import hashlib
@@ -15,44 +15,44 @@ from store.errors import UserError
 from store.options import MOST
 from store.storage.atomic import whole_file
 
-CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"  # by which backups know that they may pass by
+CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"  # tells backup programs to skip the folder
 TAG = "CACHEDIR.TAG"
 OWNER_DIGITS = 16
-OWNER = re.compile(f"[0-9a-f]{{{OWNER_DIGITS}}}")  # folders that are ours
+OWNER = re.compile(f"[0-9a-f]{{{OWNER_DIGITS}}}")  # names of the folders of copies
 GIB = 2**30
-ABANDONED = 24 * 3600  # seconds after which an unfinished copy is nobody's
+ABANDONED = 24 * 3600  # seconds after which a partial copy counts as abandoned
 
 
 class CacheError(UserError):
-    """The folder of a cache cannot be used; the store is not to blame."""
+    """The cache's folder cannot be used; the store is fine."""
 
 
 def open_cache(folder: str | None, gib: float) -> "Cache | None":
-    """The cache that a user asked for, None for no folder.
+    """The cache that the user asked for, None if no folder is given.
 
     Raises:
-        CacheError: it may hold nothing, or the folder is no cache of ours, or cannot be written.
+        CacheError: the size is 0, or the folder is not a cache of this program, or cannot be written.
     """
     if not gib > 0:
         raise CacheError(f"--cache-gib {gib:g}: must be above 0")
     if folder is None:
         return None
     if not folder:
-        raise CacheError("--cache '': is no folder; name one that does not exist yet")
+        raise CacheError("--cache '': is empty; name a folder, which may not exist yet")
     cache = Cache(Path(folder), int(min(gib, MOST) * GIB))
     cache.claim()
     return cache
 
 
 class Cache:
-    """Copies in a folder, at most so many bytes of them."""
+    """Local copies in a folder, at most `most_bytes` in total."""
 
     def __init__(self, folder: Path, most_bytes: int):
         self.folder, self.most_bytes = folder, most_bytes
         self._fetched: dict[Path, int] = {}  # inodes of the copies that this process made
 
     def claim(self) -> None:
-        """Make the folder and its tag, without which nothing in it is ever removed.
+        """Create the folder and its tag; nothing is ever removed from a folder without the tag.
 
         Raises:
             CacheError: it holds something else, or cannot be written.
@@ -64,7 +64,7 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             if found := next(self.folder.iterdir(), None):
                 raise CacheError(
-                    f"{self.folder}: is no cache of ours (it holds {found.name}); name a folder for --cache"
+                    f"{self.folder}: is no tailcache cache (it holds {found.name}); name another --cache"
                 )
             with whole_file(tag) as unfinished:
                 unfinished.write_text(CACHEDIR_TAG)
@@ -76,13 +76,13 @@ class Cache:
     def open(
         self, version: tuple[str, str], name: str, size: int | None, fetch: Callable[[], bytes]
     ) -> BinaryIO:
-        """An object's copy, which is fetched if it is not there, or is cut short.
+        """Open the local copy of an object; it is fetched if it is absent or truncated.
 
         Args:
-            version: what the object belongs to, and its version: another one is another copy.
+            version: the store that the object belongs to, and its version, which has its own copies.
             name: of the object.
-            size: that a whole copy has, None where that is not known.
-            fetch: gives its content.
+            size: of a whole copy, None if unknown.
+            fetch: returns the content.
 
         Raises:
             CacheError: the object does not fit in the cache.
@@ -93,18 +93,18 @@ class Cache:
             try:
                 file = path.open("rb", buffering=0)
             except FileNotFoundError:
-                self._add(path, fetch())  # and may be dropped again before it is opened
+                self._add(path, fetch())  # and may be removed again before it is opened
                 continue
             if size not in (None, os.fstat(file.fileno()).st_size) and self._is_older(path, file):
                 file.close()
                 path.unlink(missing_ok=True)
                 continue
             now = time.time_ns()
-            os.utime(file.fileno(), ns=(now, now))  # the kernel's own idea of now is a coarse one
+            os.utime(file.fileno(), ns=(now, now))  # the kernel's own timestamps are coarser
             return file
 
     def _is_older(self, path: Path, file: BinaryIO) -> bool:
-        """Whether a copy of another size was there before: what was just fetched is the store's own fault."""
+        """Whether a copy of the wrong size is old; if this process fetched it, the store is damaged."""
         fetched = self._fetched.get(path)
         return fetched != os.fstat(file.fileno()).st_ino
 

@@ -1,6 +1,6 @@
 """One writer at a time: locks on files, which end with the process that holds them, however it ends.
 
-A store's draft has its lock in its own folder; a folder that one command fills has it beside it.
+The lock of a store's draft is inside the draft; that of a folder that a command fills is beside the folder.
 """
 
 import errno
@@ -13,25 +13,25 @@ from typing import BinaryIO
 
 from store.errors import UserError
 from store.notes import note
-from store.storage.atomic import UNFINISHED, check_folders_above
+from store.storage.atomic import TEMPORARY, check_folders_above
 
-ATTEMPTS = 100  # at a lock whose holders finish, one after the other, while it is opened
+ATTEMPTS = 100  # to open a lock whose holders keep finishing meanwhile
 _held: set[BinaryIO] = set()
 
 
 @contextmanager
 def sole_writer(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a folder that is to be written; nothing of it stays at the end.
+    """Hold the lock of a folder while writing it; the lock's file is removed at the end.
 
-    Where the file system has no locks, as some that are shared over a network, a note says so and nothing is
-    held: what a command writes is whole in any case, and two at once are rare.
+    On a file system without locks, such as some network shares, a note says so and no lock is held: every
+    file is written whole in any case, and two writers at once are rare.
 
     Args:
-        folder: the folder, there or not.
-        what: it will be, for the message.
+        folder: the folder, which may not exist yet.
+        what: what is written there, for the error: "training run".
 
     Raises:
-        UserError: another process holds it, or nothing may be written there.
+        UserError: another process holds the lock, or the folder cannot be written.
     """
     check_folders_above(folder)
     made: list[Path] = []
@@ -40,18 +40,18 @@ def sole_writer(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # before it is given back: whoever opened it meanwhile looks again
+        lock.unlink(missing_ok=True)  # before its release: whoever opened it meanwhile then tries again
         release(file)
         for parent in made:
-            with suppress(OSError):  # it holds something by now
+            with suppress(OSError):  # no longer empty
                 parent.rmdir()
 
 
 def lock_of(folder: Path) -> Path:
-    """Where a folder's lock lies: beside it, or in it where nothing may be written beside it."""
+    """The lock of a folder: beside it, or inside it if its parent cannot be written."""
     real = Path(os.path.realpath(folder))
-    inside = real.is_dir() and not os.access(real.parent, os.W_OK)  # a disk that is mounted there, say
-    return (real if inside else real.parent) / f".{real.name}{UNFINISHED}lock"
+    inside = real.is_dir() and not os.access(real.parent, os.W_OK)  # a mounted disk, for example
+    return (real if inside else real.parent) / f".{real.name}{TEMPORARY}lock"
 
 
 def _acquired(lock: Path, folder: Path, what: str, made: list[Path]) -> BinaryIO:
@@ -64,48 +64,46 @@ def _acquired(lock: Path, folder: Path, what: str, made: list[Path]) -> BinaryIO
             return acquire(lock, busy, needed=False)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and attempt < ATTEMPTS - 1:
-                continue  # whoever held it has just removed it, or a folder above it
+                continue  # the previous holder has just removed it, or a folder above it
             if os.path.lexists(lock):
                 raise UserError(
-                    f"{lock}: a lock that may not be opened ({error.strerror}), of another user perhaps who "
-                    f"writes {folder}; where nobody does, remove it, else name another place"
+                    f"{lock}: this lock cannot be opened ({error.strerror}), perhaps because another user "
+                    f"is writing {folder}; remove it if nobody is, or name another place"
                 ) from error
-            raise UserError(
-                f"{folder}: nothing can be written there ({error.strerror}); name another place"
-            ) from error
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); name another place") from error
     raise AssertionError
 
 
-def acquire(lock: Path, busy: str, kind: type[UserError] = UserError, needed: bool = True) -> BinaryIO:
-    """Take a lock; `release` gives it back.
+def acquire(lock: Path, busy: str, error_type: type[UserError] = UserError, needed: bool = True) -> BinaryIO:
+    """Acquire a lock, until `release`.
 
     Args:
-        lock: its file, which is made where it is absent; its folder must be there.
-        busy: the message where another process holds it.
-        kind: of the error.
-        needed: whether to refuse a file system without locks, or to go on with a note.
+        lock: its file, created if absent; its folder must exist.
+        busy: the error message if another process holds it.
+        error_type: of the errors raised.
+        needed: whether a file system without locks is an error, or only a note.
 
     Raises:
         UserError: another process holds it, or the file system has no locks and one is needed.
-        FileNotFoundError: its folder is gone, or the file was removed by whoever held it before.
+        FileNotFoundError: its folder is gone, or the previous holder removed the file.
     """
     file = lock.open("ab", buffering=0)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise kind(busy) from error
+            raise error_type(busy) from error
         except OSError as error:
             if needed:
-                lock.unlink()  # which nobody can hold
-                with suppress(OSError):  # it holds something besides
+                lock.unlink()  # nobody can hold it
+                with suppress(OSError):  # not empty
                     lock.parent.rmdir()
-                raise kind(
+                raise error_type(
                     f"{lock}: cannot be locked ({error.strerror}); write to a file system with locks"
                 ) from error
             note(
-                f"{lock.parent}: its file system has no locks ({error.strerror}), so a second command is not "
-                "kept from writing there what this one writes"
+                f"{lock.parent}: its file system has no locks ({error.strerror}), so nothing stops a "
+                "second command from writing there at the same time"
             )
         if not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
             raise FileNotFoundError(errno.ENOENT, "its lock is gone", str(lock))
@@ -117,13 +115,13 @@ def acquire(lock: Path, busy: str, kind: type[UserError] = UserError, needed: bo
 
 
 def release(file: BinaryIO) -> None:
-    """Give a lock back."""
+    """Release a lock."""
     _held.discard(file)
     file.close()
 
 
 def _forget() -> None:
-    """Close a parent's locks in its child, which would hold them for as long as it lives."""
+    """Close inherited locks in a forked child, which would otherwise hold them as long as it lives."""
     for file in _held:
         file.close()
     _held.clear()

@@ -1,7 +1,7 @@
 """The files of a store on a local disk, mapped into memory for gathers.
 
-Copying from a map is faster than system calls that copy the same pages. What a map shows is the page cache,
-which the kernel takes back as it likes. A complete store never changes, so no map can lose its file's end.
+Copying from a map is faster than system calls that copy the same pages. A map shows the page cache, which the
+kernel can reclaim at any time. A complete store never changes, so a mapped file never gets shorter.
 """
 
 import mmap
@@ -18,15 +18,15 @@ import numpy as np
 from store.arrays.raw import Extent
 from store.errors import StoreError
 
-MAPPED_FILES = 512  # at most, of one store, for each takes a file descriptor
+MAPPED_FILES = 512  # at most, for one store: each takes a file descriptor
 LARGE_ROW = 16 * 1024  # bytes: smaller rows are copied together
-WORTH_A_THREAD = 2**20  # bytes
+WORTH_A_THREAD = 2**20  # bytes: smaller gathers use one thread
 
 
 class MappedFiles:
-    """Where a store's bytes come from; each file is proved whole at its first use."""
+    """The files of a local store; each is checked for its size and end at its first use."""
 
-    most_threads = 4  # beyond which the memory is the limit
+    most_threads = 4  # beyond that, memory is the limit
 
     def __init__(self) -> None:
         self._maps: OrderedDict[Path, np.ndarray] = OrderedDict()
@@ -34,13 +34,13 @@ class MappedFiles:
         self._process = os.getpid()
 
     def threads(self, n_bytes: int) -> int:
-        """Threads that are worth while for a gather of so many bytes."""
+        """How many threads pay off for a gather of `n_bytes`."""
         if n_bytes < WORTH_A_THREAD:
             return 1
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def read(self, extent: Extent, offset: int, target: memoryview) -> None:
-        """Fill `target` from an offset on, without a map: a bad disk is an error, not a signal.
+        """Fill `target` from `offset` on, without a map: a bad disk is then an error and not a signal.
 
         Raises:
             StoreError: the file is missing or damaged.
@@ -55,7 +55,7 @@ class MappedFiles:
                 rest = rest[n_read:]
 
     def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Bytes of a file (stop − start,) uint8 in each range; mapped as long as somebody holds them."""
+        """Bytes (stop − start,) uint8 of each range of a file, which stays mapped while they are held."""
         content = self._mapped(extent)
         return [content[start:stop] for start, stop in ranges]
 
@@ -70,7 +70,7 @@ class MappedFiles:
         Args:
             extent: the rows of the file.
             rows: (R,) ascending, none twice, counted as in the array.
-            places: (R,) where in `target` each belongs.
+            places: (R,) the place of each row in `target`.
             target: (n, row bytes) uint8.
         """
         n_rows, row_bytes, origin = len(rows), target.shape[1], extent.start
@@ -78,7 +78,7 @@ class MappedFiles:
         source = self._mapped(extent)[extent.offset : end].reshape(-1, row_bytes)
         first, place = int(rows[0]) - origin, int(places[0])
         in_order = places[-1] - places[0] == n_rows - 1 and (np.diff(places) == 1).all()
-        if in_order and rows[-1] - rows[0] == n_rows - 1:  # neighbours here and there
+        if in_order and rows[-1] - rows[0] == n_rows - 1:  # neighbours in both
             target[place : place + n_rows] = source[first : first + n_rows]
         elif in_order:  # no index is out of bounds: "clip" copies straight to the target
             np.take(source, rows - origin, axis=0, out=target[place : place + n_rows], mode="clip")
@@ -94,7 +94,7 @@ class MappedFiles:
             if extent.path in self._maps:
                 self._maps.move_to_end(extent.path)
                 return self._maps[extent.path]
-        with self._open_whole(extent) as file:  # without the lock, for it may have to be fetched
+        with self._open_whole(extent) as file:  # without the lock, since it may have to be fetched
             mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
         with self._lock:
             self._maps[extent.path] = mapped
@@ -107,7 +107,7 @@ class MappedFiles:
 
     @contextmanager
     def _open_whole(self, extent: Extent) -> Iterator[BinaryIO]:
-        """A file that has the size it should, and the end."""
+        """Open a file that has the expected size and end."""
         try:
             file = self._open(extent)
         except FileNotFoundError as error:
@@ -122,19 +122,21 @@ class MappedFiles:
 
 
 def check_not_forked(process: int, extent: Extent) -> None:
-    """Raise StoreError in a child of the process that opened a store: handles do not survive a fork."""
+    """Raise StoreError in a forked child of the process that opened a store: handles do not survive."""
     if os.getpid() != process:
-        raise StoreError(f"{extent.path}: was opened before this process was forked; open the store in it")
+        raise StoreError(
+            f"{extent.path}: was opened before this process was forked; open the store again in this one"
+        )
 
 
 def check_not_cut(extent: Extent, size: int) -> None:
-    """Raise StoreError for a file of another size than its rows take."""
+    """Raise StoreError if a file does not have the size of its rows."""
     least = max(1, extent.index_bytes) if extent.file_bytes is None else extent.file_bytes
     if size < least or extent.file_bytes not in (size, None):
         raise StoreError(f"{extent.path}: has {size:,} bytes, expected {least:,}")
 
 
 def check_same_tail(extent: Extent, tail: bytes) -> None:
-    """Raise StoreError for a file that does not end as it must."""
+    """Raise StoreError if a file does not end with the expected bytes."""
     if tail != extent.tail:
         raise StoreError(f"{extent.path}: its index of chunks is damaged")

@@ -1,8 +1,8 @@
-"""What lies below a prefix of an S3 bucket, and holds a zarr store.
+"""A prefix of an S3 bucket that holds a zarr store.
 
-Through obstore, with which zarr-python opens metadata too. The other way, fsspec's s3fs, pins botocore to
-single versions (by aiobotocore), reads through one thread's event loop, and cannot put an object on the
-condition that it is new, which is what a lock is made of.
+Requests go through obstore, which zarr-python supports too. The alternative, fsspec's s3fs, pins botocore to
+single versions (by aiobotocore), reads through one thread's event loop, and cannot create an object only if
+it is new, which a lock needs.
 """
 
 import os
@@ -23,21 +23,21 @@ Part = bytes | np.ndarray  # of an object's content; arrays are one-dimensional 
 ADVICE = (
     "check address and credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION)"
 )
-# What fails at once is an address or a right; what fails later is the network, which may come back.
+# Early requests fail for a wrong address or missing rights, later ones for the network, which may come back.
 IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
-AT_ONCE = 16  # requests for small objects
+REQUEST_THREADS = 16  # for small objects
 BACKOFF = {"init_backoff": timedelta(seconds=1), "max_backoff": timedelta(seconds=15), "base": 2}
 PATIENT = {"max_retries": 1000, "retry_timeout": timedelta(minutes=3), "backoff": BACKOFF}
-_process: list[int] = []  # that used obstore first: its threads do not survive a fork
+_process: list[int] = []  # the PID that used obstore first: its threads do not survive a fork
 
 
 class BucketError(StoreError):
-    """S3 or the network refused something, perhaps for a while."""
+    """A request to S3 failed, perhaps only for a while."""
 
 
 @dataclass(frozen=True)
 class S3Object:
-    """One object, in the place of a file's path."""
+    """One object, used like a file's path."""
 
     url: str
     name: str
@@ -48,7 +48,7 @@ class S3Object:
 
 @dataclass(frozen=True)
 class Bucket:
-    """`Folder` offers the same on a local disk, and says what each method does.
+    """A prefix of a bucket. `Folder` has the same methods for a local disk, and documents them.
 
     Attributes:
         url: `s3://bucket/prefix`.
@@ -61,32 +61,32 @@ class Bucket:
 
     @property
     def suffix(self) -> str:
-        """Of the last name, as of a path."""
+        """The suffix of the last name, like a path's."""
         return PurePosixPath(self.url).suffix
 
     def beside(self, suffix: str) -> "Bucket":
-        """The place whose name is this one's and a suffix."""
+        """The place whose name is this one's plus a suffix."""
         return Bucket(self.url + suffix)
 
     @property
     def zarr_store(self) -> Any:
-        """What zarr-python opens."""
+        """The store that zarr-python can open."""
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._client)
 
     def file(self, name: str) -> S3Object:
-        """An object, as an extent's path."""
+        """An object, for an Extent."""
         return S3Object(self.url, name)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object, by its name below the prefix."""
+        """Bytes of every object, by name below the prefix."""
         obstore = _obstore()
         with self.errors():
             return {meta["path"]: meta["size"] for page in obstore.list(self._client) for meta in page}
 
     def read(self, name: str) -> bytes:
-        """A small object. Raises FileNotFoundError where it is absent."""
+        """A small object. Raises FileNotFoundError if it is absent."""
         return self.read_tagged(name)[0]
 
     def fetch(self, name: str) -> bytes:
@@ -96,31 +96,31 @@ class Bucket:
             return bytes(obstore.get(self._client, name).bytes())
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Small objects, by their names, many at once."""
+        """Small objects by name, fetched in parallel."""
         names = list(names)
-        with ThreadPoolExecutor(AT_ONCE) as executor:
+        with ThreadPoolExecutor(REQUEST_THREADS) as executor:
             return dict(zip(names, executor.map(self.read, names), strict=True))
 
     def read_tagged(self, name: str) -> tuple[bytes, str]:
-        """A small object, and the tag of its version."""
+        """A small object and its ETag."""
         obstore = _obstore()
         with self.errors():
             found = obstore.get(self._impatient_client, name)
             return bytes(found.bytes()), found.meta["e_tag"]
 
     def stamp(self, name: str, patient: bool) -> tuple[str | None, int]:
-        """What tells an object from another that was written under its name: its tag, and when, in seconds.
+        """Identity of an object, which changes when it is rewritten: its ETag and time in seconds.
 
-        Raises FileNotFoundError where it is absent.
+        Raises FileNotFoundError if it is absent.
 
         Args:
             name: of the object.
-            patient: whether to wait for a network that is away for a while.
+            patient: whether to keep trying if the network does not answer.
         """
         obstore = _obstore()
         with self.errors():
             found = obstore.get(self._client if patient else self._impatient_client, name)
-            found.bytes()  # and the connection is free again; `head` would not be told why it is refused
+            found.bytes()  # frees the connection; `head` would not say why it fails
             return found.meta["e_tag"], int(found.meta["last_modified"].timestamp())
 
     def end(self, name: str, n_bytes: int) -> tuple[bytes, int]:
@@ -131,7 +131,7 @@ class Bucket:
             return bytes(found.bytes()), found.meta["size"]
 
     def ranges(self, name: str, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Bytes (stop − start,) uint8 of an object in each range; what lies near is fetched together."""
+        """Bytes (stop − start,) uint8 of each range of an object; near ranges are fetched together."""
         obstore = _obstore()
         starts, stops = zip(*ranges, strict=True)
         with self.errors():
@@ -145,15 +145,15 @@ class Bucket:
             obstore.put(self._client, name, b"".join(parts))
 
     def write_all(self, files: dict[str, bytes]) -> None:
-        """Write small objects, many at once."""
-        with ThreadPoolExecutor(AT_ONCE) as executor:
+        """Write small objects in parallel."""
+        with ThreadPoolExecutor(REQUEST_THREADS) as executor:
             list(executor.map(lambda item: self.write(item[0], [item[1]]), files.items()))
 
     def write_if(self, name: str, content: bytes, tag: str | None) -> str | None:
-        """Write a small object if its version is still `tag`, None for "is absent".
+        """Write a small object if its ETag is still `tag`, or if it is absent for None.
 
         Returns:
-            The tag of the version written; None where it was another.
+            The new ETag; None if the object has another one.
         """
         obstore = _obstore()
         known = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
@@ -165,7 +165,7 @@ class Bucket:
             return None
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; absent ones are no error."""
+        """Delete objects; absent ones are not an error."""
         obstore = _obstore()
         names = list(names)
         with self.errors():
@@ -177,7 +177,7 @@ class Bucket:
 
     @contextmanager
     def errors(self, *spared: type[Exception]) -> Iterator[None]:
-        """Raise StoreError, in one line, for what S3 or the network refuses."""
+        """Raise a one-line StoreError for errors of S3 and the network, except those in `spared`."""
         try:
             yield
         except spared:
@@ -185,9 +185,7 @@ class Bucket:
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 bucket = self.url.split("/")[2]
-                raise StoreError(
-                    f"s3://{bucket}: there is no such bucket; make it, or name another"
-                ) from error
+                raise StoreError(f"s3://{bucket}: no such bucket; create it, or name another") from error
             raise
         except _obstore().exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {_reason(error)}; {ADVICE}") from error
@@ -212,7 +210,7 @@ class Bucket:
 
 
 def _check_not_forked(url: str) -> None:
-    """Raise StoreError in a child of the process that used S3 first, where it would wait for ever."""
+    """Raise StoreError in a forked child of the process that used S3 first: requests would hang."""
     if not _process:
         _process.append(os.getpid())
     if _process[0] != os.getpid():
@@ -221,7 +219,7 @@ def _check_not_forked(url: str) -> None:
 
 def _connect(url: str, retry: dict[str, Any]) -> Any:
     obstore = _obstore()
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # asked for by whoever set it
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # only if the user asks for it
     try:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         return obstore.store.S3Store(
@@ -241,7 +239,7 @@ def _obstore() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of obstore's, without what only its authors can read."""
+    """The first line of an obstore error, without its internals."""
     text = str(error)
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     if "error sending request" in text:

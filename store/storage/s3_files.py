@@ -1,4 +1,4 @@
-"""The objects of a store in a bucket: fetched by ranges, or kept in a cache on a local disk."""
+"""The objects of a store in a bucket: read by ranges, or through a cache on a local disk."""
 
 import os
 from collections import defaultdict
@@ -15,9 +15,9 @@ from store.storage.s3 import Bucket
 
 
 class S3Files:
-    """As `MappedFiles`, of objects; each is proved whole at its first use."""
+    """Like `MappedFiles`, for objects; each is checked for its size and end at its first use."""
 
-    most_threads = 32  # they wait for answers
+    most_threads = 32  # they mostly wait for answers
 
     def __init__(self, bucket: Bucket):
         self._bucket = bucket
@@ -25,18 +25,18 @@ class S3Files:
         self._process = os.getpid()
 
     def threads(self, n_bytes: int) -> int:
-        """As many as there may be: a row of each of many objects is waited for as long as one."""
+        """Always the most: with one thread each, a row from many objects takes no longer than one row."""
         return self.most_threads
 
     def read(self, extent: Extent, offset: int, target: memoryview) -> None:
-        """Fill `target` from an offset on."""
+        """Fill `target` from `offset` on."""
         (content,) = self.contents(extent, [(offset, offset + len(target))])
         target[:] = content
 
     def contents(self, extent: Extent, ranges: list[tuple[int, int]]) -> list[np.ndarray]:
-        """Bytes of an object in each range; what lies near is fetched together."""
+        """Bytes of each range of an object; near ranges are fetched together."""
         check_not_forked(self._process, extent)
-        self._prove(extent)
+        self._check_whole(extent)
         return self._fetch(extent, ranges)
 
     def end(self, extent: Extent, n_bytes: int) -> tuple[bytes, int]:
@@ -50,7 +50,7 @@ class S3Files:
         return tail, size
 
     def copy_rows(self, extent: Extent, rows: np.ndarray, places: np.ndarray, target: np.ndarray) -> None:
-        """Copy rows of an object to their places, neighbours fetched as one."""
+        """Copy rows of an object to their places; neighbouring rows are one range."""
         row_bytes = target.shape[1]
         cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         first = (extent.offset + (rows[cuts[:-1]] - extent.start) * row_bytes).tolist()
@@ -69,7 +69,7 @@ class S3Files:
                 raise StoreError(f"{extent.path}: ends too early")
         return found
 
-    def _prove(self, extent: Extent) -> None:
+    def _check_whole(self, extent: Extent) -> None:
         if extent.path.name not in self._whole:
             tail, _ = self.end(extent, max(1, len(extent.tail or b"")))
             if extent.tail is not None:
@@ -78,12 +78,12 @@ class S3Files:
 
 
 class CachedFiles(MappedFiles):
-    """As `MappedFiles`, of objects that are brought to a local disk, whole, when they are first used."""
+    """Like `MappedFiles`, for objects that are downloaded whole at their first use."""
 
     def __init__(self, bucket: Bucket, cache: Cache):
         super().__init__()
         self._bucket, self._cache = bucket, cache
-        self._version = bucket.read_tagged("zarr.json")[1]  # another one when the store is written anew
+        self._version = bucket.read_tagged("zarr.json")[1]  # changes when the store is rewritten
         self._fetching: defaultdict[str, Lock] = defaultdict(Lock)
 
     def _open(self, extent: Extent) -> BinaryIO:
@@ -91,6 +91,6 @@ class CachedFiles(MappedFiles):
         check_not_forked(self._process, extent)
         with self._lock:
             fetching = self._fetching[name]
-        with fetching:  # else two threads that want one object would fetch it twice
+        with fetching:  # else two threads would fetch the same object twice
             version = (self._bucket.url, self._version)
             return self._cache.open(version, name, extent.file_bytes, lambda: self._bucket.fetch(name))
