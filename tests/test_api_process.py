@@ -17,7 +17,7 @@ from finetune.heads.threads import SWITCH
 from finetune.training.head_pool import HeadPool
 
 FAST = {"iterations": 3, "eval_every": 3, "device": "cpu", "method": "crt"}
-WAIT = 60  # seconds
+WAIT = 600  # seconds
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
