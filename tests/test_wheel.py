@@ -18,7 +18,12 @@ from store import __version__
 
 NOT_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-SHORTER = {"SEEDS = (0, 1, 2)": "SEEDS = (0,)", "epochs=20": "epochs=1"}  # the demo has no option for it
+SHORTER = {  # the demo has no options for it
+    "SEEDS = (0, 1, 2)": "SEEDS = (0,)",
+    "epochs=20": "epochs=1",
+    "width=16": "width=4",
+    "method=m": "method=m, iterations=64",
+}
 MADE = {"build", "dist"}  # by earlier builds: what is in them is put into a wheel
 LIBRARIES = ("site-packages", "dist-packages")
 FOUND = """
