@@ -1,0 +1,134 @@
+"""A network of any make as features and one FC layer: found in what flows, and proved on random images."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import nn
+
+from extract.networks.flow import LastPooled, NotExactError, Split, as_map, find_split
+from extract.networks.parts import Network
+
+N_IMAGES = 2  # of a proof
+TOLERANCE = 1e-5  # of the largest logit
+STEP = 32  # pixels by which images grow for a second proof: most networks halve their maps five times
+
+
+class _ReachedError(Exception):
+    """The FC layer is reached: all that is behind it is left out.
+
+    Attributes:
+        pooled: (B, C) what it is given.
+    """
+
+    def __init__(self, pooled: torch.Tensor):
+        super().__init__()
+        self.pooled = pooled
+
+
+class _End(nn.Module):
+    """In place of an FC layer."""
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        raise _ReachedError(pooled)
+
+
+class MapOf(nn.Module):
+    """A network up to its FC layer.
+
+    Attributes:
+        network: as it was, but for its FC layer.
+    """
+
+    def __init__(self, network: nn.Module, layout: str):
+        super().__init__()
+        self.network, self._layout = network, layout
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, H', W') feature maps of (B, 3, H, W) images, in evaluation."""
+        with LastPooled() as last:
+            self.pooled(images)
+        return as_map(last.tensor, self._layout)
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C) what the FC layer is given, in training after dropout, if there is any."""
+        try:
+            self.network(images)
+        except _ReachedError as reached:
+            return reached.pooled.flatten(1)
+        raise RuntimeError("the network did not come to its FC layer")
+
+
+class FoundNetwork(Network):
+    """A network of any make. In training it runs as its authors wrote it, dropout before the FC layer too.
+
+    Attributes:
+        classifier_name: of its FC layer, among the modules of the network as it was.
+    """
+
+    def __init__(self, network: nn.Module, split: Split):
+        classifier = network.get_submodule(split.classifier)
+        network.set_submodule(split.classifier, _End())
+        super().__init__(MapOf(network, split.layout), classifier)
+        self.classifier_name = split.classifier
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K), in float32 under autocast too."""
+        if self.training:
+            return self.classify(self.features.pooled(images).float())
+        return super().forward(images)
+
+
+def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
+    """Find a network's feature map and FC layer, and prove that its logits are that layer on the map's mean.
+
+    The proof is in float32, with random values in the FC layer (one of zeros would prove anything), at two
+    image sizes if the network takes a second one. On the meta device there is none.
+
+    Args:
+        network: on the CPU or the meta device; it becomes a part of what is returned.
+        image_size: side of its images in pixels.
+
+    Raises:
+        NotExactError: it cannot be taken apart, and why.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(N_IMAGES, 3, image_size, image_size, generator=generator)
+    split = find_split(network, images.to(device))
+    if device.type == "meta":
+        return FoundNetwork(network, split)
+    with _randomised(network.get_submodule(split.classifier), generator), torch.inference_mode():
+        batches = [(images, network(images))]
+        larger = torch.randn(N_IMAGES, 3, *[image_size + STEP] * 2, generator=generator)
+        with suppress(Exception):  # a network of one image size may refuse others in any way
+            batches.append((larger, network(larger)))
+        found = FoundNetwork(network, split).eval()
+        for batch, logits in batches:
+            _check_same(found(batch), logits)
+    return found
+
+
+@contextmanager
+def _randomised(classifier: nn.Linear, generator: torch.Generator) -> Iterator[None]:
+    """With random values in an FC layer, which gets its own again."""
+    own = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in classifier.named_parameters():
+                parameter.copy_(own[name])
+
+
+def _check_same(found: torch.Tensor, logits: torch.Tensor) -> None:
+    apart = float((found - logits).abs().max() / logits.abs().max())
+    if not apart <= TOLERANCE:
+        raise NotExactError(
+            "its FC layer on the mean of its feature map gives other logits than the network "
+            f"({apart:.1e} of the largest apart, {TOLERANCE:.0e} at most)"
+        )
