@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import check_device
-from extract.networks.registry import architectures
+from extract.images.preparation import check_preparation
+from extract.networks.config import NetworkConfig
 from extract.options import (
     Codec,
     Device,
@@ -18,114 +19,17 @@ from extract.options import (
     MovedRoot,
     NViews,
     Precision,
+    RepeatedArch,
     ShotRule,
     Workers,
     check_shot_rule,
 )
-from extract.sources.registry import (
-    check_no_idle_options,
-    find_source,
-    idle_options,
-    meant_source,
-    source_names,
-)
+from extract.sources.config import DatasetConfig
 from extract.training.recipes import RECIPES
 from store.errors import UserError
 from store.options import Option, check_bounds
 
-
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Which images are used. It is saved in every checkpoint and store.
-
-    Three fields are not options. Two are found when the images are first listed: `skipped`, the images,
-    relative to root, that `skip_bad_images` left out; and `tail_order`, which says whether a long-tailed
-    subset gives most images to the first class ("class index") or to the largest ("frequency"). `subfolders`
-    says whether images in subfolders of a class count, and files that only their content shows to be images;
-    they did not in version 0.1.
-    """
-
-    dataset: Annotated[
-        str | None,
-        Option(
-            "where the images come from", "data", "imagefolder with --root, else digits", names=source_names
-        ),
-    ] = None
-    root: Annotated[str | None, Option("folder of the images (digits needs none)", "data")] = None
-    imbalance_factor: Annotated[
-        float | None,
-        Option(
-            "use a long-tailed subset whose largest class has this many times the images of the smallest",
-            "data",
-            "all images",
-        ),
-    ] = None
-    val_per_class: Annotated[
-        int, Option("validation images to hold out of training, for each class", "data")
-    ] = 0
-    skip_bad_images: Annotated[
-        bool, Option("leave out images that cannot be decoded, and list them", "data")
-    ] = False
-    skipped: tuple[str, ...] = ()
-    download: Annotated[bool, Option("let torchvision download CIFAR into --root", "data")] = False
-    subfolders: bool = True
-    no_flip: Annotated[
-        bool,
-        Option(
-            "do not mirror training images; for signs, text and others whose mirror image is of another "
-            "class or of none",
-            "augmentation",
-        ),
-    ] = False
-    tail_order: Literal["class index", "frequency"] | None = None
-
-    @property
-    def source(self) -> str:
-        """The source of the images; without a name, a root means class folders."""
-        return self.dataset or meant_source(self.root)
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether half of the training images are mirrored."""
-        return find_source(self.source).mirrored is not False and not self.no_flip
-
-    def idle(self) -> list[str]:
-        """Options that are set although the source does not take them."""
-        return idle_options(self.source, self)
-
-    def resolved(self) -> "DatasetConfig":
-        """The same, with the source named.
-
-        Raises:
-            UserError: an unknown source, or an option that it does not take.
-        """
-        check_no_idle_options(self.source, self)
-        return replace(self, dataset=self.source)
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Which network is used. It is saved in every checkpoint and store."""
-
-    arch: Annotated[
-        str,
-        Option(
-            "network architecture (for small images: resnet20 to 56 and the -cifar ones)",
-            "network",
-            names=architectures,
-            others="another ResNet of torchvision",
-        ),
-    ] = "resnet32"
-    width: Annotated[
-        int | None,
-        Option(
-            "channels of the first stage, in networks for small images", "network", "the network's", least=1
-        ),
-    ] = None
-    weights: Annotated[
-        str | None,
-        Option("pre-trained weights of torchvision, for example DEFAULT", "network", "random ones"),
-    ] = None
+OWN = "the network's if it is pre-trained, else the images'"
 
 
 @dataclass(frozen=True)
@@ -146,6 +50,25 @@ class TrainConfig:
             "schedule",
         ),
     ] = "short"
+    mean: Annotated[
+        str | None, Option("means of the red, green and blue channels, as 0.5,0.5,0.5", "data", OWN)
+    ] = None
+    std: Annotated[
+        str | None,
+        Option("standard deviations of the red, green and blue channels, as 0.25,0.25,0.25", "data", OWN),
+    ] = None
+    crop: Annotated[
+        float | None,
+        Option(
+            "share of an image that its central crop keeps, above 64 pixels",
+            "data",
+            "the network's",
+        ),
+    ] = None
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None,
+        Option("how images of more than 64 pixels are resized", "data", "the network's"),
+    ] = None
     epochs: Annotated[
         int | None, Option("passes over the training images", "schedule", "the recipe's", least=1)
     ] = None
@@ -194,6 +117,7 @@ class TrainConfig:
         """Raise UserError for a value out of its range; None passes."""
         check_bounds(self)
         check_bounds(self.network)
+        check_preparation(self)
 
 
 @dataclass(frozen=True)
@@ -204,6 +128,7 @@ class ExtractConfig:
     store: Annotated[
         str, Option("store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr", "files")
     ] = "feats.zarr"
+    arch: RepeatedArch = None
     root: MovedRoot = None
     views: NViews = 1
     dtype: MapDtype = "float16"
@@ -229,6 +154,7 @@ class SampleConfig:
         Option("rows of each split to extract again and compare; needs --ckpt", "data", "none", least=1),
     ] = None
     ckpt: Annotated[str | None, Option("checkpoint that the store was extracted with", "files")] = None
+    arch: RepeatedArch = None
     root: MovedRoot = None
     seed: Annotated[int, Option("random seed that chooses the rows of --sample", "data", least=0)] = 0
     device: Device = "auto"
@@ -254,6 +180,7 @@ class EvaluateConfig:
     """Options of `evaluate`."""
 
     ckpt: Annotated[str, Option("checkpoint that `train` or `finetune` wrote", "files")]
+    arch: RepeatedArch = None
     root: MovedRoot = None
     split: Annotated[
         Literal["train", "val", "test"], Option("split of the images to evaluate on", "data")

@@ -15,7 +15,8 @@ from rich.progress import Progress
 
 from extract.config import DatasetConfig
 from extract.images.decode import Reading
-from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode, decode_training, find_unreadable
+from extract.images.image_set import ImageSet, decode, decode_training, find_unreadable
+from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
 from extract.sources.listing import Listing, check_no_lookalikes, check_utf8_names
 from extract.sources.longtail import split_source, tail_order

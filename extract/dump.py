@@ -52,6 +52,10 @@ TRAINING_OPTIONS = (
     "recipe",
     "image_size",
     "precision",
+    "mean",
+    "std",
+    "crop",
+    "interpolation",
 )
 
 
@@ -76,7 +80,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
-    restored = restore(Path(config.ckpt), config.root, progress)
+    restored = restore(Path(config.ckpt), config.root, progress, arch=config.arch)
     if restored.checkpoint.finetuned:
         raise UserError(
             f"{config.ckpt}: its FC layer was fine-tuned, but Phase II starts from Phase I's; extract with "
@@ -277,7 +281,7 @@ def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> 
             "epoch": checkpoint.epoch,
             "seed": checkpoint.config["seed"],
         },
-        "training": {name: checkpoint.config[name] for name in TRAINING_OPTIONS},
+        "training": {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS},
         "network": checkpoint.network,
         "dataset": checkpoint.dataset
         | {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)},

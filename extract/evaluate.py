@@ -32,7 +32,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
-    restored = restore(Path(config.ckpt), config.root, progress, only=(config.split,))
+    restored = restore(Path(config.ckpt), config.root, progress, only=(config.split,), arch=config.arch)
     if config.split not in restored.dataset.splits:
         present = ", ".join(restored.dataset.splits)
         raise UserError(

@@ -6,6 +6,14 @@ from store.errors import UserError
 from store.options import Option
 
 MovedRoot = Annotated[str | None, Option("folder of the images, if they moved since training", "data")]
+RepeatedArch = Annotated[
+    str | None,
+    Option(
+        "the network's function again, if it is package.module:function: your own code runs only when you "
+        "name it",
+        "network",
+    ),
+]
 ImageSize = Annotated[
     int | None, Option("side of the input images in pixels", "data", "the network's", least=8)
 ]

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.progress import Progress
 
 from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
@@ -12,7 +11,7 @@ from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
-from extract.networks.registry import build_network
+from extract.networks.registry import check_named, network_to_load
 from extract.proof.identity import bound_to
 from extract.sources.content import lies_turned
 from extract.sources.registry import find_source
@@ -32,7 +31,13 @@ class Restored:
     transform: Transform
 
 
-def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[str] = SPLITS) -> Restored:
+def restore(
+    ckpt: Path,
+    root: str | None,
+    progress: Progress,
+    only: Collection[str] = SPLITS,
+    arch: str | None = None,
+) -> Restored:
     """Rebuild network and data from a checkpoint's description.
 
     Args:
@@ -44,16 +49,16 @@ def restore(ckpt: Path, root: str | None, progress: Progress, only: Collection[s
     Raises:
         UserError: the checkpoint or the images cannot be used, or do not belong together.
     """
-    listed = restore_listed(ckpt, root, progress)
+    listed = restore_listed(ckpt, root, progress, arch)
     note_stopped_early(listed.checkpoint, ckpt)
     size, reading = listed.transform.image_size, listed.transform.reading
     return replace(listed, dataset=decoded(listed.dataset, size, progress, only, reading))
 
 
-def restore_listed(ckpt: Path, root: str | None, progress: Progress) -> Restored:
+def restore_listed(ckpt: Path, root: str | None, progress: Progress, arch: str | None = None) -> Restored:
     """Like `restore`, but image files of any size stay paths."""
     checkpoint = load_checkpoint(ckpt)
-    network = restore_network(checkpoint, ckpt)
+    network = restore_network(checkpoint, ckpt, arch)
     source = described(DatasetConfig, checkpoint.dataset, ckpt)
     if root is not None:
         if "root" not in find_source(source.source).options:
@@ -78,16 +83,15 @@ def _any_turned(dataset: Dataset) -> bool:
     return any(lies_turned(path) for path in files[:: max(1, len(files) // 100)])
 
 
-def restore_network(checkpoint: Checkpoint, path: Path) -> Network:
+def restore_network(checkpoint: Checkpoint, path: Path, arch: str | None = None) -> Network:
     """The network of a checkpoint, in evaluation mode; `path` is for the error message.
 
     Raises:
         CheckpointError: the weights are not those of the architecture that the checkpoint names.
     """
     config = described(NetworkConfig, checkpoint.network, path)
-    # The weights come from the file: none are drawn (the meta device holds no values) or downloaded.
-    with torch.device("meta"):
-        network = build_network(replace(config, weights=None), len(checkpoint.class_names))
+    check_named(config.arch, arch, path)
+    network = network_to_load(config, len(checkpoint.class_names), checkpoint.transform.get("image_size"))
     try:
         network.load_state_dict(checkpoint.state, assign=True)
     except RuntimeError as error:

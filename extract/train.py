@@ -20,13 +20,15 @@ from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
-from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
+from extract.images.preparation import check_preparation
+from extract.images.transforms import Transform
 from extract.inference import predict
 from extract.networks.parts import Network
-from extract.networks.registry import build_network, check_network, default_image_size
+from extract.networks.registry import build_network, check_network, preparation
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.mirror import note_mirrored_pairs
+from extract.training.preparation import transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.schedule import learning_rate
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
@@ -64,7 +66,8 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     config = config.resolved()
     check_network(config.network)
     if config.image_size is None:
-        config = replace(config, image_size=default_image_size(config.network.arch))
+        config = replace(config, image_size=preparation(config.network).image_size)
+        check_preparation(config)
     with sole_writer(Path(config.out), "training run"):
         return _train(config, progress)
 
@@ -207,28 +210,10 @@ def _save_epoch(training: Training, config: TrainConfig) -> None:
         )
 
 
-def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
-    """The transform for training a network from these options.
-
-    Raises:
-        UserError: an image size that differs from that of the images in memory.
-    """
-    size = config.image_size
-    if dataset.train.in_memory and dataset.train.images.shape[-1] != size:
-        native = dataset.train.images.shape[-1]
-        raise UserError(
-            f"--image-size {size}: {config.dataset.dataset} images are {native}×{native}; use a network "
-            "for small images (resnet32, resnet18-cifar, …), without --image-size"
-        )
-    pretrained = config.network.weights is not None
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else channel_statistics(dataset.train)
-    return Transform(size, mean, std, flip=config.dataset.mirrored, upright=True, white={})
-
-
 def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
     with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
         torch.manual_seed(config.seed)
-        network = build_network(config.network, n_classes)
+        network = build_network(config.network, n_classes, config.image_size)
     if previous:
         network.load_state_dict(previous.state)
     network.to(compute.device, memory_format=compute.memory_format)

@@ -232,16 +232,22 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
 
 
 @as_user_errors()
-def load_network(ckpt: Place) -> Network:
+def load_network(ckpt: Place, arch: str | None = None) -> Network:
     """Load the network of a checkpoint that `train` or `finetune` wrote: a torch module in evaluation mode.
 
     It maps images (B, 3, H, W), preprocessed as in training, to logits (B, K), and is on the CPU.
 
+    Args:
+        ckpt: the checkpoint file.
+        arch: the function that makes the network, again, if it is your own (package.module:function): loading
+            a file never runs code that only the file names.
+
     Raises:
-        UserError: the file does not exist or is not a checkpoint of ours.
+        UserError: the file does not exist or is not a checkpoint of ours, or its network is made by a function
+            that `arch` does not name.
     """
     path = Path(_place(ckpt))
-    return restore_network(load_checkpoint(path), path)
+    return restore_network(load_checkpoint(path), path, arch)
 
 
 def _run_at(path: Path) -> Run:

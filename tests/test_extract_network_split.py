@@ -78,6 +78,10 @@ INEXACT = {
     "a norm": (lambda net, x: net.fc(net.norm(x.mean((2, 3)))), "layer_norm stands between its pooling"),
     "an activation in place": (lambda net, x: net.fc(x.mean((2, 3)).relu_()), "relu"),
     "two FC layers": (lambda net, x: net.second(net.first(x.mean((2, 3))).tanh()), "more than one FC layer"),
+    "two FC layers in place": (
+        lambda net, x: net.second(net.first(x.mean((2, 3))).relu_()),
+        "more than one FC layer",
+    ),
     "the greatest": (lambda net, x: net.fc(x.amax((2, 3))), "amax stands between"),
     "mean and greatest": (lambda net, x: net.fc((x.mean((2, 3)) + x.amax((2, 3))) / 2), "div"),
     "a class token": (lambda net, x: net.fc(x.flatten(2).transpose(1, 2)[:, 0]), "one token"),

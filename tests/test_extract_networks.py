@@ -12,10 +12,10 @@ from torch import nn
 from extract.config import NetworkConfig
 from extract.device import Compute
 from extract.networks import cifar_resnet, registry, torchvision_models
-from extract.networks.family import Family
+from extract.networks.family import Family, Preparation
 from extract.networks.layers import ZeroPadShortcut
 from extract.networks.parts import Network, pool
-from extract.networks.registry import FAMILIES, build_network, check_named_network, default_image_size
+from extract.networks.registry import FAMILIES, build_network, check_named_network, preparation
 from store.errors import UserError
 
 
@@ -99,8 +99,8 @@ def test_feature_maps_are_of_the_papers_shapes(arch, size, shape):
 
 
 def test_every_architecture_has_its_usual_image_size():
-    assert {default_image_size(arch) for arch in cifar_resnet.FAMILY.names} == {32}
-    assert {default_image_size(arch) for arch in torchvision_models.FAMILY.names} == {224}
+    assert {preparation(NetworkConfig(arch)).image_size for arch in cifar_resnet.FAMILY.names} == {32}
+    assert {preparation(NetworkConfig(arch)).image_size for arch in torchvision_models.FAMILY.names} == {224}
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "resnet18-cifar"])
@@ -196,13 +196,11 @@ def test_pooling_and_logits_stay_in_float32_under_autocast():
 @pytest.mark.parametrize(
     ("arch", "reason"),
     [
-        ("vgg11", r"3 FC layers \(classifier.0, "),
-        ("alexnet", "3 FC layers"),
-        ("vit_b_16", "pools by attention"),
-        ("mobilenet_v2", "layers stand between its pooling and its FC layer 'classifier.1'"),
-        ("squeezenet1_0", "it has no FC layer"),
-        ("googlenet", r"5 FC layers \(aux1"),
-        ("regnet_y_400mf", "its layout is unknown"),
+        ("vgg11", "more than one FC layer behind its pooling"),
+        ("alexnet", "more than one FC layer"),
+        ("vit_b_16", "its FC layer 'heads.head' sees one token"),
+        ("convnext_tiny", "layer_norm stands between its pooling and its FC layer 'classifier.2'"),
+        ("squeezenet1_0", "its logits come from adaptive_avg_pool2d, not from one FC layer"),
         ("resnet33", "unknown; expected one of resnet20, "),
     ],
 )
@@ -228,16 +226,20 @@ def test_options_that_an_architecture_lacks_are_refused(arch, changes, message):
 def test_a_family_from_outside_is_a_line_of_the_registry(monkeypatch, in_tmp_path):
     """Its names are in no other list: `--help` and errors have them, and its options are checked."""
 
-    def toy(config: NetworkConfig, n_classes: int) -> Network:
+    def toy(config: NetworkConfig, n_classes: int, image_size: int) -> Network:
         return Network(nn.Conv2d(3, config.width, 4, stride=4), nn.Linear(config.width, n_classes))
 
-    monkeypatch.setattr(registry, "FAMILIES", [*FAMILIES, Family(("toy", "toy2"), toy, 8, ("width",))])
+    monkeypatch.setattr(
+        registry,
+        "FAMILIES",
+        [*FAMILIES, Family(("toy", "toy2"), toy, lambda config: Preparation(8), ("width",))],
+    )
     network, images = build("toy", 5, width=6), random_images(2, 8)
-    assert default_image_size("toy") == 8
+    assert preparation(NetworkConfig("toy")).image_size == 8
     assert torch.equal(network(images), network.classify(pool(network.features(images))))
     assert network(images).shape == (2, 5)
     assert count(build("resnet20")) == option_a_parameters(20, 10, 16)
-    assert ", resnet152, toy, toy2, or another" in " ".join(run("train", "--help").stdout.split())
+    assert ", resnet152, toy, toy2, or timm:NAME" in " ".join(run("train", "--help").stdout.split())
     refuse(
         "train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet20, ", ", toy, toy2"]
     )

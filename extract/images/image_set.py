@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from rich.progress import Progress
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from extract.images.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
@@ -20,7 +21,6 @@ from store.names import shown
 from store.notes import note
 
 ITEMS_AT_ONCE = 4096  # items queued for threads: queueing ten million would take gigabytes
-IN_MEMORY_SIZE = 64  # images up to this many pixels a side are kept decoded in memory
 EVALUATION = -1  # instead of a view's seed: the evaluation transform, which draws nothing
 
 
@@ -115,11 +115,14 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def resize_and_crop(image: Image.Image, resize: int, crop: int) -> torch.Tensor:
-    """Resize the shorter side (bilinear, antialiased), then crop the centre; uint8 (3, crop, crop)."""
+def resize_and_crop(
+    image: Image.Image, resize: int, crop: int, interpolation: str = "bilinear"
+) -> torch.Tensor:
+    """Resize the shorter side (antialiased), then crop the centre; uint8 (3, crop, crop)."""
     tensor = TF.pil_to_tensor(image)
+    how = InterpolationMode(interpolation)
     if tensor.shape[1:] != (crop, crop) or resize != crop:
-        tensor = TF.center_crop(TF.resize(tensor, [resize], antialias=True), [crop, crop])
+        tensor = TF.center_crop(TF.resize(tensor, [resize], how, antialias=True), [crop, crop])
     return tensor
 
 

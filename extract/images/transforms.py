@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from extract.images.decode import Reading
-from extract.images.image_set import EVALUATION, IN_MEMORY_SIZE, ImageSet, read_image, resize_and_crop
+from extract.images.image_set import EVALUATION, ImageSet, read_image, resize_and_crop
+from extract.images.preparation import IN_MEMORY_SIZE
 from extract.images.views import draw_below
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +33,8 @@ class Transform:
         mean, std: of each channel, in units of the [0, 1] range.
         flip: whether half of the training images are mirrored.
         upright, white: how files are read, see Reading; the defaults are version 0.1's.
+        resize: shorter side of images above 64 pixels before the central crop; None for 256 of 224.
+        interpolation: of resizing those, "bilinear" or "bicubic".
     """
 
     image_size: int
@@ -40,6 +43,8 @@ class Transform:
     flip: bool = True
     upright: bool = False
     white: Mapping[int, int] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
 
     @property
     def reading(self) -> Reading:
@@ -146,8 +151,9 @@ def image_views(
 def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:
     """An image as the network sees it in evaluation, uint8 (3, H, W)."""
     size = transform.image_size
-    resize = size if size <= IN_MEMORY_SIZE else round(size * 256 / 224)
-    return resize_and_crop(image, resize, size)
+    if size <= IN_MEMORY_SIZE:
+        return resize_and_crop(image, size, size)
+    return resize_and_crop(image, transform.resize or round(size * 256 / 224), size, transform.interpolation)
 
 
 def training_image(image: Image.Image, transform: Transform, seed: int) -> torch.Tensor:
@@ -155,7 +161,11 @@ def training_image(image: Image.Image, transform: Transform, seed: int) -> torch
     augment = v2.Compose(
         [
             v2.PILToTensor(),
-            v2.RandomResizedCrop(transform.image_size, antialias=True),
+            v2.RandomResizedCrop(
+                transform.image_size,
+                interpolation=v2.InterpolationMode(transform.interpolation),
+                antialias=True,
+            ),
             v2.RandomHorizontalFlip(0.5 if transform.flip else 0.0),
         ]
     )

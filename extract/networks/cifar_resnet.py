@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from extract.networks.family import Family
+from extract.networks.family import Family, Preparation
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock
@@ -31,7 +31,7 @@ CIFAR_ARCHITECTURES = {
 }
 
 
-def _build(config: Any, n_classes: int) -> "Network":
+def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from torch import nn
 
     from extract.networks.parts import Network
@@ -70,4 +70,4 @@ def _block(before: int, after: int, stride: int, projection: bool) -> "BasicBloc
     return BasicBlock(before, after, stride, shortcut)
 
 
-FAMILY = Family(tuple(CIFAR_ARCHITECTURES), _build, image_size=32, options=("width",))
+FAMILY = Family(tuple(CIFAR_ARCHITECTURES), _build, lambda config: Preparation(32), options=("width",))

@@ -40,6 +40,10 @@ class NotExactError(Exception):
     """Why class activation maps of a network would not be exact, in words."""
 
 
+class FailedError(Exception):
+    """A network cannot be run on images of a size, in words."""
+
+
 @dataclass(frozen=True)
 class Call:
     """A call of a torch function in a forward pass.
@@ -47,13 +51,15 @@ class Call:
     Attributes:
         func: the function.
         args, kwargs: its arguments.
-        result: the tensor that it made.
+        result: the tensor that it made, or changed in place.
+        source: the call that had made the numbers of its first tensor; None for what no call made.
     """
 
     func: Callable
     args: tuple
     kwargs: dict[str, Any]
     result: torch.Tensor
+    source: "Call | None"
 
     @property
     def name(self) -> str:
@@ -63,8 +69,7 @@ class Call:
     @property
     def tensor(self) -> torch.Tensor | None:
         """Its first argument that is a tensor."""
-        given = (*self.args, *self.kwargs.values())
-        return next((value for value in given if isinstance(value, torch.Tensor)), None)
+        return first_tensor(self.args, self.kwargs)
 
     @property
     def reshapes(self) -> bool:
@@ -95,21 +100,25 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Make a call and keep it."""
         kwargs = kwargs or {}
+        source = self.maker(first_tensor(args, kwargs))
         result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor):
-            call = Call(func, args, kwargs, result)
+            call = Call(func, args, kwargs, result, source)
             if func in POOLINGS:
                 self.poolings.append(call)
             if not (call.reshapes and call.tensor is result):  # else nothing was made
                 self._made[id(result)] = call
         return result
 
-    def maker(self, tensor: torch.Tensor) -> Call | None:
-        """The call that made the numbers of a tensor, reshaped since; None for what no call made."""
+    def maker(self, tensor: torch.Tensor | None) -> Call | None:
+        """The call that made the numbers of a tensor, however it was reshaped since."""
         call = self._made.get(id(tensor))
-        while call is not None and call.reshapes:
-            call = self._made.get(id(call.tensor))
-        return call
+        return call.source if call is not None and call.reshapes else call
+
+
+def first_tensor(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """The first of a call's arguments that is a tensor."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
 
 
 @dataclass(frozen=True)
@@ -142,18 +151,23 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
 
     Raises:
         NotExactError: there is another way.
+        FailedError: it cannot be run on these images.
     """
     with torch.inference_mode(), Watch() as watch:
-        logits = network(images)
+        try:
+            logits = network(images)
+        except Exception as error:  # code of any make can fail in any way
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise FailedError(f"fails on images of {images.shape[-1]} pixels ({reason})") from error
     if not isinstance(logits, torch.Tensor):
         raise NotExactError(f"it returns a {type(logits).__name__}, not logits")
     linear = watch.maker(logits)
     if linear is None or linear.func is not F.linear:
         raise NotExactError(f"its logits come from {_named(linear)}, not from one FC layer")
     name = _owner(network, linear)
-    pooling = watch.maker(linear.tensor)
+    pooling = linear.source
     if pooling is None or pooling.func not in POOLINGS:
-        raise NotExactError(_between(watch, pooling, name))
+        raise NotExactError(_between(pooling, name))
     found = (pooling.tensor.ndim, pooling.pooled_axes)
     layout = next((layout for layout, axes in LAYOUTS.items() if axes == found), None)
     if layout is None:
@@ -163,13 +177,13 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
     return Split(name, layout)
 
 
-def _between(watch: Watch, call: Call | None, classifier: str) -> str:
+def _between(call: Call | None, classifier: str) -> str:
     """What its FC layer is given, where that is not the mean of a map."""
     if call is not None and call.func is torch.Tensor.__getitem__:
         return (
             f"its FC layer {classifier!r} sees one token (a class token, say), not the mean of all positions"
         )
-    if call is not None and (before := watch.maker(call.tensor)) is not None and before.func is F.linear:
+    if call is not None and call.source is not None and call.source.func is F.linear:
         return f"it has more than one FC layer behind its pooling ({classifier!r} is the last)"
     return f"{_named(call)} stands between its pooling and its FC layer {classifier!r}"
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import nn
 
-from extract.networks.flow import LastPooled, NotExactError, Split, as_map, find_split
+from extract.networks.flow import FailedError, LastPooled, NotExactError, Split, as_map, find_split
 from extract.networks.parts import Network
+from store.errors import UserError
 
 N_IMAGES = 2  # of a proof
 TOLERANCE = 1e-5  # of the largest logit
@@ -91,6 +92,7 @@ def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
 
     Raises:
         NotExactError: it cannot be taken apart, and why.
+        FailedError: it cannot be run on images of that size.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -132,3 +134,35 @@ def _check_same(found: torch.Tensor, logits: torch.Tensor) -> None:
             "its FC layer on the mean of its feature map gives other logits than the network "
             f"({apart:.1e} of the largest apart, {TOLERANCE:.0e} at most)"
         )
+
+
+def refusal(network: nn.Module, image_size: int) -> str | None:
+    """Why a network cannot be used, None if it can: on the meta device, as far as calls show it."""
+    try:
+        take_apart(network, image_size)
+    except (NotExactError, FailedError) as error:
+        return _in_words(error)
+    return None
+
+
+def _in_words(error: NotExactError | FailedError) -> str:
+    if isinstance(error, FailedError):
+        return str(error)
+    return (
+        "refused, since class activation maps need global average pooling followed by one FC layer, and "
+        f"{error}"
+    )
+
+
+def with_new_classifier(network: nn.Module, image_size: int, n_classes: int, arch: str) -> FoundNetwork:
+    """A network taken apart, with a new FC layer, drawn from torch's global generator.
+
+    Raises:
+        UserError: it cannot be taken apart, or run on images of that size.
+    """
+    try:
+        found = take_apart(network, image_size)
+    except (NotExactError, FailedError) as error:
+        raise UserError(f"--arch {arch}: {_in_words(error)}") from error
+    found.classifier = nn.Linear(found.classifier.in_features, n_classes)
+    return found

@@ -4,19 +4,21 @@ A new family is a file with a `FAMILY` and a line of FAMILIES. Nothing heavy is 
 name fails at once. A `config` is a NetworkConfig, which imports this module for `--help`.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from extract.networks import cifar_resnet, torchvision_models
-from extract.networks.family import Family
+from extract.networks import cifar_resnet, factory, timm_models, torchvision_models
+from extract.networks.family import Family, Preparation
 from store.errors import UserError
 from store.options import check_bounds
 
 if TYPE_CHECKING:
     from extract.networks.parts import Network
 
-FAMILIES = [cifar_resnet.FAMILY, torchvision_models.FAMILY]
+FAMILIES = [cifar_resnet.FAMILY, timm_models.FAMILY, factory.FAMILY, torchvision_models.FAMILY]
 NOT_TAKEN = {  # by the option that a family does not take
     "weights": "--weights {value}: {arch} has no pre-trained weights; leave it out",
+    "arch_option": "--arch-option {value}: {arch} takes no arguments; leave it out",
     "width": "--width {value}: {arch} has a fixed width; leave it out, or choose one of {takers}",
 }
 
@@ -42,26 +44,64 @@ def check_network(config: Any) -> None:
     """Raise what `build_network` would, except for weights that cannot be downloaded; builds no network."""
     check_bounds(config)
     family = _family(config.arch)
-    reason = None if config.arch in family.names else family.refusal(config.arch)
+    reason = None if config.arch in family.names else family.refusal(config)
     if reason is not None:
         raise _unusable(config.arch, reason)
     _check_options(config, family)
 
 
-def build_network(config: Any, n_classes: int) -> "Network":
+def build_network(config: Any, n_classes: int, image_size: int | None = None) -> "Network":
     """Make a network; new layers are drawn from torch's global generator.
+
+    Args:
+        config: a NetworkConfig.
+        n_classes: K.
+        image_size: side of its images in pixels, by default the usual one.
 
     Raises:
         UserError: an unknown architecture, one whose head is not GAP + one FC, an option that it does not
             take, or weights that cannot be downloaded.
     """
     check_network(config)
-    return _family(config.arch).build(config, n_classes)
+    family = _family(config.arch)
+    return family.build(config, n_classes, image_size or family.preparation(config).image_size)
 
 
-def default_image_size(arch: str) -> int:
-    """The usual side of training images of an architecture, in pixels: 32 behind a CIFAR stem, else 224."""
-    return _family(arch).image_size
+def network_to_load(config: Any, n_classes: int, image_size: int | None = None) -> "Network":
+    """A network whose weights come from a file: none are drawn, or downloaded.
+
+    Raises:
+        UserError: as of `build_network`.
+    """
+    import torch
+
+    family = _family(config.arch)
+    # Networks of other makes may have tensors that no state dict holds, so they are made with their values.
+    device = "meta" if config.arch in family.names else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return build_network(replace(config, weights=None), n_classes, image_size)
+
+
+def check_named(arch: str, named: str | None, where: Any) -> None:
+    """Raise UserError where a file names code of the user's that the user has not named; nothing runs before.
+
+    Args:
+        arch: the architecture that the file names.
+        named: the one that the user named; None if there is none.
+        where: the file.
+    """
+    if named is not None and named != arch:
+        raise UserError(f"--arch {named}: {where} has a network of {arch}; leave --arch out, or name that")
+    if named is None and factory.is_factory(arch):
+        raise UserError(
+            f"{where}: its network is made by {arch}, which is code; that a file names it does not run it: "
+            f"pass --arch {arch} if you trust it"
+        )
+
+
+def preparation(config: Any) -> Preparation:
+    """How images reach a network: 32 pixels a side behind a CIFAR stem, else as its authors prepare them."""
+    return _family(config.arch).preparation(config)
 
 
 def _family(arch: str) -> Family:
@@ -75,12 +115,14 @@ def _family(arch: str) -> Family:
 
 
 def _unusable(arch: str, reason: str) -> UserError:
-    return UserError(f"--arch {arch}: {reason}; expected one of {', '.join(architectures())}")
+    others = "".join(f", {family.others}" for family in FAMILIES if family.others is not None)
+    return UserError(f"--arch {arch}: {reason}; expected one of {', '.join(architectures())}{others}")
 
 
 def _check_options(config: Any, family: Family) -> None:
     for option, message in NOT_TAKEN.items():
         value = getattr(config, option)
-        if value is not None and option not in family.options:
+        if value not in (None, ()) and option not in family.options:
             takers = [name for other in FAMILIES if option in other.options for name in other.names]
+            value = value if isinstance(value, int | str) else " ".join(value)
             raise UserError(message.format(value=value, arch=config.arch, takers=", ".join(takers)))

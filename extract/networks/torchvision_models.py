@@ -1,4 +1,4 @@
-"""torchvision's networks that end in global average pooling and one FC layer."""
+"""torchvision's networks: ResNets part by part, others taken apart by what flows through them."""
 
 import warnings
 from collections import OrderedDict
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.networks.family import Family
+from extract.networks.family import Family, Preparation
 from store.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from extract.networks.parts import Network
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+IMAGE_SIZE = 224  # of ResNets, and of networks without pre-trained weights
 
 
 def _in_torchvision(arch: str) -> bool:
@@ -25,56 +26,59 @@ def _in_torchvision(arch: str) -> bool:
     return not files or any(f"\ndef {arch}(" in file.read_text(encoding="utf-8") for file in files)
 
 
-def _refusal(arch: str) -> str | None:
+def _refusal(config: Any) -> str | None:
     import torch
     import torchvision
 
-    if arch not in torchvision.models.list_models(module=torchvision.models):
+    from extract.networks.found import refusal
+
+    if config.arch not in torchvision.models.list_models(module=torchvision.models):
         return "unknown"
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet warns of its weights
-            return _head_refusal(torchvision.models.get_model(arch))
+            model = torchvision.models.get_model(config.arch)
     except NotImplementedError:  # RegNet reads its widths off tensors, which meta tensors refuse
-        return "refused, its layout is unknown"
-
-
-def _head_refusal(model: "nn.Module") -> str | None:
-    """Why the head is not global average pooling and one FC layer, None if it is."""
-    import torchvision
-    from torch import nn
-
-    if isinstance(model, torchvision.models.ResNet):
         return None
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        reason = "it pools by attention, so it has no feature map under its classifier"
-    elif len(linear) != 1:
-        found = f"{len(linear)} FC layers ({', '.join(linear[:3])}…)" if linear else "no FC layer"
-        reason = f"it has {found}"
-    else:
-        reason = f"layers stand between its pooling and its FC layer {linear[0]!r}, or its layout is unknown"
-    return (
-        "refused, since class activation maps need global average pooling followed by one FC layer, and "
-        + reason
-    )
+    return refusal(model, _preparation(config).image_size)
 
 
-def _build(config: Any, n_classes: int) -> "Network":
-    import torchvision
+def _preparation(config: Any) -> Preparation:
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(config.arch).__members__
+    weights = known.get(config.weights or "DEFAULT", known.get("DEFAULT"))
+    if weights is None or (config.arch in NAMES and config.weights is None):
+        return Preparation(IMAGE_SIZE)
+    own = weights.transforms()
+    interpolation = own.interpolation.value
+    return Preparation(own.crop_size[0], own.resize_size[0], tuple(own.mean), tuple(own.std), interpolation)
+
+
+def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from torch import nn
 
+    from extract.networks.found import with_new_classifier
     from extract.networks.parts import Network
 
-    try:
-        model = torchvision.models.get_model(config.arch, weights=config.weights)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"--weights {config.weights}: cannot be loaded for {config.arch} ({error}); "
-            "expected DEFAULT or a name from torchvision, and a network connection at first use"
-        ) from error
+    model = _model(config)
+    if config.arch not in NAMES:
+        return with_new_classifier(model, image_size, n_classes, config.arch)
     # Everything up to torchvision's own pooling is the feature sub-network.
     parts = OrderedDict(item for item in model.named_children() if item[0] not in ("avgpool", "fc"))
     return Network(nn.Sequential(parts), nn.Linear(model.fc.in_features, n_classes))
 
 
-FAMILY = Family(NAMES, _build, 224, ("weights",), _in_torchvision, _refusal)
+def _model(config: Any) -> "nn.Module":
+    import torchvision
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torchvision.models.get_model(config.arch, weights=config.weights)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"--weights {config.weights}: cannot be loaded for {config.arch} ({error}); "
+            "expected DEFAULT or a name from torchvision, and a network connection at first use"
+        ) from error
+
+
+FAMILY = Family(NAMES, _build, _preparation, ("weights",), _in_torchvision, _refusal, "others of torchvision")

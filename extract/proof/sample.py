@@ -106,7 +106,7 @@ def draw_sample(store: FeatureStore, config: SampleConfig, progress: Progress) -
     device = use_device(resolve_device(config.device))
     compute = Compute(device, precision, batch_size, config.workers)
     make_deterministic()
-    restored = restore(ckpt, config.root, progress)
+    restored = restore(ckpt, config.root, progress, arch=config.arch)
     restored.network.to(compute.device, memory_format=compute.memory_format)
     generator = np.random.default_rng(config.seed)
     rows = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.networks.registry import check_named
 from extract.sources.presence import check_resumable, occupied
 from store.errors import UserError
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
@@ -27,6 +28,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     path = Path(out) / "checkpoint.pt"
     check_resumable(path)
     stored = _stored_config(load_checkpoint(path), path)
+    check_named(stored.network.arch, given.get("arch"), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
     own = {k: v for k, v in given.items() if k not in network and k not in dataset}

@@ -135,7 +135,7 @@ def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
     """Raise UserError for what `store plan` would refuse; `given` are the options that the user gave."""
     from finetune.forecast.options import check_beside_checkpoint, check_local
 
-    check_beside_checkpoint(given)
+    check_beside_checkpoint(given, config.network.arch)
     config.check_numbers()
     check_device(config.device)
     check_local(config.store)

@@ -134,7 +134,7 @@ def plan(context: click.Context, as_json: bool, **values: Any) -> None:
     from finetune.forecast.options import check_beside_checkpoint
     from finetune.forecast.text import forecast_json, forecast_lines, warnings
 
-    check_beside_checkpoint(given(context))
+    check_beside_checkpoint(given(context), values["arch"])
     with progress_bar() as progress:
         found = forecast(build(ForecastConfig, values), progress)
     if as_json:

@@ -7,6 +7,7 @@ from finetune.run import Run
 
 DATA_OPTIONS = ("dataset", "imbalance_factor", "val_per_class")
 NETWORK_OPTIONS = ("arch", "width", "weights")
+PREPARATION_OPTIONS = ("mean", "std", "crop", "interpolation")  # None in stores of older versions
 IMAGE_OPTIONS = {"flip": None, "upright": False, "white": None}  # with values for stores of older versions
 
 
@@ -16,8 +17,10 @@ def phase1_options(run: Run) -> dict[str, Any]:
     data = {name: made["dataset"][name] for name in DATA_OPTIONS}
     data["no_flip"] = made["dataset"].get("no_flip", False)  # version 0.1 mirrored all but digits
     network = {name: made["network"][name] for name in NETWORK_OPTIONS}
+    network["arch_option"] = made["network"].get("arch_option", ())  # older versions have none
+    training = dict.fromkeys(PREPARATION_OPTIONS) | made["training"]
     prepared = {name: made.get("transform", {}).get(name, earlier) for name, earlier in IMAGE_OPTIONS.items()}
-    return data | network | {f"phase1_{name}": value for name, value in (made["training"] | prepared).items()}
+    return data | network | {f"phase1_{name}": value for name, value in (training | prepared).items()}
 
 
 def all_options(run: Run) -> dict[str, Any]:

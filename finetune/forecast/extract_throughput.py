@@ -14,7 +14,8 @@ from rich.progress import Progress
 from extract.device import Compute
 from extract.dump import batch_rows
 from extract.images.batches import evaluation_batches
-from extract.images.image_set import IN_MEMORY_SIZE, ImageSet, decode
+from extract.images.image_set import ImageSet, decode
+from extract.images.preparation import IN_MEMORY_SIZE
 from extract.inference import by_class, numbered_maps
 from finetune.forecast.workload import Workload
 

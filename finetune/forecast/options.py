@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from extract.config import DatasetConfig, NetworkConfig
+from extract.networks.factory import is_factory
 from store.errors import UserError
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -16,15 +17,19 @@ def check_local(store: str) -> None:
         raise UserError(f"{where}: a bucket's speed cannot be measured; give a path on a local disk")
 
 
-def check_beside_checkpoint(given: Iterable[str]) -> None:
-    """Raise UserError for options that the checkpoint determines, given along with one; --root may be.
+def check_beside_checkpoint(given: Iterable[str], arch: str) -> None:
+    """Raise UserError for options that the checkpoint determines, given along with one.
+
+    --root may be given, and a network's function, which is called only if the user names it.
 
     Args:
         given: names of the options that the user gave.
+        arch: the value of --arch.
     """
     given = set(given)
     fixed = {f.name for kind in (NetworkConfig, DatasetConfig) for f in fields(kind)} | {"image_size"}
-    both = sorted((fixed - {"root"}) & given)
+    fixed -= {"root", "arch"} if is_factory(arch) else {"root"}
+    both = sorted(fixed & given)
     if "ckpt" in given and both:
         option = f"--{both[0].replace('_', '-')}"
         raise UserError(

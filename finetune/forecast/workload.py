@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from extract.config import ForecastConfig, TrainConfig
+from extract.config import ForecastConfig, NetworkConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
-from extract.networks.registry import build_network, check_network, default_image_size
+from extract.networks.registry import build_network, check_network, preparation
 from extract.restore import restore_listed
-from extract.train import transform_for
+from extract.training.preparation import transform_for
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,19 @@ def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
         UserError: the checkpoint, the network or the images cannot be used.
     """
     if config.ckpt is not None:
-        restored = restore_listed(Path(config.ckpt), config.dataset.root, progress)
+        named = None if config.network.arch == NetworkConfig.arch else config.network.arch
+        restored = restore_listed(Path(config.ckpt), config.dataset.root, progress, named)
         weights = f"trained for {restored.checkpoint.epoch} epochs"
         arch = restored.checkpoint.network["arch"]
         return Workload(arch, weights, True, restored.network, restored.dataset, restored.transform)
     check_network(config.network)
-    size = config.image_size or default_image_size(config.network.arch)
+    size = config.image_size or preparation(config.network).image_size
     training = TrainConfig(network=config.network, dataset=config.dataset.resolved(), image_size=size)
     dataset = list_dataset(training.dataset, progress)
     transform = transform_for(training, dataset)
     with torch.random.fork_rng(devices=[]):  # the network is made on the CPU
         torch.manual_seed(training.seed)
-        network = build_network(config.network, len(dataset.class_names))
+        network = build_network(config.network, len(dataset.class_names), size)
     weights = config.network.weights
     words = f"pre-trained weights {weights}" if weights else "initial weights"
     return Workload(config.network.arch, words, weights is not None, network.eval(), dataset, transform)
