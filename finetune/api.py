@@ -243,8 +243,8 @@ def load_network(ckpt: Place, arch: str | None = None) -> Network:
             a file never runs code that only the file names.
 
     Raises:
-        UserError: the file does not exist or is not a checkpoint of ours, or its network is made by a function
-            that `arch` does not name.
+        UserError: the file does not exist, is not a checkpoint of ours, or names a function that `arch` does
+            not.
     """
     path = Path(_place(ckpt))
     return restore_network(load_checkpoint(path), path, arch)
