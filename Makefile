@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test same-bytes whole-way test-versions lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale gpu methods soak soak-s3 clean
+.PHONY: demo test same-bytes whole-way test-versions lint format mutants results store-size bench-store bench-extract bench-finetune bench-scale gpu networks methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -58,6 +58,9 @@ soak: $(INSTALLED)  ## kill writers and flip bits for ten minutes; SOAK="--minut
 
 soak-s3: $(INSTALLED)  ## kill writers to a bucket before each of their changes, a few minutes
 	$(RUN)/python benchmarks/soak_s3.py
+
+networks: $(INSTALLED)  ## the tables of docs/networks.md: every network of torchvision and timm, half an hour
+	$(RUN)/python benchmarks/networks.py
 
 same-bytes: $(INSTALLED)  ## whether the working tree leaves the bytes that a commit did: BEFORE=commit, two minutes
 	$(RUN)/python benchmarks/same_bytes.py $(BEFORE)
