@@ -61,6 +61,21 @@ def test_parameter_counts_are_those_of_he_et_al(depth, exact, millions):
     assert round(exact / 1e6, 2) == millions
 
 
+def test_resnet10_has_one_block_in_each_stage():
+    """Liu et al. 2019 train it on ImageNet-LT: a stem of 7×7 and four stages of one basic block."""
+    stages = [(64, 64, False), (64, 128, True), (128, 256, True), (256, 512, True)]
+    expected = 3 * 64 * 49 + 2 * 64 + (512 + 1) * 1000
+    for before, after, projected in stages:
+        expected += (
+            9 * before * after + 9 * after * after + 4 * after + projected * (before * after + 2 * after)
+        )
+    network = build_without_weights("resnet10", 1000)
+    assert count(network) == expected == 5_418_792
+    assert network.features(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 512, 7, 7)
+    with pytest.raises(UserError, match="--weights DEFAULT: resnet10 has no pre-trained weights"):
+        build("resnet10", weights="DEFAULT")
+
+
 @pytest.mark.parametrize("width", [1, 4, 24])
 def test_width_narrows_every_stage(width):
     network = build_without_weights("resnet20", 7, width=width)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from extract.networks.parts import Network
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+WITHOUT_WEIGHTS = "resnet10"  # ImageNet-LT's, always from scratch (Liu et al. 2019); torchvision has none
 IMAGE_SIZE = 224  # of ResNets, and of networks without pre-trained weights
 
 
@@ -45,7 +46,7 @@ def _refusal(config: Any) -> str | None:
 def _preparation(config: Any) -> Preparation:
     from torchvision.models import get_model_weights
 
-    known = get_model_weights(config.arch).__members__
+    known = {} if config.arch == WITHOUT_WEIGHTS else get_model_weights(config.arch).__members__
     weights = known.get(config.weights or "DEFAULT", known.get("DEFAULT"))
     if weights is None or (config.arch in NAMES and config.weights is None):
         return Preparation(IMAGE_SIZE)
@@ -71,6 +72,12 @@ def _build(config: Any, n_classes: int, image_size: int) -> "Network":
 def _model(config: Any) -> "nn.Module":
     import torchvision
 
+    if config.arch == WITHOUT_WEIGHTS:
+        if config.weights is not None:
+            raise UserError(
+                f"--weights {config.weights}: {config.arch} has no pre-trained weights; leave it out"
+            )
+        return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
     try:
         with warnings.catch_warnings(action="ignore"):
             return torchvision.models.get_model(config.arch, weights=config.weights)
