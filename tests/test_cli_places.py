@@ -20,7 +20,17 @@ from finetune.commands import console
 from finetune.commands.options import PLACE
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-NO_PLACES = {"weights", "device", "arch", "shot_rule", "grid", "range"}  # texts that are not paths
+NO_PLACES = {
+    "weights",
+    "device",
+    "arch",
+    "arch_option",
+    "mean",
+    "std",
+    "shot_rule",
+    "grid",
+    "range",
+}  # texts that are not paths
 
 
 def texts(command: click.Command) -> list[click.Parameter]:
