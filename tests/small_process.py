@@ -21,14 +21,17 @@ import pytest
 
 TESTS = Path(__file__).parent
 SETTINGS = ("store.layout.BLOCK_BYTES", "store.layout.PACKED_CHUNK_BYTES", "made_store.CODEC")
+LONGEST = 500  # characters of a line of a failure: local variables may be whole stores
+PLUGINS = ("hdf5plugin",)  # where it is imported, HDF5 writes names of filters too
 
 
 @cache
 def _server() -> subprocess.Popen:
     """The process that waits to be told which test to run."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    loaded = [name for name in PLUGINS if name in sys.modules]
     server = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *loaded],
         env=os.environ | {"PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -60,6 +63,8 @@ def _module(setting: str) -> object:
 
 def _serve() -> None:
     """Fork for each test that is asked for, and answer with what it raised, None for nothing."""
+    for plugin in sys.argv[1:]:
+        importlib.import_module(plugin)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
@@ -98,7 +103,8 @@ def _run(folder: str, settings: dict[str, object], module: str, name: str, argum
         code = 0
     except BaseException:
         raised = traceback.TracebackException(*sys.exc_info(), capture_locals=True)
-        print(*raised.format(), sep="", file=sys.stderr, flush=True)
+        lines = "".join(raised.format()).splitlines()
+        print(*(line[:LONGEST] for line in lines), sep="\n", file=sys.stderr, flush=True)
     finally:
         os._exit(code)
 
