@@ -13,8 +13,8 @@ from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
-from extract.checkpoint import Checkpoint, save_checkpoint
-from extract.config import TrainConfig
+from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
+from extract.config import NetworkConfig, TrainConfig
 from extract.data_notes import note_data
 from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, resolve_device, use_device
@@ -24,7 +24,13 @@ from extract.images.preparation import check_preparation
 from extract.images.transforms import Transform
 from extract.inference import predict
 from extract.networks.parts import Network
-from extract.networks.registry import build_network, check_network, preparation
+from extract.networks.registry import (
+    build_network,
+    check_network,
+    is_weights_file,
+    network_to_load,
+    preparation,
+)
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.mirror import note_mirrored_pairs
@@ -64,7 +70,8 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
         Interrupted: Ctrl-C, once there is a checkpoint.
     """
     config = config.resolved()
-    check_network(config.network)
+    # Weights that a resumed run began with are in its checkpoint, and their file may be gone.
+    check_network(replace(config.network, weights=None, ema=False) if config.resume else config.network)
     if config.image_size is None:
         config = replace(config, image_size=preparation(config.network).image_size)
         check_preparation(config)
@@ -87,7 +94,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         dataset = bound_to(dataset, previous, config.out)
     transform = Transform(**previous.transform) if previous else None
     dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
-    config = replace(config, dataset=dataset.config)
+    config = replace(config, dataset=dataset.config, network=_with_digest(config.network))
     transform = transform or transform_for(config, dataset)
     training = _start(config, len(dataset.class_names), previous, compute)
     _check_no_lone_image(training.network, config, len(dataset.train), compute)
@@ -210,12 +217,20 @@ def _save_epoch(training: Training, config: TrainConfig) -> None:
         )
 
 
+def _with_digest(network: NetworkConfig) -> NetworkConfig:
+    """A network with the digest of the file of weights that it begins with, if there is one."""
+    if network.weights_digest is not None or not is_weights_file(network.weights):
+        return network
+    return replace(network, weights_digest=file_digest(Path(network.weights)))
+
+
 def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
     with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
         torch.manual_seed(config.seed)
-        network = build_network(config.network, n_classes, config.image_size)
+        make = network_to_load if previous else build_network  # weights to begin with may be gone by now
+        network = make(config.network, n_classes, config.image_size)
     if previous:
-        network.load_state_dict(previous.state)
+        network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)
     optimizer = torch.optim.SGD(
         network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay

@@ -21,7 +21,6 @@ from finetune.commands.options import PLACE
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 NO_PLACES = {
-    "weights",
     "device",
     "arch",
     "arch_option",

@@ -9,7 +9,10 @@ from store.options import Option
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network is used. It is saved in every checkpoint and store."""
+    """Which network is used. It is saved in every checkpoint and store.
+
+    One field is no option: `weights_digest`, of the file that training began with, once it was read.
+    """
 
     arch: Annotated[
         str,
@@ -28,9 +31,17 @@ class NetworkConfig:
     ] = None
     weights: Annotated[
         str | None,
-        Option("pre-trained weights of torchvision or timm, for example DEFAULT", "network", "random ones"),
+        Option(
+            "pre-trained weights: of torchvision or timm, for example DEFAULT, or a file (.pth, .safetensors)",
+            "network",
+            "random ones",
+        ),
     ] = None
+    ema: Annotated[
+        bool, Option("take averaged (EMA) weights, where the file that --weights names has both", "network")
+    ] = False
     arch_option: Annotated[
         tuple[str, ...],
         Option("argument of timm's or your own network, as name=value; may be repeated", "network"),
     ] = ()
+    weights_digest: str | None = None

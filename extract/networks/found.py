@@ -73,6 +73,11 @@ class FoundNetwork(Network):
         super().__init__(MapOf(network, split.layout), classifier)
         self.classifier_name = split.classifier
 
+    @property
+    def backbone(self) -> nn.Module:
+        """All but the FC layer, with parameters under the names that its authors gave them."""
+        return self.features.network
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), in float32 under autocast too."""
         if self.training:

@@ -21,6 +21,11 @@ class Network(nn.Module):
         self.features = features
         self.classifier = classifier
 
+    @property
+    def backbone(self) -> nn.Module:
+        """All but the FC layer, with parameters under the names that its authors gave them."""
+        return self.features
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), in float32 under autocast too."""
         return self.classify(pool(self.features(images)))

@@ -4,7 +4,9 @@ A new family is a file with a `FAMILY` and a line of FAMILIES. Nothing heavy is 
 name fails at once. A `config` is a NetworkConfig, which imports this module for `--help`.
 """
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.networks import cifar_resnet, factory, timm_models, torchvision_models
@@ -16,11 +18,17 @@ if TYPE_CHECKING:
     from extract.networks.parts import Network
 
 FAMILIES = [cifar_resnet.FAMILY, timm_models.FAMILY, factory.FAMILY, torchvision_models.FAMILY]
+FILES = {".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors"}  # of weights
 NOT_TAKEN = {  # by the option that a family does not take
-    "weights": "--weights {value}: {arch} has no pre-trained weights; leave it out",
+    "weights": "--weights {value}: {arch} has no pre-trained weights; leave it out, or name a file",
     "arch_option": "--arch-option {value}: {arch} takes no arguments; leave it out",
     "width": "--width {value}: {arch} has a fixed width; leave it out, or choose one of {takers}",
 }
+
+
+def is_weights_file(weights: str | None) -> bool:
+    """Whether `--weights` names a file, and not weights that a library downloads."""
+    return weights is not None and (os.sep in weights or Path(weights).suffix in FILES)
 
 
 def architectures() -> list[str]:
@@ -48,6 +56,18 @@ def check_network(config: Any) -> None:
     if reason is not None:
         raise _unusable(config.arch, reason)
     _check_options(config, family)
+    check_weights(config)
+
+
+def check_weights(config: Any) -> None:
+    """Raise UserError for a file of weights that is not there, or --ema without one."""
+    if is_weights_file(config.weights):
+        if not Path(config.weights).is_file():
+            raise UserError(
+                f"--weights {config.weights}: no such file; name one, or weights of the library (DEFAULT)"
+            )
+    elif config.ema:
+        raise UserError("--ema: chooses among the weights in a file; name it as --weights")
 
 
 def build_network(config: Any, n_classes: int, image_size: int | None = None) -> "Network":
@@ -60,11 +80,17 @@ def build_network(config: Any, n_classes: int, image_size: int | None = None) ->
 
     Raises:
         UserError: an unknown architecture, one whose head is not GAP + one FC, an option that it does not
-            take, or weights that cannot be downloaded.
+            take, or weights that cannot be downloaded, read, or loaded into it.
     """
     check_network(config)
-    family = _family(config.arch)
-    return family.build(config, n_classes, image_size or family.preparation(config).image_size)
+    family, from_file = _family(config.arch), is_weights_file(config.weights)
+    named = replace(config, weights=None) if from_file else config
+    network = family.build(named, n_classes, image_size or family.preparation(config).image_size)
+    if from_file:
+        from extract.networks.weights_file import load_weights
+
+        load_weights(network, Path(config.weights), config.arch, config.ema)
+    return network
 
 
 def network_to_load(config: Any, n_classes: int, image_size: int | None = None) -> "Network":
@@ -79,7 +105,7 @@ def network_to_load(config: Any, n_classes: int, image_size: int | None = None) 
     # Networks of other makes may have tensors that no state dict holds, so they are made with their values.
     device = "meta" if config.arch in family.names else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        return build_network(replace(config, weights=None), n_classes, image_size)
+        return build_network(replace(config, weights=None, ema=False), n_classes, image_size)
 
 
 def check_named(arch: str, named: str | None, where: Any) -> None:
@@ -122,6 +148,8 @@ def _unusable(arch: str, reason: str) -> UserError:
 def _check_options(config: Any, family: Family) -> None:
     for option, message in NOT_TAKEN.items():
         value = getattr(config, option)
+        if option == "weights" and is_weights_file(value):
+            continue
         if value not in (None, ()) and option not in family.options:
             takers = [name for other in FAMILIES if option in other.options for name in other.names]
             value = value if isinstance(value, int | str) else " ".join(value)

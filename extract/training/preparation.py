@@ -6,7 +6,7 @@ from typing import Any
 from extract.config import TrainConfig
 from extract.dataset import Dataset
 from extract.images.preparation import IN_MEMORY_SIZE, channels
-from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
+from extract.images.transforms import Transform, channel_statistics
 from extract.networks.family import Preparation
 from extract.networks.registry import preparation
 from store.errors import UserError
@@ -26,8 +26,8 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
             "for small images (resnet32, resnet18-cifar, …), without --image-size"
         )
     own = preparation(config.network)
-    if config.network.weights is not None:
-        mean, std = own.mean or IMAGENET_MEAN, own.std or IMAGENET_STD
+    if config.network.weights is not None and own.mean is not None:
+        mean, std = own.mean, own.std
     else:
         mean, std = channel_statistics(dataset.train)
     transform = Transform(

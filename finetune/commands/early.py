@@ -15,7 +15,7 @@ from extract.config import (
     TrainConfig,
 )
 from extract.device_names import check_device
-from extract.networks.registry import check_arch, check_named_network
+from extract.networks.registry import check_arch, check_named_network, check_weights
 from extract.options import check_shot_rule
 from extract.sources.presence import (
     check_checkpoint_exists,
@@ -48,6 +48,7 @@ def check_training(config: TrainConfig) -> None:
         return
     resolved = config.resolved()
     check_named_network(resolved.network)
+    check_weights(resolved.network)
     check_device(config.device)
     if not config.overwrite:
         check_not_trained(Path(config.out))

@@ -11,7 +11,7 @@ import click
 from finetune.commands.help import GroupedOption
 from store.options import Option, flag, own_options
 
-PLACES = {"out", "store", "ckpt", "root", "cache"}  # options that are paths
+PLACES = {"out", "store", "ckpt", "root", "cache", "weights"}  # options that are paths
 
 json_option = click.option(
     "--json",

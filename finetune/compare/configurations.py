@@ -1,5 +1,6 @@
 """The configuration of a run: options of training, extraction and fine-tuning, without the seeds."""
 
+from pathlib import Path
 from typing import Any
 
 from finetune.methods.options import named_options
@@ -17,6 +18,9 @@ def phase1_options(run: Run) -> dict[str, Any]:
     data = {name: made["dataset"][name] for name in DATA_OPTIONS}
     data["no_flip"] = made["dataset"].get("no_flip", False)  # version 0.1 mirrored all but digits
     network = {name: made["network"][name] for name in NETWORK_OPTIONS}
+    if (digest := made["network"].get("weights_digest")) is not None:  # a file is known by what it holds
+        network["weights"] = f"{Path(network['weights']).name} ({digest[:8]})"
+    network["ema"] = made["network"].get("ema", False)
     network["arch_option"] = made["network"].get("arch_option", ())  # older versions have none
     training = dict.fromkeys(PREPARATION_OPTIONS) | made["training"]
     prepared = {name: made.get("transform", {}).get(name, earlier) for name, earlier in IMAGE_OPTIONS.items()}

@@ -1,0 +1,152 @@
+"""Weights that other programs saved: read without running code, found by their names, and loaded."""
+
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.networks.parts import Network
+from store.errors import UserError
+from store.notes import note
+
+EMA = "ema"  # in the names of weights that are averaged over the steps of training
+SHOWN = 3  # names in a message
+
+
+def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
+    """Load what lies before the FC layer from a file; the FC layer stays as it is.
+
+    The file is a state dict, or holds one among other things, under names with any prefix: `state_dict`,
+    `module.` (DataParallel), `_orig_mod.` (compiled), `model.` (Lightning), `feat_model.` (Decoupling).
+
+    Args:
+        network: whose `backbone` is loaded.
+        path: of a file of torch or safetensors.
+        arch: the network's name, for messages.
+        ema: whether to take averaged weights, where the file has both.
+
+    Raises:
+        UserError: the file cannot be read, or its weights are not those of the network.
+    """
+    found = read_tensors(path)
+    wanted = network.backbone.state_dict()
+    prefix = best_prefix(found, wanted, path, arch, ema)
+    own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    _check_fit(own, wanted, path, arch)
+    for name in wanted:
+        if name in own and own[name].is_floating_point() and not own[name].isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinite weights; use another file")
+    network.backbone.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
+    left = [name for name in own if name not in wanted]
+    said = f"; {_counted(left)} left out, the FC layer is new" if left else ""
+    note(f"{path}: {len(own) - len(left)} tensors of {len(wanted)} for {arch}{said}")
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a file, by its names from the outermost dictionary to the innermost, joined by dots.
+
+    Raises:
+        UserError: it needs code to be read, is damaged, or has no tensors.
+    """
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    found = dict(_flat(content, ""))
+    if not found:
+        raise UserError(f"{path}: holds no tensors; expected a state dict, alone or in a dictionary")
+    return found
+
+
+def _torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's, of old files
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: holds objects that only code can open, and no code is run for a file; where you trust it, "
+            f'convert it: python -c "import torch; c = torch.load({str(path)!r}, weights_only=False); '
+            "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.pt')\""
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # foreign bytes can fail anywhere in torch's unpickler
+        raise UserError(f"{path}: not a file of torch's, or damaged; copy it again") from error
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{path}: needs `pip install safetensors`") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); copy it again") from error
+
+
+def _flat(content: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(content, torch.Tensor):
+        yield prefix.removesuffix("."), content
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _flat(value, f"{prefix}{name}.")
+
+
+def best_prefix(
+    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path, arch: str, ema: bool
+) -> str:
+    """What stands before the names of a network's tensors in a file.
+
+    Raises:
+        UserError: none of them is there, or averaged weights are asked for and the file has none.
+    """
+    counts: Counter[str] = Counter()
+    for name in found:
+        # Every way to cut a name in two: `model.layer1.0.weight` may be `layer1.0.weight` of `model.`
+        cuts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
+        counts.update(name[:cut] for cut in cuts if name[cut:] in wanted)
+    averaged = {prefix: n for prefix, n in counts.items() if EMA in prefix.lower()}
+    plain = {prefix: n for prefix, n in counts.items() if prefix not in averaged}
+    if ema and not averaged:
+        raise UserError(f"--ema: {path} has no averaged weights of {arch}; leave it out")
+    chosen = averaged if ema or not plain else plain
+    if not chosen:
+        names = ", ".join(list(found)[:SHOWN])
+        raise UserError(f"{path}: holds no weights of {arch} (it has {names}, …); name its own --arch")
+    if averaged and not ema:
+        note(f"{path}: has averaged (EMA) weights too; --ema takes them")
+    return max(chosen, key=lambda prefix: (chosen[prefix], -len(prefix)))
+
+
+def _check_fit(
+    own: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path, arch: str
+) -> None:
+    """Raise UserError unless a file has every tensor of a network, in its shape."""
+    missing = [name for name in wanted if name not in own and not name.endswith("num_batches_tracked")]
+    unlike = [name for name in wanted if name in own and own[name].shape != wanted[name].shape]
+    if not (missing or unlike):
+        return
+    parts = [f"{_counted(missing)} missing"] if missing else []
+    if unlike:
+        shapes = f"{unlike[0]} is {_shape(own[unlike[0]])}, expected {_shape(wanted[unlike[0]])}"
+        parts.append(f"{len(unlike)} of another shape ({shapes})")
+    unexpected = [name for name in own if name not in wanted]
+    if unexpected:
+        parts.append(f"{_counted(unexpected)} unexpected")
+    fitting = len(wanted) - len(missing) - len(unlike)
+    raise UserError(
+        f"{path}: does not fit {arch}: {fitting} of {len(wanted)} tensors match, {', '.join(parts)}; name the "
+        "--arch (and --width or --arch-option) of the network that it is from"
+    )
+
+
+def _counted(names: list[str]) -> str:
+    more = ", …" if len(names) > SHOWN else ""
+    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
