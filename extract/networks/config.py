@@ -32,7 +32,7 @@ class NetworkConfig:
     weights: Annotated[
         str | None,
         Option(
-            "pre-trained weights: of torchvision or timm, for example DEFAULT, or a file (.pth, .safetensors)",
+            "pre-trained weights: DEFAULT for those of torchvision or timm, or a file (.pth, .safetensors)",
             "network",
             "random ones",
         ),

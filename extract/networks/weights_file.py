@@ -65,7 +65,7 @@ def _torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: holds objects that only code can open, and no code is run for a file; where you trust it, "
+            f"{path}: holds objects that only code can open, and no file runs code here; where you trust it, "
             f'convert it: python -c "import torch; c = torch.load({str(path)!r}, weights_only=False); '
             "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.pt')\""
         ) from error
@@ -138,8 +138,8 @@ def _check_fit(
         parts.append(f"{_counted(unexpected)} unexpected")
     fitting = len(wanted) - len(missing) - len(unlike)
     raise UserError(
-        f"{path}: does not fit {arch}: {fitting} of {len(wanted)} tensors match, {', '.join(parts)}; name the "
-        "--arch (and --width or --arch-option) of the network that it is from"
+        f"{path}: does not fit {arch}: {fitting} of {len(wanted)} tensors match, {', '.join(parts)}; name "
+        "the --arch (and --width or --arch-option) of the network that it is from"
     )
 
 
