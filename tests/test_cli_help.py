@@ -70,7 +70,9 @@ def test_options_stand_where_one_looks_for_them():
     assert {"--device", "--residency", "--memory"} <= set(under(text, "Machine"))
     assert "--grid" in under(shown("sweep"), "Sweep")
     assert {"--dataset", "--root"} <= set(under(shown("train"), "Data"))
-    assert {"--arch", "--width", "--weights", "--arch-option"} == set(under(shown("train"), "Network"))
+    assert {"--arch", "--width", "--weights", "--arch-option", "--ema"} == set(
+        under(shown("train"), "Network")
+    )
 
 
 @pytest.mark.parametrize(
