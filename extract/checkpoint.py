@@ -18,7 +18,7 @@ from store.errors import CheckpointError
 from store.storage.atomic import whole_file
 
 OLD_DEFAULTS = {  # of fields that older descriptions lack
-    DatasetConfig: {"subfolders": False, "tail_order": "class index"}
+    DatasetConfig: {"subfolders": False, "tail_order": "class index", "split_spellings": False}
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from extract.config import DatasetConfig
 from extract.dataset import Dataset
+from extract.sources.held_out import fractions_in_words, fractions_of
 from extract.sources.registry import find_source
 from store.names import shown
 from store.notes import note
@@ -14,7 +15,8 @@ SHOWN = 5  # names in a note
 
 
 def note_data(dataset: Dataset) -> None:
-    """Note classes without held-out images, and mirrored training images."""
+    """Note splits drawn by a fraction, classes without held-out images, and mirrored training images."""
+    _note_fractions(dataset)
     _note_empty_classes(dataset)
     _note_mirroring(dataset.config)
 
@@ -25,6 +27,17 @@ def _note_mirroring(config: DatasetConfig) -> None:
         note(
             "half of the training images are mirrored; pass --no-flip if a mirror image is of another "
             "class or of none (signs, text, left and right)"
+        )
+
+
+def _note_fractions(dataset: Dataset) -> None:
+    """Note how many images each split has, if a fraction of every class was held out."""
+    if fractions_of(dataset.config):
+        what = {"train": "to train on", "val": "for validation", "test": "for testing"}
+        parts = [f"{len(split):,} {what[name]}" for name, split in dataset.splits.items()]
+        note(
+            f"{fractions_in_words(dataset.config)}: {', '.join(parts)}; the names of images decide, so the "
+            "held-out ones are the same for every seed"
         )
 
 

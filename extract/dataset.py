@@ -18,6 +18,7 @@ from extract.images.decode import Reading
 from extract.images.image_set import ImageSet, decode, decode_training, find_unreadable
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
+from extract.sources.fractions import with_fractions
 from extract.sources.listing import Listing, check_no_lookalikes, check_utf8_names
 from extract.sources.longtail import split_source, tail_order
 from extract.sources.presence import check_images_exist, source_root
@@ -39,8 +40,8 @@ class Dataset:
         class_names: K names.
         train, val, test: the splits; val may be None.
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
-        per_class: (K,) training images of each class in the source, before any subset; None if they were not
-            listed.
+        per_class: (K,) training images of each class, before a long-tailed subset or `val_per_class`; None if
+            they were not listed.
         record: what a checkpoint saves about the images, once known (`extract.proof.record`).
     """
 
@@ -119,14 +120,18 @@ def list_dataset(config: DatasetConfig, progress: Progress, listed_before: bool 
         UserError: as in `load_dataset`, except for images that cannot be decoded.
     """
     check_images_exist(config)
-    # An absolute root, so that the description still works in another working directory.
     root = source_root(config)
-    config = replace(config, dataset=config.source, root=None if config.root is None else str(root))
+    config = replace(
+        config.with_absolute_files(), dataset=config.source, root=str(root) if root.parts else None
+    )
     listing = find_source(config.source).list(root, config)
     check_utf8_names(listing, root)
-    _check_listing(listing, config, root, listed_before)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
+    _check_listing(listing, config, root, listed_before)
+    for line in () if listed_before else listing.notes:
+        note(line)
     listing, config = without_bad_images(listing, config, root, None if listed_before else progress)
+    listing = with_fractions(listing, config)
     per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
     splits, config = _split(listing, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
@@ -145,11 +150,13 @@ def list_dataset(config: DatasetConfig, progress: Progress, listed_before: bool 
 def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_before: bool) -> None:
     """Raise UserError for errors that the slow search for bad images would not fix, before it starts."""
     if config.val_per_class and "val" in listing.splits:
-        raise UserError(f"{root / 'val'}: exists, so --val-per-class must be 0; remove one of the two")
+        where = str(root / listing.folders["val"]) if listing.folders else f"{config.source}'s val split"
+        raise UserError(f"{where}: exists, so --val-per-class must be 0; remove one of the two")
     if listed_before:
         return
     check_no_lookalikes(listing, config.root or config.source)
     if config.skip_bad_images:  # leaving out images never makes more of these options valid
+        listing = with_fractions(listing, config)
         label, n_classes = listing.splits["train"].label, len(listing.class_names)
         split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
 

@@ -66,7 +66,7 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress, arch: str |
                 f"--root {root}: {ckpt} was trained on {source.source}, which is embedded and has no folder; "
                 "leave it out"
             )
-        source = replace(source, root=root)
+        source = source.moved(root)
     transform = described(Transform, checkpoint.transform, ckpt)
     dataset = bound_to(list_dataset(source, progress, listed_before=True), checkpoint, ckpt)
     if not transform.upright and _any_turned(dataset):

@@ -163,7 +163,9 @@ def test_two_classes_of_one_name_in_two_forms_are_refused(monkeypatch):
 def test_a_class_spelt_in_another_form_in_test_is_the_class_of_train(caplog):
     root = write_classes(Path("images"), ["ape", NFC])
     (root / "test" / NFC).rename(root / "test" / NFD)
-    class_names, splits = list_folder(root, subfolders=True)
+    class_names, splits = list_folder(
+        root, {split: root / split for split in ("train", "test")}, subfolders=True
+    )
     assert class_names == ["ape", NFC]
     assert splits["test"][1] == [0, 1]
     assert [path.parent.name for path in splits["test"][0]] == ["ape", NFD]

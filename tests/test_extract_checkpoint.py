@@ -19,7 +19,14 @@ def example(**changes) -> Checkpoint:
     parameter.sum().backward()
     optimizer.step()
     network = NetworkConfig("resnet20", width=2)
-    dataset = DatasetConfig("imagefolder", "/images", 20.0, 3, True, ("train/a/1.png",))
+    dataset = DatasetConfig(
+        "imagefolder",
+        "/images",
+        imbalance_factor=20.0,
+        val_per_class=3,
+        skip_bad_images=True,
+        skipped=("train/a/1.png",),
+    )
     checkpoint = Checkpoint(
         network=dataclasses.asdict(network),
         dataset=dataclasses.asdict(dataset),

@@ -73,7 +73,8 @@ def test_a_flat_folder_is_listed_as_version_0_1_did(root):
     for name in ("Z.png", "_.jpg", "ä.webp", "10.png", "9.bmp", "a b.tiff", "a-b.ppm", "ä.png"):
         save(root / "train/ape" / name)
     folder = root / "train/ape"
-    assert list_folder(root, True) == list_folder(root, False)
+    folders = {split: root / split for split in ("train", "test")}
+    assert list_folder(root, folders, True) == list_folder(root, folders, False)
     assert list_image_folder(root, DatasetConfig()).splits["train"].images[:10] == sorted(folder.iterdir())
 
 
@@ -153,11 +154,13 @@ def test_a_file_that_is_named_like_an_image_is_not_left_out_in_silence(root, nam
         assert f"train/ape/{name}: not a readable image" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["valid", "Validation", "dev"])
+@pytest.mark.parametrize("name", ["dev", "Dev"])
 def test_a_validation_folder_of_another_name_is_said_to_be_unused(root, caplog, name):
     save(root / name / "ape/a.png")
     assert list(list_image_folder(root, DatasetConfig()).splits) == ["train", "test"]
-    assert notes(caplog) == [f"{root / name}/ is not used; validation images are only looked for in val/"]
+    assert notes(caplog) == [
+        f"{root / name}/ is not used; validation images are looked for in val/, valid/ or validation/"
+    ]
 
 
 def test_a_checkpoint_of_version_0_1_finds_the_images_that_it_found(tmp_path):

@@ -36,7 +36,7 @@ def list_arrays(root: Path, config: DatasetConfig) -> Listing:
     return Listing(["dark", "bright"], splits)
 
 
-def check_arrays(root: Path) -> None:
+def check_arrays(root: Path, config: DatasetConfig) -> None:
     if not (root / "images.npz").exists():
         raise UserError(f"{root}: holds no images.npz")
 
@@ -88,7 +88,7 @@ def test_it_says_itself_which_options_it_takes():
 
 
 def test_help_and_refusals_name_the_source():
-    assert "cifar100, imagefolder, arrays" in " ".join(run("train", "--help").stdout.split())
+    assert "cifar100, imagefolder, table, arrays" in " ".join(run("train", "--help").stdout.split())
     refuse("train", "--dataset", "mnist", says=["'mnist' is not one of 'digits', ", "'arrays'"])
     with pytest.raises(UserError, match=r"--dataset mnist: unknown; expected one of digits, .*, arrays"):
         DatasetConfig("mnist").resolved()

@@ -10,10 +10,9 @@ from extract.sources.content import image_extensions, is_image
 from store.errors import UserError
 from store.names import composed, shown
 from store.notes import note
-from store.schema import SPLITS
 
 KNOWN = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
-UNUSED = ("val", "valid", "validation", "dev")  # other spellings of val, in any case
+VALIDATION = ("val", "valid", "validation", "dev")  # names of folders, in any case, that may be meant for it
 
 NO_IMAGE = ("file that is not an image", "files that are not images")
 EMPTY = ("empty file", "empty files")
@@ -53,11 +52,14 @@ class PassedOver:
         return ", ".join(parts)
 
 
-def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:
-    """Class names, sorted, and the images' paths and classes for every split that exists.
+def list_folder(
+    root: Path, folders: dict[str, Path], subfolders: bool
+) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:
+    """Class names, sorted, and the images' paths and classes for every split.
 
     Args:
-        root: holds `train/<class>/…`, `test/<class>/…` and optionally `val/<class>/…`.
+        root: holds the folders, for notes.
+        folders: of every split, each with `<class>/…`; "train" must be among them.
         subfolders: whether images in subfolders of a class count, files with the extension of any image
             format, and files that only their content shows to be images; not so in version 0.1.
 
@@ -66,23 +68,25 @@ def list_folder(root: Path, subfolders: bool) -> tuple[list[str], dict[str, tupl
             images, or a val or test class that train does not have.
     """
     passed = PassedOver(root) if subfolders else None
-    present = {s: _class_folders(root / s, passed) for s in SPLITS if (root / s).is_dir()}
+    present = {split: _class_folders(folder, passed) for split, folder in folders.items()}
     class_names = present["train"]
     if len(class_names) < 2:
         found = ", ".join(map(shown, class_names)) or "none"
-        raise UserError(f"{root / 'train'}: at least two class folders are needed, found {found}")
-    splits = {s: _list_split(root / s, class_names, folders, passed) for s, folders in present.items()}
+        raise UserError(f"{folders['train']}: at least two class folders are needed, found {found}")
+    splits = {s: _list_split(folders[s], class_names, present[s], passed) for s in present}
     if passed is not None:
-        _note_passed_over(root, passed)
+        if str(passed):
+            note(f"passed over under {root}/: {passed}")
+        if folders["train"] != root:
+            _note_unused(root, folders)
     return class_names, splits
 
 
-def _note_passed_over(root: Path, passed: PassedOver) -> None:
-    if str(passed):
-        note(f"passed over under {root}/: {passed}")
+def _note_unused(root: Path, folders: dict[str, Path]) -> None:
     for name in sorted(os.listdir(root)):
-        if name.lower() in UNUSED and name != "val" and (root / name).is_dir():
-            note(f"{root / name}/ is not used; validation images are only looked for in val/")
+        folder = root / name
+        if name.lower() in VALIDATION and folder not in folders.values() and folder.is_dir():
+            note(f"{folder}/ is not used; validation images are looked for in val/, valid/ or validation/")
 
 
 def _list_split(

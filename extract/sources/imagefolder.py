@@ -1,13 +1,18 @@
-"""Class folders of image files: `ROOT/train/<class>/…`, an optional `val`, and `test`."""
+"""Class folders of image files: `ROOT/train/<class>/…`, `val` and `test`; or `ROOT/<class>/…` alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.sources.held_out import split_called, with_test
 from extract.sources.source import Source
 from store.errors import UserError
+from store.names import shown
+from store.schema import SPLITS
 
 if TYPE_CHECKING:
     from extract.sources.listing import Listing
+
+NO_CLASSES = {"training", "testing", "dev", "eval", "evaluation"}  # class folders are never called so
 
 
 def list_image_folder(root: Path, config: Any) -> "Listing":
@@ -23,23 +28,71 @@ def list_image_folder(root: Path, config: Any) -> "Listing":
     from extract.sources.folders import list_folder
     from extract.sources.listing import Listing, listed_images
 
-    check_folders_exist(root)
-    class_names, splits = list_folder(root, config.subfolders)
-    return Listing(class_names, {name: listed_images(*listed) for name, listed in splits.items()})
+    folders, notes = split_folders(root, config)
+    class_names, listed = list_folder(root, folders, config.subfolders)
+    splits = {name: listed_images(*of_split) for name, of_split in listed.items()}
+    below = {name: "" if folder == root else f"{folder.name}/" for name, folder in folders.items()}
+    return Listing(class_names, splits, below, notes)
 
 
-def check_folders_exist(root: Path) -> None:
-    """Raise UserError if the root does not exist, or has no train/ or test/."""
+def split_folders(root: Path, config: Any) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The folder of every split of a root, in order; for classes directly below the root, itself as "train".
+
+    Returns:
+        The folders, and what the user should know.
+
+    Raises:
+        UserError: the root does not exist, or lacks a split, or has one twice.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold train/<class>/* and test/<class>/*")
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
+    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    if not config.split_spellings:
+        found = {name: root / name for name in SPLITS if name in names}
+    else:
+        found = _called_splits(root, names)
+    if "train" not in found:
+        if config.test_fraction is None or found or NO_CLASSES & {name.lower() for name in names}:
+            raise _no_train(root, not found)
+        return {"train": root}, ()
+    missing = f"has no test/ folder (found {_listed(root)}); expected test/<class>/<image>"
+    found, notes = with_test(found, config, root, missing)
+    return {name: found[name] for name in SPLITS if name in found}, notes
+
+
+def _called_splits(root: Path, names: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in names:
+        if (split := split_called(name)) is None:
+            continue
+        if split in found:
             raise UserError(
-                f"{root}: has no {split}/ folder (found {found}); expected {split}/<class>/<image>"
+                f"{root}: {found[split].name}/ and {name}/ both mean the {split} split; put their images "
+                "into one folder, or rename one"
             )
+        found[split] = root / name
+    return found
+
+
+def _no_train(root: Path, may_be_classes: bool) -> UserError:
+    expected = "expected train/<class>/<image>"
+    if may_be_classes:
+        expected += ", or, if these folders are the classes, pass --test-fraction 0.2 to hold test images out"
+    return UserError(f"{root}: has no train/ folder (found {_listed(root)}); {expected}")
+
+
+def _listed(root: Path) -> str:
+    return ", ".join(shown(name) for name in sorted(path.name for path in root.iterdir())[:5]) or "nothing"
+
+
+def check_folders(root: Path, config: Any) -> None:
+    """Raise UserError if the root does not exist, or lacks a split."""
+    split_folders(root, config)
 
 
 SOURCE = Source(
-    list_image_folder, ("root", "skip_bad_images", "no_flip"), check=check_folders_exist, files=True
+    list_image_folder,
+    ("root", "val_fraction", "test_fraction", "skip_bad_images", "no_flip"),
+    check=check_folders,
+    files=True,
 )

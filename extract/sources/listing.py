@@ -1,7 +1,7 @@
 """What a source holds: class names, and the images of every split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,17 @@ from store.names import lookalikes
 class Listing:
     """All that a source holds: class names in order of class index, and its splits by name.
 
-    The splits are "train", "test" and optionally "val".
+    Attributes:
+        class_names: K names.
+        splits: "train", "test" and optionally "val", except those that fractions make later.
+        folders: for class folders, what the names of a split's images begin with, such as "train/".
+        notes: what the user should know when the images are first listed.
     """
 
     class_names: list[str]
     splits: dict[str, ImageSet]
+    folders: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def listed_images(images: Sequence[Path] | torch.Tensor, label: Sequence[int] | np.ndarray) -> ImageSet:

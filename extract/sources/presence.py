@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from extract.config import DatasetConfig
+from extract.sources.held_out import check_held_out
 from extract.sources.registry import find_source
 from extract.training.how_far import how_far
 from store.errors import CheckpointError, UserError
@@ -23,17 +24,18 @@ def check_phase1_exists(path: Path, store: object) -> None:
 
 def check_images_exist(config: DatasetConfig) -> None:
     """Raise UserError if a description lacks the folder that it needs, or the folder lacks a split."""
-    if config.val_per_class < 0:
-        raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
+    check_held_out(config)
     source = find_source(config.source)
-    if "root" in source.options and config.root is None:
+    if "root" in source.options and config.root is None and source.default_root is None:
         raise UserError(f"--dataset {config.source} needs --root, the folder that holds the images")
-    source.check(source_root(config))
+    source.check(source_root(config), config)
 
 
 def source_root(config: DatasetConfig) -> Path:
-    """The folder of a source's images, absolute; `Path()` if none is given."""
-    return Path() if config.root is None else Path(config.root).resolve()
+    """The folder of a source's images, absolute and without links; `Path()` if there is none."""
+    default_root = find_source(config.source).default_root
+    root = default_root(config) if config.root is None and default_root is not None else config.root
+    return Path() if root is None else Path(root).resolve()
 
 
 def check_not_trained(out: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from extract.sources import cifar, digits, imagefolder
 from extract.sources.source import Source
+from extract.sources.tables import listed
 from store.errors import UserError
 from store.options import registered
 
@@ -17,15 +18,28 @@ SOURCES = {
     "cifar10": cifar.CIFAR10,
     "cifar100": cifar.CIFAR100,
     "imagefolder": imagefolder.SOURCE,
+    "table": listed.SOURCE,
 }
-WITHOUT_ROOT, WITH_ROOT = "digits", "imagefolder"  # the default source, without and with a root
+# The default source: without a root, with one, and with a table.
+WITHOUT_ROOT, WITH_ROOT, WITH_TABLE = "digits", "imagefolder", "table"
+_OF_TABLES = "is for a table of images, which --train names, but {source} has none; leave it out"
 NOT_TAKEN = {  # by the option that a source does not take
     "root": "--root {value}: {source} is embedded and has no folder; leave out --root, or name another "
     f"--dataset ({WITH_ROOT} is what --root alone means)",
     "download": "--download: there is nothing to download for {source}; leave it out, or name --dataset "
     "{takers}",
-    "skip_bad_images": "--skip-bad-images: is for image files in class folders, but {source} has none; "
-    "leave it out",
+    "val_fraction": "--val-fraction {value:g}: is for image files, but {source} has none; leave it out, or "
+    "use --val-per-class",
+    "test_fraction": "--test-fraction {value:g}: is for image files without a test split, but {source} has a "
+    "split; leave it out",
+    "train": f"--train {{value}}: {_OF_TABLES}, or leave out --dataset",
+    "val": f"--val {{value}}: {_OF_TABLES}",
+    "test": f"--test {{value}}: {_OF_TABLES}",
+    "path_column": f"--path-column {{value}}: {_OF_TABLES}",
+    "label_column": f"--label-column {{value}}: {_OF_TABLES}",
+    "split_column": f"--split-column {{value}}: {_OF_TABLES}",
+    "class_names": f"--class-names {{value}}: {_OF_TABLES}",
+    "skip_bad_images": "--skip-bad-images: is for image files, but {source} has none; leave it out",
     "no_flip": "--no-flip: {source} is never mirrored; leave it out",
 }
 
@@ -35,8 +49,10 @@ def source_names() -> Iterable[str]:
     return SOURCES
 
 
-def meant_source(root: str | None) -> str:
-    """The name of the default source."""
+def meant_source(root: str | None, train: str | None) -> str:
+    """The name of the default source, with this root and table of training images."""
+    if train is not None:
+        return WITH_TABLE
     return WITHOUT_ROOT if root is None else WITH_ROOT
 
 

@@ -8,12 +8,25 @@ from typing import Any
 from extract.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.networks.registry import check_named
+from extract.sources.config import FILES
 from extract.sources.presence import check_resumable, occupied
 from store.errors import UserError
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
-# What may change on resuming. A moved root may, since the fingerprint tells whether it holds the same images.
-MAY_CHANGE = {"device", "workers", "out", "resume", "overwrite", "root", "download", "skipped", "tail_order"}
+# What may change on resuming. Moved images and tables may: the fingerprint tells whether they are the same.
+MAY_CHANGE = {
+    "device",
+    "workers",
+    "out",
+    "resume",
+    "overwrite",
+    "root",
+    "download",
+    "skipped",
+    "tail_order",
+    "moved_from",
+    *FILES,
+}
 
 
 def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
@@ -32,11 +45,12 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
     own = {k: v for k, v in given.items() if k not in network and k not in dataset}
+    images = stored.dataset.moved(dataset["root"]) if "root" in dataset else stored.dataset
     return replace(
         stored,
         **{"overwrite": False} | own | {"out": out, "resume": True},
         network=replace(stored.network, **network),
-        dataset=replace(stored.dataset, **dataset),
+        dataset=replace(images, **dataset),
     )
 
 

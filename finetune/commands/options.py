@@ -11,7 +11,8 @@ import click
 from finetune.commands.help import GroupedOption
 from store.options import Option, flag, own_options
 
-PLACES = {"out", "store", "ckpt", "root", "cache", "weights"}  # options that are paths
+# Options that are paths.
+PLACES = {"out", "store", "ckpt", "root", "cache", "weights", "train", "val", "test", "class_names"}
 
 json_option = click.option(
     "--json",

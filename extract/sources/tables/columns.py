@@ -1,0 +1,93 @@
+"""Which columns of a table hold paths, labels and splits: as the options say, or guessed from their names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from extract.sources.held_out import split_called
+from extract.sources.tables.read import Table
+from store.errors import UserError
+from store.names import shown
+
+NAMES = {  # in lower case, with _ for spaces and hyphens
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path",
+             "img_path", "image_file", "image_name", "relative_path", "impath"),
+    "label": ("label", "labels", "class", "classes", "category", "target", "class_name", "category_name",
+              "label_name", "class_id", "category_id", "label_id", "class_label", "species", "y"),
+    "split": ("split", "set", "subset", "fold", "partition"),
+}  # fmt: skip
+HOLDS = {"path": "the paths of images", "label": "their classes", "split": "their splits"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that are used; `split` is None if there is none."""
+
+    path: str
+    label: str
+    split: str | None
+    guessed: tuple[str, ...] = ()
+
+    def in_words(self, table: Table) -> str:
+        """Which columns are used, and the options that can name others; empty if none was guessed."""
+        if not self.guessed or table.is_list:
+            return ""
+        split = "" if self.split is None else f", splits from {shown(self.split)}"
+        options = " and ".join(f"--{kind}-column" for kind in self.guessed)
+        return (
+            f"{table.file}: paths are taken from the column {shown(self.path)}, labels from "
+            f"{shown(self.label)}{split}; {options} can name others"
+        )
+
+
+def find_columns(table: Table, config: Any) -> Columns:
+    """The columns that the DatasetConfig `config` names, or that are obvious.
+
+    A column that is called like one of splits is one only if it names any split.
+
+    Raises:
+        UserError: there is no such column, or it is not obvious which.
+    """
+    found: dict[str, str | None] = {}
+    guessed = []
+    for kind in NAMES:
+        name = getattr(config, f"{kind}_column")
+        if name is not None and table.is_list:
+            raise UserError(
+                f"--{kind}-column {shown(name)}: {table.file} is a list without a header; leave it out"
+            )
+        if name is not None:
+            if name not in table.columns:
+                raise UserError(
+                    f"--{kind}-column {shown(name)}: {table.file} has no such column; {_those(table)}"
+                )
+            found[kind] = name
+        elif (guess := _guessed(table, kind)) is not None:
+            found[kind] = guess
+            guessed.append(kind)
+    if found["path"] == found["label"]:
+        raise UserError(
+            f"{table.file}: paths and labels cannot both come from the column {shown(found['path'])}"
+        )
+    return Columns(found["path"], found["label"], found.get("split"), tuple(guessed))
+
+
+def _guessed(table: Table, kind: str) -> str | None:
+    known = [
+        name for name in table.columns if name.lower().replace(" ", "_").replace("-", "_") in NAMES[kind]
+    ]
+    if kind == "split":
+        known = [name for name in known if any(split_called((v or "").strip()) for v in table.values[name])]
+        if len(known) < 2:
+            return known[0] if known else None
+    if len(known) != 1:
+        which = f"{' and '.join(map(shown, known))} could be" if known else "no column is obviously"
+        raise UserError(
+            f"{table.file}: {which} the column of {HOLDS[kind]}; name it with --{kind}-column: "
+            f"{_those(table)}"
+        )
+    return known[0]
+
+
+def _those(table: Table) -> str:
+    where = "it has" if table.lines is None else "its first line has"
+    return f"{where} {', '.join(map(shown, table.columns))}"

@@ -1,0 +1,121 @@
+"""Classes of labels: names or whole numbers, in their own order or in that of a file of names."""
+
+import re
+from itertools import count
+from pathlib import Path
+
+from extract.sources.tables.rows import Rows
+from store.errors import UserError, check_utf8
+from store.names import shown
+
+NUMBER = re.compile(r"[+-]?\d+")
+DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str, int]]:
+    """The names of the classes, in order, and the class of each label. Every class has training images.
+
+    Args:
+        rows: the images.
+        names_file: file with the name of a class in each line, which orders classes and names the numbers
+            from 0 on; None if there is none. Classes without training images are left out, with a note.
+
+    Raises:
+        UserError: labels are neither names nor whole numbers, a number or name is missing, no training image
+            has a label, or there are fewer than two classes.
+    """
+    trained = {rows.label[name] for name, split in rows.split.items() if split == "train"}
+    if not trained:
+        raise UserError(f"{rows.place(next(iter(rows.row)))}: no row is of a training image; add some")
+    _check_no_decimals(rows)
+    for name, label in rows.label.items():
+        if label not in trained:
+            raise UserError(
+                f"{rows.place(name)}: label {shown(label)} is that of no training image; add some, or "
+                "remove the row"
+            )
+    if len(trained) < 2:
+        raise UserError(
+            f"{rows.place(next(iter(rows.row)))}: every training image is labelled {shown(trained.pop())}; "
+            "at least two classes are needed"
+        )
+    if names_file is not None:
+        class_names, class_of = _named(rows, trained, Path(names_file))
+    elif all(map(_is_number, trained)):
+        class_names = _numbered(rows, trained)
+        class_of = {label: int(label) for label in trained}
+    else:
+        class_names = sorted(trained)
+        class_of = {label: class_id for class_id, label in enumerate(class_names)}
+    check_utf8(*class_names)
+    return class_names, class_of
+
+
+def read_class_names(file: Path) -> list[str]:
+    """The lines of a file of class names.
+
+    Raises:
+        UserError: it cannot be read, or a name is empty or stands there twice.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"--class-names {file}: cannot be read ({why})") from error
+    names, line_of = [line.strip() for line in lines], dict[str, int]()
+    for line, name in enumerate(names, 1):
+        if not name:
+            raise UserError(f"{file}, line {line}: is empty; expected the name of a class in every line")
+        if (before := line_of.setdefault(name, line)) != line:
+            raise UserError(f"{file}, line {line}: {shown(name)} stands in line {before} already; rename one")
+    return names
+
+
+def _is_number(label: str) -> bool:
+    is_short = len(label) < 10  # longer ones number no classes, and may be too long for an int
+    return is_short and label.isascii() and label.isdecimal() and label == str(int(label))  # 007 is a name
+
+
+def _check_no_decimals(rows: Rows) -> None:
+    labels = set(rows.label.values())
+    if not all(NUMBER.fullmatch(label) or DECIMAL.fullmatch(label) for label in labels):
+        return
+    for name, label in rows.label.items():
+        if DECIMAL.fullmatch(label):
+            raise UserError(
+                f"{rows.place(name)}: label {label} is a number with decimals, but labels are names or "
+                "whole numbers; convert them, or name another --label-column"
+            )
+
+
+def _numbered(rows: Rows, trained: set[str]) -> list[str]:
+    """The numbers from 0 on as names of classes."""
+    largest = max(trained, key=int)
+    if n_missing := int(largest) + 1 - len(trained):
+        missing = next(k for k in count() if str(k) not in trained)
+        others = f" and {n_missing - 1:,} more" if n_missing > 1 else ""
+        raise UserError(
+            f"{rows.first_of(largest)}: class {largest}, but no training image "
+            f"is of class {missing}{others}; number classes from 0 without gaps, or pass --class-names "
+            "with a name for each"
+        )
+    return [str(k) for k in range(len(trained))]
+
+
+def _named(rows: Rows, trained: set[str], file: Path) -> tuple[list[str], dict[str, int]]:
+    names = read_class_names(file)
+    by_number = all(map(_is_number, trained)) and not trained <= set(names)
+    line_of = {str(k) if by_number else name: k for k, name in enumerate(names)}
+    for name, label in rows.label.items():
+        if label in line_of:
+            continue
+        known = f"has names for 0 to {len(names) - 1}" if by_number else f"has {len(names)} other names"
+        raise UserError(f"{rows.place(name)}: label {shown(label)} is not in {file}, which {known}; add it")
+    used = sorted(trained, key=line_of.__getitem__)
+    empty = [name for k, name in enumerate(names) if (str(k) if by_number else name) not in trained]
+    if empty:
+        rows.notes.append(
+            f"{file}: {len(empty)} of {len(names)} classes have no training images and are left out (the "
+            f"first is {shown(empty[0])})"
+        )
+    return [names[line_of[label]] for label in used], {label: class_id for class_id, label in enumerate(used)}

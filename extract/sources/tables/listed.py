@@ -1,0 +1,87 @@
+"""Images and labels that tables list: `train --train FILE [--val FILE] [--test FILE]`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extract.sources.held_out import with_test
+from extract.sources.source import Source
+from store.errors import UserError
+from store.schema import SPLITS
+
+if TYPE_CHECKING:
+    from extract.sources.listing import Listing
+
+
+def list_tables(root: Path, config: Any) -> "Listing":
+    """List the images of tables, sorted by class and path, whatever the order of rows.
+
+    Args:
+        root: the folder that paths are relative to.
+        config: the DatasetConfig.
+
+    Raises:
+        UserError: a table, a row or an image cannot be used.
+    """
+    from extract.sources.listing import Listing, listed_images
+    from extract.sources.tables.labels import classes_of
+    from extract.sources.tables.paths import check_images_below
+    from extract.sources.tables.rows import read_rows
+
+    check_tables(root, config)
+    rows = read_rows(root, config)
+    class_names, class_of = classes_of(rows, config.class_names)
+    check_images_below(root, rows, set(config.skipped))
+    of_split: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
+    for name, split in rows.split.items():
+        of_split[split].append((class_of[rows.label[name]], name))
+    present = {split: sorted(images) for split, images in of_split.items() if images}
+    missing = "has no test images; pass --test with a table of them"
+    present, notes = with_test(present, config, config.train, missing)
+    splits = {
+        split: listed_images([root / name for _, name in images], [class_id for class_id, _ in images])
+        for split, images in present.items()
+    }
+    return Listing(class_names, splits, notes=(*rows.notes, *notes))
+
+
+def check_tables(root: Path, config: Any) -> None:
+    """Raise UserError if a table or the root does not exist."""
+    if config.train is None:
+        raise UserError("--dataset table needs --train, a table with the path and the class of every image")
+    for option in (*SPLITS, "class_names"):
+        file = getattr(config, option)
+        if file is not None and not Path(file).is_file():
+            found = "a folder" if Path(file).is_dir() else "nothing"
+            raise UserError(f"--{option.replace('_', '-')} {file}: expected a file, found {found}")
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; --root must hold the images")
+    if config.root is None:
+        for split in ("val", "test"):
+            other = getattr(config, split)
+            if other is not None and Path(other).parent.resolve() != root:
+                raise UserError(
+                    f"--{split} {other}: is in another folder than --train {config.train}; name the folder "
+                    "that the paths of both are relative to with --root"
+                )
+
+
+SOURCE = Source(
+    list_tables,
+    (
+        "root",
+        "train",
+        "val",
+        "test",
+        "path_column",
+        "label_column",
+        "split_column",
+        "class_names",
+        "val_fraction",
+        "test_fraction",
+        "skip_bad_images",
+        "no_flip",
+    ),
+    check=check_tables,
+    files=True,
+    default_root=lambda config: None if config.train is None else str(Path(config.train).parent),
+)

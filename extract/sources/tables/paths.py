@@ -1,0 +1,70 @@
+"""Checks that the images of a table are files below the root."""
+
+import os
+from collections.abc import Container
+from pathlib import Path
+
+from extract.sources.tables.rows import Rows
+from store.errors import UserError
+from store.names import shown
+
+
+def check_images_below(root: Path, rows: Rows, skipped: Container[str]) -> None:
+    """Check all images of a table; folders are read once each, so that a million images take seconds.
+
+    Args:
+        root: absolute, without links.
+        rows: of the images.
+        skipped: names of images that training left out, which may be gone.
+
+    Raises:
+        UserError: an image is not there, or is reached through a link that leads out of the root.
+    """
+    of_folder: dict[str, list[str]] = {}
+    for name in rows.row:
+        of_folder.setdefault(os.path.dirname(name), []).append(name)
+    missing = []
+    for folder, names in of_folder.items():
+        real = os.path.realpath(root / folder)
+        files, links = _files_and_links(real)
+        for name in names:
+            file = os.path.basename(name)
+            if file not in files and os.path.isfile(root / name):  # perhaps in another Unicode form
+                links.add(file)
+            elif file not in files and name not in skipped:
+                missing.append(name)
+                continue
+            target = os.path.realpath(root / name) if file in links else real
+            if not _is_below(target, root):
+                raise UserError(
+                    f"{rows.place(name)}: {shown(name)} leads out of {root}, to {shown(target)}; name the "
+                    "folder that holds the images with --root"
+                )
+    if missing:
+        n_more = len(missing) - 1
+        others = f"; {n_more:,} more {'are' if n_more > 1 else 'is'} missing" if n_more else ""
+        raise UserError(
+            f"{rows.place(missing[0])}: {shown(str(root / missing[0]))} is not there{others}; paths are "
+            f"relative to {root}, which --root can change"
+        )
+
+
+def _files_and_links(folder: str) -> tuple[set[str], set[str]]:
+    """Names of the files in a folder, and of the links among them; none if there is no such folder."""
+    files, links = set(), set()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    if os.path.isfile(entry.path):
+                        files.add(entry.name)
+                        links.add(entry.name)
+                elif entry.is_file():
+                    files.add(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    return files, links
+
+
+def _is_below(path: str, root: Path) -> bool:
+    return path == str(root) or path.startswith(os.path.join(str(root), ""))

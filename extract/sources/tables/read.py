@@ -1,0 +1,165 @@
+"""The rows of a table in a file: CSV with commas, semicolons or tabs, Parquet, or lines of path and label."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store.errors import UserError
+from store.names import shown
+
+PARQUET = b"PAR1"  # a Parquet file starts, and ends, with it
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
+LIST = ("path", "label")  # names for the columns of a list, which has no header
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        file: its path.
+        columns: names of the columns, in order.
+        values: the values of each column, as they stand there; None where Parquet has none.
+        lines: the line of each row, for messages; None for Parquet, where rows are counted.
+        decimals: columns of Parquet that hold numbers with decimals.
+        is_list: whether it is a list without a header.
+    """
+
+    file: Path
+    columns: list[str]
+    values: dict[str, list[str | None]]
+    lines: list[int] | None = None
+    decimals: frozenset[str] = frozenset()
+    is_list: bool = False
+
+    def place(self, row: int) -> str:
+        """File and line (or row) of a row, for messages."""
+        return f"{self.file}, row {row + 1}" if self.lines is None else f"{self.file}, line {self.lines[row]}"
+
+    def __len__(self) -> int:
+        return len(self.values[self.columns[0]])
+
+
+def read_table(file: Path) -> Table:
+    """Read a table.
+
+    Raises:
+        UserError: the file cannot be read or is not a table, or a row has the wrong number of fields.
+    """
+    try:
+        with file.open("rb") as content:
+            is_parquet = content.read(len(PARQUET)) == PARQUET
+        table = _read_parquet(file) if is_parquet else _read_text(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if not len(table):
+        raise UserError(f"{file}: has a header but no rows; expected a row for every image")
+    return table
+
+
+def _read_parquet(file: Path) -> Table:
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(file)
+    except Exception as error:  # damaged files can fail anywhere in pyarrow
+        raise UserError(f"{file}: is not a whole Parquet file ({_short(error)})") from error
+    names = [str(name) for name in frame.columns]
+    if not names:
+        raise UserError(f"{file}: has no columns; expected one of paths and one of labels")
+    values = {
+        name: [None if is_null else _as_text(value) for value, is_null in zip(column, nulls, strict=True)]
+        for name, (_, column) in zip(names, frame.items(), strict=True)
+        for nulls in [column.isna()]
+    }
+    decimals = [
+        name for name, kind in zip(names, frame.dtypes, strict=True) if pd.api.types.is_float_dtype(kind)
+    ]
+    return Table(file, names, values, decimals=frozenset(decimals))
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _read_text(file: Path) -> Table:
+    if file.suffix.lower() in (".parquet", ".pq"):
+        raise UserError(f"{file}: is not a Parquet file (it does not start with {PARQUET.decode()})")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: is not a table in UTF-8 (byte {error.start:,}); save it as CSV in UTF-8, or as Parquet"
+        ) from error
+    first = next((line.strip("\n") for line in io.StringIO(text) if line.strip()), None)
+    if first is None:
+        raise UserError(f"{file}: is empty; expected a header, and a row for every image")
+    separator = max(SEPARATORS, key=first.count)
+    if not first.count(separator):
+        return _read_list(file, text, first)
+    rows = _rows(file, text, separator)
+    columns = [name.strip() for name in next(rows)[1]]
+    lines, fields = [], []
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise UserError(
+                f"{file}, line {line}: has {len(row)} field{'s' * (len(row) != 1)}, expected "
+                f"{len(columns)} as in the header, separated by {SEPARATORS[separator]}; quote fields that "
+                "contain the separator"
+            )
+        lines.append(line)
+        fields.append(row)
+    by_column = [list(column) for column in zip(*fields, strict=True)] or [[] for _ in columns]
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{file}: has two columns called {shown(name)}; rename one")
+    return Table(file, columns, dict(zip(columns, by_column, strict=True)), lines)
+
+
+def _rows(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with its (first) line."""
+    lines = io.StringIO(text)  # not splitlines, which also splits at characters that a field may hold
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if row not in ([], [""]):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{file}, line {line}: cannot be read ({error}); check its quotes") from error
+
+
+def _read_list(file: Path, text: str, first: str) -> Table:
+    """Lines of a path, a space and a whole number, as the lists of ImageNet-LT and Places-LT."""
+    if not _in_list(first):
+        raise UserError(
+            f"{file}: its first line is neither a header, with columns separated by commas, semicolons or "
+            f"tabs, nor a path and a class number ({shown(first[:60])})"
+        )
+    lines, fields = [], []
+    for line, row in enumerate(io.StringIO(text), 1):
+        if not row.strip():
+            continue
+        parts = _in_list(row)
+        if parts is None:
+            raise UserError(
+                f"{file}, line {line}: expected a path, a space and a class number, found "
+                f"{shown(row.strip()[:60])}"
+            )
+        lines.append(line)
+        fields.append(parts)
+    paths, labels = (list(column) for column in zip(*fields, strict=True))
+    return Table(file, list(LIST), dict(zip(LIST, (paths, labels), strict=True)), lines, is_list=True)
+
+
+def _in_list(line: str) -> tuple[str, str] | None:
+    parts = line.rsplit(maxsplit=1)
+    return (parts[0].strip(), parts[1]) if len(parts) == 2 and parts[1].isdecimal() else None
+
+
+def _short(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:100]
