@@ -91,6 +91,9 @@ def of_one_size():
 def broken():
     raise ValueError("no" + chr(10) + "such thing")
 
+def leaves():
+    raise SystemExit(7)
+
 def no_network():
     return small
 
@@ -113,6 +116,7 @@ def test_a_network_of_the_users_own(tmp_path, monkeypatch):
             "--arch made_nets:of_one_size: fails on images of 16 pixels (RuntimeError: "
         ],
         "made_nets:broken": ["--arch made_nets:broken: failed (ValueError: no such thing)"],
+        "made_nets:leaves": ["--arch made_nets:leaves: failed (SystemExit: 7)"],
         "made_nets:no_network": ["returned function, expected a torch.nn.Module"],
         "made_nets:needs_arguments": ["failed (TypeError: ", "'width'"],
         "made_nets:absent": ["cannot be imported (AttributeError: "],

@@ -22,6 +22,8 @@ class Made(nn.Module):
         self.stem = nn.Conv2d(3, 6, 4, 4)
         self.norm, self.fc, self.dropout = nn.LayerNorm(6), nn.Linear(6, K), nn.Dropout(0.5)
         self.first, self.second = nn.Linear(6, 6), nn.Linear(6, K)
+        self.neck, self.twin = nn.BatchNorm1d(6), nn.Linear(6, K)
+        self.twin.weight = self.fc.weight
         for name, module in modules.items():
             setattr(self, name, module)
         self._after = after
@@ -100,6 +102,8 @@ INEXACT = {
         "conv2d",
     ),
     "a dictionary": (lambda net, x: {"logits": net.fc(x.mean((2, 3)))}, "returns a dict"),
+    "weights shared with another layer": (lambda net, x: net.twin(x.mean((2, 3))), "shares its weights"),
+    "batch normalisation": (lambda net, x: net.fc(net.neck(x.mean((2, 3)))), "batch_norm stands between"),
     "pooled again": (lambda net, x: (net.fc(x.mean((2, 3))), x.mean())[0], "pools again"),
     "tokens of no square": (lambda net, x: net.fc(x.flatten(2)[..., 3:].mean(2)), "13 tokens"),
 }

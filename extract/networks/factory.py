@@ -44,11 +44,11 @@ def _made(config: Any) -> "nn.Module":
     with _working_folder_importable():
         try:
             factory = getattr(importlib.import_module(module), function)
-        except Exception as error:  # code of the user's can fail in any way
+        except (Exception, SystemExit) as error:  # code of the user's can fail in any way
             raise _failed(config.arch, "cannot be imported", error) from error
     try:
         network = factory(**arguments(config))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(config.arch, "failed", error) from error
     if not isinstance(network, nn.Module):
         raise UserError(

@@ -57,7 +57,7 @@ class MapOf(nn.Module):
             self.network(images)
         except _ReachedError as reached:
             return reached.pooled.flatten(1)
-        raise RuntimeError("the network did not come to its FC layer")
+        raise NotExactError("its FC layer shares its weights with the one that makes the logits")
 
 
 class FoundNetwork(Network):
@@ -100,10 +100,12 @@ def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
         FailedError: it cannot be run on images of that size.
     """
     network.eval()
-    device = next(network.parameters()).device
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    if device.type != "meta":
+        network.cpu()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(N_IMAGES, 3, image_size, image_size, generator=generator)
-    split = find_split(network, images.to(device))
+    split = find_split(network, images.to("meta") if device.type == "meta" else images)
     if device.type == "meta":
         return FoundNetwork(network, split)
     with _randomised(network.get_submodule(split.classifier), generator), torch.inference_mode():
