@@ -16,17 +16,14 @@ import click
 import timm
 import torch
 import torchvision
+from torch import nn
 
 from extract.config import NetworkConfig
-from extract.networks import timm_models, torchvision_models
-from extract.networks.family import Family
-from extract.networks.registry import build_network
+from extract.networks.found import refusal
+from extract.networks.registry import build_network, preparation
 from store.errors import UserError
 
-LIBRARIES: dict[str, tuple[Family, str]] = {
-    "torchvision": (torchvision_models.FAMILY, torchvision.__version__),
-    "timm": (timm_models.FAMILY, timm.__version__),
-}
+VERSIONS = {"torchvision": torchvision.__version__, "timm": timm.__version__}
 
 
 def names(library: str) -> Iterator[str]:
@@ -39,26 +36,25 @@ def names(library: str) -> Iterator[str]:
 
 def reason(library: str, arch: str) -> str | None:
     """Why a network is refused, None if it is not."""
-    family, config = LIBRARIES[library][0], NetworkConfig(arch)
+    config = NetworkConfig(arch)
     with warnings.catch_warnings(action="ignore"):
         try:
-            found = family.refusal(config) if is_made_on_meta(library, arch) else built(config)
+            made = on_meta(library, arch)
+            found = built(config) if made is None else refusal(made, preparation(config).image_size)
         except Exception as error:
             return f"cannot be made ({type(error).__name__})"
     return None if found is None else found.split("followed by one FC layer, and ")[-1]
 
 
-def is_made_on_meta(library: str, arch: str) -> bool:
-    """Whether a network can be made without numbers."""
+def on_meta(library: str, arch: str) -> nn.Module | None:
+    """A network without numbers; None if it needs them to be made."""
     try:
         with torch.device("meta"):
             if library == "timm":
-                timm.create_model(arch.removeprefix("timm:"), num_classes=2)
-            else:
-                torchvision.models.get_model(arch)
+                return timm.create_model(arch.removeprefix("timm:"), num_classes=2)
+            return torchvision.models.get_model(arch)
     except (NotImplementedError, RuntimeError):
-        return False
-    return True
+        return None
 
 
 def built(config: NetworkConfig) -> str | None:
@@ -82,7 +78,7 @@ def page(found: dict[str, dict[str, str | None]]) -> Iterator[str]:
     """The lines of the table."""
     for library, of_library in found.items():
         accepted = [name for name, why in of_library.items() if why is None]
-        version = LIBRARIES[library][1].split("+")[0]
+        version = VERSIONS[library].split("+")[0]
         yield f"## {library} {version}: {len(accepted)} of {len(of_library)}"
         yield ""
         yield "| | networks |"
@@ -111,7 +107,7 @@ def main(json_path: Path | None, only: str | None) -> None:
     found: dict[str, dict[str, str | None]] = {}
     if json_path is not None and json_path.exists():
         found = json.loads(json_path.read_text())
-    for library in LIBRARIES:
+    for library in VERSIONS:
         of_library = found.setdefault(library, {})
         wanted = [name for name in names(library) if only is None or only in name]
         for i, arch in enumerate(wanted):
