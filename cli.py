@@ -21,6 +21,7 @@ from finetune.commands.console import (
     say,
     table,
 )
+from finetune.commands.deploy import export, predict
 from finetune.commands.options import PLACE, build, given, json_option, options
 from finetune.commands.store import store_group
 from finetune.compare.config import AnalyzeConfig
@@ -261,6 +262,10 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
     if lines:
         say(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
         say(*(f"  {line}" for line in lines))
+
+
+main.add_command(predict)
+main.add_command(export)
 
 
 @main.command()

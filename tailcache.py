@@ -25,16 +25,18 @@ __all__ = [  # noqa: F822, because `__getattr__` provides them
     "Run",
     "UserError",
     "compare",
+    "export",
     "extract",
     "finetune",
     "load_network",
     "open_store",
+    "predict",
     "read_run",
     "sweep",
     "train",
 ]
 _HOMES = {"UserError": "store.errors", "Interrupted": "store.errors", "FeatureStore": "store.reader"}
-_HOMES |= {"Run": "finetune.run"}
+_HOMES |= {"Run": "finetune.run", "predict": "finetune.api_deploy", "export": "finetune.api_deploy"}
 
 
 def __getattr__(name: str) -> Any:

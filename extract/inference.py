@@ -19,7 +19,6 @@ def by_class(split: ImageSet) -> ImageSet:
     return split.take(np.lexsort((split.sample_index, split.label)))
 
 
-@torch.inference_mode()
 def feature_maps(
     network: Network, split: ImageSet, transform: Transform, compute: Compute
 ) -> Iterator[torch.Tensor]:
@@ -27,11 +26,19 @@ def feature_maps(
 
     A batch of images with V views gives V batches of maps, one of each view.
     """
+    return (maps for _, maps in images_and_maps(network, split, transform, compute))
+
+
+@torch.inference_mode()
+def images_and_maps(
+    network: Network, split: ImageSet, transform: Transform, compute: Compute
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Like `feature_maps`, each with its images, normalised (B, 3, H, W)."""
     network.eval()
     for images, _ in evaluation_batches(split, transform, compute):
         with compute.autocast():
             maps = network.features(images.contiguous(memory_format=compute.memory_format))
-        yield maps
+        yield images, maps
 
 
 def numbered_maps(

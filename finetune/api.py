@@ -1,14 +1,11 @@
 """The functions behind `import tailcache`: one per command, errors as exceptions, results as frames."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import Progress
 
 from analysis.tables import compare as compare_rows
 from analysis.tables import without_nan
@@ -21,8 +18,8 @@ from extract.options import check_shot_rule
 from extract.restore import restore_network
 from extract.train import train as run_train
 from extract.training.resume import resumed_config
+from finetune.calls import Place, computing, path_text
 from finetune.commands import early
-from finetune.commands.console import progress_bar
 from finetune.commands.failures import as_user_errors
 from finetune.commands.options import build
 from finetune.compare.analyze import measure_runs
@@ -32,7 +29,6 @@ from finetune.keywords import checked_options, varied_options
 from finetune.methods.idle import idle_in_sweep, idle_in_words, idle_options
 from finetune.run import Run, RunError
 from finetune.run import read_run as run_at
-from finetune.settings import TORCH, current_gpu_kept
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep
 from finetune.sweep.sweep import sweep as run_sweep
@@ -44,7 +40,6 @@ from store.reader import FeatureStore
 from store.storage.cache import open_cache
 from store.storage.location import locate
 
-Place = str | PathLike[str]
 FOLDER_OPTIONS = ("resume", "overwrite", "tensorboard")  # of `finetune`, meaningless without a folder
 
 
@@ -59,8 +54,8 @@ def open_store(path: Place, cache: Place | None = None) -> FeatureStore:
     Raises:
         UserError: there is no store, or it is incomplete, damaged or not ours.
     """
-    folder = None if cache is None else _place(cache)
-    return FeatureStore(locate(_place(path)), open_cache(folder, FinetuneConfig.cache_gib))
+    folder = None if cache is None else path_text(cache)
+    return FeatureStore(locate(path_text(path)), open_cache(folder, FinetuneConfig.cache_gib))
 
 
 @as_user_errors()
@@ -86,7 +81,7 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
     early.check_training(config)
     if config.resume:
         config = resumed_config(config.out, named)
-    with _computing(progress) as bar:
+    with computing(progress) as bar:
         checkpoint = run_train(config, bar)
     note_skipped(checkpoint.dataset["skipped"], config.out)
     return Path(config.out) / "checkpoint.pt"
@@ -112,7 +107,7 @@ def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any
     named = options | {"ckpt": ckpt, "store": store}
     config = ExtractConfig(**checked_options(ExtractConfig, "extract", named))
     early.check_extraction(config)
-    with _computing(progress) as bar:
+    with computing(progress) as bar:
         run_extract(config, bar)
     return FeatureStore(locate(config.store))
 
@@ -145,7 +140,7 @@ def finetune(
                 raise UserError(f"finetune: {name} needs a folder for the run; give it with out=")
     if opened is None:
         early.check_finetuning(config)
-    with _computing(progress) as bar:
+    with computing(progress) as bar:
         if out is None:
             run = finetune_in_memory(config, bar, opened)
         else:
@@ -179,7 +174,7 @@ def sweep(store: FeatureStore | Place, *, out: Place, progress: bool = False, **
     config = build(SweepConfig, checked_options(SweepConfig, "sweep", named))
     if opened is None:
         early.check_sweep(config)
-    with _computing(progress) as bar:
+    with computing(progress) as bar:
         found = run_sweep(config, bar, None, options, opened)
     if found is not None:
         heads = [vars(config.base) | head for head in without_nan(found.results.to_dict("records"))]
@@ -195,7 +190,7 @@ def read_run(path: Place) -> Run:
     Raises:
         UserError: the folder does not exist or is not a finished run.
     """
-    return run_at(Path(_place(path)).absolute())
+    return run_at(Path(path_text(path)).absolute())
 
 
 @as_user_errors()
@@ -222,7 +217,7 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
     held = {one.path.resolve() for one in several if isinstance(one, Run) and one.path is not None}
     found: dict[Any, Run] = {}  # by folder, or by object: a run and the one that replaced it both count
     for one in several:
-        place = None if isinstance(one, Run) else Path(_place(one)).resolve()
+        place = None if isinstance(one, Run) else Path(path_text(one)).resolve()
         if place is None:
             found[id(one)] = one
         elif place not in held and place not in found:
@@ -246,7 +241,7 @@ def load_network(ckpt: Place, arch: str | None = None) -> Network:
         UserError: the file does not exist, is not a checkpoint of ours, or names a function that `arch` does
             not.
     """
-    path = Path(_place(ckpt))
+    path = Path(path_text(ckpt))
     return restore_network(load_checkpoint(path), path, arch)
 
 
@@ -256,24 +251,13 @@ def _run_at(path: Path) -> Run:
     return run_at(path)
 
 
-def _place(path: Place) -> str:
-    return os.path.expanduser(os.fsdecode(path))
-
-
 def _opened(
     store: FeatureStore | Place, options: Mapping[str, Any]
 ) -> tuple[FeatureStore | None, dict[str, str]]:
     """The store if it is open already, else None, and the option that names it."""
     if not isinstance(store, FeatureStore):
-        return None, {"store": _place(store)}
+        return None, {"store": path_text(store)}
     for name in ("cache", "cache_gib"):
         if name in options:
             raise UserError(f"{name}: the store is open already; pass it to open_store instead")
     return store, {"store": str(store.path)}
-
-
-@contextmanager
-def _computing(progress: bool) -> Iterator[Progress]:
-    """The command line's progress bar, or a hidden one; restores the caller's torch settings at the end."""
-    with TORCH.borrowed(), current_gpu_kept(), progress_bar() if progress else Progress(disable=True) as bar:
-        yield bar

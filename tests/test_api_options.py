@@ -11,6 +11,7 @@ from bad_input import refuse
 
 import tailcache as tc
 from extract.config import ExtractConfig, TrainConfig
+from extract.deploy.config import ExportConfig, PredictConfig
 from finetune.commands.options import option_fields
 from finetune.config import FinetuneConfig
 from finetune.keywords import checked_options
@@ -18,6 +19,7 @@ from finetune.sweep.config import SweepConfig
 from store.options import flag
 
 CONFIGS = {"train": TrainConfig, "extract": ExtractConfig, "finetune": FinetuneConfig, "sweep": SweepConfig}
+CONFIGS |= {"predict": PredictConfig, "export": ExportConfig}
 HUGE = 10**400  # not a float
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import cli
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.deploy.config import ExportConfig, PredictConfig
 from finetune.commands import console
 from finetune.commands.options import build, option_fields
 from finetune.compare.config import AnalyzeConfig
@@ -22,8 +23,11 @@ CONFIGS = {
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
     "analyze": AnalyzeConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
 }
-REQUIRED = {"ckpt": "c.pt", "store": "s.zarr", "runs": ("r",)}
+REQUIRED = {"ckpt": "c.pt", "store": "s.zarr", "out": "n.pt", "runs": ("r",), "images": ("i.png",)}
+ARGUMENTS = {"runs", "images"}
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -31,8 +35,8 @@ def test_options_and_config_fields_are_the_same(command):
     options = {p.name: p for p in cli.main.commands[command].params} | {}
     options.pop("as_json", None)
     fields = {field.name for field, *_ in option_fields(CONFIGS[command])}
-    assert options.keys() - {"runs"} == fields
-    assert all(option.help for name, option in options.items() if name != "runs")
+    assert options.keys() - ARGUMENTS == fields
+    assert all(option.help for name, option in options.items() if name not in ARGUMENTS)
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -43,8 +47,8 @@ def test_defaults_on_the_command_line_are_the_configs(command):
         for f in dataclasses.fields(config_class)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
-    arguments = [f"--{name}={value}" for name, value in required.items() if name != "runs"]
-    arguments += list(required.get("runs", ()))
+    arguments = [f"--{name}={value}" for name, value in required.items() if name not in ARGUMENTS]
+    arguments += [value for name in ARGUMENTS & required.keys() for value in required[name]]
     context = cli.main.commands[command].make_context(command, arguments)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
     assert build(config_class, values) == config_class(**required)

@@ -12,6 +12,7 @@ import pytest
 
 import cli
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.deploy.config import ExportConfig, PredictConfig
 from finetune.commands.examples import EXAMPLES
 from finetune.commands.help import GroupedOption
 from finetune.config import FinetuneConfig
@@ -87,8 +88,9 @@ def test_a_help_text_is_understood_by_itself(path, option):
 
 def test_a_default_that_is_none_is_told_in_words():
     """A default of None still means something: the recipe's, the method's, all images."""
-    silent = {"root", "ckpt"}  # needed only if something has moved
-    for config in (TrainConfig, DatasetConfig, NetworkConfig, FinetuneConfig, SweepConfig, ConvertConfig):
+    silent = {"root", "ckpt", "arch"}  # needed only if something has moved
+    phases = (TrainConfig, DatasetConfig, NetworkConfig, FinetuneConfig, SweepConfig)
+    for config in (*phases, ConvertConfig, PredictConfig, ExportConfig):
         for name, (_, option) in own_options(config).items():
             if getattr(config, name, 0) is None and name not in silent:
                 assert option.default, name
@@ -146,7 +148,8 @@ def test_every_help_ends_with_its_examples():
 def test_commands_are_told_in_the_order_of_their_use_and_in_full():
     text = shown(columns="60")
     names = re.findall(r"^  (\w+)  ", text.partition("\nCommands:\n")[2], re.MULTILINE)
-    assert names == ["train", "extract", "finetune", "sweep", "evaluate", "analyze", "demo", "store"]
+    in_use = ["train", "extract", "finetune", "sweep", "evaluate", "analyze", "predict", "export"]
+    assert names == [*in_use, "demo", "store"]
     assert "..." not in text.partition("\nCommands:\n")[2]
     for command in cli.main.commands.values():
         assert " ".join(command.help.split("\n\n")[0].split()).removesuffix(".") in " ".join(text.split())

@@ -146,6 +146,8 @@ def test_a_function_that_a_checkpoint_alone_names_is_not_called(tmp_path, monkey
     for command in (
         ["extract", *ckpt, "--store", "s.zarr"],
         ["evaluate", *ckpt],
+        ["predict", *ckpt, "photos"],
+        ["export", *ckpt, "--out", "n.pt"],
         ["store", "plan", *ckpt, "--store", "s.zarr"],
         ["train", "--resume", "--out", "p"],
     ):
@@ -158,6 +160,8 @@ def test_a_function_that_a_checkpoint_alone_names_is_not_called(tmp_path, monkey
     succeed("extract", *ckpt, "--store", "s.zarr", "--arch", arch, *on)
     succeed("store", "verify", "s.zarr", *ckpt, "--sample", "2", "--arch", arch, *on)
     succeed("evaluate", *ckpt, "--arch", arch, *on)
+    succeed("predict", *ckpt, "photos", "--arch", arch, *on)
+    succeed("export", *ckpt, "--out", "n.pt", "--arch", arch)
     succeed("train", "--resume", "--out", "p", "--arch", arch, *on)
     assert tailcache.load_network("p/checkpoint.pt", arch=arch)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 

@@ -21,6 +21,7 @@ from store.names import shown
 from store.notes import note
 
 ITEMS_AT_ONCE = 4096  # items queued for threads: queueing ten million would take gigabytes
+ADVICE = "; fix or remove it, or leave it out with --skip-bad-images of `train` or `predict`"
 EVALUATION = -1  # instead of a view's seed: the evaluation transform, which draws nothing
 
 
@@ -109,10 +110,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     # Pillow would name the buffer, not the file.
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
-    return UserError(
-        f"{shown(str(path))}: not a readable image ({reason}); "
-        "fix or remove it, or train with --skip-bad-images to leave it out"
-    )
+    return UserError(f"{shown(str(path))}: not a readable image ({reason}){ADVICE}")
 
 
 def resize_and_crop(

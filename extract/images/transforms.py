@@ -75,6 +75,13 @@ def normalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
     return images.float().div_(255).sub_(mean).div_(std)  # in place: fresh memory costs more than arithmetic
 
 
+def denormalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:
+    """The uint8 (B, 3, H, W) that `normalise` was given."""
+    mean = torch.tensor(transform.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(transform.std, device=images.device).view(1, 3, 1, 1)
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.Generator) -> torch.Tensor:
     """Pad, crop at random and flip a whole batch.
 
@@ -150,10 +157,16 @@ def image_views(
 
 def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:
     """An image as the network sees it in evaluation, uint8 (3, H, W)."""
+    shorter_side, interpolation = evaluation_resize(transform)
+    return resize_and_crop(image, shorter_side, transform.image_size, interpolation)
+
+
+def evaluation_resize(transform: Transform) -> tuple[int, str]:
+    """Shorter side in pixels to which images are resized before their central crop, and how."""
     size = transform.image_size
     if size <= IN_MEMORY_SIZE:
-        return resize_and_crop(image, size, size)
-    return resize_and_crop(image, transform.resize or round(size * 256 / 224), size, transform.interpolation)
+        return size, "bilinear"
+    return transform.resize or round(size * 256 / 224), transform.interpolation
 
 
 def training_image(image: Image.Image, transform: Transform, seed: int) -> torch.Tensor:

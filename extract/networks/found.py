@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -83,6 +84,12 @@ class FoundNetwork(Network):
         if self.training:
             return self.classify(self.features.pooled(images).float())
         return super().forward(images)
+
+    def original(self) -> nn.Module:
+        """A copy as its authors wrote it, with this FC layer in the place of theirs."""
+        network = deepcopy(self.features.network)
+        network.set_submodule(self.classifier_name, deepcopy(self.classifier))
+        return network
 
 
 def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:

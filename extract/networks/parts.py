@@ -4,6 +4,8 @@ That shape is what class activation maps need (paper, sec. 4.1): the classifier'
 position of the last feature map, show where the evidence for a class is.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import nn
 
@@ -34,6 +36,13 @@ class Network(nn.Module):
         """Logits (B, K) of float32 pooled features (B, C), never in reduced precision."""
         with torch.autocast(pooled.device.type, enabled=False):
             return self.classifier(pooled)
+
+    def original(self) -> nn.Module:
+        """A copy as its authors wrote it, which needs nothing of this program's: (B, 3, H, W) to logits.
+
+        Its tensors have the names that the authors gave them. This network is one of ours, with our names.
+        """
+        return deepcopy(self)
 
 
 def pool(feature_map: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """torchvision's networks: ResNets part by part, others taken apart by what flows through them."""
 
 import warnings
-from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,17 +55,13 @@ def _preparation(config: Any) -> Preparation:
 
 
 def _build(config: Any, n_classes: int, image_size: int) -> "Network":
-    from torch import nn
-
     from extract.networks.found import with_new_classifier
-    from extract.networks.parts import Network
+    from extract.networks.torchvision_resnet import TorchvisionResNet
 
     model = _model(config)
-    if config.arch not in NAMES:
-        return with_new_classifier(model, image_size, n_classes, config.arch)
-    # Everything up to torchvision's own pooling is the feature sub-network.
-    parts = OrderedDict(item for item in model.named_children() if item[0] not in ("avgpool", "fc"))
-    return Network(nn.Sequential(parts), nn.Linear(model.fc.in_features, n_classes))
+    if config.arch in NAMES:
+        return TorchvisionResNet(model, n_classes)
+    return with_new_classifier(model, image_size, n_classes, config.arch)
 
 
 def _model(config: Any) -> "nn.Module":

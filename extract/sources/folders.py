@@ -82,6 +82,15 @@ def list_folder(
     return class_names, splits
 
 
+def images_below(folder: Path) -> list[str]:
+    """Paths of all images below a folder, relative to it, sorted; a note counts what is passed over."""
+    passed = PassedOver(folder)
+    found = sorted(_images_below(folder, passed))
+    if str(passed):
+        note(f"passed over under {folder}/: {passed}")
+    return found
+
+
 def _note_unused(root: Path, folders: dict[str, Path]) -> None:
     for name in sorted(os.listdir(root)):
         folder = root / name

@@ -14,6 +14,7 @@ from extract.config import (
     SampleConfig,
     TrainConfig,
 )
+from extract.deploy.config import ExportConfig, PredictConfig
 from extract.device_names import check_device
 from extract.networks.registry import check_arch, check_named_network, check_weights
 from extract.options import check_shot_rule
@@ -66,6 +67,19 @@ def check_images_run(config: ExtractConfig | EvaluateConfig) -> None:
     config.check()
     check_device(config.device)
     check_checkpoint_exists(Path(config.ckpt))
+
+
+def check_prediction(config: PredictConfig) -> None:
+    """Raise UserError for what `predict` would refuse."""
+    config.check()
+    check_device(config.device)
+    check_checkpoint_exists(Path(config.ckpt))
+
+
+def check_export(config: ExportConfig) -> None:
+    """Raise UserError for what `export` would refuse."""
+    check_checkpoint_exists(Path(config.ckpt))
+    config.check()
 
 
 def check_finetuning(config: FinetuneConfig) -> None:

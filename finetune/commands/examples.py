@@ -26,6 +26,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tailcache analyze runs/fsa runs/crt --out report",
         "tailcache analyze runs/sweep --rank-by overall",
     ),
+    "predict": (
+        "tailcache predict --ckpt runs/fsa/checkpoint.pt photos/new --top 3 --out predictions.csv",
+        "tailcache predict --ckpt runs/fsa/checkpoint.pt robin.jpg --cam maps",
+    ),
+    "export": (
+        "tailcache export --ckpt runs/fsa/checkpoint.pt --out resnet50.pt",
+        "tailcache export --ckpt runs/fsa/checkpoint.pt --format onnx --out resnet50.onnx",
+    ),
     "demo": ("tailcache demo --out runs/demo",),
     "store": ("tailcache store info feats.zarr", "tailcache store verify feats.zarr"),
     "info": ("tailcache store info feats.zarr --json",),

@@ -12,7 +12,7 @@ from finetune.commands.help import GroupedOption
 from store.options import Option, flag, own_options
 
 # Options that are paths.
-PLACES = {"out", "store", "ckpt", "root", "cache", "weights", "train", "val", "test", "class_names"}
+PLACES = {"out", "store", "ckpt", "root", "cache", "weights", "train", "val", "test", "class_names", "cam"}
 
 json_option = click.option(
     "--json",
