@@ -128,3 +128,11 @@ def test_runs_that_do_not_say_of_which_images_are_taken_with_a_note(digits_run, 
     assert succeed("analyze", "silent").stderr == ""  # nothing to compare it with
     shutil.rmtree("report")
     refuse("analyze", *(runs[i] for i in order), says=["is of the data set digits", "them separately"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("test_fraction", 0.3), ("val_fraction", 0.1)])
+def test_images_held_out_by_another_fraction_are_another_configuration(digits_run, option, value):
+    """Known from the description alone, where a run does not record its images."""
+    copy_of(digits_run, "one", 0, fingerprint=None)
+    copy_of(digits_run, "other", 1, fingerprint=None, **{option: value})
+    assert f"fsa, {option}={value}" in succeed("analyze", "one", "other").stdout

@@ -44,7 +44,7 @@ def describe_changes(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
         parts.append(", so that ".join(filter(None, [_counts(dataset, recorded), others])))
     elif added:
         parts.append(f"{len(added)} new (the first is {shown(added[0].decode())})")
-    return ", ".join(parts) or "they are split or ordered differently"
+    return ", ".join(parts) or "they are split, labelled or ordered differently"
 
 
 def describe_undrawn(dataset: Dataset, recorded: dict[str, Recorded]) -> str:
