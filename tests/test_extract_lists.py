@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_input import TINY, refuse, write_images
+from bad_input import TINY, refuse, succeed, write_images
 
 import tailcache
 from extract.checkpoint import load_checkpoint
@@ -104,3 +104,30 @@ def test_tables_from_python(lists):
     assert checkpoint.dataset["train"] == str(Path("LT_train.txt").resolve())
     with pytest.raises(UserError, match=r"none.csv: expected a file, found nothing"):
         tailcache.train(out="other", train="none.csv")
+
+
+def test_numbers_that_are_names_themselves_are_ordered_by_the_file(lists, quiet):
+    Path("names.txt").write_text("2\n0\n1\n")
+    plain = list_dataset(DatasetConfig(root="images", **lists), quiet)
+    named = list_dataset(DatasetConfig(root="images", class_names="names.txt", **lists), quiet)
+    assert named.class_names == ["2", "0", "1"]
+    of = [
+        {name: d.class_names[k] for name, k in zip(d.test.name, d.test.label, strict=True)}
+        for d in (plain, named)
+    ]
+    assert of[0] == of[1]
+
+
+def test_absolute_paths_below_a_root_that_moved_are_found(lists):
+    before = Path("images").resolve()
+    for file in lists.values():
+        lines = Path(file).read_text().splitlines()
+        Path(file).write_text("".join(f"{before}/{line}\n" for line in lines))
+    options = [word for split, file in lists.items() for word in (f"--{split}", file)]
+    succeed("train", "--root", "images", *options, *SMALL, "--out", "phase1")
+    evaluate = ["evaluate", "--ckpt", "phase1/checkpoint.pt", "--device", "cpu", "--json"]
+    found = succeed(*evaluate).stdout
+    before.rename("moved")
+    assert succeed(*evaluate, "--root", "moved").stdout == found
+    says = ["LT_train.txt, line 1: ", f"{before}/train/n01 ape/0.png is not below "]
+    refuse("train", "--root", "moved", *options, *SMALL, "--out", "other", says=says)
