@@ -70,8 +70,7 @@ def kind(why: str) -> str:
     """A reason without what is the network's own: names of layers, sizes and numbers."""
     if why.startswith("fails on images"):
         return "fails on the images of its own config"
-    why = re.sub(r"\(.*?\)", "", why)
-    return re.sub(r"\s+", " ", re.sub(r" '.*?'|\d+", "", why)).strip()
+    return re.sub(r" \(.*?\)| '.*?'|\b\d+ ", "", why)
 
 
 def page(found: dict[str, dict[str, str | None]]) -> Iterator[str]:
@@ -79,7 +78,7 @@ def page(found: dict[str, dict[str, str | None]]) -> Iterator[str]:
     for library, of_library in found.items():
         accepted = [name for name, why in of_library.items() if why is None]
         version = VERSIONS[library].split("+")[0]
-        yield f"## {library} {version}: {len(accepted)} of {len(of_library)}"
+        yield f"### {library} {version}: {len(accepted)} of {len(of_library)}"
         yield ""
         yield "| | networks |"
         yield "|---|---|"

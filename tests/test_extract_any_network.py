@@ -61,6 +61,15 @@ def test_its_weights_under_their_own_names_give_the_same_logits(arch):
         torch.testing.assert_close(maps.mean((2, 3)) @ weight.T + bias, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_a_network_is_the_same_with_weights_or_without(arch):
+    """Pre-trained ones come without auxiliary heads, and a checkpoint of one must load into one without."""
+    with torch.device("meta"):
+        network = build_network(NetworkConfig(arch), 3)
+        own = torchvision.models.get_model(arch, num_classes=3, aux_logits=False, init_weights=False)
+    assert network.backbone.state_dict().keys() == own.state_dict().keys() - {"fc.weight", "fc.bias"}
+
+
 @pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "timm:test_coatnet"])
 def test_a_network_to_load_becomes_the_one_that_was_saved(arch):
     network, loaded = built(arch, 3), network_to_load(NetworkConfig(arch), 3)
