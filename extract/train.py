@@ -23,9 +23,11 @@ from extract.images.image_set import white_of
 from extract.images.preparation import check_preparation
 from extract.images.transforms import Transform
 from extract.inference import predict
+from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.networks.registry import (
     build_network,
+    check_loads_again,
     check_network,
     is_weights_file,
     network_to_load,
@@ -229,6 +231,8 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
         torch.manual_seed(config.seed)
         make = network_to_load if previous else build_network  # weights to begin with may be gone by now
         network = make(config.network, n_classes, config.image_size)
+        if previous is None and isinstance(network, FoundNetwork):
+            check_loads_again(network, config.network, n_classes, config.image_size)
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)

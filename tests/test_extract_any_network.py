@@ -91,6 +91,25 @@ def of_width(width):
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 9)]
     return nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.ReLU(), *head)
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc, self.mask = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 9), torch.rand(6, 1, 1)
+        self.head = self.fc
+
+    def forward(self, images):
+        return self.head((self.stem(images) * self.mask).mean((2, 3)))
+
+def other_when_made_again():
+    return Masked()
+
+def in_half_precision():
+    return of_width(4).half()
+
+def over_its_batch():
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 9)]
+    return nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.BatchNorm2d(6, track_running_stats=False), *head)
+
 def several_heads():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 9))
 
@@ -119,6 +138,7 @@ def test_a_network_of_the_users_own(tmp_path, monkeypatch):
     trained += ["--device", "cpu"]
     succeed("train", *trained, "--arch", "made_nets:small", "--out", "phase1")
     assert load_checkpoint(Path("phase1/checkpoint.pt")).state["classifier.weight"].shape == (3, 6)
+    succeed("train", *trained, "--arch", "made_nets:in_half_precision", "--out", "whole")
     for arch, says in {
         "made_nets:several_heads": ["--arch made_nets:several_heads: refused", "more than one FC layer"],
         "made_nets:of_one_size": [
@@ -126,15 +146,19 @@ def test_a_network_of_the_users_own(tmp_path, monkeypatch):
         ],
         "made_nets:broken": ["--arch made_nets:broken: failed (ValueError: no such thing)"],
         "made_nets:leaves": ["--arch made_nets:leaves: failed (SystemExit: 7)"],
+        "made_nets:other_when_made_again": ["is another network when it is made again"],
+        "made_nets:over_its_batch": ["depends on the other images of its batch"],
+        "timm:test_resnet --arch-option drop_rat=1": ["--arch timm:test_resnet: cannot be made (TypeError: "],
+        "timm:test_resnet.nope": ["--arch timm:test_resnet.nope: RuntimeError: "],
         "made_nets:no_network": ["returned function, expected a torch.nn.Module"],
         "made_nets:needs_arguments": ["failed (TypeError: ", "'width'"],
         "made_nets:absent": ["cannot be imported (AttributeError: "],
         "no.such.module:net": ["cannot be imported (ModuleNotFoundError: No module named 'no'"],
         "timm:no_such_net": ["--arch timm:no_such_net: unknown to timm"],
         "timm:test_resnett": ["near it are test_resnet"],
-        "made nets:small": ["--arch made nets:small: unknown; expected one of resnet20"],
+        "made-nets:small": ["--arch made-nets:small: unknown; expected one of resnet20"],
     }.items():
-        refuse("train", *trained, "--arch", arch, "--out", "other", says=says)
+        refuse("train", *trained, "--arch", *arch.split(), "--out", "other", says=says)
 
 
 def test_a_function_that_a_checkpoint_alone_names_is_not_called(tmp_path, monkeypatch):
@@ -173,6 +197,17 @@ def test_a_function_that_a_checkpoint_alone_names_is_not_called(tmp_path, monkey
     succeed("export", *ckpt, "--out", "n.pt", "--arch", arch)
     succeed("train", "--resume", "--out", "p", "--arch", arch, *on)
     assert tailcache.load_network("p/checkpoint.pt", arch=arch)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+
+
+def test_an_fc_layer_of_two_names_is_one(tmp_path, monkeypatch):
+    """`self.head = self.fc`: both names are of the new layer, and of the exported one."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made_alias.py").write_text(FACTORY.replace("torch.rand(6, 1, 1)", "torch.ones(6, 1, 1)"))
+    network = built("made_alias:other_when_made_again", 3)
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(network.original().eval()(images), network(images))
+        assert network(images).shape == (2, 3)
 
 
 def test_the_whole_way_of_a_network_of_timm(tmp_path, monkeypatch):

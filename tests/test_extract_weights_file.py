@@ -81,6 +81,7 @@ WRAPPINGS = {
             "classifier": {"module.fc.weight": s["fc.weight"], "module.fc.bias": s["fc.bias"]},
         }
     },
+    "of a semantic branch": lambda s: prefixed("semantic.", s),
     "with an average beside": lambda s: {"state_dict": s, "state_dict_ema": other(s)},
     "an average alone": lambda s: {"model_ema": prefixed("module.", s)},
     "without counts of batches": lambda s: {
@@ -155,12 +156,24 @@ def damaged(state: State) -> dict[str, tuple[object, str]]:
         "some missing": (small, f"does not fit {ARCH}: "),
         "a wider network": (
             torchvisions("shufflenet_v2_x1_0"),
-            "of another shape (stage2.0.branch1.2.weight is ",
+            "of another shape or kind (stage2.0.branch1.2.weight is ",
         ),
         "no tensors": ({"epoch": 3}, "holds no tensors"),
         "not finite": (
             state | {"conv1.0.weight": torch.full((24, 3, 3, 3), torch.nan)},
             "conv1.0.weight holds NaN",
+        ),
+        "whole numbers": (
+            {n: v.to(torch.int8) for n, v in state.items()},
+            "24×3×3×3 of int8, expected 24×3×3×3 of f",
+        ),
+        "numbers beyond float32": (
+            state | {"conv1.0.weight": torch.full((24, 3, 3, 3), 1e300, dtype=torch.float64)},
+            "infinite",
+        ),
+        "two sets": (
+            {"encoder_q": state, "encoder_k": state},
+            "2 sets of weights of shufflenet_v2_x0_5, under 'en",
         ),
         "a whole network": (nn.Identity(), "holds objects that only code can open"),
         "arguments of a program": (
@@ -198,7 +211,12 @@ def test_files_that_are_none_are_refused(tmp_path, monkeypatch):
     train = ["train", "--root", "photos", *TINY, "--image-size", "16", "--out", "p"]
     Path("text.pth").write_text("weights")
     Path("text.safetensors").write_text("weights")
-    refuse(*train, "--weights", "text.pth", says=["text.pth: "])
+    refuse(
+        *train,
+        "--weights",
+        "text.pth",
+        says=["text.pth: not a file that torch wrote (it begins with b'weig')"],
+    )
     refuse(*train, "--weights", "text.safetensors", says=["text.safetensors: damaged"])
     refuse(*train, "--weights", "none.pth", says=["--weights none.pth: no such file"])
     refuse(*train, "--weights", "./folder", says=["--weights ./folder: no such file"])

@@ -153,7 +153,7 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
         NotExactError: there is another way.
         FailedError: it cannot be run on these images.
     """
-    with torch.inference_mode(), Watch() as watch:
+    with torch.no_grad(), Watch() as watch:
         try:
             logits = network(images)
         except Exception as error:  # code of any make can fail in any way

@@ -13,6 +13,7 @@ from store.errors import UserError
 
 N_IMAGES = 2  # of a proof
 TOLERANCE = 1e-5  # of the largest logit
+ALONE_TOLERANCE = 1e-2  # the same, where batches of other sizes may be computed in other ways
 STEP = 32  # pixels by which images grow for a second proof: most networks halve their maps five times
 
 
@@ -50,6 +51,8 @@ class MapOf(nn.Module):
         """(B, C, H', W') feature maps of (B, 3, H, W) images, in evaluation."""
         with LastPooled() as last:
             self.pooled(images)
+        if last.tensor is None:
+            raise NotExactError("its FC layer is used before its pooling, too")
         return as_map(last.tensor, self._layout)
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
@@ -69,10 +72,12 @@ class FoundNetwork(Network):
     """
 
     def __init__(self, network: nn.Module, split: Split):
-        classifier = network.get_submodule(split.classifier)
-        network.set_submodule(split.classifier, _End())
+        classifier, end = network.get_submodule(split.classifier), _End()
+        names = [name for name, child in network.named_modules(remove_duplicate=False) if child is classifier]
+        for name in names:  # `self.head = self.fc` gives it two
+            network.set_submodule(name, end)
         super().__init__(MapOf(network, split.layout), classifier)
-        self.classifier_name = split.classifier
+        self.classifier_name, self._names = split.classifier, names
 
     @property
     def backbone(self) -> nn.Module:
@@ -88,7 +93,9 @@ class FoundNetwork(Network):
     def original(self) -> nn.Module:
         """A copy as its authors wrote it, with this FC layer in the place of theirs."""
         network = deepcopy(self.features.network)
-        network.set_submodule(self.classifier_name, deepcopy(self.classifier))
+        classifier = deepcopy(self.classifier)
+        for name in self._names:
+            network.set_submodule(name, classifier)
         return network
 
 
@@ -109,13 +116,16 @@ def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     if device.type != "meta":
-        network.cpu()
+        network.float().cpu()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(N_IMAGES, 3, image_size, image_size, generator=generator)
     split = find_split(network, images.to("meta") if device.type == "meta" else images)
     if device.type == "meta":
         return FoundNetwork(network, split)
-    with _randomised(network.get_submodule(split.classifier), generator), torch.inference_mode():
+    with (
+        _randomised(network.get_submodule(split.classifier), generator),
+        torch.no_grad(),
+    ):  # what a network keeps of a pass must be of use in training
         batches = [(images, network(images))]
         larger = torch.randn(N_IMAGES, 3, *[image_size + STEP] * 2, generator=generator)
         with suppress(Exception):  # a network of one image size may refuse others in any way
@@ -123,6 +133,9 @@ def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
         found = FoundNetwork(network, split).eval()
         for batch, logits in batches:
             _check_same(found(batch), logits)
+        alone = found(images[:1])
+    if _apart(alone, batches[0][1][:1]) > ALONE_TOLERANCE:
+        raise NotExactError("what it says of an image depends on the other images of its batch")
     return found
 
 
@@ -141,8 +154,12 @@ def _randomised(classifier: nn.Linear, generator: torch.Generator) -> Iterator[N
                 parameter.copy_(own[name])
 
 
+def _apart(found: torch.Tensor, logits: torch.Tensor) -> float:
+    return float((found - logits).abs().max() / logits.abs().max())
+
+
 def _check_same(found: torch.Tensor, logits: torch.Tensor) -> None:
-    apart = float((found - logits).abs().max() / logits.abs().max())
+    apart = _apart(found, logits)
     if not apart <= TOLERANCE:
         raise NotExactError(
             "its FC layer on the mean of its feature map gives other logits than the network "

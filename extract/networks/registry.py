@@ -108,6 +108,32 @@ def network_to_load(config: Any, n_classes: int, image_size: int | None = None) 
         return build_network(replace(config, weights=None, ema=False), n_classes, image_size)
 
 
+def check_loads_again(network: "Network", config: Any, n_classes: int, image_size: int) -> None:
+    """Raise UserError for a network that would not be the same once its state dict is loaded.
+
+    Values that it draws besides (in an attribute, or a buffer that is not saved) would be others then.
+
+    Args:
+        network: as it was built, on the CPU.
+        config: its NetworkConfig.
+        n_classes: K.
+        image_size: side of its images in pixels.
+    """
+    import torch
+
+    loaded = network_to_load(config, n_classes, image_size)
+    images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loaded.load_state_dict(network.state_dict(), strict=False)
+        logits, again = network.eval()(images), loaded.eval()(images)
+    same = torch.allclose(again, logits, rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
+    if not same or loaded.state_dict().keys() != network.state_dict().keys():
+        raise UserError(
+            f"--arch {config.arch}: is another network when it is made again and weights are loaded; keep "
+            "all values that it draws or changes in parameters, or in buffers of its state dict"
+        )
+
+
 def check_named(arch: str, named: str | None, where: Any) -> None:
     """Raise UserError where a file names code of the user's that the user has not named; nothing runs before.
 

@@ -40,11 +40,21 @@ def _refusal(config: Any) -> str | None:
         near = get_close_matches(name, timm.list_models(), n=3)
         return "unknown to timm" + (f" (near it are {', '.join(near)})" if near else "")
     try:
+        size = _preparation(config).image_size
+    except RuntimeError as error:  # of a tag that there is not
+        return _reason(error)
+    try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            model = timm.create_model(name, num_classes=2, **arguments(config))
+            model = timm.create_model(name, **{"num_classes": 2} | arguments(config))
     except (NotImplementedError, RuntimeError):  # it reads numbers off tensors, which meta tensors refuse
         return None
-    return refusal(model, _preparation(config).image_size)
+    except Exception as error:  # arguments go to code that may fail in any way
+        return f"cannot be made ({_reason(error)})"
+    return refusal(model, size)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _preparation(config: Any) -> Preparation:
@@ -78,10 +88,9 @@ def _model(config: Any, n_classes: int) -> "nn.Module":
             return timm.create_model(_name(config.arch), **made)
     except Exception as error:  # timm and the hub that it downloads from raise errors of many libraries
         if config.weights is None:
-            raise
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+            raise UserError(f"--arch {config.arch}: cannot be made ({_reason(error)})") from error
         raise UserError(
-            f"--weights DEFAULT: cannot be loaded for {config.arch} ({reason}); weights are downloaded at "
+            f"--weights DEFAULT: cannot be loaded for {config.arch} ({_reason(error)}); downloaded at "
             "first use, which needs a network connection; leave it out to train from random ones"
         ) from error
 

@@ -36,7 +36,7 @@ def _refusal(config: Any) -> str | None:
         return "unknown"
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet warns of its weights
-            model = torchvision.models.get_model(config.arch, **_without_heads(config.arch))
+            model = torchvision.models.get_model(config.arch, **_as_pretrained(config.arch))
     except NotImplementedError:  # RegNet reads its widths off tensors, which meta tensors refuse
         return None
     return refusal(model, _preparation(config).image_size)
@@ -64,9 +64,12 @@ def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     return with_new_classifier(model, image_size, n_classes, config.arch)
 
 
-def _without_heads(arch: str) -> dict[str, bool]:
-    """No auxiliary heads: pre-trained networks have none, so that weights do not change what a network is."""
-    return {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+def _as_pretrained(arch: str) -> dict[str, bool]:
+    """As torchvision makes these with weights, so that weights do not change what a network is.
+
+    Without auxiliary heads, and with a first step that takes images normalised as ImageNet's are.
+    """
+    return {"aux_logits": False, "transform_input": True} if arch in ("googlenet", "inception_v3") else {}
 
 
 def _model(config: Any) -> "nn.Module":
@@ -80,7 +83,7 @@ def _model(config: Any) -> "nn.Module":
         return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
     try:
         with warnings.catch_warnings(action="ignore"):
-            heads = _without_heads(config.arch)
+            heads = _as_pretrained(config.arch)
             return torchvision.models.get_model(config.arch, weights=config.weights, **heads)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(

@@ -1,6 +1,7 @@
 """Weights that other programs saved: read without running code, found by their names, and loaded."""
 
 import pickle
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,9 @@ from extract.networks.parts import Network
 from store.errors import UserError
 from store.notes import note
 
-EMA = "ema"  # in the names of weights that are averaged over the steps of training
+EMA = re.compile(r"(^|[._])ema([._]|$)")  # in names of weights that are averaged over the steps of training
+DEEPEST = 20  # dictionaries in dictionaries
+STARTS = (b"PK\x03\x04", b"\x80")  # of files that torch writes, now and once
 SHOWN = 3  # names in a message
 
 
@@ -38,12 +41,13 @@ def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     _check_fit(own, wanted, path, arch)
     for name in wanted:
-        if name in own and own[name].is_floating_point() and not own[name].isfinite().all():
+        if name in own and not own[name].to(wanted[name].dtype).isfinite().all():
             raise UserError(f"{path}: {name} holds NaN or infinite weights; use another file")
     network.backbone.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     left = [name for name in own if name not in wanted]
     said = f"; {_counted(left)} left out, the FC layer is new" if left else ""
-    note(f"{path}: {len(own) - len(left)} tensors of {len(wanted)} for {arch}{said}")
+    under = f" under {prefix!r}" if prefix else ""
+    note(f"{path}: {len(own) - len(left)} tensors{under} of {len(wanted)} for {arch}{said}")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -60,6 +64,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _torch(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith(STARTS):
+        raise UserError(
+            f"{path}: not a file that torch wrote (it begins with {start!r}); download or copy it again"
+        )
     try:
         with warnings.catch_warnings(action="ignore"):  # torch's, of old files
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -67,7 +77,7 @@ def _torch(path: Path) -> Any:
         raise UserError(
             f"{path}: holds objects that only code can open, and no file runs code here; where you trust it, "
             f'convert it: python -c "import torch; c = torch.load({str(path)!r}, weights_only=False); '
-            "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.pt')\""
+            "torch.save(c.get('state_dict', c) if isinstance(c, dict) else c.state_dict(), 'weights.pt')\""
         ) from error
     except OSError:
         raise
@@ -87,12 +97,12 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); copy it again") from error
 
 
-def _flat(content: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _flat(content: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(content, torch.Tensor):
         yield prefix.removesuffix("."), content
-    elif isinstance(content, Mapping):
+    elif isinstance(content, Mapping) and depth < DEEPEST:
         for name, value in content.items():
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}.", depth + 1)
 
 
 def best_prefix(
@@ -108,7 +118,7 @@ def best_prefix(
         # Every way to cut a name in two: `model.layer1.0.weight` may be `layer1.0.weight` of `model.`
         cuts = [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
         counts.update(name[:cut] for cut in cuts if name[cut:] in wanted)
-    averaged = {prefix: n for prefix, n in counts.items() if EMA in prefix.lower()}
+    averaged = {prefix: n for prefix, n in counts.items() if EMA.search(prefix.lower())}
     plain = {prefix: n for prefix, n in counts.items() if prefix not in averaged}
     if ema and not averaged:
         raise UserError(f"--ema: {path} has no averaged weights of {arch}; leave it out")
@@ -118,7 +128,15 @@ def best_prefix(
         raise UserError(f"{path}: holds no weights of {arch} (it has {names}, …); name its own --arch")
     if averaged and not ema:
         note(f"{path}: has averaged (EMA) weights too; --ema takes them")
-    return max(chosen, key=lambda prefix: (chosen[prefix], -len(prefix)))
+    most = max(chosen.values())
+    sets = sorted(prefix for prefix, n in chosen.items() if n == most)
+    if len(sets) > 1:
+        named = " and ".join(map(repr, sets[:SHOWN]))
+        raise UserError(
+            f"{path}: has {len(sets)} sets of weights of {arch}, under {named}; save a file with "
+            "the one that is meant"
+        )
+    return sets[0]
 
 
 def _check_fit(
@@ -126,13 +144,13 @@ def _check_fit(
 ) -> None:
     """Raise UserError unless a file has every tensor of a network, in its shape."""
     missing = [name for name in wanted if name not in own and not name.endswith("num_batches_tracked")]
-    unlike = [name for name in wanted if name in own and own[name].shape != wanted[name].shape]
+    unlike = [name for name in wanted if name in own and not _alike(own[name], wanted[name])]
     if not (missing or unlike):
         return
     parts = [f"{_counted(missing)} missing"] if missing else []
     if unlike:
         shapes = f"{unlike[0]} is {_shape(own[unlike[0]])}, expected {_shape(wanted[unlike[0]])}"
-        parts.append(f"{len(unlike)} of another shape ({shapes})")
+        parts.append(f"{len(unlike)} of another shape or kind ({shapes})")
     unexpected = [name for name in own if name not in wanted]
     if unexpected:
         parts.append(f"{_counted(unexpected)} unexpected")
@@ -148,5 +166,12 @@ def _counted(names: list[str]) -> str:
     return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
 
 
+def _alike(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether a tensor has the shape of another, and numbers of its kind, in memory as a whole."""
+    same_kind = found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
+    return found.shape == wanted.shape and same_kind and found.layout == torch.strided and not found.is_meta
+
+
 def _shape(tensor: torch.Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"

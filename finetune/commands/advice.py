@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from extract.networks.factory import is_factory
 from finetune.commands.console import INTERRUPTED, fail
 from finetune.commands.options import given
 from store.errors import Interrupted
@@ -34,6 +35,8 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
 def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
     """The command that resumes an interrupted one, for a shell."""
     chosen = {name: context.params[name] for name in enough}
+    if is_factory(context.params.get("arch") or ""):  # which only the user may name
+        chosen["arch"] = context.params["arch"]
     if not chosen or context.params["resume"]:
         chosen |= given(context)  # options of a resumed run, such as a moved --root, are not saved yet
     chosen.pop("overwrite", None)  # it would start over, or be refused beside --resume
