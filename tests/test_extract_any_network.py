@@ -21,7 +21,7 @@ ARCHITECTURES = [
     "mobilenet_v2",
     "densenet121",
     "shufflenet_v2_x0_5",
-    "timm:test_coatnet",
+    "timm:test_byobnet",
     "timm:resmlp_12_224",
 ]
 SMALL = "timm:test_efficientnet"
@@ -70,7 +70,7 @@ def test_a_network_is_the_same_with_weights_or_without(arch):
     assert network.backbone.state_dict().keys() == own.state_dict().keys() - {"fc.weight", "fc.bias"}
 
 
-@pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "timm:test_coatnet"])
+@pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "timm:test_byobnet"])
 def test_a_network_to_load_becomes_the_one_that_was_saved(arch):
     network, loaded = built(arch, 3), network_to_load(NetworkConfig(arch), 3)
     loaded.load_state_dict(network.state_dict(), assign=True)
