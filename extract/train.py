@@ -283,5 +283,5 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
     else:
         (out / "metrics.csv").unlink(missing_ok=True)  # of the run that this one replaces
-    save_checkpoint(checkpoint, out / "checkpoint.pt")  # after the metrics, which a resumed run rewrites
+    save_checkpoint(checkpoint, out / "checkpoint.pt")  # last: a resumed run starts from it
     return checkpoint

@@ -20,7 +20,7 @@ class NetworkConfig:
             "network architecture (for small images: resnet20 to 56 and the -cifar ones)",
             "network",
             names=architectures,
-            others="timm:NAME, package.module:function, others of torchvision",
+            others="timm:NAME, package.module:function or another network of torchvision",
         ),
     ] = "resnet32"
     width: Annotated[

@@ -146,7 +146,7 @@ def check_named(arch: str, named: str | None, where: Any) -> None:
         raise UserError(f"--arch {named}: {where} has a network of {arch}; leave --arch out, or name that")
     if named is None and factory.is_factory(arch):
         raise UserError(
-            f"{where}: its network is made by {arch}, which is code; that a file names it does not run it: "
+            f"{where}: its network is made by {arch}, which is code and runs only when you name it yourself: "
             f"pass --arch {arch} if you trust it"
         )
 
@@ -167,8 +167,8 @@ def _family(arch: str) -> Family:
 
 
 def _unusable(arch: str, reason: str) -> UserError:
-    others = "".join(f", {family.others}" for family in FAMILIES if family.others is not None)
-    return UserError(f"--arch {arch}: {reason}; expected one of {', '.join(architectures())}{others}")
+    others = " or ".join(family.others for family in FAMILIES if family.others is not None)
+    return UserError(f"--arch {arch}: {reason}; expected one of {', '.join(architectures())}; or {others}")
 
 
 def _check_options(config: Any, family: Family) -> None:

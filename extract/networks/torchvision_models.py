@@ -92,4 +92,6 @@ def _model(config: Any) -> "nn.Module":
         ) from error
 
 
-FAMILY = Family(NAMES, _build, _preparation, ("weights",), _in_torchvision, _refusal, "others of torchvision")
+FAMILY = Family(
+    NAMES, _build, _preparation, ("weights",), _in_torchvision, _refusal, "another network of torchvision"
+)

@@ -60,7 +60,8 @@ def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
 def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
     """(T, N_t · N_a) donor rows for tail rows (T, N_t): one image from each of N_a confusing classes.
 
-    Classes are drawn without replacement; if N_a exceeds N_f, they repeat in the same order.
+    Which classes may lend at all (`--donors`) was decided when `inputs.confusing` was made. Classes are drawn
+    without replacement; if N_a exceeds N_f, they repeat in the same order.
     """
     confusing = inputs.confusing[inputs.label[tail_row]]  # (T, N_t, N_f)
     keys = inputs.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
