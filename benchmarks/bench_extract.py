@@ -23,7 +23,8 @@ from hashing import GOAL as HASHING_GOAL
 from hashing import measure_hashing
 from rich.progress import Progress
 
-from extract.checkpoint import Checkpoint
+from extract.checkpoints.checkpoint import Checkpoint
+from extract.checkpoints.restore import Restored
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
@@ -32,7 +33,6 @@ from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform, normalise
 from extract.inference import by_class
 from extract.networks.registry import build_network
-from extract.restore import Restored
 from store.layout import store_layout
 from store.spec import StoreSpec
 from store.writer import write_store

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.images.transforms import Transform
 from store.layout import store_layout

@@ -12,7 +12,8 @@ import torch
 from rich.progress import Progress
 
 from extract.cam import class_activation_maps
-from extract.checkpoint import file_digest
+from extract.checkpoints.checkpoint import file_digest
+from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.images.image_set import ImageSet
@@ -21,7 +22,6 @@ from extract.images.views import check_views, with_views
 from extract.inference import by_class, numbered_maps
 from extract.networks.parts import Network, pool
 from extract.proof.record import content_fingerprint
-from extract.restore import Restored, restore
 from store.arrays.dtypes import NUMPY, largest
 from store.arrays.image_names import DIGEST, NAME, names_as_bytes
 from store.drafts.lifecycle import check_writable, is_finished

@@ -10,10 +10,10 @@ from rich.progress import Progress
 from analysis.accuracy import PARTS, per_class_frame, summarise
 from analysis.head_tail import head_and_tail
 from analysis.options import HEAD_RATIO
+from extract.checkpoints.restore import restore
 from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.inference import by_class, predict
-from extract.restore import restore
 from store.errors import UserError
 
 

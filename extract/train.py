@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
-from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import NetworkConfig, TrainConfig
 from extract.data_notes import note_data
 from extract.dataset import Dataset, check_readable, decoded, list_dataset

@@ -9,13 +9,13 @@ import pandas as pd
 
 from analysis.tables import compare as compare_rows
 from analysis.tables import without_nan
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
+from extract.checkpoints.restore import restore_network
 from extract.config import ExtractConfig, TrainConfig
 from extract.data_notes import note_skipped
 from extract.dump import extract as run_extract
 from extract.networks.parts import Network
 from extract.options import check_shot_rule
-from extract.restore import restore_network
 from extract.train import train as run_train
 from extract.training.resume import resumed_config
 from finetune.calls import Place, computing, path_text

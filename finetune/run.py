@@ -14,8 +14,8 @@ import torch
 
 from analysis.accuracy import is_score, per_class_frame, summarise
 from analysis.csv_files import read_csv, write_csv
-from extract.checkpoint import Checkpoint, save_checkpoint
-from extract.phase1 import load_phase1
+from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from extract.checkpoints.phase1 import load_phase1
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER
 from finetune.run_folder import EVENTS, RunError, check_run_exists

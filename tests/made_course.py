@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from made_store import made_plan, write_made
 
-from extract.checkpoint import Checkpoint, file_digest, save_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, save_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.images.transforms import Transform
 from store.schema import SPLITS

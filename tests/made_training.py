@@ -8,7 +8,7 @@ import torch
 from rich.progress import Progress
 
 import extract.train
-from extract.checkpoint import Checkpoint, load_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from extract.config import TrainConfig
 from extract.train import train
 

@@ -10,7 +10,7 @@ import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed
 from test_cli_early import CASES, OF_STORES, make_folder
 
-from extract.checkpoint import load_checkpoint, save_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import TrainConfig
 from extract.training.how_far import how_far
 from extract.training.resume import earlier_run

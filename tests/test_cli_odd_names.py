@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from analysis.csv_files import read_csv, write_csv
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.sources.folders import list_folder
 from extract.sources.registry import SOURCES
 from finetune.run import read_run

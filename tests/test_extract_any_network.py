@@ -11,7 +11,7 @@ from bad_input import refuse, succeed, write_images
 from torch import nn
 
 import tailcache
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import NetworkConfig
 from extract.networks.registry import build_network, network_to_load, preparation
 from store.errors import UserError

@@ -15,7 +15,7 @@ from bad_input import (
     succeed,
 )
 
-from extract.checkpoint import load_checkpoint, save_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

@@ -14,7 +14,7 @@ from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, succeed, wr
 from made_images import tiff16
 from PIL import Image, features
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

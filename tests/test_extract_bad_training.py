@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bad_input import FEW_CLASSES, FOLDER, QUICK, TINY, refuse, run, snapshot, succeed, write_images
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from extract.checkpoint import Checkpoint, CheckpointError, file_digest, load_checkpoint, save_checkpoint
+from extract.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    file_digest,
+    load_checkpoint,
+    save_checkpoint,
+)
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.images.transforms import Transform
 

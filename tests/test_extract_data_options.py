@@ -8,7 +8,7 @@ import pytest
 import torch
 from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.sources.registry import NOT_TAKEN, SOURCES
 from store.reader import FeatureStore

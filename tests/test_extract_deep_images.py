@@ -11,9 +11,9 @@ from bad_input import FOLDER, PER_CLASS, TINY, run, succeed, write_images
 from made_images import png16
 from PIL import Image
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
+from extract.checkpoints.restore import restore
 from extract.images.transforms import image_views
-from extract.restore import restore
 from store.reader import FeatureStore
 
 PROGRAM_0_1 = Path(__file__).parent / "data" / "program_0_1"

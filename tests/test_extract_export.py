@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 import tailcache as tc
-from extract.checkpoint import load_checkpoint, save_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import NetworkConfig
 from extract.deploy.export import TOLERANCE
 from extract.deploy.formats import FORMATS

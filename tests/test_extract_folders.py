@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.images.image_set import read_image
 from extract.sources.folders import KNOWN, list_folder

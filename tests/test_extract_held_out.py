@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bad_input import PER_CLASS, TINY, refuse, run, succeed, write_images
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import Dataset, list_dataset
 from extract.sources.fractions import divide, places_of

@@ -11,7 +11,7 @@ import xxhash
 from bad_input import TINY, refuse, run, succeed
 from PIL import Image
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.proof.record import recorded_images
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -8,7 +8,7 @@ import pytest
 from bad_input import TINY, refuse, succeed, write_images
 
 import tailcache
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import list_dataset
 from extract.sources.tables.published import PUBLISHED

@@ -13,7 +13,7 @@ from bad_input import TINY, refuse, run, succeed
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import Dataset, load_dataset
 from extract.device import Compute

@@ -8,7 +8,7 @@ import pytest
 from bad_input import FOLDER, TINY, succeed
 from PIL import Image
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.images.image_set import read_image
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -9,7 +9,7 @@ import pytest
 from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 from made_store import SIZES, made_plan, made_rows, write_made
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -14,13 +14,13 @@ from made_images import png16
 from PIL import Image
 
 import tailcache as tc
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
+from extract.checkpoints.restore import restore
 from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import read_image
 from extract.images.transforms import evaluation_image
 from extract.inference import by_class
-from extract.restore import restore
 
 CPU = ["--device", "cpu", "--workers", "0"]
 CLASSES = ("ape", "bee", "cat")
@@ -153,7 +153,7 @@ def expected_overlay(path: str) -> np.ndarray:
 
 
 def restore_transform():
-    from extract.checkpoint import described
+    from extract.checkpoints.checkpoint import described
     from extract.images.transforms import Transform
 
     path = Path("phase1/checkpoint.pt")

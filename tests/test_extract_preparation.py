@@ -10,7 +10,7 @@ from bad_input import FOLDER, TINY, refuse, succeed, write_images
 from PIL import Image
 from torchvision.models import get_model_weights
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import NetworkConfig, TrainConfig
 from extract.dataset import list_dataset
 from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, evaluation_image, normalise, training_image

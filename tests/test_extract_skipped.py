@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bad_input import FOLDER, TINY, refuse, run, succeed, write_images
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.dataset import list_dataset
 from extract.train import train

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bad_input import refuse, run, succeed
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import list_dataset
 from extract.sources.listing import Listing, listed_images

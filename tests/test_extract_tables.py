@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from bad_input import TINY, refuse, run, succeed, write_images
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig
 from extract.dataset import list_dataset
 from store.reader import FeatureStore

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from extract import checkpoint
-from extract.torch_files import TorchFormat, read_torch_file
+from extract.checkpoints import checkpoint
+from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.training import unfinished_epoch
 from finetune.training import resume
 from store.errors import CheckpointError, UserError

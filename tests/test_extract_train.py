@@ -13,11 +13,11 @@ from made_training import STEPS, same_weights, saved, timeless
 from torch.nn.functional import cross_entropy
 
 import extract.train
-from extract.checkpoint import Checkpoint
+from extract.checkpoints.checkpoint import Checkpoint
+from extract.checkpoints.restore import restore
 from extract.config import TrainConfig
 from extract.dataset import load_dataset
 from extract.networks.registry import build_network
-from extract.restore import restore
 from extract.train import train
 from extract.training.schedule import learning_rate
 

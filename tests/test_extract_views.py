@@ -11,13 +11,13 @@ from made_views import BATCH, V, expected_view, slow_seed, slow_view, splitmix
 from PIL import Image
 from rich.progress import Progress
 
+from extract.checkpoints.restore import Restored, restore
 from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import EVALUATION, ImageSet, read_image
 from extract.images.transforms import Transform, evaluation_image, normalise, view_batch
 from extract.images.views import draw_below, view_seeds, with_views
 from extract.inference import by_class
-from extract.restore import Restored, restore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 QUIET = Progress(disable=True)

@@ -11,12 +11,12 @@ from bad_input import FOLDER, TINY, refuse, succeed
 from made_views import BATCH, V, assert_same, command, expected_view, slow_seed
 from rich.progress import Progress
 
+from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
 from extract.dump import extract
 from extract.images.transforms import normalise
 from extract.inference import by_class
 from extract.networks.parts import pool
-from extract.restore import Restored, restore
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import nn
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import NetworkConfig, TrainConfig
 from extract.networks.parts import Network
 from extract.networks.registry import build_network

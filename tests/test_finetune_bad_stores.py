@@ -10,7 +10,7 @@ import pytest
 import zarr
 from bad_input import FEW_CLASSES, QUICK, refuse, succeed
 
-from extract.checkpoint import load_checkpoint, save_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 

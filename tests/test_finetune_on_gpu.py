@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.device import make_deterministic
 from extract.train import train

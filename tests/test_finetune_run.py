@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from analysis.shots import GROUPS
 from cli import main
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import DatasetConfig, EvaluateConfig, ExtractConfig, NetworkConfig, TrainConfig
 from extract.dump import extract
 from extract.evaluate import evaluate

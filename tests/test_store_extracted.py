@@ -9,13 +9,13 @@ from made_store import CLASSES, fill, made_layouts, made_plan, made_rows, make_s
 from rich.progress import Progress
 
 from extract.cam import class_activation_maps
-from extract.checkpoint import load_checkpoint
+from extract.checkpoints.checkpoint import load_checkpoint
+from extract.checkpoints.restore import restore
 from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.dump import extract
 from extract.images.transforms import normalise
 from extract.inference import by_class, feature_maps
-from extract.restore import restore
 from store.containers.detect import open_container
 from store.layout import BLOCK_BYTES, CHUNK_BYTES, store_layout
 from store.reader import FeatureStore

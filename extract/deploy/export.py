@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from extract.checkpoint import described, load_checkpoint
+from extract.checkpoints.checkpoint import described, load_checkpoint
+from extract.checkpoints.restore import restore_network
 from extract.deploy.config import ExportConfig
 from extract.deploy.formats import FORMATS, Format, Logits
 from extract.deploy.preprocessing import preprocessing
 from extract.device import make_deterministic
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
-from extract.restore import restore_network
 from extract.training.unfinished import note_stopped_early
 from store.errors import UserError
 from store.storage.atomic import whole_file, write_json

@@ -11,7 +11,8 @@ from rich.progress import Progress
 
 from analysis.csv_files import csv_text
 from extract.cam import class_activation_maps
-from extract.checkpoint import described, load_checkpoint
+from extract.checkpoints.checkpoint import described, load_checkpoint
+from extract.checkpoints.restore import restore_network
 from extract.deploy.config import PredictConfig
 from extract.deploy.loose_images import LooseImage, as_image_set, find_images
 from extract.deploy.overlay import overlay, overlay_names, save_picture
@@ -21,7 +22,6 @@ from extract.images.image_set import ADVICE, find_unreadable
 from extract.images.transforms import Transform, denormalise
 from extract.inference import images_and_maps
 from extract.networks.parts import Network, pool
-from extract.restore import restore_network
 from extract.training.unfinished import note_stopped_early
 from store.errors import UserError
 from store.notes import note

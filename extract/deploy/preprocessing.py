@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from extract.checkpoint import Checkpoint, described, file_digest
+from extract.checkpoints.checkpoint import Checkpoint, described, file_digest
 from extract.images.transforms import Transform, evaluation_resize
 from extract.networks.config import NetworkConfig
 

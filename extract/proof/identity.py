@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.checkpoint import Checkpoint, CheckpointError
+from extract.checkpoints.checkpoint import Checkpoint, CheckpointError
 from extract.dataset import Dataset
 from extract.images.image_set import ImageSet
 from extract.proof.changes import describe_changes, describe_undrawn

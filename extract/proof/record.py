@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from extract.checkpoint import Checkpoint, CheckpointError
+from extract.checkpoints.checkpoint import Checkpoint, CheckpointError
 from extract.images.image_set import ImageSet
 from store.arrays.image_names import DIGEST_BYTES
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
+from extract.checkpoints.phase1 import load_phase1
+from extract.checkpoints.restore import Restored, restore
 from extract.config import SampleConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import row_images, row_names, store_splits
@@ -22,8 +24,6 @@ from extract.images.image_set import ImageSet
 from extract.images.views import MOST_VIEWS
 from extract.inference import feature_maps
 from extract.networks.parts import pool
-from extract.phase1 import load_phase1
-from extract.restore import Restored, restore
 from extract.sources.presence import check_phase1_exists
 from store.errors import StoreError
 from store.names import shown

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from extract.checkpoint import Checkpoint, described, load_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.networks.registry import check_named
 from extract.sources.config import FILES

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from extract.checkpoint import Checkpoint
+from extract.checkpoints.checkpoint import Checkpoint
 from store.notes import note
 from store.reader import FeatureStore
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.networks.parts import Network
-from extract.torch_files import TorchFormat, read_torch_file
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_file

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
+from extract.checkpoints.restore import restore_listed
 from extract.config import ForecastConfig, NetworkConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
 from extract.networks.registry import build_network, check_network, preparation
-from extract.restore import restore_listed
 from extract.training.preparation import transform_for
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from analysis.options import PLACES, WAYS
-from extract.torch_files import TorchFormat, read_torch_file
+from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER, as_started, effective_options
 from finetune.run_folder import check_no_unfinished, unfinished_path

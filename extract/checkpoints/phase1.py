@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.checkpoint import Checkpoint, file_digest, load_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, load_checkpoint
 from store.errors import StoreError, UserError
 from store.reader import FeatureStore
 from store.schema import CLASSIFIER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from extract.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
 from extract.images.transforms import Transform

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.config import DatasetConfig
 from extract.sources.presence import check_checkpoint_exists
-from extract.torch_files import TorchFormat, read_torch_file
 from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
 from store.storage.atomic import whole_file
