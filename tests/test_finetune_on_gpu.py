@@ -14,8 +14,9 @@ from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.device import make_deterministic
 from extract.train import train
 from finetune.config import FinetuneConfig
+from finetune.heads import stacked
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, recorded_on
-from finetune.heads.losses import Loss, balanced_softmax, class_balanced, focal
+from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
 from finetune.heads.options import HeadOptions
 from finetune.heads.stacked import StackedHeads, padded
 from finetune.mixing.fusion import fuse
@@ -28,6 +29,7 @@ LOSSES: dict[str, Callable[[np.ndarray], Loss]] = {
     "class-balanced": lambda prior: class_balanced(prior, 5000, 0.999, False),
     "class-balanced, divided by weights": lambda prior: class_balanced(prior, 5000, 0.999, True),
     "focal": lambda prior: focal(2.0),
+    "binary": lambda prior: class_balanced_binary(prior, 5000, 0.999),
 }
 
 
@@ -74,6 +76,20 @@ def test_recorded_steps_are_the_steps(device, n_classes, loss, changed, caplog):
     assert torch.equal(eager.weight, recorded.weight)
     assert torch.equal(eager.velocity, recorded.velocity)
     assert caplog.messages == []  # recording did not fail
+
+
+@pytest.mark.parametrize("n_classes", [10, 1000])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_logits_laid_out_as_on_a_gpu_give_the_same_steps(n_classes, loss, monkeypatch):
+    cpu = torch.device("cpu")
+    by_class = made_heads(cpu, n_classes, loss)
+    of_by_class = [by_class.train_on(*window) for window in windows(cpu, n_classes)]
+    monkeypatch.setattr(stacked, "classes_innermost", lambda _: True)
+    by_row = made_heads(cpu, n_classes, loss)
+    for window, expected in zip(windows(cpu, n_classes), of_by_class, strict=True):
+        torch.testing.assert_close(by_row.train_on(*window), expected, rtol=1e-5, atol=1e-6)
+    assert by_row._buffers.logits.stride(1) == 1
+    torch.testing.assert_close(by_row.weight, by_class.weight, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.cuda
