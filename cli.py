@@ -16,13 +16,13 @@ from finetune.commands.console import (
     Program,
     live_table,
     print_json,
-    print_table,
     progress_bar,
     say,
     table,
 )
 from finetune.commands.deploy import export, predict
 from finetune.commands.options import PLACE, build, given, json_option, options
+from finetune.commands.results import accuracy_cells, print_analysis, print_ranking, print_swept
 from finetune.commands.store import store_group
 from finetune.compare.config import AnalyzeConfig
 from finetune.config import FinetuneConfig
@@ -110,18 +110,6 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     say(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{on_test})")
 
 
-def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
-    """Accuracies of a summary in words, each after that of Phase I if `before` is given."""
-    from analysis.accuracy import in_words, shown_measures
-
-    over = {"overall": " (images)", "balanced_accuracy": " (class mean)"}
-    cells = []
-    for name in shown_measures(after):
-        value = f"{after[name]:.2f}" if before is None else f"{before[name]:.1f} → {after[name]:.1f}"
-        cells.append(f"{in_words(name)}{over.get(name, '')} {value}")
-    return cells
-
-
 @main.command()
 @options(SweepConfig, out="runs/sweep")
 @json_option
@@ -155,21 +143,6 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     say(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
         say("to run the best again:", f"  {result.command}")
-
-
-def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
-    """Print the best configurations of a sweep or of an analysis of sweeps."""
-    from analysis.accuracy import LEGEND
-    from analysis.shots import rule_in_words
-    from analysis.sweeps import ranking_rows
-
-    print_table(table(*ranking_rows(found.ranking, best)))
-    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters results"
-    say(
-        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy",
-        LEGEND,
-        f"{rule_in_words(shot_rule)}; {found.head_in_words}",
-    )
 
 
 @main.command()
@@ -224,44 +197,6 @@ def analyze(as_json: bool, **values: Any) -> None:
         print_json({"comparison": comparison} | ratio | {"files": files})
         return
     print_analysis(analysis, values["shot_rule"])
-
-
-def print_swept(analysis: Any) -> None:
-    """Print the ranking, the files, and the command that runs the best configuration."""
-    print_ranking(analysis, analysis.shot_rule)
-    for path in analysis.files:
-        say(f"  {path}")
-    if analysis.command is not None:
-        say(
-            "a sweep keeps no predictions, so there are no per-class results; to run the best again:",
-            f"  {analysis.command}",
-        )
-
-
-def print_analysis(analysis: Any, shot_rule: str) -> None:
-    """Print the comparison, with changes from Phase I under each configuration, and the files."""
-    from analysis.accuracy import LEGEND
-    from analysis.shots import rule_in_words
-    from analysis.tables import comparison_table
-
-    say(*comparison_table(analysis.comparison, analysis.n_classes).splitlines())
-    say(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
-    say(LEGEND, analysis.head_in_words)
-    print_pairs(analysis)
-    for path in analysis.files:
-        say(f"  {path}")
-
-
-def print_pairs(analysis: Any, n: int = 5) -> None:
-    """Print the most confused pairs of classes of the first configuration, before and after."""
-    from analysis.confusion import pair_lines
-
-    comparison, pairs = analysis.comparison, analysis.pairs
-    name = comparison.loc[comparison["phase"] == 2, "configuration"].iloc[0]
-    lines = pair_lines(pairs[pairs["configuration"] == name], n)
-    if lines:
-        say(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
-        say(*(f"  {line}" for line in lines))
 
 
 main.add_command(predict)

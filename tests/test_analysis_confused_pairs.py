@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from analysis.bins import bin_labels, count_bins
 from analysis.confusion import MOST_PAIRS, confused_pairs, group_confusion, pair_lines, with_names
-from cli import print_pairs
+from finetune.commands.results import print_pairs
 
 
 @pytest.fixture

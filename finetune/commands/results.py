@@ -1,0 +1,70 @@
+"""What commands print of results: accuracies, rankings of sweeps and comparisons of runs."""
+
+from typing import Any
+
+from finetune.commands.console import print_table, say, table
+
+
+def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
+    """Accuracies of a summary in words, each after that of Phase I if `before` is given."""
+    from analysis.accuracy import in_words, shown_measures
+
+    over = {"overall": " (images)", "balanced_accuracy": " (class mean)"}
+    cells = []
+    for name in shown_measures(after):
+        value = f"{after[name]:.2f}" if before is None else f"{before[name]:.1f} → {after[name]:.1f}"
+        cells.append(f"{in_words(name)}{over.get(name, '')} {value}")
+    return cells
+
+
+def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
+    """Print the best configurations of a sweep or of an analysis of sweeps."""
+    from analysis.accuracy import LEGEND
+    from analysis.shots import rule_in_words
+    from analysis.sweeps import ranking_rows
+
+    print_table(table(*ranking_rows(found.ranking, best)))
+    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters results"
+    say(
+        f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy",
+        LEGEND,
+        f"{rule_in_words(shot_rule)}; {found.head_in_words}",
+    )
+
+
+def print_swept(analysis: Any) -> None:
+    """Print the ranking, the files, and the command that runs the best configuration."""
+    print_ranking(analysis, analysis.shot_rule)
+    for path in analysis.files:
+        say(f"  {path}")
+    if analysis.command is not None:
+        say(
+            "a sweep keeps no predictions, so there are no per-class results; to run the best again:",
+            f"  {analysis.command}",
+        )
+
+
+def print_analysis(analysis: Any, shot_rule: str) -> None:
+    """Print the comparison, with changes from Phase I under each configuration, and the files."""
+    from analysis.accuracy import LEGEND
+    from analysis.shots import rule_in_words
+    from analysis.tables import comparison_table
+
+    say(*comparison_table(analysis.comparison, analysis.n_classes).splitlines())
+    say(f"mean ± std over runs, (number of classes); {rule_in_words(shot_rule)}")
+    say(LEGEND, analysis.head_in_words)
+    print_pairs(analysis)
+    for path in analysis.files:
+        say(f"  {path}")
+
+
+def print_pairs(analysis: Any, n: int = 5) -> None:
+    """Print the most confused pairs of classes of the first configuration, before and after."""
+    from analysis.confusion import pair_lines
+
+    comparison, pairs = analysis.comparison, analysis.pairs
+    name = comparison.loc[comparison["phase"] == 2, "configuration"].iloc[0]
+    lines = pair_lines(pairs[pairs["configuration"] == name], n)
+    if lines:
+        say(f"most confused, true → predicted: test images in Phase I → with {name}, mean over runs")
+        say(*(f"  {line}" for line in lines))
