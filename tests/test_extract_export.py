@@ -91,6 +91,7 @@ def images_of(size: int, n: int = 2) -> torch.Tensor:
         ("resnet18", 64),
         ("shufflenet_v2_x0_5", 64),
         ("timm:test_efficientnet", 64),
+        ("timm:dla46x_c", 64),
         ("exported_nets:Tail", 16),
     ],
 )

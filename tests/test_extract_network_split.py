@@ -23,6 +23,9 @@ class Made(nn.Module):
         self.norm, self.fc, self.dropout = nn.LayerNorm(6), nn.Linear(6, K), nn.Dropout(0.5)
         self.first, self.second = nn.Linear(6, 6), nn.Linear(6, K)
         self.neck, self.twin = nn.BatchNorm1d(6), nn.Linear(6, K)
+        self.conv, self.square = nn.Conv2d(6, K, 1), nn.Conv2d(6, 6, 1)
+        self.grouped, self.wide = nn.Conv2d(6, 6, 1, groups=2), nn.Conv2d(6, K, 2)
+        self.padded = nn.Conv2d(6, K, 1, stride=2, padding=1)
         self.twin.weight = self.fc.weight
         for name, module in modules.items():
             setattr(self, name, module)
@@ -47,6 +50,36 @@ EXACT = {
     ),
     "logits are reshaped": lambda net, x: net.fc(x.mean((2, 3))).squeeze().reshape(len(x), K),
 }
+
+
+CONVOLVED = {
+    "a 1×1 convolution": lambda net, x: net.conv(F.adaptive_avg_pool2d(x.relu(), 1)).flatten(1),
+    "a 1×1 convolution after dropout": lambda net, x: net.conv(net.dropout(x.mean((2, 3), True)))[..., 0, 0],
+}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["", "without bias"])
+@pytest.mark.parametrize("how", CONVOLVED)
+def test_a_1x1_convolution_behind_the_pooling_is_an_fc_layer(how, bias):
+    """The same sum; the network as its authors wrote it gets a convolution again."""
+    network = made(CONVOLVED[how])
+    if not bias:
+        network.conv.bias = None
+    images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits, weight = network(images), network.conv.weight.clone()
+    found = take_apart(network, SIZE)
+    assert (found.classifier_name, found.convolves, found.had_bias) == ("conv", True, bias)
+    assert torch.equal(found.classifier.weight, weight.flatten(1))  # it has its own values again
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), logits)
+        torch.testing.assert_close(found.original()(images), logits)
+    state = found.original().state_dict()
+    assert state["conv.weight"].shape == (K, 6, 1, 1)
+    assert ("conv.bias" in state) is bias
+    with torch.random.fork_rng(devices=[]):  # which dropout draws from
+        found.train()(images).sum().backward()
+    assert found.classifier.weight.grad.shape == (K, 6)
 
 
 @pytest.mark.parametrize("how", EXACT)
@@ -97,9 +130,22 @@ INEXACT = {
         lambda net, x: F.linear(x.mean((2, 3)), F.normalize(net.fc.weight, dim=1)),
         "the weights of its FC layer are computed",
     ),
-    "a convolution": (
-        lambda net, x: F.conv2d(x.mean((2, 3), True), net.fc.weight[..., None, None]),
+    "a convolution whose weights are computed": (
+        lambda net, x: F.conv2d(x.mean((2, 3), True), net.fc.weight[..., None, None]).flatten(1),
+        "the weights of its FC layer are computed",
+    ),
+    "a convolution of groups": (lambda net, x: net.grouped(x.mean((2, 3), True)).flatten(1), "conv2d"),
+    "a convolution of several positions": (
+        lambda net, x: net.wide(F.adaptive_avg_pool2d(x, 2)).flatten(1),
         "conv2d",
+    ),
+    "a convolution of a padded position": (
+        lambda net, x: net.padded(x.mean((2, 3), True)).flatten(1),
+        "conv2d",
+    ),
+    "two convolutions": (
+        lambda net, x: net.conv(net.square(x.mean((2, 3), True))).flatten(1),
+        "conv2d stands between its pooling and its FC layer 'conv'",
     ),
     "a dictionary": (lambda net, x: {"logits": net.fc(x.mean((2, 3)))}, "returns a dict"),
     "weights shared with another layer": (lambda net, x: net.twin(x.mean((2, 3))), "shares its weights"),

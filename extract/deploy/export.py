@@ -16,9 +16,11 @@ from extract.deploy.formats import FORMATS, Format, Logits
 from extract.deploy.preprocessing import preprocessing
 from extract.device import make_deterministic
 from extract.images.transforms import Transform
+from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.training.unfinished import note_stopped_early
 from store.errors import UserError
+from store.notes import note
 from store.storage.atomic import whole_file, write_json
 
 BATCH_SIZE = 2  # of the images that a computation is recorded with
@@ -69,7 +71,22 @@ def export(config: ExportConfig) -> Export:
             raise _not_exportable(config.format, how["network"]["arch"], error) from error
         _check_same(difference, config.format, how["network"]["arch"])
         write_json(config.described, how)
+    if not file_format.computes:
+        _note_new_bias(network, Path(config.out))
     return Export(Path(config.out), config.described, difference)
+
+
+def _note_new_bias(network: Network, out: Path) -> None:
+    """Say where the authors' own network would not load the weights, for its FC layer has no bias."""
+    if not isinstance(network, FoundNetwork) or network.had_bias:
+        return
+    name, layer = network.classifier_name, network.classifier
+    sizes = f"{layer.in_features}, {layer.out_features}"
+    own = f"Conv2d({sizes}, 1)" if network.convolves else f"Linear({sizes})"
+    note(
+        f"{out}: holds {name}.bias, a bias of the FC layer that the authors' network lacks; before loading, "
+        f"give it one: network.set_submodule({name!r}, torch.nn.{own})"
+    )
 
 
 def _random_batches(file_format: Format, size: int) -> list[torch.Tensor]:

@@ -126,7 +126,7 @@ class Split:
     """Where a network comes apart.
 
     Attributes:
-        classifier: name of its FC layer among its modules.
+        classifier: name of its FC layer among its modules; it may be a 1×1 convolution of pooled features.
         layout: of the tensor that is pooled, of LAYOUTS.
     """
 
@@ -162,7 +162,7 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
     if not isinstance(logits, torch.Tensor):
         raise NotExactError(f"it returns a {type(logits).__name__}, not logits")
     linear = watch.maker(logits)
-    if linear is None or linear.func is not F.linear:
+    if linear is None or not (linear.func is F.linear or _is_linear_convolution(linear)):
         raise NotExactError(f"its logits come from {_named(linear)}, not from one FC layer")
     name = _owner(network, linear)
     pooling = linear.source
@@ -175,6 +175,15 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
     if pooling is not watch.poolings[-1]:
         raise NotExactError("it pools again after the map that its FC layer sees")
     return Split(name, layout)
+
+
+def _is_linear_convolution(call: Call) -> bool:
+    """Whether a call is a 1×1 convolution of a single position, which is the sum of an FC layer."""
+    if call.func is not F.conv2d:
+        return False
+    weight = _weight(call)
+    of_all_channels = weight.shape[1:] == (call.tensor.shape[1], 1, 1)
+    return of_all_channels and call.tensor.shape[2:] == call.result.shape[2:] == (1, 1)
 
 
 def _between(call: Call | None, classifier: str) -> str:
@@ -192,11 +201,15 @@ def _named(call: Call | None) -> str:
     return "its input" if call is None else call.name
 
 
+def _weight(call: Call) -> torch.Tensor:
+    """The weights of an FC layer's or a convolution's call."""
+    return call.args[1] if len(call.args) > 1 else call.kwargs["weight"]
+
+
 def _owner(network: nn.Module, linear: Call) -> str:
     """The name of the FC layer that made a call."""
-    weight = linear.args[1] if len(linear.args) > 1 else linear.kwargs["weight"]
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and module.weight is weight:
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.weight is _weight(linear):
             return name
     raise NotExactError("the weights of its FC layer are computed, not its own")
 

@@ -69,6 +69,8 @@ class FoundNetwork(Network):
 
     Attributes:
         classifier_name: of its FC layer, among the modules of the network as it was.
+        convolves: whether that was a 1×1 convolution, with weights (K, C, 1, 1).
+        had_bias: whether it had a bias.
     """
 
     def __init__(self, network: nn.Module, split: Split):
@@ -76,8 +78,9 @@ class FoundNetwork(Network):
         names = [name for name, child in network.named_modules(remove_duplicate=False) if child is classifier]
         for name in names:  # `self.head = self.fc` gives it two
             network.set_submodule(name, end)
-        super().__init__(MapOf(network, split.layout), classifier)
+        super().__init__(MapOf(network, split.layout), _as_linear(classifier))
         self.classifier_name, self._names = split.classifier, names
+        self.convolves, self.had_bias = isinstance(classifier, nn.Conv2d), classifier.bias is not None
 
     @property
     def backbone(self) -> nn.Module:
@@ -93,10 +96,28 @@ class FoundNetwork(Network):
     def original(self) -> nn.Module:
         """A copy as its authors wrote it, with this FC layer in the place of theirs."""
         network = deepcopy(self.features.network)
-        classifier = deepcopy(self.classifier)
+        classifier = _as_convolution(self.classifier) if self.convolves else deepcopy(self.classifier)
         for name in self._names:
             network.set_submodule(name, classifier)
         return network
+
+
+def _as_linear(classifier: nn.Linear | nn.Conv2d) -> nn.Linear:
+    """An FC layer that shares its numbers with a 1×1 convolution of all channels; others as they are."""
+    if isinstance(classifier, nn.Linear):
+        return classifier
+    linear = nn.Linear(classifier.in_channels, classifier.out_channels, device="meta")
+    linear.weight = nn.Parameter(classifier.weight.detach().flatten(1))
+    linear.bias = classifier.bias
+    return linear
+
+
+def _as_convolution(classifier: nn.Linear) -> nn.Conv2d:
+    """A 1×1 convolution that computes what an FC layer does, with its own numbers."""
+    convolution = nn.Conv2d(classifier.in_features, classifier.out_features, 1, device="meta")
+    convolution.weight = nn.Parameter(classifier.weight.detach().clone()[:, :, None, None])
+    convolution.bias = deepcopy(classifier.bias)
+    return convolution
 
 
 def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
@@ -140,7 +161,7 @@ def take_apart(network: nn.Module, image_size: int) -> FoundNetwork:
 
 
 @contextmanager
-def _randomised(classifier: nn.Linear, generator: torch.Generator) -> Iterator[None]:
+def _randomised(classifier: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Iterator[None]:
     """With random values in an FC layer, which gets its own again."""
     own = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
     with torch.no_grad():
