@@ -35,6 +35,7 @@ from extract.networks.registry import (
 )
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
+from extract.training.layer_draws import layer_draws
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.preparation import transform_for
 from extract.training.resume import earlier_run, with_found
@@ -149,7 +150,8 @@ def _train_epochs(
         training.network.train()
         for images, labels in training_batches(dataset.train, transform, generator, compute, taken):
             rate = learning_rate(config, training.epoch + epoch_state.step / steps)
-            with whole_steps.step():
+            draws = layer_draws(config.seed, training.epoch, epoch_state.step, compute.device)
+            with whole_steps.step(), draws:
                 _step(training, images, labels, rate, compute)
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started

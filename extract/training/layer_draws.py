@@ -1,0 +1,25 @@
+"""What layers draw in training: dropout, stochastic depth."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def layer_draws(seed: int, epoch: int, step: int, device: torch.device) -> Iterator[None]:
+    """Layers draw from torch's global generators: here, the numbers of a step, whatever was drawn before.
+
+    So a run that is resumed within an epoch ends in the same weights as an uninterrupted one. Afterwards the
+    generators are as they were.
+
+    Args:
+        seed: of the run.
+        epoch, step: finished ones.
+        device: that the network is on.
+    """
+    digest = hashlib.sha256(f"layers {seed} {epoch} {step}".encode()).digest()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest[:8], "big"))
+        yield

@@ -1,0 +1,68 @@
+"""Dropout in Phase I: its draws come from the run's seed, and resuming does not change them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bad_input import write_images
+from rich.progress import Progress
+
+import extract.train
+from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.train import train
+from store.errors import Interrupted
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+FACTORY = """
+from torch import nn
+
+def net():
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(6, 9)]
+    return nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), *head)
+"""
+
+
+def weights(config: TrainConfig, quiet: Progress) -> bytes:
+    """Train in a process whose global generator is anywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.seed()
+        before = torch.get_rng_state()
+        state = train(config, quiet).state
+        assert torch.equal(torch.get_rng_state(), before)
+    return b"".join(tensor.numpy().tobytes() for tensor in state.values())
+
+
+def test_a_network_with_dropout_ends_in_the_same_weights(quiet, monkeypatch):
+    Path("dropout_nets.py").write_text(FACTORY)
+    dataset = DatasetConfig("imagefolder", str(write_images(Path("photos"))))
+    config = TrainConfig(
+        out="a", network=NetworkConfig("dropout_nets:net"), dataset=dataset, image_size=16, epochs=2
+    )
+    config = replace(config, batch_size=5, device="cpu", workers=0)
+    whole = weights(config, quiet)
+    assert weights(replace(config, out="b"), quiet) == whole
+    assert weights(replace(config, out="c", seed=1), quiet) != whole
+    left, rate = [0, 6], extract.train.learning_rate  # steps until Ctrl-C: within the second epoch of 4 steps
+
+    def until(*arguments: object) -> float:
+        left[0] += 1
+        if left[0] == left[1]:
+            raise KeyboardInterrupt
+        return rate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract.train, "learning_rate", until)
+        with pytest.raises(Interrupted):
+            weights(replace(config, out="d"), quiet)
+    assert weights(replace(config, out="d", resume=True), quiet) == whole
+
+
+def test_draws_differ_from_step_to_step():
+    def drawn(*where: int) -> float:
+        with extract.train.layer_draws(*where, torch.device("cpu")):
+            return float(torch.rand(()))
+
+    places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (10, 0, 0), (1, 0, 10)]
+    assert len({drawn(*place) for place in places}) == len(places)
+    assert drawn(1, 2, 3) == drawn(1, 2, 3)
