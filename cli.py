@@ -12,6 +12,7 @@ import click
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from finetune.commands import early
 from finetune.commands.advice import resumable
+from finetune.commands.check_data import checks_data
 from finetune.commands.console import (
     Program,
     live_table,
@@ -46,6 +47,7 @@ def main() -> None:
 @main.command()
 @options(TrainConfig)
 @click.pass_context
+@checks_data
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
     early.check_training(build(TrainConfig, values))

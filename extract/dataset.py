@@ -108,13 +108,16 @@ def decoded(
     return replace(dataset, **images)
 
 
-def list_dataset(config: DatasetConfig, progress: Progress, listed_before: bool = False) -> Dataset:
+def list_dataset(
+    config: DatasetConfig, progress: Progress, listed_before: bool = False, with_missing: bool = False
+) -> Dataset:
     """Like `load_dataset`, without decoding: image files stay paths.
 
     Args:
         config: the description.
         progress: shows the search for images that cannot be decoded, if they should be skipped.
         listed_before: whether the data set was listed before: then only images in `skipped` are left out.
+        with_missing: list also files that are not there, instead of raising an error.
 
     Raises:
         UserError: as in `load_dataset`, except for images that cannot be decoded.
@@ -125,6 +128,8 @@ def list_dataset(config: DatasetConfig, progress: Progress, listed_before: bool 
         config.with_absolute_files(), dataset=config.source, root=str(root) if root.parts else None
     )
     listing = find_source(config.source).list(root, config)
+    if listing.missing is not None and not with_missing:
+        raise UserError(listing.missing)
     check_utf8_names(listing, root)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
     _check_listing(listing, config, root, listed_before)
@@ -215,7 +220,7 @@ def check_readable(dataset: Dataset, progress: Progress) -> Dataset:
     for name, split in splits.items():
         if split.digest is None:
             of_split, found = find_unreadable(split.images, progress)
-            bad |= of_split
+            bad |= {split.images[row]: message for row, message in of_split.items()}
             splits[name] = replace(split, **found)
     if bad:
         others = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""

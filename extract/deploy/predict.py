@@ -80,7 +80,7 @@ def _readable(images: list[LooseImage], progress: Progress) -> list[LooseImage]:
     bad, _ = find_unreadable([image.path for image in images], progress)
     for message in bad.values():
         note(f"left out: {message.removesuffix(ADVICE)}")
-    readable = [image for image in images if image.path not in bad]
+    readable = [image for row, image in enumerate(images) if row not in bad]
     if not readable:
         raise UserError(f"{images[0].name}: none of {len(images):,} images can be read; name others")
     return readable

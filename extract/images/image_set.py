@@ -183,12 +183,12 @@ def white_of(splits: dict[str, ImageSet]) -> dict[int, int]:
 
 def find_unreadable(
     paths: Sequence[Path], progress: Progress
-) -> tuple[dict[Path, str], dict[str, np.ndarray]]:
+) -> tuple[dict[int, str], dict[str, np.ndarray]]:
     """Decode every file.
 
     Returns:
-        Those that cannot be decoded, each with its error, and `digest` and `depth` of all, as in an ImageSet;
-        zeros for the undecodable ones.
+        The indices of those that cannot be decoded, each with its error, and `digest` and `depth` of all, as
+        in an ImageSet; zeros for the undecodable ones.
     """
 
     def look(path: Path) -> tuple[str | None, Depth, bytes]:
@@ -201,7 +201,7 @@ def find_unreadable(
     bad, (digest, depth) = {}, _empty_digests(len(paths))
     for row, (wrong, *known) in enumerate(_parallel(look, paths)):
         if wrong is not None:
-            bad[paths[row]] = wrong
+            bad[row] = wrong
         depth[row], digest[row] = known[0], np.frombuffer(known[1], np.uint8)
         progress.advance(task)
     return bad, {"digest": digest, "depth": depth}

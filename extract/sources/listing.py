@@ -21,12 +21,14 @@ class Listing:
         splits: "train", "test" and optionally "val", except those that fractions make later.
         folders: for class folders, what the names of a split's images begin with, such as "train/".
         notes: what the user should know when the images are first listed.
+        missing: why the images cannot be used, if files that a table lists are not there.
     """
 
     class_names: list[str]
     splits: dict[str, ImageSet]
     folders: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    missing: str | None = None
 
 
 def listed_images(images: Sequence[Path] | torch.Tensor, label: Sequence[int] | np.ndarray) -> ImageSet:

@@ -38,7 +38,7 @@ def without_bad_images(
     if progress is not None and not skipped:
         for name, split in splits.items():
             bad, found = find_unreadable(split.images, progress)
-            skipped |= {path.relative_to(root).as_posix() for path in bad}
+            skipped |= {split.name[row].decode() for row in bad}
             splits[name] = replace(split, **found)
     for name, split in splits.items():
         folder = listing.folders.get(name)

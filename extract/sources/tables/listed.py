@@ -24,13 +24,13 @@ def list_tables(root: Path, config: Any) -> "Listing":
     """
     from extract.sources.listing import Listing, listed_images
     from extract.sources.tables.labels import classes_of
-    from extract.sources.tables.paths import check_images_below
+    from extract.sources.tables.paths import missing_below
     from extract.sources.tables.rows import read_rows
 
     check_tables(root, config)
     rows = read_rows(root, config)
     class_names, class_of = classes_of(rows, config.class_names)
-    check_images_below(root, rows, set(config.skipped))
+    gone = missing_below(root, rows, set(config.skipped))
     of_split: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
     for name, split in rows.split.items():
         of_split[split].append((class_of[rows.label[name]], name))
@@ -41,7 +41,7 @@ def list_tables(root: Path, config: Any) -> "Listing":
         split: listed_images([root / name for _, name in images], [class_id for class_id, _ in images])
         for split, images in present.items()
     }
-    return Listing(class_names, splits, notes=(*rows.notes, *notes))
+    return Listing(class_names, splits, notes=(*rows.notes, *notes), missing=gone)
 
 
 def check_tables(root: Path, config: Any) -> None:

@@ -9,7 +9,7 @@ from store.errors import UserError
 from store.names import shown
 
 
-def check_images_below(root: Path, rows: Rows, skipped: Container[str]) -> None:
+def missing_below(root: Path, rows: Rows, skipped: Container[str]) -> str | None:
     """Check all images of a table; folders are read once each, so that a million images take seconds.
 
     Args:
@@ -17,8 +17,11 @@ def check_images_below(root: Path, rows: Rows, skipped: Container[str]) -> None:
         rows: of the images.
         skipped: names of images that training left out, which may be gone.
 
+    Returns:
+        Why the table cannot be used if images are not there, naming the first; None if all are.
+
     Raises:
-        UserError: an image is not there, or is reached through a link that leads out of the root.
+        UserError: an image is reached through a link that leads out of the root.
     """
     of_folder: dict[str, list[str]] = {}
     for name in rows.row:
@@ -40,13 +43,14 @@ def check_images_below(root: Path, rows: Rows, skipped: Container[str]) -> None:
                     f"{rows.place(name)}: {shown(name)} leads out of {root}, to {shown(target)}; name the "
                     "folder that holds the images with --root"
                 )
-    if missing:
-        n_more = len(missing) - 1
-        others = f"; {n_more:,} more {'are' if n_more > 1 else 'is'} missing" if n_more else ""
-        raise UserError(
-            f"{rows.place(missing[0])}: {shown(str(root / missing[0]))} is not there{others}; paths are "
-            f"relative to {root}, which --root can change"
-        )
+    if not missing:
+        return None
+    n_more = len(missing) - 1
+    others = f"; {n_more:,} more {'are' if n_more > 1 else 'is'} missing" if n_more else ""
+    return (
+        f"{rows.place(missing[0])}: {shown(str(root / missing[0]))} is not there{others}; paths are "
+        f"relative to {root}, which --root can change"
+    )
 
 
 def _files_and_links(folder: str) -> tuple[set[str], set[str]]:

@@ -1,0 +1,39 @@
+"""The examples of docs/data.md are run on small files of each kind, in order."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from bad_input import TINY, run, write_images
+
+PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^\$ tailcache (?!.*--download)(.*)$", PAGE, re.MULTILINE)
+SPLITS = ("train", "val", "test")
+
+
+def write_everything() -> None:
+    """Every data set that the examples name."""
+    photos = write_images(Path("photos"), {"ape": 4, "bee": 4}, SPLITS)
+    write_images(Path(), {"iris": 8, "rose": 8}, ["flowers"])
+    rows = [(path.relative_to(photos), *path.parts[-2:-4:-1]) for path in sorted(photos.rglob("*.png"))]
+    lines = [f"{path},{label},{split}\n" for path, label, split in rows]
+    (photos / "labels.csv").write_text("path,label,split\n" + "".join(lines))
+    images = write_images(Path("images"), {"n1": 4, "n2": 4}, SPLITS)
+    for split in SPLITS:
+        of_split = [line for line in lines if line.endswith(f"{split}\n")]
+        Path(f"{split}.csv").write_text("path,label,split\n" + "".join(of_split))
+        listed = [
+            f"{path.relative_to(images)} {path.parent.name[1] == '2':d}\n" for path in images.rglob("*.png")
+        ]
+        of_split = [line for line in listed if line.startswith(split)]
+        Path(f"ImageNet_LT_{split}.txt").write_text("".join(of_split))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_example_of_the_page_works(command, in_tmp_path):
+    write_everything()
+    small = [] if "--check-data" in command else [*TINY, "--out", "phase1"]
+    small += ["--image-size", 16] if small and "digits" not in command else []
+    result = run(*shlex.split(command), *small)
+    assert result.exit_code == 0, result.output
