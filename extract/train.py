@@ -27,8 +27,8 @@ from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.networks.registry import (
     build_network,
-    check_loads_again,
     check_network,
+    check_trains,
     is_weights_file,
     network_to_load,
     preparation,
@@ -234,7 +234,7 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
         make = network_to_load if previous else build_network  # weights to begin with may be gone by now
         network = make(config.network, n_classes, config.image_size)
         if previous is None and isinstance(network, FoundNetwork):
-            check_loads_again(network, config.network, n_classes, config.image_size)
+            check_trains(network, config.network, n_classes, config.image_size)
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)

@@ -4,8 +4,10 @@ import importlib
 import os
 import re
 import sys
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.networks.arguments import arguments
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from extract.networks.parts import Network
 
 IMAGE_SIZE = 224  # where the user names none
+_returned: weakref.WeakValueDictionary[int, Any] = (
+    weakref.WeakValueDictionary()
+)  # modules with weights, by id
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -45,16 +50,43 @@ def _made(config: Any) -> "nn.Module":
         try:
             factory = getattr(importlib.import_module(module), function)
         except (Exception, SystemExit) as error:  # code of the user's can fail in any way
+            _check_not_hidden(config.arch, module)
             raise _failed(config.arch, "cannot be imported", error) from error
-    try:
-        network = factory(**arguments(config))
-    except (Exception, SystemExit) as error:
-        raise _failed(config.arch, "failed", error) from error
+        _check_not_hidden(config.arch, module)
+        try:
+            network = factory(**arguments(config))
+        except (Exception, SystemExit) as error:
+            raise _failed(config.arch, "failed", error) from error
     if not isinstance(network, nn.Module):
         raise UserError(
             f"--arch {config.arch}: returned {type(network).__name__}, expected a torch.nn.Module"
         )
+    _check_new(config.arch, network)
     return network
+
+
+def _check_new(arch: str, network: "nn.Module") -> None:
+    """Raise UserError for weights that a factory returned before: who loads one network loads both."""
+    for module in network.modules():
+        if module._parameters or module._buffers:
+            if _returned.get(id(module)) is module:
+                raise UserError(
+                    f"--arch {arch}: returned a {type(module).__name__} that it had returned before; make "
+                    "all modules in the function, so that each call returns new ones"
+                )
+            _returned[id(module)] = module
+
+
+def _check_not_hidden(arch: str, module: str) -> None:
+    """Raise UserError where a file of the working folder has the name of a module that is installed."""
+    top = module.partition(".")[0]
+    own = next((path for path in (Path(f"{top}.py"), Path(top, "__init__.py")) if path.is_file()), None)
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if own is None or found is None or own.resolve() == Path(found).resolve():
+        return
+    folder = Path(found).parent.parent if Path(found).stem == "__init__" else Path(found).parent
+    if str(folder) in map(os.path.abspath, sys.path):  # not of a folder where this process worked before
+        raise UserError(f"--arch {arch}: {top} is {found}, which hides {own} of this folder; rename yours")
 
 
 def _failed(arch: str, how: str, error: Exception) -> UserError:
@@ -65,11 +97,16 @@ def _failed(arch: str, how: str, error: Exception) -> UserError:
 @contextmanager
 def _working_folder_importable() -> Iterator[None]:
     """The installed program does not look for modules there, `python` does; what is installed goes first."""
-    sys.path.append(os.getcwd())
+    folder = os.getcwd()
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
     try:
         yield
     finally:
-        sys.path.pop()
+        with suppress(ValueError):  # the user's code may have changed the list
+            sys.path.remove(folder)
 
 
 FAMILY = Family(
