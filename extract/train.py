@@ -27,6 +27,7 @@ from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.networks.registry import (
     build_network,
+    check_loads_again,
     check_network,
     check_trains,
     is_weights_file,
@@ -234,7 +235,8 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
         make = network_to_load if previous else build_network  # weights to begin with may be gone by now
         network = make(config.network, n_classes, config.image_size)
         if previous is None and isinstance(network, FoundNetwork):
-            check_trains(network, config.network, n_classes, config.image_size)
+            again = check_loads_again(network, config.network, n_classes, config.image_size)
+            check_trains(again, config.network.arch, config.image_size)
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)

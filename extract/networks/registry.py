@@ -108,8 +108,8 @@ def network_to_load(config: Any, n_classes: int, image_size: int | None = None) 
         return build_network(replace(config, weights=None, ema=False), n_classes, image_size)
 
 
-def check_trains(network: "Network", config: Any, n_classes: int, image_size: int) -> None:
-    """Raise UserError for a network that cannot take a step, or is another once its state dict is loaded.
+def check_loads_again(network: "Network", config: Any, n_classes: int, image_size: int) -> "Network":
+    """Raise UserError for a network that would not be the same once its state dict is loaded.
 
     Values that it draws besides (in an attribute, or a buffer that is not saved) would be others then.
 
@@ -118,6 +118,9 @@ def check_trains(network: "Network", config: Any, n_classes: int, image_size: in
         config: its NetworkConfig.
         n_classes: K.
         image_size: side of its images in pixels.
+
+    Returns:
+        The one that was made again.
     """
     import torch
 
@@ -132,15 +135,29 @@ def check_trains(network: "Network", config: Any, n_classes: int, image_size: in
             f"--arch {config.arch}: is another network when it is made again and weights are loaded; keep "
             "all values that it draws or changes in parameters, or in buffers of its state dict"
         )
+    return loaded
+
+
+def check_trains(network: "Network", arch: str, image_size: int) -> None:
+    """Raise UserError for a network that cannot take a step of training.
+
+    Args:
+        network: on the CPU; its statistics and gradients are of no use afterwards.
+        arch: its name, for the message.
+        image_size: side of its images in pixels.
+    """
+    import torch
+
+    images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):  # which dropout draws from
         torch.manual_seed(0)
         try:
-            loaded.train()(images).sum().backward()
+            network.train()(images).sum().backward()
         except Exception as error:  # code of any make can fail in any way
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
-                f"--arch {config.arch}: fails in training ({reason}), not in evaluation; what its forward "
-                "pass does where self.training is true must lead to its FC layer too"
+                f"--arch {arch}: fails in training ({reason}), not in evaluation; what its forward pass does "
+                "where self.training is true must lead to its FC layer too"
             ) from error
 
 
