@@ -6,7 +6,8 @@ import numpy as np
 
 from extract.config import DatasetConfig
 from extract.dataset import Dataset
-from extract.sources.held_out import fractions_in_words, fractions_of
+from extract.sources.groups.options import is_grouped
+from extract.sources.held_out import fractions_in_words
 from extract.sources.registry import find_source
 from store.names import shown
 from store.notes import note
@@ -31,13 +32,19 @@ def _note_mirroring(config: DatasetConfig) -> None:
 
 
 def _note_fractions(dataset: Dataset) -> None:
-    """Note how many images each split has, if a fraction of every class was held out."""
-    if fractions_of(dataset.config):
+    """Note how many images each split has, if a fraction of every class or whole groups were held out."""
+    config = dataset.config
+    asked, named = fractions_in_words(config), "images"
+    if is_grouped(config) and config.val_per_class:
+        asked = f"{asked} --val-per-class {config.val_per_class}".strip()
+    if is_grouped(config):
+        named = "groups, which stay whole,"
+    if asked:
         what = {"train": "to train on", "val": "for validation", "test": "for testing"}
         parts = [f"{len(split):,} {what[name]}" for name, split in dataset.splits.items()]
         note(
-            f"{fractions_in_words(dataset.config)}: {', '.join(parts)}; the names of images decide, so the "
-            "held-out ones are the same for every seed"
+            f"{asked}: {', '.join(parts)}; the names of {named} decide, so the held-out ones are the same "
+            "for every seed"
         )
 
 

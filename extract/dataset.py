@@ -19,6 +19,10 @@ from extract.images.image_set import ImageSet, decode, decode_training, find_unr
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
 from extract.sources.fractions import with_fractions
+from extract.sources.groups.drawing import with_groups_held_out
+from extract.sources.groups.named import with_groups
+from extract.sources.groups.options import is_grouped
+from extract.sources.groups.tracks import note_of_tracks
 from extract.sources.listing import Listing, check_no_lookalikes, check_utf8_names
 from extract.sources.longtail import split_source, tail_order
 from extract.sources.presence import check_images_exist, source_root
@@ -132,11 +136,12 @@ def list_dataset(
         raise UserError(listing.missing)
     check_utf8_names(listing, root)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
+    listing = with_groups(listing, config)
     _check_listing(listing, config, root, listed_before)
-    for line in () if listed_before else listing.notes:
+    for line in () if listed_before else (*listing.notes, *note_of_tracks(listing, config)):
         note(line)
     listing, config = without_bad_images(listing, config, root, None if listed_before else progress)
-    listing = with_fractions(listing, config)
+    listing = _with_held_out(listing, config)
     per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
     splits, config = _split(listing, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
@@ -161,9 +166,16 @@ def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_b
         return
     check_no_lookalikes(listing, config.root or config.source)
     if config.skip_bad_images:  # leaving out images never makes more of these options valid
-        listing = with_fractions(listing, config)
+        listing = _with_held_out(listing, config)
         label, n_classes = listing.splits["train"].label, len(listing.class_names)
-        split_source(label, n_classes, config.imbalance_factor, config.val_per_class, config.tail_order)
+        n_val = 0 if is_grouped(config) else config.val_per_class
+        split_source(label, n_classes, config.imbalance_factor, n_val, config.tail_order)
+
+
+def _with_held_out(listing: Listing, config: DatasetConfig) -> Listing:
+    """The listing with splits held out by a fraction and, of whole groups, by a number."""
+    hold_out = with_groups_held_out if is_grouped(config) else with_fractions
+    return hold_out(listing, config)
 
 
 def _split(
@@ -174,9 +186,8 @@ def _split(
     asked, factor = config, config.imbalance_factor
     if factor is not None and config.tail_order is None:
         config = replace(config, tail_order=tail_order(per_class))
-    train_index, val_index = split_source(
-        everything.label, len(per_class), factor, config.val_per_class, config.tail_order
-    )
+    n_val = 0 if is_grouped(config) else config.val_per_class
+    train_index, val_index = split_source(everything.label, len(per_class), factor, n_val, config.tail_order)
     if config != asked and config.tail_order == "frequency":  # the user did not choose it
         val = f", and {len(val_index):,} for validation" if len(val_index) else ""
         note(
@@ -186,7 +197,7 @@ def _split(
             "leave the option out to train on all"
         )
     splits = dict(listing.splits, train=everything.take(train_index))
-    if config.val_per_class:
+    if n_val:
         splits["val"] = everything.take(val_index)
     return splits, config
 
@@ -201,10 +212,10 @@ def _named(split: ImageSet, root: Path) -> ImageSet:
 
 
 def _narrowed(split: ImageSet) -> ImageSet:
-    """The same, with names padded to the split's own longest: stores keep that width."""
+    """The same without groups, and with names padded to the split's own longest: stores keep that width."""
     if split.name is None:
         return split
-    return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"))
+    return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"), group=None)
 
 
 def check_readable(dataset: Dataset, progress: Progress) -> Dataset:

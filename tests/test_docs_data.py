@@ -19,6 +19,14 @@ def write_everything() -> None:
     rows = [(path.relative_to(photos), *path.parts[-2:-4:-1]) for path in sorted(photos.rglob("*.png"))]
     lines = [f"{path},{label},{split}\n" for path, label, split in rows]
     (photos / "labels.csv").write_text("path,label,split\n" + "".join(lines))
+    write_images(Path(), {"stop/0_": 8, "yield/1_": 8}, ["signs"])
+    for folder in list(Path("signs").glob("*/*")):
+        for i, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder.parent / f"{i // 2:05d}_{i % 2:05d}.png")
+        folder.rmdir()
+    scans = write_images(Path(), {"cyst": 12, "none": 12}, ["scans"]) / "scans"
+    rows = [(path.relative_to(scans), path.parent.name, int(path.stem) // 2) for path in scans.rglob("*.png")]
+    (scans / "labels.csv").write_text("path,label,patient\n" + "".join(f"{p},{k},{n}\n" for p, k, n in rows))
     images = write_images(Path("images"), {"n1": 4, "n2": 4}, SPLITS)
     for split in SPLITS:
         of_split = [line for line in lines if line.endswith(f"{split}\n")]

@@ -40,6 +40,7 @@ class ImageSet:
             before files are read.
         depth: (N, 2) int32, significant bits and largest value of each file's 16-bit pixels (`Depth`), zeros
             for 8-bit pixels; None before files are read, or without files.
+        group: (N,) bytes, what images of one track, patient or burst share, in UTF-8; None if not asked for.
     """
 
     images: Sequence[Path] | torch.Tensor
@@ -49,6 +50,7 @@ class ImageSet:
     name: np.ndarray | None = None
     digest: np.ndarray | None = None
     depth: np.ndarray | None = None
+    group: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -66,7 +68,7 @@ class ImageSet:
     def take(self, index: np.ndarray) -> "ImageSet":
         """The images at `index`, in that order."""
         images = self.images[index] if self.in_memory else [self.images[i] for i in index]
-        rows = (self.label, self.sample_index, self.seeds, self.name, self.digest, self.depth)
+        rows = (self.label, self.sample_index, self.seeds, self.name, self.digest, self.depth, self.group)
         return ImageSet(images, *(None if values is None else values[index] for values in rows))
 
     def expected(self, row: int) -> bytes | None:

@@ -83,6 +83,24 @@ class DatasetConfig:
         float | None,
         Option("share of every class's images to hold out for testing", "data", "none"),
     ] = None
+    group_column: Annotated[
+        str | None,
+        Option(
+            "column of a table that says which images belong together (frames of a track, pictures of a "
+            "patient): they stay in one split",
+            "data",
+            "none",
+        ),
+    ] = None
+    group_regex: Annotated[
+        str | None,
+        Option(
+            "regular expression that finds in an image's path below the root what it shares with images that "
+            "belong together: its first group, else the whole match",
+            "data",
+            "none",
+        ),
+    ] = None
     skip_bad_images: Annotated[
         bool, Option("leave out images that cannot be decoded, and list them", "data")
     ] = False

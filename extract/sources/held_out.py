@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that a wrong option fails at once.
 
 from typing import Any
 
+from extract.sources.groups.options import check_groups
 from store.errors import UserError
 
 FRACTIONS = {"test": "test_fraction", "val": "val_fraction"}  # in the order in which they are drawn
@@ -29,6 +30,7 @@ def fractions_in_words(config: Any) -> str:
 
 def check_held_out(config: Any) -> None:
     """Raise UserError for numbers of held-out images that are out of range, or do not go together."""
+    check_groups(config)
     if config.val_per_class < 0:
         raise UserError(f"--val-per-class {config.val_per_class}: must be 0 or more")
     fractions = fractions_of(config)

@@ -92,7 +92,7 @@ def check_folders(root: Path, config: Any) -> None:
 
 SOURCE = Source(
     list_image_folder,
-    ("root", "val_fraction", "test_fraction", "skip_bad_images", "no_flip"),
+    ("root", "val_fraction", "test_fraction", "group_regex", "skip_bad_images", "no_flip"),
     check=check_folders,
     files=True,
 )

@@ -39,6 +39,8 @@ NOT_TAKEN = {  # by the option that a source does not take
     "label_column": f"--label-column {{value}}: {_OF_TABLES}",
     "split_column": f"--split-column {{value}}: {_OF_TABLES}",
     "class_names": f"--class-names {{value}}: {_OF_TABLES}",
+    "group_column": f"--group-column {{value}}: {_OF_TABLES}",
+    "group_regex": "--group-regex {value}: is for paths of image files, but {source} has none; leave it out",
     "skip_bad_images": "--skip-bad-images: is for image files, but {source} has none; leave it out",
     "no_flip": "--no-flip: {source} is never mirrored; leave it out",
 }

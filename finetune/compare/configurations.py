@@ -7,7 +7,7 @@ from finetune.methods.options import named_options
 from finetune.run import Run
 
 DATA_OPTIONS = ("dataset", "imbalance_factor", "val_per_class")
-FRACTIONS = ("val_fraction", "test_fraction")  # stores of older versions have none
+LATER_OPTIONS = ("val_fraction", "test_fraction", "group_column", "group_regex")  # older stores have none
 NETWORK_OPTIONS = ("arch", "width", "weights")
 PREPARATION_OPTIONS = ("mean", "std", "crop", "interpolation")  # None in stores of older versions
 IMAGE_OPTIONS = {"flip": None, "upright": False, "white": None}  # with values for stores of older versions
@@ -17,7 +17,7 @@ def phase1_options(run: Run) -> dict[str, Any]:
     """Options of a run's Phase I: data, network, training, images."""
     made = run.config["provenance"]["store"]
     data = {name: made["dataset"][name] for name in DATA_OPTIONS}
-    data |= {name: made["dataset"].get(name) for name in FRACTIONS}
+    data |= {name: made["dataset"].get(name) for name in LATER_OPTIONS}
     data["no_flip"] = made["dataset"].get("no_flip", False)  # version 0.1 mirrored all but digits
     network = {name: made["network"][name] for name in NETWORK_OPTIONS}
     if (digest := made["network"].get("weights_digest")) is not None:  # a file is known by what it holds

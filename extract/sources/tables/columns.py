@@ -20,11 +20,12 @@ HOLDS = {"path": "the paths of images", "label": "their classes", "split": "thei
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are used; `split` is None if there is none."""
+    """Names of the columns that are used; `split` and `group` are None if there is none."""
 
     path: str
     label: str
     split: str | None
+    group: str | None = None
     guessed: tuple[str, ...] = ()
 
     def in_words(self, table: Table) -> str:
@@ -49,7 +50,7 @@ def find_columns(table: Table, config: Any) -> Columns:
     """
     found: dict[str, str | None] = {}
     guessed = []
-    for kind in NAMES:
+    for kind in (*NAMES, "group"):
         name = getattr(config, f"{kind}_column")
         if name is not None and table.is_list:
             raise UserError(
@@ -61,14 +62,14 @@ def find_columns(table: Table, config: Any) -> Columns:
                     f"--{kind}-column {shown(name)}: {table.file} has no such column; {_those(table)}"
                 )
             found[kind] = name
-        elif (guess := _guessed(table, kind)) is not None:
+        elif kind in NAMES and (guess := _guessed(table, kind)) is not None:
             found[kind] = guess
             guessed.append(kind)
     if found["path"] == found["label"]:
         raise UserError(
             f"{table.file}: paths and labels cannot both come from the column {shown(found['path'])}"
         )
-    return Columns(found["path"], found["label"], found.get("split"), tuple(guessed))
+    return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(guessed))
 
 
 def _guessed(table: Table, kind: str) -> str | None:

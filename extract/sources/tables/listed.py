@@ -1,5 +1,6 @@
 """Images and labels that tables list: `train --train FILE [--val FILE] [--test FILE]`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ def list_tables(root: Path, config: Any) -> "Listing":
     Raises:
         UserError: a table, a row or an image cannot be used.
     """
+    import numpy as np
+
     from extract.sources.listing import Listing, listed_images
     from extract.sources.tables.labels import classes_of
     from extract.sources.tables.paths import missing_below
@@ -41,6 +44,11 @@ def list_tables(root: Path, config: Any) -> "Listing":
         split: listed_images([root / name for _, name in images], [class_id for class_id, _ in images])
         for split, images in present.items()
     }
+    if rows.group:
+        splits = {
+            split: replace(images, group=np.array([rows.group[name].encode() for _, name in present[split]]))
+            for split, images in splits.items()
+        }
     return Listing(class_names, splits, notes=(*rows.notes, *notes), missing=gone)
 
 
@@ -78,6 +86,8 @@ SOURCE = Source(
         "class_names",
         "val_fraction",
         "test_fraction",
+        "group_column",
+        "group_regex",
         "skip_bad_images",
         "no_flip",
     ),

@@ -19,7 +19,8 @@ class Rows:
     """Every image of the tables once.
 
     Attributes:
-        split, label: of each image by its name, the path below the root: its split, and its label as text.
+        split, label, group: of each image by its name, the path below the root: its split, its label as text,
+            and what it shares with images that belong together; no groups if none are asked for.
         row: table and number of each image's row.
         repeated: rows of images that were there before, with the same label and split.
         notes: what the user should know.
@@ -27,23 +28,29 @@ class Rows:
 
     split: dict[str, str] = field(default_factory=dict)
     label: dict[str, str] = field(default_factory=dict)
+    group: dict[str, str] = field(default_factory=dict)
     row: dict[str, tuple[Table, int]] = field(default_factory=dict)
     repeated: list[tuple[Table, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, split: str, label: str, row: tuple[Table, int]) -> None:
+    def add(self, name: str, row: tuple[Table, int], split: str, label: str, group: str | None) -> None:
         """Add the image of a row.
 
         Raises:
-            UserError: it was there before, with another label or split.
+            UserError: it was there before, with another label, split or group.
         """
         if name not in self.split:
             self.split[name], self.label[name], self.row[name] = split, label, row
+            if group is not None:
+                self.group[name] = group
             return
-        for what, before, now in (("labels", self.label[name], label), ("splits", self.split[name], split)):
-            if before != now:
+        before = self.label[name], self.split[name], self.group.get(name)
+        for what, then, now in zip(
+            ("labels", "splits", "groups"), before, (label, split, group), strict=True
+        ):
+            if then != now:
                 raise UserError(
-                    f"{_place(row)}: {shown(name)} has two {what}, {shown(before)} ({self.place(name)}) "
+                    f"{_place(row)}: {shown(name)} has two {what}, {shown(then)} ({self.place(name)}) "
                     f"and {shown(now)}; keep one of the rows"
                 )
         self.repeated.append(row)
@@ -100,21 +107,24 @@ def _add(
 ) -> None:
     """Add the rows of a table; `file_split` is the split of the whole file, None if its rows say it."""
     paths, labels = table.values[columns.path], table.values[columns.label]
+    groups = None if columns.group is None else table.values[columns.group]
     if columns.label in table.decimals and None not in labels:
         raise UserError(
             f"{table.file}: the column {shown(columns.label)} holds numbers with decimals, but labels are "
             "names or whole numbers; convert them, or name another --label-column"
         )
     for row, split in enumerate(_splits(table, columns, file_split)):
-        path, label = paths[row], labels[row]
-        for what, value, name in (("path", path, columns.path), ("label", label, columns.label)):
+        path, label, group = paths[row], labels[row], groups[row] if groups else None
+        needed = {"path": path, "label": label} | ({"group": group} if groups else {})
+        for what, value in needed.items():
             if value is None or not value.strip():
-                raise UserError(f"{table.place(row)}: the {what} is empty (column {shown(name)}); fill it in")
+                column = shown(getattr(columns, what))
+                raise UserError(f"{table.place(row)}: the {what} is empty (column {column}); fill it in")
         try:
             name = name_of(path, *roots)
         except UserError as error:
             raise UserError(f"{table.place(row)}: {error}") from error
-        rows.add(name, split, label.strip(), (table, row))
+        rows.add(name, (table, row), split, label.strip(), group and group.strip())
 
 
 def _splits(table: Table, columns: Columns, file_split: str | None) -> Iterator[str]:

@@ -1,0 +1,64 @@
+"""The group of each image, by a pattern in its path or a column of its table; no group in two splits."""
+
+import re
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from extract.images.image_set import ImageSet
+from extract.sources.groups.options import check_groups, groups_in_words, is_grouped
+from extract.sources.listing import Listing
+from store.errors import UserError
+from store.names import shown
+
+
+def with_groups(listing: Listing, config: Any) -> Listing:
+    """The listing with the group of each image, if the DatasetConfig `config` names groups.
+
+    Raises:
+        UserError: the pattern does not match an image, or images of one group are in two splits.
+    """
+    check_groups(config)
+    if not is_grouped(config):
+        return listing
+    if config.group_regex is not None:
+        pattern = re.compile(config.group_regex)
+        splits = {name: _matched(split, pattern) for name, split in listing.splits.items()}
+        listing = replace(listing, splits=splits)
+    for first, second in combinations(listing.splits, 2):
+        _check_apart(listing, first, second, config)
+    return listing
+
+
+def _matched(split: ImageSet, pattern: re.Pattern[str]) -> ImageSet:
+    groups, unlike = [], []
+    for name in split.name:
+        found = pattern.search(name.decode())
+        text = found and (found.group(1) if pattern.groups else found.group())
+        groups.append((text or "").encode())
+        if not text:
+            unlike.append(name)
+    if unlike:
+        how = "does not match" if pattern.search(unlike[0].decode()) is None else "finds no group in"
+        more = f", nor {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
+        raise UserError(
+            f"--group-regex {pattern.pattern}: {how} {shown(unlike[0].decode())}{more}; it has to name the "
+            "group of every image by its path below the root"
+        )
+    return replace(split, group=np.array(groups, dtype=bytes))
+
+
+def _check_apart(listing: Listing, first: str, second: str, config: Any) -> None:
+    splits = listing.splits[first], listing.splits[second]
+    both = np.intersect1d(splits[0].group, splits[1].group)
+    if not len(both):
+        return
+    group = both[0]
+    names = [shown(split.name[np.argmax(split.group == group)].decode()) for split in splits]
+    more = f"; {len(both):,} groups are in both" if len(both) > 1 else ""
+    raise UserError(
+        f"{groups_in_words(config)}: group {shown(group.decode())} is in {first} ({names[0]}) and in "
+        f"{second} ({names[1]}){more}; put each into one split, or leave the option out"
+    )
