@@ -75,16 +75,17 @@ def train(context: click.Context, **values: Any) -> None:
 @click.pass_context
 def extract(context: click.Context, **values: Any) -> None:
     """Run every image through the network once and cache what Phase II needs."""
-    early.check_extraction(ExtractConfig(**values))
+    config = build(ExtractConfig, values)
+    early.check_extraction(config)
     from extract.dump import extract as run
 
     with resumable(context), progress_bar() as progress:
-        shapes = run(ExtractConfig(**values), progress)
+        shapes = run(config, progress)
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
-        n_views = values["views"] if split == "train" else 1
+        n_views = config.views if split == "train" else 1
         views = f", {n_views} views of each of {shape[0] // n_views:,} images" if n_views > 1 else ""
-        say(f"{values['store']}/{split}: {what} {shape}{views}")
+        say(f"{config.store}/{split}: {what} {shape}{views}")
 
 
 @main.command()
@@ -152,7 +153,7 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
 @json_option
 def evaluate(as_json: bool, **values: Any) -> None:
     """Run a checkpoint's network on images and report its accuracy."""
-    early.check_images_run(EvaluateConfig(**values))
+    early.check_evaluation(EvaluateConfig(**values))
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
     from extract.evaluate import evaluate as run

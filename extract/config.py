@@ -12,15 +12,19 @@ from extract.images.preparation import check_preparation
 from extract.networks.config import NetworkConfig
 from extract.options import (
     Codec,
+    Crop,
     Device,
     ImagesAtOnce,
     ImageSize,
+    Interpolation,
     MapDtype,
+    Mean,
     MovedRoot,
     NViews,
     Precision,
     RepeatedArch,
     ShotRule,
+    Std,
     Workers,
     check_shot_rule,
 )
@@ -28,8 +32,6 @@ from extract.sources.config import DatasetConfig
 from extract.training.recipes import RECIPES
 from store.errors import UserError
 from store.options import Option, check_bounds
-
-OWN = "the network's if it is pre-trained, else the images'"
 
 
 @dataclass(frozen=True)
@@ -50,25 +52,10 @@ class TrainConfig:
             "schedule",
         ),
     ] = "short"
-    mean: Annotated[
-        str | None, Option("means of the red, green and blue channels, as 0.5,0.5,0.5", "data", OWN)
-    ] = None
-    std: Annotated[
-        str | None,
-        Option("standard deviations of the red, green and blue channels, as 0.25,0.25,0.25", "data", OWN),
-    ] = None
-    crop: Annotated[
-        float | None,
-        Option(
-            "share of an image that its central crop keeps, above 64 pixels",
-            "data",
-            "the network's",
-        ),
-    ] = None
-    interpolation: Annotated[
-        Literal["bilinear", "bicubic"] | None,
-        Option("how images of more than 64 pixels are resized", "data", "the network's"),
-    ] = None
+    mean: Mean = None
+    std: Std = None
+    crop: Crop = None
+    interpolation: Interpolation = None
     epochs: Annotated[
         int | None, Option("passes over the training images", "schedule", "the recipe's", least=1)
     ] = None
@@ -122,14 +109,39 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Options of `extract`."""
+    """Options of `extract`: a checkpoint of ours, or another program's network and the images of its classes.
 
-    ckpt: Annotated[str, Option("checkpoint that `train` wrote", "files")]
+    A checkpoint of ours determines network and images; only --arch (code of the user's) and --root (where the
+    images are now) may be named beside it. `network.arch` is None where no network is named.
+    """
+
+    ckpt: Annotated[
+        str | None,
+        Option(
+            "checkpoint that `train` wrote, or another program's weights of a network for these classes, "
+            "which needs --arch and images",
+            "files",
+        ),
+    ] = None
     store: Annotated[
         str, Option("store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr", "files")
     ] = "feats.zarr"
-    arch: RepeatedArch = None
-    root: MovedRoot = None
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(arch=None))
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    image_size: ImageSize = None
+    mean: Mean = None
+    std: Std = None
+    crop: Crop = None
+    interpolation: Interpolation = None
+    classifier: Annotated[
+        Literal["checkpoint", "fresh", "fit"] | None,
+        Option(
+            "FC layer of another program's network: the one in its file, a new one (fresh), or one that is "
+            "fitted on the features (fit)",
+            "network",
+            "the file's",
+        ),
+    ] = None
     views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"
@@ -137,12 +149,17 @@ class ExtractConfig:
     batch_size: ImagesAtOnce = 128
     device: Device = "auto"
     workers: Workers = 2
+    seed: Annotated[
+        int, Option("random seed of a fresh FC layer and of views; `train` sets its own", "network", least=0)
+    ] = 0
     resume: Annotated[bool, Option("resume an interrupted extraction", "files")] = False
     overwrite: Annotated[bool, Option("replace an existing store", "files")] = False
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         check_bounds(self)
+        check_bounds(self.network)
+        check_preparation(self)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from store.notes import note
 SHOWN = 5  # names in a note
 
 
-def note_data(dataset: Dataset) -> None:
+def note_data(dataset: Dataset, with_mirroring: bool = True) -> None:
     """Note splits drawn by a fraction, classes without held-out images, and mirrored training images."""
     _note_fractions(dataset)
     _note_empty_classes(dataset)
-    _note_mirroring(dataset.config)
+    if with_mirroring:
+        _note_mirroring(dataset.config)
 
 
 def _note_mirroring(config: DatasetConfig) -> None:

@@ -18,6 +18,7 @@ from extract.images.decode import Reading
 from extract.images.image_set import ImageSet, decode, decode_training, find_unreadable
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
+from extract.sources.class_order import in_order
 from extract.sources.fractions import with_fractions
 from extract.sources.groups.drawing import with_groups_held_out
 from extract.sources.groups.named import with_groups
@@ -135,6 +136,7 @@ def list_dataset(
     if listing.missing is not None and not with_missing:
         raise UserError(listing.missing)
     check_utf8_names(listing, root)
+    listing, config = _in_order(listing, config)
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
     listing = with_groups(listing, config)
     _check_listing(listing, config, root, listed_before)
@@ -155,6 +157,16 @@ def list_dataset(
         fingerprint,
         per_class,
     )
+
+
+def _in_order(listing: Listing, config: DatasetConfig) -> tuple[Listing, DatasetConfig]:
+    """The listing in the order of classes that the config has; the order that it found in a file is kept."""
+    if config.class_order is not None:
+        where = config.class_names or "the order of classes in the checkpoint"
+        return in_order(listing, config.class_order, where), config
+    if config.class_names is not None:
+        config = replace(config, class_order=tuple(listing.class_names))
+    return listing, config
 
 
 def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_before: bool) -> None:

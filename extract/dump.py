@@ -1,9 +1,8 @@
 """The one pass over the images that fills a feature store."""
 
 import json
-import os
-import platform
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from extract.adoption.beside_store import adopted, checkpoint_beside
+from extract.adoption.options import check_phase1_options, foreign, is_adoption
 from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import file_digest
 from extract.checkpoints.restore import Restored, restore
@@ -21,13 +22,13 @@ from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
 from extract.inference import by_class, numbered_maps
 from extract.networks.parts import Network, pool
-from extract.proof.record import content_fingerprint
+from extract.provenance import provenance_of
+from extract.training.how_far import is_marked
 from store.arrays.dtypes import NUMPY, largest
 from store.arrays.image_names import DIGEST, NAME, names_as_bytes
 from store.drafts.lifecycle import check_writable, is_finished
-from store.errors import UserError
+from store.errors import CheckpointError, UserError
 from store.layout import store_layout
-from store.provenance import as_utc, commit, now, versions
 from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -40,23 +41,6 @@ BUFFERED_AS = {  # as the writer takes them; of lossy dtypes it computes the sca
     "int8": torch.float32,
     "float8_e4m3": torch.float32,
 }
-# Options of Phase I, besides network and data set, that determine its weights; the seed is kept apart.
-TRAINING_OPTIONS = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "schedule",
-    "warmup_epochs",
-    "weight_decay",
-    "momentum",
-    "recipe",
-    "image_size",
-    "precision",
-    "mean",
-    "std",
-    "crop",
-    "interpolation",
-)
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
@@ -75,27 +59,46 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     where = locate(config.store)
     check_writable(where, config.resume, config.overwrite)
     config.check()
+    check_phase1_options(config)
     check_views(config)
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
-    restored = restore(Path(config.ckpt), config.root, progress, arch=config.arch)
+    with _phase1(config, where, compute, progress) as (restored, ckpt, digest):
+        restored.network.to(compute.device, memory_format=compute.memory_format)
+        splits = store_splits(restored, config.views)
+        made = provenance_of(config, restored.checkpoint, ckpt, digest, compute)
+        spec = _spec(config, restored, splits, compute, made)
+        if not (config.resume and is_finished(where, spec, config.overwrite)):
+            with write_store(where, spec, config.resume, config.overwrite) as writer:
+                fill(writer, restored, splits, compute, progress)
+    return {
+        split: spec.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
+        for split in splits
+    }
+
+
+@contextmanager
+def _phase1(
+    config: ExtractConfig, where: Path | Bucket, compute: Compute, progress: Progress
+) -> Iterator[tuple[Restored, Path, str]]:
+    """Phase I, where its checkpoint is once the store is complete, and the SHA-256 of that."""
+    if is_adoption(config):
+        with adopted(config, where, compute, progress) as (restored, held):
+            yield restored, checkpoint_beside(where), file_digest(held)
+        return
+    ckpt = Path(config.ckpt)
+    try:
+        restored = restore(ckpt, config.dataset.root, progress, arch=config.network.arch)
+    except CheckpointError as error:
+        raise error if is_marked(ckpt) else foreign(error) from error
     if restored.checkpoint.finetuned:
         raise UserError(
             f"{config.ckpt}: its FC layer was fine-tuned, but Phase II starts from Phase I's; extract with "
             "the checkpoint.pt that `train` wrote"
         )
-    restored.network.to(compute.device, memory_format=compute.memory_format)
-    splits = store_splits(restored, config.views)
-    spec = _spec(config, restored, splits, compute)
-    if not (config.resume and is_finished(where, spec, config.overwrite)):
-        with write_store(where, spec, config.resume, config.overwrite) as writer:
-            fill(writer, restored, splits, compute, progress)
-    return {
-        split: spec.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
-        for split in splits
-    }
+    yield restored, ckpt, file_digest(ckpt)
 
 
 def store_splits(restored: Restored, n_views: int) -> dict[str, ImageSet]:
@@ -121,14 +124,17 @@ def fill(
 
 
 def _spec(
-    config: ExtractConfig, restored: Restored, splits: dict[str, ImageSet], compute: Compute
+    config: ExtractConfig,
+    restored: Restored,
+    splits: dict[str, ImageSet],
+    compute: Compute,
+    provenance: dict[str, Any],
 ) -> StoreSpec:
     sizes = axis_lengths(restored.network, splits, restored.transform, compute)
     class_names = restored.dataset.class_names
     layouts = store_layout(
         sizes, len(class_names), config.dtype, config.batch_size, config.codec, n_views=config.views
     )
-    provenance = _provenance(config, restored, compute)
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
         "data set": provenance["dataset"]["fingerprint"],
@@ -263,29 +269,3 @@ def _check_range(maps: torch.Tensor, map_dtype: str) -> None:
     """Raise UserError for features beyond a dtype's range, found in one pass on the device."""
     if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
         raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")
-
-
-def _provenance(config: ExtractConfig, restored: Restored, compute: Compute) -> dict[str, Any]:
-    ckpt, where = Path(config.ckpt).resolve(), locate(config.store)
-    beside = ckpt if isinstance(where, Bucket) else os.path.relpath(ckpt, where.resolve().parent)
-    checkpoint = restored.checkpoint
-    return {
-        "config": asdict(config),
-        "begun": as_utc(now()),
-        "host": platform.node(),
-        "device": compute.device.type,
-        "checkpoint": {
-            "path": str(ckpt),
-            "relative_path": str(beside),
-            "sha256": file_digest(ckpt),
-            "epoch": checkpoint.epoch,
-            "seed": checkpoint.config["seed"],
-        },
-        "training": {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS},
-        "network": checkpoint.network,
-        "dataset": checkpoint.dataset
-        | {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)},
-        "transform": checkpoint.transform,
-        "versions": versions(),
-        "commit": commit(),
-    }

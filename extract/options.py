@@ -5,6 +5,22 @@ from typing import Annotated, Literal
 from store.errors import UserError
 from store.options import Option
 
+_CHANNELS = "the network's if it is pre-trained, else the images'"
+Mean = Annotated[
+    str | None, Option("means of the red, green and blue channels, as 0.5,0.5,0.5", "data", _CHANNELS)
+]
+Std = Annotated[
+    str | None,
+    Option("standard deviations of the red, green and blue channels, as 0.25,0.25,0.25", "data", _CHANNELS),
+]
+Crop = Annotated[
+    float | None,
+    Option("share of an image that its central crop keeps, above 64 pixels", "data", "the network's"),
+]
+Interpolation = Annotated[
+    Literal["bilinear", "bicubic"] | None,
+    Option("how images of more than 64 pixels are resized", "data", "the network's"),
+]
 MovedRoot = Annotated[str | None, Option("folder of the images, if they moved since training", "data")]
 RepeatedArch = Annotated[
     str | None,

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
-from extract.checkpoints.checkpoint import Checkpoint, file_digest, save_checkpoint
-from extract.config import NetworkConfig, TrainConfig
+from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint, with_digest
+from extract.config import TrainConfig
 from extract.data_notes import note_data
 from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, resolve_device, use_device
@@ -30,7 +30,6 @@ from extract.networks.registry import (
     check_loads_again,
     check_network,
     check_trains,
-    is_weights_file,
     network_to_load,
     preparation,
 )
@@ -98,7 +97,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         dataset = bound_to(dataset, previous, config.out)
     transform = Transform(**previous.transform) if previous else None
     dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
-    config = replace(config, dataset=dataset.config, network=_with_digest(config.network))
+    config = replace(config, dataset=dataset.config, network=with_digest(config.network))
     transform = transform or transform_for(config, dataset)
     training = _start(config, len(dataset.class_names), previous, compute)
     _check_no_lone_image(training.network, config, len(dataset.train), compute)
@@ -220,13 +219,6 @@ def _save_epoch(training: Training, config: TrainConfig) -> None:
         save_epoch(
             Path(config.out), training.network, training.optimizer, training.epoch_state, training.history
         )
-
-
-def _with_digest(network: NetworkConfig) -> NetworkConfig:
-    """A network with the digest of the file of weights that it begins with, if there is one."""
-    if network.weights_digest is not None or not is_weights_file(network.weights):
-        return network
-    return replace(network, weights_digest=file_digest(Path(network.weights)))
 
 
 def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:

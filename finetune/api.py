@@ -88,11 +88,14 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
 
 
 @as_user_errors()
-def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any) -> FeatureStore:
+def extract(
+    ckpt: Place, store: Place = ExtractConfig.store, *, progress: bool = False, **options: Any
+) -> FeatureStore:
     """Run every image through the network once and cache what Phase II needs.
 
     Args:
-        ckpt: checkpoint that `train` wrote.
+        ckpt: checkpoint that `train` wrote, or another program's weights, which need `arch` and the images of
+            their classes (`root`, `train` or `dataset`).
         store: store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
         progress: show a bar on stderr.
         options: options of `tailcache extract`, such as views=8.
@@ -105,7 +108,7 @@ def extract(ckpt: Place, store: Place, *, progress: bool = False, **options: Any
         Interrupted: on Ctrl-C; `resume=True` continues.
     """
     named = options | {"ckpt": ckpt, "store": store}
-    config = ExtractConfig(**checked_options(ExtractConfig, "extract", named))
+    config = build(ExtractConfig, checked_options(ExtractConfig, "extract", named))
     early.check_extraction(config)
     with computing(progress) as bar:
         run_extract(config, bar)

@@ -102,7 +102,7 @@ def test_the_texts_say_default_and_choices():
     assert "--momentum X SGD momentum [default: 0.9]" in text
     assert "--schedule step|cosine " in text
     assert "one of short, cosine, cifar-lt, inaturalist [default: short]" in text
-    assert "[required]" in shown("extract")
+    assert "[required]" in shown("evaluate")
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "100", "200"])

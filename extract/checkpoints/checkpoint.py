@@ -4,14 +4,15 @@ They hold plain tensors and values, and are loaded with `weights_only=True`, so 
 """
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
-from extract.config import DatasetConfig
+from extract.config import DatasetConfig, NetworkConfig
+from extract.networks.registry import is_weights_file
 from extract.sources.presence import check_checkpoint_exists
 from extract.training.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
@@ -55,6 +56,11 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     finetuned: bool = False
     images: dict[str, dict[str, torch.Tensor]] | None = None
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another program trained the network, and `extract` took it up."""
+        return self.epoch == 0 and self.config.get("epochs") == 0
 
 
 LATER_FIELDS = {"images"}  # files of version 0.1 lack them
@@ -131,3 +137,10 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_digest(network: NetworkConfig) -> NetworkConfig:
+    """A network with the digest of the file of weights that it begins with, if there is one."""
+    if network.weights_digest is not None or not is_weights_file(network.weights):
+        return network
+    return replace(network, weights_digest=file_digest(Path(network.weights)))

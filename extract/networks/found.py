@@ -87,6 +87,16 @@ class FoundNetwork(Network):
         """All but the FC layer, with parameters under the names that its authors gave them."""
         return self.features.network
 
+    @property
+    def backbone_prefix(self) -> str:
+        """Nothing: the names of `backbone` are its authors' own."""
+        return ""
+
+    @property
+    def classifier_names(self) -> list[str]:
+        """The names of the FC layer among its authors'; `self.head = self.fc` gives it two."""
+        return self._names
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), in float32 under autocast too."""
         if self.training:

@@ -28,6 +28,16 @@ class Network(nn.Module):
         """All but the FC layer, with parameters under the names that its authors gave them."""
         return self.features
 
+    @property
+    def backbone_prefix(self) -> str:
+        """What stands before the names of `backbone` in the network as its authors wrote it."""
+        return "features."
+
+    @property
+    def classifier_names(self) -> list[str]:
+        """The names of the FC layer in the network as its authors wrote it; usually one."""
+        return ["classifier"]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), in float32 under autocast too."""
         return self.classify(pool(self.features(images)))

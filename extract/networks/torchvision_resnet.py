@@ -21,6 +21,16 @@ class TorchvisionResNet(Network):
         model.fc = nn.Identity()
         self._whole = (model,)  # in a tuple, so that no tensor has two names in state dicts
 
+    @property
+    def backbone_prefix(self) -> str:
+        """Nothing: the names of `backbone` are its authors' own."""
+        return ""
+
+    @property
+    def classifier_names(self) -> list[str]:
+        """The names of the FC layer in the network as its authors wrote it."""
+        return ["fc"]
+
     def original(self) -> nn.Module:
         """A copy as torchvision makes it, with this FC layer."""
         network = deepcopy(self._whole[0])

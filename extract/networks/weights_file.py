@@ -4,7 +4,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,11 @@ def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
     wanted = network.backbone.state_dict()
     prefix = best_prefix(found, wanted, path, arch, ema)
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-    _check_fit(own, wanted, path, arch)
-    for name in wanted:
-        if name in own and not own[name].to(wanted[name].dtype).isfinite().all():
-            raise UserError(f"{path}: {name} holds NaN or infinite weights; use another file")
+    check_fit(own, wanted, path, arch)
+    check_numbers({name: own[name] for name in wanted if name in own}, path)
     network.backbone.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     left = [name for name in own if name not in wanted]
-    said = f"; {_counted(left)} left out, the FC layer is new" if left else ""
+    said = f"; {counted(left)} left out, the FC layer is new" if left else ""
     under = f" under {prefix!r}" if prefix else ""
     note(f"{path}: {len(own) - len(left)} tensors{under} of {len(wanted)} for {arch}{said}")
 
@@ -56,7 +54,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it needs code to be read, is damaged, or has no tensors.
     """
-    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    return tensors_of(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """What a file holds, tensors on the CPU.
+
+    Raises:
+        UserError: it needs code to be read, or is damaged.
+    """
+    return _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file's content, as of `read_tensors`.
+
+    Raises:
+        UserError: it has none.
+    """
     found = dict(_flat(content, ""))
     if not found:
         raise UserError(f"{path}: holds no tensors; expected a state dict, alone or in a dictionary")
@@ -139,21 +154,34 @@ def best_prefix(
     return sets[0]
 
 
-def _check_fit(
-    own: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path, arch: str
+def check_fit(
+    own: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    path: Path,
+    arch: str,
+    needed: Collection[str] | None = None,
 ) -> None:
-    """Raise UserError unless a file has every tensor of a network, in its shape."""
-    missing = [name for name in wanted if name not in own and not name.endswith("num_batches_tracked")]
+    """Raise UserError unless a file has every tensor of a network, in its shape.
+
+    Args:
+        own: what the file has.
+        wanted: what the network has.
+        path: the file, for messages.
+        arch: the network's name, for messages.
+        needed: the names that may not be missing; by default all.
+    """
+    needed = wanted if needed is None else needed
+    missing = [name for name in needed if name not in own and not name.endswith("num_batches_tracked")]
     unlike = [name for name in wanted if name in own and not _alike(own[name], wanted[name])]
     if not (missing or unlike):
         return
-    parts = [f"{_counted(missing)} missing"] if missing else []
+    parts = [f"{counted(missing)} missing"] if missing else []
     if unlike:
         shapes = f"{unlike[0]} is {_shape(own[unlike[0]])}, expected {_shape(wanted[unlike[0]])}"
         parts.append(f"{len(unlike)} of another shape or kind ({shapes})")
     unexpected = [name for name in own if name not in wanted]
     if unexpected:
-        parts.append(f"{_counted(unexpected)} unexpected")
+        parts.append(f"{counted(unexpected)} unexpected")
     fitting = len(wanted) - len(missing) - len(unlike)
     raise UserError(
         f"{path}: does not fit {arch}: {fitting} of {len(wanted)} tensors match, {', '.join(parts)}; name "
@@ -161,7 +189,15 @@ def _check_fit(
     )
 
 
-def _counted(names: list[str]) -> str:
+def check_numbers(taken: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise UserError for NaN or infinite weights, which those beyond the range of float32 become."""
+    for name, value in taken.items():
+        if not (value.float() if value.is_floating_point() else value).isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinite weights; use another file")
+
+
+def counted(names: list[str]) -> str:
+    """How many names there are, and the first of them."""
     more = ", …" if len(names) > SHOWN else ""
     return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
 

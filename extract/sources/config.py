@@ -20,10 +20,12 @@ FILES = ("train", "val", "test", "class_names")  # options that name files
 class DatasetConfig:
     """Which images are used. It is saved in every checkpoint and store.
 
-    Five fields are not options. Two are found when the images are first listed: `skipped`, the images,
-    relative to root, that `skip_bad_images` left out; and `tail_order`, which says whether a long-tailed
-    subset gives most images to the first class ("class index") or to the largest ("frequency"). `subfolders`
-    says whether images in subfolders of a class count, and files that only their content shows to be images;
+    Six fields are not options. Three are found when the images are first listed: `skipped`, the images,
+    relative to root, that `skip_bad_images` left out; `class_order`, the names of the classes in the order
+    that `class_names` or another program's checkpoint has, None for the source's own; and `tail_order`, which
+    says whether a long-tailed subset gives most images to the first class ("class index") or to the largest
+    ("frequency"). `subfolders` says whether images in subfolders of a class count, and files that only their
+    content shows to be images;
     they did not in version 0.1. `split_spellings` says whether folders of splits may be called otherwise than
     train, val and test (`held_out.SPELLINGS`); in older descriptions they may not. `moved_from` is the root
     at the time of training, with which absolute paths in tables begin, if the images have moved since.
@@ -62,8 +64,14 @@ class DatasetConfig:
     ] = None
     class_names: Annotated[
         str | None,
-        Option("file with the name of a class in each line, in the order of their numbers", "data", "none"),
+        Option(
+            "file with the name of a class in each line, in the order of their numbers, which are the FC "
+            "layer's outputs",
+            "data",
+            "none",
+        ),
     ] = None
+    class_order: tuple[str, ...] | None = None
     imbalance_factor: Annotated[
         float | None,
         Option(

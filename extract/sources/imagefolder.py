@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.sources.held_out import split_called, with_test
-from extract.sources.source import Source
+from extract.sources.source import Source, check_file
 from store.errors import UserError
 from store.names import shown
 from store.schema import SPLITS
@@ -16,23 +16,28 @@ NO_CLASSES = {"training", "testing", "dev", "eval", "evaluation"}  # class folde
 
 
 def list_image_folder(root: Path, config: Any) -> "Listing":
-    """List class folders; the classes are the folders of `train`, sorted.
+    """List class folders; the classes are the folders of `train`, sorted, or in the order of `class_names`.
 
     Args:
         root: the folder.
         config: the DatasetConfig; `subfolders` says whether images in subfolders of a class count.
 
     Raises:
-        UserError: a folder has another layout, or too few images.
+        UserError: a folder has another layout, or too few images, or `class_names` has other classes.
     """
+    from extract.sources.class_order import in_order
     from extract.sources.folders import list_folder
     from extract.sources.listing import Listing, listed_images
+    from extract.sources.tables.labels import read_class_names
 
     folders, notes = split_folders(root, config)
     class_names, listed = list_folder(root, folders, config.subfolders)
     splits = {name: listed_images(*of_split) for name, of_split in listed.items()}
     below = {name: "" if folder == root else f"{folder.name}/" for name, folder in folders.items()}
-    return Listing(class_names, splits, below, notes)
+    listing = Listing(class_names, splits, below, notes)
+    if config.class_names is None or config.class_order is not None:  # which was read from the file, once
+        return listing
+    return in_order(listing, read_class_names(Path(config.class_names)), config.class_names)
 
 
 def split_folders(root: Path, config: Any) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -86,13 +91,15 @@ def _listed(root: Path) -> str:
 
 
 def check_folders(root: Path, config: Any) -> None:
-    """Raise UserError if the root does not exist, or lacks a split."""
+    """Raise UserError if the root does not exist, or lacks a split, or there are no class names."""
     split_folders(root, config)
+    if config.class_names is not None and config.class_order is None:
+        check_file("class_names", config.class_names)
 
 
 SOURCE = Source(
     list_image_folder,
-    ("root", "val_fraction", "test_fraction", "group_regex", "skip_bad_images", "no_flip"),
+    ("root", "class_names", "val_fraction", "test_fraction", "group_regex", "skip_bad_images", "no_flip"),
     check=check_folders,
     files=True,
 )

@@ -38,7 +38,8 @@ NOT_TAKEN = {  # by the option that a source does not take
     "path_column": f"--path-column {{value}}: {_OF_TABLES}",
     "label_column": f"--label-column {{value}}: {_OF_TABLES}",
     "split_column": f"--split-column {{value}}: {_OF_TABLES}",
-    "class_names": f"--class-names {{value}}: {_OF_TABLES}",
+    "class_names": "--class-names {value}: orders the classes of folders and tables, but those of {source} "
+    "have an order; leave it out",
     "group_column": f"--group-column {{value}}: {_OF_TABLES}",
     "group_regex": "--group-regex {value}: is for paths of image files, but {source} has none; leave it out",
     "skip_bad_images": "--skip-bad-images: is for image files, but {source} has none; leave it out",

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.errors import UserError
+from store.options import flag
+
 if TYPE_CHECKING:
     from extract.sources.listing import Listing
 
@@ -31,3 +34,10 @@ class Source:
     check: Callable[[Path, Any], None] = lambda root, config: None
     files: bool = False
     default_root: Callable[[Any], str | None] | None = None
+
+
+def check_file(option: str, file: str) -> None:
+    """Raise UserError if a file that an option names does not exist."""
+    if not Path(file).is_file():
+        found = "a folder" if Path(file).is_dir() else "nothing"
+        raise UserError(f"{flag(option)} {file}: expected a file, found {found}")

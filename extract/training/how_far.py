@@ -11,6 +11,7 @@ from pathlib import Path
 
 FORMAT = "tailcache-checkpoint"
 FORMAT_VERSION = 1
+BEGINNING = 1024  # bytes of a file, where its first values are: the mark is the first of all
 # Of the first value under each name.
 TYPES = {"format": str, "format_version": int, "epoch": int, "epochs": int}
 
@@ -47,3 +48,9 @@ def _named_values(path: Path) -> Iterator[tuple[object, object]]:
             value = kept.get(value) if "GET" in code.name else value
             yield before, value
             before = value
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a file begins as a checkpoint of ours does, which damage further on does not change."""
+    with path.open("rb") as file:
+        return FORMAT.encode() in file.read(BEGINNING)

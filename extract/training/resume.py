@@ -24,6 +24,7 @@ MAY_CHANGE = {
     "download",
     "skipped",
     "tail_order",
+    "class_order",
     "moved_from",
     *FILES,
 }
@@ -106,8 +107,11 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
 
 def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
     """A description with what an earlier run found when it listed the images."""
-    found = {"skipped": (), "tail_order": "class index"} | previous.dataset
-    return replace(dataset, skipped=tuple(found["skipped"]), tail_order=found["tail_order"])
+    found = {"skipped": (), "tail_order": "class index", "class_order": None} | previous.dataset
+    order = found["class_order"] and tuple(found["class_order"])
+    return replace(
+        dataset, skipped=tuple(found["skipped"]), tail_order=found["tail_order"], class_order=order
+    )
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

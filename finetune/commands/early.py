@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from extract.adoption.options import check_phase1_options
 from extract.config import (
     EvaluateConfig,
     ExtractConfig,
@@ -58,12 +59,14 @@ def check_training(config: TrainConfig) -> None:
 
 def check_extraction(config: ExtractConfig) -> None:
     """Raise UserError for what `extract` would refuse."""
-    check_images_run(config)
+    config.check()
+    check_device(config.device)
+    check_phase1_options(config)
     check_target(config.store, config.resume, config.overwrite)
 
 
-def check_images_run(config: ExtractConfig | EvaluateConfig) -> None:
-    """Raise UserError for what commands would refuse that run a checkpoint's network on its images."""
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Raise UserError for what `evaluate` would refuse."""
     config.check()
     check_device(config.device)
     check_checkpoint_exists(Path(config.ckpt))

@@ -32,12 +32,21 @@ def options(config_class: type, **defaults: Any) -> Callable:
         defaults: defaults of this command that differ from those of the fields.
     """
 
+    nested = map(_nested_default, dataclasses.fields(config_class))
+    for config in filter(dataclasses.is_dataclass, nested):
+        defaults = vars(config) | defaults
+
     def decorate(command: Callable) -> Callable:
         for field, kind, option in reversed(list(option_fields(config_class))):
             command = _option(field.name, kind, option, defaults.get(field.name, field.default))(command)
         return command
 
     return decorate
+
+
+def _nested_default(field: dataclasses.Field) -> Any:
+    """The config that a field holds by default; None if it needs one."""
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def option_fields(config_class: type) -> Iterator[tuple[dataclasses.Field, Any, Option]]:
@@ -127,16 +136,23 @@ class NumberOrWord(click.ParamType):
             self.fail(f"{value!r} is neither a number nor {' or '.join(map(repr, self.words))}.", param, ctx)
 
 
-def build(config_class: type, values: dict[str, Any]) -> Any:
-    """A config, nested ones included, from flat option values."""
+def build(config_class: type, values: dict[str, Any], base: Any = None) -> Any:
+    """A config, nested ones included, from flat option values.
+
+    Args:
+        config_class: the config.
+        values: by option; others are as in `base`.
+        base: a config of that class, by default one with its defaults.
+    """
     hints = get_type_hints(config_class)
     content = {}
     for field in dataclasses.fields(config_class):
         if dataclasses.is_dataclass(hints[field.name]):
-            content[field.name] = build(hints[field.name], values)
+            own = _nested_default(field) if base is None else getattr(base, field.name)
+            content[field.name] = build(hints[field.name], values, own)
         elif field.name in values:
             content[field.name] = values[field.name]
-    return config_class(**content)
+    return config_class(**content) if base is None else dataclasses.replace(base, **content)
 
 
 def given(context: click.Context) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
+from extract.checkpoints.checkpoint import Checkpoint
 from extract.checkpoints.restore import restore_listed
 from extract.config import ForecastConfig, NetworkConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
@@ -45,7 +46,7 @@ def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
     if config.ckpt is not None:
         named = None if config.network.arch == NetworkConfig.arch else config.network.arch
         restored = restore_listed(Path(config.ckpt), config.dataset.root, progress, named)
-        weights = f"trained for {restored.checkpoint.epoch} epochs"
+        weights = _in_words(restored.checkpoint)
         arch = restored.checkpoint.network["arch"]
         return Workload(arch, weights, True, restored.network, restored.dataset, restored.transform)
     check_network(config.network)
@@ -59,3 +60,10 @@ def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
     weights = config.network.weights
     words = f"pre-trained weights {weights}" if weights else "initial weights"
     return Workload(config.network.arch, words, weights is not None, network.eval(), dataset, transform)
+
+
+def _in_words(checkpoint: Checkpoint) -> str:
+    """The weights of a checkpoint."""
+    if checkpoint.adopted:
+        return f"with the weights of {Path(checkpoint.network['weights']).name}"
+    return f"trained for {checkpoint.epoch} epochs"

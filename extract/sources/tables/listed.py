@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.sources.held_out import with_test
-from extract.sources.source import Source
+from extract.sources.source import Source, check_file
 from store.errors import UserError
 from store.schema import SPLITS
 
@@ -58,9 +58,8 @@ def check_tables(root: Path, config: Any) -> None:
         raise UserError("--dataset table needs --train, a table with the path and the class of every image")
     for option in (*SPLITS, "class_names"):
         file = getattr(config, option)
-        if file is not None and not Path(file).is_file():
-            found = "a folder" if Path(file).is_dir() else "nothing"
-            raise UserError(f"--{option.replace('_', '-')} {file}: expected a file, found {found}")
+        if file is not None:
+            check_file(option, file)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold the images")
     if config.root is None:

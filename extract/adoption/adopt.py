@@ -1,0 +1,152 @@
+"""Phase I from a network that another program trained: a network and images that options describe.
+
+What comes of it is a checkpoint of ours after no epochs, so that all that reads checkpoints takes it.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from extract.adoption.class_lists import class_names_in
+from extract.adoption.first_accuracy import tell_first_accuracy
+from extract.adoption.notes import note_adopted
+from extract.adoption.whole_weights import load_whole
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, with_digest
+from extract.checkpoints.restore import Restored
+from extract.config import ExtractConfig, NetworkConfig, TrainConfig
+from extract.dataset import Dataset, check_readable, decoded, list_dataset
+from extract.device import Compute
+from extract.images.image_set import white_of
+from extract.images.preparation import check_preparation
+from extract.images.transforms import Transform
+from extract.networks.found import FoundNetwork
+from extract.networks.parts import Network
+from extract.networks.registry import build_network, check_loads_again, check_network, preparation
+from extract.networks.weights_file import read_content
+from extract.proof.record import record_images
+from extract.training.preparation import transform_for
+
+UNKNOWN = ("recipe", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay", "momentum", "precision")
+
+
+def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restored:
+    """Make network (on the device), images and checkpoint from options; every image is read once.
+
+    With `config.ckpt`, all weights are the file's, the FC layer too unless `config.classifier` says
+    otherwise. Without it, `config.network.weights` names those of the backbone. A new FC layer is drawn from
+    `config.seed`.
+
+    Raises:
+        UserError: a weights file, an image or an option cannot be used, or they do not belong together.
+    """
+    training = training_options(config)
+    whole = config.ckpt is not None and config.classifier in (None, "checkpoint")
+    content = read_content(Path(config.ckpt)) if whole else None
+    if whole:
+        training = _in_the_files_order(training, content, config.ckpt)
+    listed = list_dataset(training.dataset, progress)
+    training = replace(training, dataset=listed.config)
+    network = _network(training, len(listed.class_names), content, config.ckpt)
+    dataset, transform = read_images(training, listed, progress)
+    checkpoint = adopted_checkpoint(training, network, dataset, transform, config.classifier)
+    network.eval().to(compute.device, memory_format=compute.memory_format)
+    restored = Restored(checkpoint, network, dataset, transform)
+    note_adopted(restored, config)
+    if config.classifier in (None, "checkpoint"):
+        tell_first_accuracy(restored, compute, progress)
+    return restored
+
+
+def training_options(config: ExtractConfig) -> TrainConfig:
+    """The options of network and images as those of a training, with image size and digest filled in.
+
+    Raises:
+        UserError: an option cannot be used.
+    """
+    network = network_options(config)
+    check_network(network)
+    training = TrainConfig(
+        out="",
+        network=network,
+        dataset=config.dataset.resolved(),
+        image_size=config.image_size or preparation(network).image_size,
+        mean=config.mean,
+        std=config.std,
+        crop=config.crop,
+        interpolation=config.interpolation,
+        seed=config.seed,
+    )
+    check_preparation(training)
+    return training
+
+
+def network_options(config: ExtractConfig) -> NetworkConfig:
+    """The network, with its file of weights and the digest of that."""
+    if config.ckpt is None:
+        return with_digest(config.network)
+    path = Path(config.ckpt).absolute()
+    return replace(config.network, weights=str(path), weights_digest=file_digest(path))
+
+
+def _in_the_files_order(training: TrainConfig, content: Any, ckpt: str) -> TrainConfig:
+    """The options with the order of classes that a checkpoint lists, unless the user names one."""
+    names = class_names_in(content, ckpt)
+    if names is None or training.dataset.class_names is not None:
+        return training
+    return replace(training, dataset=replace(training.dataset, class_order=tuple(names)))
+
+
+def _network(training: TrainConfig, n_classes: int, content: Any, ckpt: str | None) -> Network:
+    """The network on the CPU, all of it from `content`, what a file holds, unless that is None."""
+    named, size = training.network, training.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        bare = named if content is None else replace(named, weights=None, ema=False)
+        network = build_network(bare, n_classes, size)
+        if content is not None:
+            load_whole(network, content, Path(ckpt), named)
+        if isinstance(network, FoundNetwork):
+            check_loads_again(network, named, n_classes, size)
+    return network
+
+
+def read_images(training: TrainConfig, listed: Dataset, progress: Progress) -> tuple[Dataset, Transform]:
+    """Read every image of a listed data set once: the data set with digests and record, and its transform."""
+    dataset = decoded(listed, training.image_size, progress)
+    transform = transform_for(training, dataset)
+    dataset = check_readable(dataset, progress)
+    transform = replace(transform, white=white_of(dataset.splits))
+    return replace(dataset, record=record_images(dataset.splits, dataset.per_class)), transform
+
+
+def adopted_checkpoint(
+    training: TrainConfig,
+    network: Network,
+    dataset: Dataset,
+    transform: Transform,
+    classifier: str | None = None,
+) -> Checkpoint:
+    """The checkpoint of a network after no epochs of ours.
+
+    Args:
+        training: the options, as of `training_options`, with the data set as listed.
+        network: with its weights.
+        dataset, transform: as of `read_images`.
+        classifier: where the FC layer comes from; None for the file.
+    """
+    config = asdict(training) | dict.fromkeys(UNKNOWN)
+    return Checkpoint(
+        network=asdict(training.network),
+        dataset=asdict(dataset.config),
+        transform=asdict(transform),
+        class_names=dataset.class_names,
+        class_counts=dataset.class_counts.tolist(),
+        fingerprint=dataset.fingerprint,
+        state={name: tensor.detach().cpu() for name, tensor in network.state_dict().items()},
+        epoch=0,
+        config=config | {"epochs": 0, "classifier": classifier or "checkpoint"},
+        images=dataset.record,
+    )

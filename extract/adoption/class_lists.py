@@ -1,0 +1,75 @@
+"""Lists of classes that other programs keep in checkpoints, in the order of the FC layer's outputs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from store.errors import UserError
+from store.names import shown
+
+KEYS = ("classes", "class_names", "class_to_idx", "idx_to_class", "names")
+WITHIN = ("hyper_parameters", "args", "meta")  # dictionaries that may hold them
+
+
+def class_names_in(content: Any, where: object) -> list[str] | None:
+    """The names of the classes that a checkpoint lists, in order; None if it lists none.
+
+    Args:
+        content: what its file holds.
+        where: the file, for messages.
+
+    Raises:
+        UserError: it has two lists that differ.
+    """
+    found = dict(_lists(content))
+    names = next(iter(found.values()), None)
+    for key, other in found.items():
+        if other != names:
+            first = next(iter(found))
+            raise UserError(
+                f"{where}: has two lists of classes, {first} and {key}, which differ; name the order of the "
+                "FC layer's outputs with --class-names FILE, a class in each line"
+            )
+    return names
+
+
+def _lists(content: Any) -> Iterator[tuple[str, list[str]]]:
+    if not isinstance(content, Mapping):
+        return
+    for key in KEYS:
+        names = _as_names(content.get(key))
+        if names is not None:
+            yield key, names
+    for key in WITHIN:
+        inner = content.get(key)
+        if isinstance(inner, Mapping):
+            yield from ((f"{key}.{name}", names) for name, names in _lists(inner))
+
+
+def _as_names(value: Any) -> list[str] | None:
+    """Names in order, from a list, or from numbers by name or names by number; None for anything else."""
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+        if all(_is_number(number) for _, number in pairs):
+            pairs = [(int(number), name) for name, number in pairs]
+        elif all(_is_number(number) for number, _ in pairs):
+            pairs = [(int(number), name) for number, name in pairs]
+        else:
+            return None
+        if sorted(number for number, _ in pairs) != list(range(len(pairs))):
+            return None
+        value = [name for _, name in sorted(pairs, key=lambda pair: pair[0])]
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return None
+    names = [str(name) for name in value if isinstance(name, str | int)]
+    return names if len(set(names)) == len(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+
+
+def in_words(names: list[str], n: int = 3) -> str:
+    """The first of some names."""
+    return ", ".join(map(shown, names[:n])) + (", …" if len(names) > n else "")

@@ -1,0 +1,81 @@
+"""Which options of `extract` go together: a checkpoint of ours, or another program's network and its images.
+
+Nothing heavy is imported here, so that a wrong option fails at once.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from extract.config import DatasetConfig, ExtractConfig, NetworkConfig
+from extract.networks.registry import check_named_network
+from extract.sources.presence import check_checkpoint_exists, check_images_exist
+from extract.training.how_far import is_marked
+from store.errors import CheckpointError, UserError
+from store.options import flag
+
+PREPARATION = ("image_size", "mean", "std", "crop", "interpolation")
+BESIDE_OURS = {"arch", "root"}  # the user's own code again, and where the images are now
+TO_TYPE = "--arch resnet50 --root photos"
+
+
+def named_options(config: ExtractConfig) -> dict[str, Any]:
+    """The options that say what network and images are, and differ from their defaults."""
+    own = {name: getattr(config, name) for name in (*PREPARATION, "classifier")}
+    found = {name: value for name, value in own.items() if value is not None}
+    found |= {"seed": config.seed} if config.seed != ExtractConfig.seed else {}
+    for part, default in ((config.network, NetworkConfig(arch=None)), (config.dataset, DatasetConfig())):
+        values = {f.name: getattr(part, f.name) for f in fields(part)}
+        found |= {name: value for name, value in values.items() if value != getattr(default, name)}
+    return found
+
+
+def is_adoption(config: ExtractConfig) -> bool:
+    """Whether network and images come from options; if not, from a checkpoint of ours."""
+    return config.ckpt is None or (not is_marked(Path(config.ckpt)) and bool(named_options(config)))
+
+
+def check_phase1_options(config: ExtractConfig) -> None:
+    """Raise UserError for options that do not go together, or lack what they need."""
+    if config.ckpt is None:
+        raise UserError(
+            "extract: --ckpt names no checkpoint; pass one that `train` wrote, or another program's weights "
+            f"with their network and the images of their classes (--ckpt resnet50.pth {TO_TYPE})"
+        )
+    check_checkpoint_exists(Path(config.ckpt))
+    if is_adoption(config):
+        _check_adoption(config)
+        return
+    beside = [name for name in named_options(config) if name not in BESIDE_OURS]
+    if beside and is_marked(Path(config.ckpt)):
+        option = flag(beside[0])
+        raise UserError(
+            f"{option}: {config.ckpt} is a checkpoint of `train`, which determines network and images; leave "
+            f"out {option}"
+        )
+
+
+def foreign(error: CheckpointError) -> CheckpointError:
+    """The error for a file that is no checkpoint of ours, with what to do if another program wrote it."""
+    return CheckpointError(f"{error}; of another program's, name network and images as well ({TO_TYPE})")
+
+
+def _check_adoption(config: ExtractConfig) -> None:
+    if config.classifier == "fit":
+        raise UserError("--classifier fit: is not available yet; use checkpoint or fresh")
+    if config.network.arch is None:
+        raise UserError(
+            f"{config.ckpt}: not a checkpoint of `train`, so its network must be named with --arch ("
+            "resnet50, timm:NAME, package.module:function)"
+        )
+    if config.network.weights is not None:
+        raise UserError(
+            f"--weights {config.network.weights}: --ckpt names the weights already; leave out one of the two"
+        )
+    if (config.dataset.dataset, config.dataset.root, config.dataset.train) == (None, None, None):
+        raise UserError(
+            f"{config.ckpt}: not a checkpoint of `train`, so the images of its classes must be named: --root "
+            "FOLDER, --train TABLE or --dataset NAME"
+        )
+    check_named_network(config.network)
+    check_images_exist(config.dataset.resolved())
