@@ -27,6 +27,7 @@ def load_whole(network: Network, content: Any, path: Path, config: Any) -> None:
         UserError: a tensor is missing or has another shape, or the FC layer is of another number of classes.
     """
     found = tensors_of(content, path)
+    _flatten_convolved(network, found)
     before = network.backbone_prefix
     features = {before + name: value for name, value in network.backbone.state_dict().items()}
     prefix = best_prefix(found, features, path, config.arch, config.ema)
@@ -44,6 +45,14 @@ def load_whole(network: Network, content: Any, path: Path, config: Any) -> None:
     _tell(found, taken, prefix, path, config.arch)
     if bias not in found:
         note(f"{path}: its FC layer has no bias; ours begins with zeros, which fine-tuning may change")
+
+
+def _flatten_convolved(network: Network, found: State) -> None:
+    """Make (K, C) of the weights (K, C, 1, 1) of an FC layer that is a 1×1 convolution."""
+    ends = tuple(f".{name}.weight" for name in network.classifier_names)
+    for name, value in found.items():
+        if f".{name}".endswith(ends) and value.shape[2:] == (1, 1):
+            found[name] = value.flatten(1)
 
 
 def _of(network: Network, name: str) -> bool:
