@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
 from extract.images.decode import TODAY
 from extract.images.image_set import ImageSet, decode, read_image, resize_and_crop
@@ -16,10 +17,9 @@ RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10  # 4 rows, 6 columns
 
 def read(path: Path) -> np.ndarray:
     image = read_image(path)
-    assert image.mode == "RGB"
-    pixels = np.asarray(image)
-    assert pixels.dtype == np.uint8
-    return pixels
+    assert image.dtype == torch.uint8
+    assert image.shape[0] == 3
+    return image.permute(1, 2, 0).numpy()
 
 
 def grey_repeated(pixels: np.ndarray) -> np.ndarray:
@@ -99,14 +99,14 @@ def test_32_bit_pixels_have_no_range_and_are_refused(tmp_path, dtype):
 
 def test_an_image_of_the_right_size_is_left_as_it_is():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    cropped = resize_and_crop(Image.fromarray(pixels), 32, 32)
+    cropped = resize_and_crop(TF.pil_to_tensor(Image.fromarray(pixels)), 32, 32)
     assert cropped.dtype == torch.uint8
     np.testing.assert_array_equal(cropped.permute(1, 2, 0), pixels)
 
 
 def test_the_crop_is_the_centre():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    cropped = resize_and_crop(Image.fromarray(pixels), 40, 32)
+    cropped = resize_and_crop(TF.pil_to_tensor(Image.fromarray(pixels)), 40, 32)
     np.testing.assert_array_equal(cropped.permute(1, 2, 0), pixels[4:36, 4:36])
 
 
@@ -115,7 +115,7 @@ def test_the_shorter_side_is_resized_and_the_longer_cropped(tall):
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, 10:30] = (200, 100, 50)  # the central square
     image = Image.fromarray(pixels.swapaxes(0, 1).copy() if tall else pixels)
-    cropped = resize_and_crop(image, 10, 10)
+    cropped = resize_and_crop(TF.pil_to_tensor(image), 10, 10)
     assert cropped.shape == (3, 10, 10)
     assert cropped[:, 1:-1, 1:-1].flatten(1).T.unique(dim=0).tolist() == [[200, 100, 50]]
 
@@ -123,7 +123,7 @@ def test_the_shorter_side_is_resized_and_the_longer_cropped(tall):
 def test_an_image_of_the_crop_s_size_is_still_resized():
     pixels = np.zeros((28, 28, 3), np.uint8)
     pixels[2:-2, 2:-2] = 200  # the border is what a resize to 32 pushes out of the crop
-    cropped = resize_and_crop(Image.fromarray(pixels), 32, 28)
+    cropped = resize_and_crop(TF.pil_to_tensor(Image.fromarray(pixels)), 32, 28)
     assert cropped.shape == (3, 28, 28)
     assert cropped[:, 1, 14].min() > 0
     assert cropped[:, 0, 14].max() < 200
@@ -132,7 +132,7 @@ def test_an_image_of_the_crop_s_size_is_still_resized():
 def test_shrinking_is_antialiased():
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, ::8] = 240  # plain interpolation would step over every one of these columns
-    shrunk = resize_and_crop(Image.fromarray(pixels), 8, 8)[:, :, 1:-1].float()
+    shrunk = resize_and_crop(TF.pil_to_tensor(Image.fromarray(pixels)), 8, 8)[:, :, 1:-1].float()
     torch.testing.assert_close(shrunk, torch.full_like(shrunk, 30.0), atol=4, rtol=0)
 
 

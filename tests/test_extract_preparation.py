@@ -9,6 +9,7 @@ import torch
 from bad_input import FOLDER, TINY, refuse, succeed, write_images
 from PIL import Image
 from torchvision.models import get_model_weights
+from torchvision.transforms.v2 import functional as TF
 
 from extract.checkpoints.checkpoint import load_checkpoint
 from extract.config import NetworkConfig, TrainConfig
@@ -53,7 +54,10 @@ def photograph() -> Image.Image:
 def test_a_pre_trained_network_sees_what_torchvision_shows_it(arch, weights, photos, photograph, quiet):
     transform = prepared(photos, quiet, arch, weights)
     own = get_model_weights(arch)[weights].transforms()
-    seen, expected = normalise(evaluation_image(photograph, transform)[None], transform)[0], own(photograph)
+    seen, expected = (
+        normalise(evaluation_image(TF.pil_to_tensor(photograph), transform)[None], transform)[0],
+        own(photograph),
+    )
     assert seen.shape == expected.shape
     apart = (seen - expected).abs().mean()
     assert apart < 0.01  # of tensors or of images, resizing rounds otherwise
@@ -64,7 +68,7 @@ def test_a_pre_trained_network_sees_what_torchvision_shows_it(arch, weights, pho
     ):
         other = replace(transform, **change)
         assert (
-            normalise(evaluation_image(photograph, other)[None], other)[0] - expected
+            normalise(evaluation_image(TF.pil_to_tensor(photograph), other)[None], other)[0] - expected
         ).abs().mean() > 5 * apart
 
 
@@ -90,7 +94,8 @@ def test_options_win(photos, photograph, quiet):
     assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1.0))
     assert (found.resize, found.interpolation) == (200, "bicubic")
     linear = replace(found, interpolation="bilinear")
-    assert not torch.equal(training_image(photograph, found, 3), training_image(photograph, linear, 3))
+    seen = TF.pil_to_tensor(photograph)
+    assert not torch.equal(training_image(seen, found, 3), training_image(seen, linear, 3))
 
 
 @pytest.mark.parametrize(

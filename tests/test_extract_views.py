@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from made_views import BATCH, V, expected_view, slow_seed, slow_view, splitmix
-from PIL import Image
 from rich.progress import Progress
 
 from extract.checkpoints.restore import Restored, restore
@@ -140,7 +139,7 @@ def test_another_seed_of_phase_1_shows_other_views(restored):
 def test_a_file_is_opened_once_for_all_its_views(small_root, monkeypatch):
     opened = []
 
-    def noted(path: Path, *known: object) -> Image.Image:
+    def noted(path: Path, *known: object) -> torch.Tensor:
         opened.append(path)
         return read_image(path, *known)
 

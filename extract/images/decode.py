@@ -14,19 +14,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
-from PIL.Image import Transpose
+from torchvision.transforms.v2 import functional as TF
+
+from extract.images.jpeg import fast_pixels
 
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262  # EXIF and TIFF tags
 WHITE_IS_ZERO = 0
-TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
+ROWS, COLUMNS = 1, 2  # axes of (3, H, W)
+TURNS = {  # by EXIF's orientation: whether rows become columns, and the axes to reverse after that
+    2: (False, [COLUMNS]),
+    3: (False, [ROWS, COLUMNS]),
+    4: (False, [ROWS]),
+    5: (True, []),
+    6: (True, [COLUMNS]),
+    7: (True, [ROWS, COLUMNS]),
+    8: (True, [ROWS]),
 }
 FULL = 65535
 COMMENT = re.compile(rb"#[^\r\n]*")  # in a plain (text) PPM
@@ -59,11 +63,11 @@ class Depth(NamedTuple):
     largest: int = 0
 
 
-def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
+def decode_image(content: bytes, reading: Reading) -> tuple[torch.Tensor, Depth]:
     """Decode the first frame to RGB: grey is repeated, palettes are looked up, alpha is dropped.
 
     Returns:
-        The image, and the depth of its pixels if they have 16 bits.
+        The pixels, uint8 (3, H, W), and their depth if they have 16 bits.
 
     Raises:
         Exception: it cannot be fully decoded; each of Pillow's readers has its own errors.
@@ -71,16 +75,29 @@ def decode_image(content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
             raise ValueError("32-bit pixels have no fixed range: convert it to 8 or 16 bits")
-        tiles, bits = list(image.tile), _significant_bits(image, content)
-        image.load()
-        values = _deep_values(image, tiles, content, whole=reading.white is not None)
-        if values is not None:
-            rgb, depth = _scaled(values, bits, reading)
-        else:
-            looked_up = image.mode == "P" and "transparency" in image.info
-            rgb, depth = (image.convert("RGBA") if looked_up else image).convert("RGB"), Depth()
-        turn = TURNS.get(orientation(image)) if reading.upright else None
-    return rgb if turn is None else rgb.transpose(turn), depth
+        pixels, depth = fast_pixels(image, content), Depth()
+        if pixels is None:
+            rgb, depth = _loaded(image, content, reading)
+            pixels = TF.pil_to_tensor(rgb)
+        return (turned(pixels, orientation(image)) if reading.upright else pixels), depth
+
+
+def _loaded(image: Image.Image, content: bytes, reading: Reading) -> tuple[Image.Image, Depth]:
+    """An opened image as RGB, decoded by Pillow."""
+    tiles, bits = list(image.tile), _significant_bits(image, content)
+    image.load()
+    values = _deep_values(image, tiles, content, whole=reading.white is not None)
+    if values is not None:
+        return _scaled(values, bits, reading)
+    looked_up = image.mode == "P" and "transparency" in image.info
+    return (image.convert("RGBA") if looked_up else image).convert("RGB"), Depth()
+
+
+def turned(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Pixels (3, H, W) turned upright by EXIF's orientation, 1 to 8; others leave them as they are."""
+    swapped, reversed_axes = TURNS.get(orientation, (False, []))
+    pixels = pixels.transpose(ROWS, COLUMNS) if swapped else pixels
+    return pixels.flip(reversed_axes) if reversed_axes else pixels
 
 
 def orientation(image: Image.Image) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from rich.progress import Progress
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
@@ -76,8 +76,8 @@ class ImageSet:
         return None if self.digest is None else self.digest[row].tobytes()
 
 
-def read_image(path: Path, expected: bytes | None = None, reading: Reading = TODAY) -> Image.Image:
-    """Open one file as an RGB image: see `decode_image`.
+def read_image(path: Path, expected: bytes | None = None, reading: Reading = TODAY) -> torch.Tensor:
+    """Read one file as RGB, uint8 (3, H, W): see `decode_image`.
 
     Args:
         path: the file.
@@ -92,7 +92,7 @@ def read_image(path: Path, expected: bytes | None = None, reading: Reading = TOD
 
 def read_digested(
     path: Path, expected: bytes | None = None, reading: Reading = TODAY
-) -> tuple[Image.Image, Depth, bytes]:
+) -> tuple[torch.Tensor, Depth, bytes]:
     """Like `read_image`, with the file's depth and digest; its bytes are read only once."""
     try:
         content = path.read_bytes()
@@ -116,14 +116,13 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def resize_and_crop(
-    image: Image.Image, resize: int, crop: int, interpolation: str = "bilinear"
+    image: torch.Tensor, resize: int, crop: int, interpolation: str = "bilinear"
 ) -> torch.Tensor:
-    """Resize the shorter side (antialiased), then crop the centre; uint8 (3, crop, crop)."""
-    tensor = TF.pil_to_tensor(image)
-    how = InterpolationMode(interpolation)
-    if tensor.shape[1:] != (crop, crop) or resize != crop:
-        tensor = TF.center_crop(TF.resize(tensor, [resize], how, antialias=True), [crop, crop])
-    return tensor
+    """Resize the shorter side of (3, H, W) (antialiased), then crop the centre; uint8 (3, crop, crop)."""
+    if image.shape[1:] == (crop, crop) and resize == crop:
+        return image
+    resized = TF.resize(image, [resize], InterpolationMode(interpolation), antialias=True)
+    return TF.center_crop(resized, [crop, crop])
 
 
 def decode(image_set: ImageSet, size: int, progress: Progress, what: str, reading: Reading) -> ImageSet:

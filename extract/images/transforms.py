@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import v2
 
 from extract.images.decode import Reading
@@ -155,8 +154,8 @@ def image_views(
     return torch.stack(views) if len(views) > 1 else views[0][None]  # indexing copies nothing
 
 
-def evaluation_image(image: Image.Image, transform: Transform) -> torch.Tensor:
-    """An image as the network sees it in evaluation, uint8 (3, H, W)."""
+def evaluation_image(image: torch.Tensor, transform: Transform) -> torch.Tensor:
+    """An image (3, H, W) as the network sees it in evaluation, uint8 (3, side, side)."""
     shorter_side, interpolation = evaluation_resize(transform)
     return resize_and_crop(image, shorter_side, transform.image_size, interpolation)
 
@@ -169,11 +168,10 @@ def evaluation_resize(transform: Transform) -> tuple[int, str]:
     return transform.resize or round(size * 256 / 224), transform.interpolation
 
 
-def training_image(image: Image.Image, transform: Transform, seed: int) -> torch.Tensor:
-    """An image cropped and flipped at random from `seed`, uint8 (3, H, W)."""
+def training_image(image: torch.Tensor, transform: Transform, seed: int) -> torch.Tensor:
+    """An image (3, H, W) cropped and flipped at random from `seed`, uint8 (3, side, side)."""
     augment = v2.Compose(
         [
-            v2.PILToTensor(),
             v2.RandomResizedCrop(
                 transform.image_size,
                 interpolation=v2.InterpolationMode(transform.interpolation),
