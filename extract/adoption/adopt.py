@@ -22,10 +22,10 @@ from extract.device import Compute
 from extract.images.image_set import white_of
 from extract.images.preparation import check_preparation
 from extract.images.transforms import Transform
+from extract.networks.foreign_files import read_content
 from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.networks.registry import build_network, check_loads_again, check_network, preparation
-from extract.networks.weights_file import read_content
 from extract.proof.record import record_images
 from extract.training.preparation import transform_for
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from extract.networks.parts import Network
 
 FAMILIES = [cifar_resnet.FAMILY, timm_models.FAMILY, factory.FAMILY, torchvision_models.FAMILY]
-FILES = {".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors"}  # of weights
+FILES = {".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors", ".json"}  # of weights
 NOT_TAKEN = {  # by the option that a family does not take
     "weights": "--weights {value}: {arch} has no pre-trained weights; leave it out, or name a file",
     "arch_option": "--arch-option {value}: {arch} takes no arguments; leave it out",
@@ -28,7 +28,9 @@ NOT_TAKEN = {  # by the option that a family does not take
 
 def is_weights_file(weights: str | None) -> bool:
     """Whether `--weights` names a file, and not weights that a library downloads."""
-    return weights is not None and (os.sep in weights or Path(weights).suffix in FILES)
+    if weights in (None, "DEFAULT"):
+        return False
+    return os.sep in weights or Path(weights).suffix in FILES or Path(weights).is_file()
 
 
 def architectures() -> list[str]:
@@ -62,6 +64,8 @@ def check_network(config: Any) -> None:
 def check_weights(config: Any) -> None:
     """Raise UserError for a file of weights that is not there, or --ema without one."""
     if is_weights_file(config.weights):
+        if "://" in config.weights:
+            raise UserError(f"--weights {config.weights}: is an address; download it, and name the file")
         if not Path(config.weights).is_file():
             raise UserError(
                 f"--weights {config.weights}: no such file; name one, or weights of the library (DEFAULT)"

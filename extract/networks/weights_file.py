@@ -1,8 +1,6 @@
 """Weights that other programs saved: read without running code, found by their names, and loaded."""
 
-import pickle
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -10,14 +8,15 @@ from typing import Any
 
 import torch
 
+from extract.networks.foreign_files import read_content
 from extract.networks.parts import Network
 from store.errors import UserError
 from store.notes import note
 
 EMA = re.compile(r"(^|[._])ema([._]|$)")  # in names of weights that are averaged over the steps of training
 DEEPEST = 20  # dictionaries in dictionaries
-STARTS = (b"PK\x03\x04", b"\x80")  # of files that torch writes, now and once
 SHOWN = 3  # names in a message
+LONGEST = 80  # characters of a name in a message
 
 
 def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
@@ -44,7 +43,7 @@ def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
     network.backbone.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     left = [name for name in own if name not in wanted]
     said = f"; {counted(left)} left out, the FC layer is new" if left else ""
-    under = f" under {prefix!r}" if prefix else ""
+    under = f" under {_cut(prefix)!r}" if prefix else ""
     note(f"{path}: {len(own) - len(left)} tensors{under} of {len(wanted)} for {arch}{said}")
 
 
@@ -57,15 +56,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors_of(read_content(path), path)
 
 
-def read_content(path: Path) -> Any:
-    """What a file holds, tensors on the CPU.
-
-    Raises:
-        UserError: it needs code to be read, or is damaged.
-    """
-    return _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-
-
 def tensors_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file's content, as of `read_tensors`.
 
@@ -76,40 +66,6 @@ def tensors_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if not found:
         raise UserError(f"{path}: holds no tensors; expected a state dict, alone or in a dictionary")
     return found
-
-
-def _torch(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start.startswith(STARTS):
-        raise UserError(
-            f"{path}: not a file that torch wrote (it begins with {start!r}); download or copy it again"
-        )
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, of old files
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds objects that only code can open, and no file runs code here; where you trust it, "
-            f'convert it: python -c "import torch; c = torch.load({str(path)!r}, weights_only=False); '
-            "torch.save(c.get('state_dict', c) if isinstance(c, dict) else c.state_dict(), 'weights.pt')\""
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # foreign bytes can fail anywhere in torch's unpickler
-        raise UserError(f"{path}: not a file of torch's, or damaged; copy it again") from error
-
-
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise UserError(f"{path}: needs `pip install safetensors`") from error
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); copy it again") from error
 
 
 def _flat(content: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
@@ -139,14 +95,14 @@ def best_prefix(
         raise UserError(f"--ema: {path} has no averaged weights of {arch}; leave it out")
     chosen = averaged if ema or not plain else plain
     if not chosen:
-        names = ", ".join(list(found)[:SHOWN])
+        names = ", ".join(map(_cut, list(found)[:SHOWN]))
         raise UserError(f"{path}: holds no weights of {arch} (it has {names}, …); name its own --arch")
     if averaged and not ema:
         note(f"{path}: has averaged (EMA) weights too; --ema takes them")
     most = max(chosen.values())
     sets = sorted(prefix for prefix, n in chosen.items() if n == most)
     if len(sets) > 1:
-        named = " and ".join(map(repr, sets[:SHOWN]))
+        named = " and ".join(repr(_cut(name)) for name in sets[:SHOWN])
         raise UserError(
             f"{path}: has {len(sets)} sets of weights of {arch}, under {named}; save a file with "
             "the one that is meant"
@@ -177,7 +133,7 @@ def check_fit(
         return
     parts = [f"{counted(missing)} missing"] if missing else []
     if unlike:
-        shapes = f"{unlike[0]} is {_shape(own[unlike[0]])}, expected {_shape(wanted[unlike[0]])}"
+        shapes = f"{_cut(unlike[0])} is {_shape(own[unlike[0]])}, expected {_shape(wanted[unlike[0]])}"
         parts.append(f"{len(unlike)} of another shape or kind ({shapes})")
     unexpected = [name for name in own if name not in wanted]
     if unexpected:
@@ -193,21 +149,39 @@ def check_numbers(taken: Mapping[str, torch.Tensor], path: Path) -> None:
     """Raise UserError for NaN or infinite weights, which those beyond the range of float32 become."""
     for name, value in taken.items():
         if not (value.float() if value.is_floating_point() else value).isfinite().all():
-            raise UserError(f"{path}: {name} holds NaN or infinite weights; use another file")
+            raise UserError(f"{path}: {_cut(name)} holds NaN or infinite weights; use another file")
 
 
 def counted(names: list[str]) -> str:
     """How many names there are, and the first of them."""
     more = ", …" if len(names) > SHOWN else ""
-    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
+    return f"{len(names)} ({', '.join(map(_cut, names[:SHOWN]))}{more})"
+
+
+def _cut(name: str) -> str:
+    """A name without its middle, if it is very long."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"
 
 
 def _alike(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Whether a tensor has the shape of another, and numbers of its kind, in memory as a whole."""
     same_kind = found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
-    return found.shape == wanted.shape and same_kind and found.layout == torch.strided and not found.is_meta
+    return found.shape == wanted.shape and same_kind and _odd(found) is None
+
+
+def _odd(tensor: torch.Tensor) -> str | None:
+    """Why the numbers of a tensor cannot be used as they are, and what to do; None if they can."""
+    if tensor.is_meta:
+        return "without its numbers, which are in other files"
+    if tensor.layout != torch.strided:
+        return "sparse; save it with .to_dense()"
+    if tensor.is_quantized:
+        return "quantised; save it with .dequantize()"
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        return "which needs its scale; save it as float32, multiplied by that"
+    return None
 
 
 def _shape(tensor: torch.Tensor) -> str:
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    return f"{shape} of {str(tensor.dtype).removeprefix('torch.')}"
+    shape, odd = "×".join(map(str, tensor.shape)) or "a number", _odd(tensor)
+    return f"{shape} of {str(tensor.dtype).removeprefix('torch.')}" + (f" ({odd})" if odd else "")
