@@ -1,5 +1,6 @@
 """The examples of docs/data.md are run on small files of each kind, in order."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -27,6 +28,17 @@ def write_everything() -> None:
     scans = write_images(Path(), {"cyst": 12, "none": 12}, ["scans"]) / "scans"
     rows = [(path.relative_to(scans), path.parent.name, int(path.stem) // 2) for path in scans.rglob("*.png")]
     (scans / "labels.csv").write_text("path,label,patient\n" + "".join(f"{p},{k},{n}\n" for p, k, n in rows))
+    inat = write_images(Path("inat"), {"Aves": 3, "Bufo": 3}, ["train", "val"])
+    categories = [{"id": k, "name": name} for k, name in enumerate(("Turdus", "Bufo"))]
+    (inat / "categories.json").write_text(json.dumps(categories))
+    for split in ("train", "val"):
+        found = [*enumerate(sorted(inat.glob(f"{split}/*/*.png")))]
+        listed = {
+            "images": [{"id": i, "file_name": str(path.relative_to(inat))} for i, path in found],
+            "annotations": [{"image_id": i, "category_id": int("Bufo" in path.parts)} for i, path in found],
+        }
+        (inat / f"{split}2018.json").write_text(json.dumps(listed))
+        (inat / f"{split}2017.json").write_text(json.dumps(listed | {"categories": categories}))
     images = write_images(Path("images"), {"n1": 4, "n2": 4}, SPLITS)
     for split in SPLITS:
         of_split = [line for line in lines if line.endswith(f"{split}\n")]

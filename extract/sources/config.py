@@ -46,7 +46,8 @@ class DatasetConfig:
     train: Annotated[
         str | None,
         Option(
-            "table (CSV, TSV, Parquet) with path, class and, if it has all images, split of each",
+            "table (CSV, TSV, Parquet) with path, class and, if it has all images, split of each; or a list, "
+            "or iNaturalist's JSON",
             "data",
             "none",
         ),
@@ -66,7 +67,7 @@ class DatasetConfig:
         str | None,
         Option(
             "file with the name of a class in each line, in the order of their numbers, which are the FC "
-            "layer's outputs",
+            "layer's outputs; or iNaturalist's categories.json",
             "data",
             "none",
         ),

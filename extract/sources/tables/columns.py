@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extract.sources.held_out import split_called
-from extract.sources.tables.read import Table
+from extract.sources.tables.table import Table
 from store.errors import UserError
 from store.names import shown
 
@@ -30,7 +30,7 @@ class Columns:
 
     def in_words(self, table: Table) -> str:
         """Which columns are used, and the options that can name others; empty if none was guessed."""
-        if not self.guessed or table.is_list:
+        if not self.guessed or table.no_columns:
             return ""
         split = "" if self.split is None else f", splits from {shown(self.split)}"
         options = " and ".join(f"--{kind}-column" for kind in self.guessed)
@@ -52,9 +52,9 @@ def find_columns(table: Table, config: Any) -> Columns:
     guessed = []
     for kind in (*NAMES, "group"):
         name = getattr(config, f"{kind}_column")
-        if name is not None and table.is_list:
+        if name is not None and table.no_columns:
             raise UserError(
-                f"--{kind}-column {shown(name)}: {table.file} is a list without a header; leave it out"
+                f"--{kind}-column {shown(name)}: {table.file} is {table.no_columns}; leave it out"
             )
         if name is not None:
             if name not in table.columns:

@@ -4,6 +4,7 @@ import re
 from itertools import count
 from pathlib import Path
 
+from extract.sources.tables.annotations import read_categories
 from extract.sources.tables.rows import Rows
 from store.errors import UserError, check_utf8
 from store.names import shown
@@ -17,8 +18,9 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
 
     Args:
         rows: the images.
-        names_file: file with the name of a class in each line, which orders classes and names the numbers
-            from 0 on; None if there is none. Classes without training images are left out, with a note.
+        names_file: file of the names of classes, which orders them and names numbers; None if there is none,
+            and the names that the tables have, if any, do. Classes without training images are left out, with
+            a note.
 
     Raises:
         UserError: labels are neither names nor whole numbers, a number or name is missing, no training image
@@ -28,6 +30,8 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
     if not trained:
         raise UserError(f"{rows.place(next(iter(rows.row)))}: no row is of a training image; add some")
     _check_no_decimals(rows)
+    if rows.names is not None and names_file is None:
+        _check_no_gaps(rows)
     for name, label in rows.label.items():
         if label not in trained:
             raise UserError(
@@ -40,7 +44,11 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
             "at least two classes are needed"
         )
     if names_file is not None:
-        class_names, class_of = _named(rows, trained, Path(names_file))
+        class_names, class_of = _named(
+            rows, trained, Path(names_file), *read_numbered_names(Path(names_file))
+        )
+    elif rows.names is not None:
+        class_names, class_of = _named(rows, trained, rows.named_by.file, rows.names, by_number=True)
     elif all(map(_is_number, trained)):
         class_names = _numbered(rows, trained)
         class_of = {label: int(label) for label in trained}
@@ -52,23 +60,40 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
 
 
 def read_class_names(file: Path) -> list[str]:
-    """The lines of a file of class names.
+    """The names of classes in a file, in the order of their numbers.
+
+    Raises:
+        UserError: as `read_numbered_names`.
+    """
+    return list(read_numbered_names(file)[0].values())
+
+
+def read_numbered_names(file: Path) -> tuple[dict[str, str], bool]:
+    """The names of classes in a file, by their numbers as text.
+
+    Args:
+        file: a name in each line, numbered from 0 on, or categories in JSON (`read_categories`).
+
+    Returns:
+        The names in order, and whether labels must be the numbers, as the ids of categories.
 
     Raises:
         UserError: it cannot be read, or a name is empty or stands there twice.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise UserError(f"--class-names {file}: cannot be read ({why})") from error
-    names, line_of = [line.strip() for line in lines], dict[str, int]()
+    if file.suffix.lower() == ".json":
+        return read_categories(file, text), True
+    names, line_of = [line.strip() for line in text.rstrip("\n").split("\n")], dict[str, int]()
     for line, name in enumerate(names, 1):
         if not name:
             raise UserError(f"{file}, line {line}: is empty; expected the name of a class in every line")
         if (before := line_of.setdefault(name, line)) != line:
             raise UserError(f"{file}, line {line}: {shown(name)} stands in line {before} already; rename one")
-    return names
+    return {str(number): name for number, name in enumerate(names)}, False
 
 
 def _is_number(label: str) -> bool:
@@ -102,20 +127,45 @@ def _numbered(rows: Rows, trained: set[str]) -> list[str]:
     return [str(k) for k in range(len(trained))]
 
 
-def _named(rows: Rows, trained: set[str], file: Path) -> tuple[list[str], dict[str, int]]:
-    names = read_class_names(file)
-    by_number = all(map(_is_number, trained)) and not trained <= set(names)
-    line_of = {str(k) if by_number else name: k for k, name in enumerate(names)}
+def _check_no_gaps(rows: Rows) -> None:
+    """Raise UserError if a number between those of named classes names none."""
+    file, numbers = rows.named_by.file, [int(number) for number in rows.names]
+    missing = next((k for k in range(min(numbers), max(numbers)) if str(k) not in rows.names), None)
+    if missing is not None:
+        raise UserError(
+            f"{file}: has classes {min(numbers)} to {max(numbers)}, but no class {missing}; number them "
+            f"without gaps, or pass --class-names {file} to take them in the order of their numbers"
+        )
+
+
+def _named(
+    rows: Rows, trained: set[str], file: Path, names: dict[str, str], by_number: bool
+) -> tuple[list[str], dict[str, int]]:
+    """The names of classes with training images, in the order of `names`, and the class of each label.
+
+    Args:
+        rows: the images.
+        trained: labels of training images.
+        file: that the names are from.
+        names: by number.
+        by_number: whether labels must be numbers; else they may be names too.
+    """
+    by_number = by_number or (all(map(_is_number, trained)) and not trained <= set(names.values()))
+    name_of = names if by_number else {name: name for name in names.values()}
+    place = {label: position for position, label in enumerate(name_of)}
     for name, label in rows.label.items():
-        if label in line_of:
+        if label in place:
             continue
-        known = f"has names for 0 to {len(names) - 1}" if by_number else f"has {len(names)} other names"
+        numbers = list(names)
+        known = (
+            f"has names for {numbers[0]} to {numbers[-1]}" if by_number else f"has {len(names)} other names"
+        )
         raise UserError(f"{rows.place(name)}: label {shown(label)} is not in {file}, which {known}; add it")
-    used = sorted(trained, key=line_of.__getitem__)
-    empty = [name for k, name in enumerate(names) if (str(k) if by_number else name) not in trained]
+    used = sorted(trained, key=place.__getitem__)
+    empty = [name for label, name in name_of.items() if label not in trained]
     if empty:
         rows.notes.append(
             f"{file}: {len(empty)} of {len(names)} classes have no training images and are left out (the "
             f"first is {shown(empty[0])})"
         )
-    return [names[line_of[label]] for label in used], {label: class_id for class_id, label in enumerate(used)}
+    return [name_of[label] for label in used], {label: class_id for class_id, label in enumerate(used)}

@@ -1,46 +1,19 @@
-"""The rows of a table in a file: CSV with commas, semicolons or tabs, Parquet, or lines of path and label."""
+"""The rows of a table in a file: CSV with commas, semicolons or tabs, a list, Parquet, or JSON."""
 
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extract.sources.tables.annotations import read_annotations
+from extract.sources.tables.table import Table
 from store.errors import UserError
 from store.names import shown
 
 PARQUET = b"PAR1"  # a Parquet file starts, and ends, with it
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 LIST = ("path", "label")  # names for the columns of a list, which has no header
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text.
-
-    Attributes:
-        file: its path.
-        columns: names of the columns, in order.
-        values: the values of each column, as they stand there; None where Parquet has none.
-        lines: the line of each row, for messages; None for Parquet, where rows are counted.
-        decimals: columns of Parquet that hold numbers with decimals.
-        is_list: whether it is a list without a header.
-    """
-
-    file: Path
-    columns: list[str]
-    values: dict[str, list[str | None]]
-    lines: list[int] | None = None
-    decimals: frozenset[str] = frozenset()
-    is_list: bool = False
-
-    def place(self, row: int) -> str:
-        """File and line (or row) of a row, for messages."""
-        return f"{self.file}, row {row + 1}" if self.lines is None else f"{self.file}, line {self.lines[row]}"
-
-    def __len__(self) -> int:
-        return len(self.values[self.columns[0]])
 
 
 def read_table(file: Path) -> Table:
@@ -94,6 +67,8 @@ def _read_text(file: Path) -> Table:
         raise UserError(
             f"{file}: is not a table in UTF-8 (byte {error.start:,}); save it as CSV in UTF-8, or as Parquet"
         ) from error
+    if file.suffix.lower() == ".json" or text.lstrip()[:1] == "{":
+        return read_annotations(file, text)
     first = next((line.strip("\n") for line in io.StringIO(text) if line.strip()), None)
     if first is None:
         raise UserError(f"{file}: is empty; expected a header, and a row for every image")
@@ -153,7 +128,13 @@ def _read_list(file: Path, text: str, first: str) -> Table:
         lines.append(line)
         fields.append(parts)
     paths, labels = (list(column) for column in zip(*fields, strict=True))
-    return Table(file, list(LIST), dict(zip(LIST, (paths, labels), strict=True)), lines, is_list=True)
+    return Table(
+        file,
+        list(LIST),
+        dict(zip(LIST, (paths, labels), strict=True)),
+        lines,
+        no_columns="a list without a header",
+    )
 
 
 def _in_list(line: str) -> tuple[str, str] | None:

@@ -8,7 +8,8 @@ from typing import Any
 from extract.sources.held_out import SPELLINGS, split_called
 from extract.sources.tables.columns import Columns, find_columns
 from extract.sources.tables.published import difference
-from extract.sources.tables.read import Table, read_table
+from extract.sources.tables.read import read_table
+from extract.sources.tables.table import Table
 from store.errors import UserError
 from store.names import shown
 from store.schema import SPLITS
@@ -22,6 +23,7 @@ class Rows:
         split, label, group: of each image by its name, the path below the root: its split, its label as text,
             and what it shares with images that belong together; no groups if none are asked for.
         row: table and number of each image's row.
+        names: names of classes by their numbers as text, if the tables have them, and the table that does.
         repeated: rows of images that were there before, with the same label and split.
         notes: what the user should know.
     """
@@ -30,6 +32,8 @@ class Rows:
     label: dict[str, str] = field(default_factory=dict)
     group: dict[str, str] = field(default_factory=dict)
     row: dict[str, tuple[Table, int]] = field(default_factory=dict)
+    names: dict[str, str] | None = None
+    named_by: Table | None = None
     repeated: list[tuple[Table, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -54,6 +58,21 @@ class Rows:
                     f"and {shown(now)}; keep one of the rows"
                 )
         self.repeated.append(row)
+
+    def add_names(self, table: Table) -> None:
+        """Add the names of classes that a table has.
+
+        Raises:
+            UserError: another table has another name for a number.
+        """
+        for number, name in (table.names or {}).items() if self.names else ():
+            if (before := self.names.get(number, name)) != name:
+                raise UserError(
+                    f"{table.file}: class {number} is called {shown(name)}, but {shown(before)} in "
+                    f"{self.named_by.file}; use files that go together"
+                )
+        if table.names is not None and self.names is None:
+            self.names, self.named_by = table.names, table
 
     def place(self, name: str) -> str:
         """File and line of an image's row, for messages."""
@@ -94,6 +113,7 @@ def read_rows(root: Path, config: Any) -> Rows:
         if table.columns != header and (said := columns.in_words(table)):
             rows.notes.append(said)
         header = table.columns
+        rows.add_names(table)
         _add(rows, table, columns, (root, config.moved_from), None if is_only else file_split)
     if rows.repeated:
         n = len(rows.repeated)
