@@ -10,12 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
+from extract.networks.arguments import as_texts
 from finetune.commands.options import PLACES, option_fields
 from store.errors import UserError
 from store.options import flag
 
 MOST_BITS = 4096  # bits of the largest integer to print; Python refuses to print 4,300 digits
 LONGEST = 60  # characters of a value in a message
+CHANNELS = ("mean", "std")  # options that are a number for each colour
 VARIED = {"grid": ",", "range": ":"}  # options of a sweep that vary others, with the separator of values
 
 
@@ -81,6 +83,10 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
     """The value as the command line would pass it; numpy values and enums become Python's own types."""
     if name in PLACES and isinstance(value, str | os.PathLike):
         return str.__str__(os.path.expanduser(os.fsdecode(value)))
+    if name in CHANNELS and not isinstance(value, str | None):
+        return _channels(name, value)
+    if name == "arch_option" and isinstance(value, Mapping):
+        return as_texts(value)
     for kind in kinds:
         if get_origin(kind) is Literal:
             if isinstance(value, str) and value in get_args(kind):
@@ -99,6 +105,16 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
             return str.__str__(value) if kind is str else value
     expected = " or ".join(filter(None, map(_in_words, kinds)))
     raise UserError(f"{flag(name)} {_shown(value)}: expected {expected}")
+
+
+def _channels(name: str, values: Any) -> str:
+    """`mean=(0.5, 0.5, 0.5)` as on the command line."""
+    several = _several(values)
+    if len(several) != 3 or not all(isinstance(v, Real) and not isinstance(v, bool) for v in several):
+        raise UserError(f"{flag(name)} {_shown(values)}: expected three numbers, as in (0.5, 0.5, 0.5)")
+    for value in several:
+        _check_printable(name, value)
+    return ",".join(str(int(v) if isinstance(v, Integral) else _number(name, float, v)) for v in several)
 
 
 def _number(name: str, kind: type, value: Any) -> int | float:
