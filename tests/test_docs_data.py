@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from bad_input import TINY, run, write_images
 
@@ -28,6 +29,12 @@ def write_everything() -> None:
     scans = write_images(Path(), {"cyst": 12, "none": 12}, ["scans"]) / "scans"
     rows = [(path.relative_to(scans), path.parent.name, int(path.stem) // 2) for path in scans.rglob("*.png")]
     (scans / "labels.csv").write_text("path,label,patient\n" + "".join(f"{p},{k},{n}\n" for p, k, n in rows))
+    names = ["train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"]
+    files = [path.read_bytes() for path in scans.rglob("*.png")]
+    Path("hf").mkdir()
+    for i, name in enumerate(names):
+        rows = [{"image": {"bytes": one, "path": None}, "label": k % 2} for k, one in enumerate(files[i::3])]
+        pd.DataFrame(rows).to_parquet(f"hf/{name}.parquet")
     inat = write_images(Path("inat"), {"Aves": 3, "Bufo": 3}, ["train", "val"])
     categories = [{"id": k, "name": name} for k, name in enumerate(("Turdus", "Bufo"))]
     (inat / "categories.json").write_text(json.dumps(categories))

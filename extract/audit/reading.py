@@ -79,7 +79,7 @@ def read_all(dataset: Dataset, progress: Progress) -> ReadImages:
 def _state(path: Path) -> int:
     """Why an image could not be read."""
     try:
-        return UNREADABLE if path.stat().st_size else EMPTY
+        return UNREADABLE if path.read_bytes() else EMPTY
     except FileNotFoundError:
         return MISSING
     except OSError:

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from extract.images.decode import FULL, TODAY, Depth, Reading, decode_image, find_white, scaled_by
+from extract.images.embedded import is_embedded
 from extract.proof.digest import check_same_content, digest_of
 from store.arrays.image_names import DIGEST_BYTES
 from store.errors import UserError
@@ -30,7 +31,8 @@ class ImageSet:
     """The images of one split.
 
     Attributes:
-        images: paths of image files, or uint8 (N, 3, H, W) decoded images.
+        images: paths of image files (or images inside of Parquet files, which read like paths), or uint8
+            (N, 3, H, W) decoded images.
         label: (N,) int64 class of each image.
         sample_index: (N,) int64 position in the source's listing, which identifies the image.
         seeds: (N, V) int64, the seed of each view of an image, or EVALUATION; None for one view of each under
@@ -185,7 +187,7 @@ def white_of(splits: dict[str, ImageSet]) -> dict[int, int]:
 def find_unreadable(
     paths: Sequence[Path], progress: Progress
 ) -> tuple[dict[int, str], dict[str, np.ndarray]]:
-    """Decode every file.
+    """Decode every file; those inside of Parquet files in the order in which they lie there.
 
     Returns:
         The indices of those that cannot be decoded, each with its error, and `digest` and `depth` of all, as
@@ -200,7 +202,10 @@ def find_unreadable(
 
     task = progress.add_task("checking images", total=len(paths), status="")
     bad, (digest, depth) = {}, _empty_digests(len(paths))
-    for row, (wrong, *known) in enumerate(_parallel(look, paths)):
+    order = sorted(range(len(paths)), key=lambda row: str(paths[row])) if is_embedded(paths) else None
+    in_order = paths if order is None else [paths[row] for row in order]
+    for position, (wrong, *known) in enumerate(_parallel(look, in_order)):
+        row = position if order is None else order[position]
         if wrong is not None:
             bad[row] = wrong
         depth[row], digest[row] = known[0], np.frombuffer(known[1], np.uint8)

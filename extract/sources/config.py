@@ -47,7 +47,7 @@ class DatasetConfig:
         str | None,
         Option(
             "table (CSV, TSV, Parquet) with path, class and, if it has all images, split of each; or a list, "
-            "or iNaturalist's JSON",
+            "iNaturalist's JSON, or Parquet files with images (one, a quoted pattern, or a folder)",
             "data",
             "none",
         ),

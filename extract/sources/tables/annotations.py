@@ -55,7 +55,12 @@ def read_annotations(file: Path, text: str) -> Table:
         )
     values = {"path": paths, "label": labels}
     return Table(
-        file, list(values), values, no_columns="a file of annotations", row="annotation", names=names
+        file,
+        list(values),
+        values,
+        no_columns="a file of annotations",
+        row="annotation",
+        names={} if names is None else {"label": names},
     )
 
 

@@ -34,8 +34,9 @@ class Columns:
             return ""
         split = "" if self.split is None else f", splits from {shown(self.split)}"
         options = " and ".join(f"--{kind}-column" for kind in self.guessed)
+        what = "images" if self.path in table.images else "paths"
         return (
-            f"{table.file}: paths are taken from the column {shown(self.path)}, labels from "
+            f"{table.file}: {what} are taken from the column {shown(self.path)}, labels from "
             f"{shown(self.label)}{split}; {options} can name others"
         )
 
@@ -76,6 +77,10 @@ def _guessed(table: Table, kind: str) -> str | None:
     known = [
         name for name in table.columns if name.lower().replace(" ", "_").replace("-", "_") in NAMES[kind]
     ]
+    if kind == "path" and table.images:
+        known = [name for name in table.images if len(table.images) == 1 or name in known]
+    if kind == "label" and not known:
+        known = list(table.names)
     if kind == "split":
         known = [name for name in known if any(split_called((v or "").strip()) for v in table.values[name])]
         if len(known) < 2:

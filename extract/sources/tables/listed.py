@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.sources.held_out import with_test
 from extract.sources.source import Source, check_file
+from extract.sources.tables.files import folder_of, table_files
 from store.errors import UserError
 from store.schema import SPLITS
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def list_tables(root: Path, config: Any) -> "Listing":
     """List the images of tables, sorted by class and path, whatever the order of rows.
+
+    Images that tables hold themselves are sorted by file and row, since they are read in that order.
 
     Args:
         root: the folder that paths are relative to.
@@ -37,11 +40,15 @@ def list_tables(root: Path, config: Any) -> "Listing":
     of_split: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
     for name, split in rows.split.items():
         of_split[split].append((class_of[rows.label[name]], name))
-    present = {split: sorted(images) for split, images in of_split.items() if images}
+    in_order = (lambda image: image[1]) if rows.embedded else None
+    present = {split: sorted(images, key=in_order) for split, images in of_split.items() if images}
     missing = "has no test images; pass --test with a table of them"
     present, notes = with_test(present, config, config.train, missing)
     splits = {
-        split: listed_images([root / name for _, name in images], [class_id for class_id, _ in images])
+        split: listed_images(
+            [rows.embedded.get(name) or root / name for _, name in images],
+            [class_id for class_id, _ in images],
+        )
         for split, images in present.items()
     }
     if rows.group:
@@ -56,16 +63,15 @@ def check_tables(root: Path, config: Any) -> None:
     """Raise UserError if a table or the root does not exist."""
     if config.train is None:
         raise UserError("--dataset table needs --train, a table with the path and the class of every image")
-    for option in (*SPLITS, "class_names"):
-        file = getattr(config, option)
-        if file is not None:
-            check_file(option, file)
+    table_files(config)
+    if config.class_names is not None:
+        check_file("class_names", config.class_names)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold the images")
     if config.root is None:
         for split in ("val", "test"):
             other = getattr(config, split)
-            if other is not None and Path(other).parent.resolve() != root:
+            if other is not None and folder_of(other).resolve() != root:
                 raise UserError(
                     f"--{split} {other}: is in another folder than --train {config.train}; name the folder "
                     "that the paths of both are relative to with --root"
@@ -92,5 +98,5 @@ SOURCE = Source(
     ),
     check=check_tables,
     files=True,
-    default_root=lambda config: None if config.train is None else str(Path(config.train).parent),
+    default_root=lambda config: None if config.train is None else str(folder_of(config.train)),
 )

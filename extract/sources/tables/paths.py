@@ -24,7 +24,7 @@ def missing_below(root: Path, rows: Rows, skipped: Container[str]) -> str | None
         UserError: an image is reached through a link that leads out of the root.
     """
     of_folder: dict[str, list[str]] = {}
-    for name in rows.row:
+    for name in rows.row.keys() - rows.embedded.keys() if rows.embedded else rows.row:
         of_folder.setdefault(os.path.dirname(name), []).append(name)
     missing = []
     for folder, names in of_folder.items():

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from extract.sources.tables.annotations import read_annotations
+from extract.sources.tables.parquet import read_parquet
 from extract.sources.tables.table import Table
 from store.errors import UserError
 from store.names import shown
@@ -25,37 +25,12 @@ def read_table(file: Path) -> Table:
     try:
         with file.open("rb") as content:
             is_parquet = content.read(len(PARQUET)) == PARQUET
-        table = _read_parquet(file) if is_parquet else _read_text(file)
+        table = read_parquet(file) if is_parquet else _read_text(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     if not len(table):
         raise UserError(f"{file}: has a header but no rows; expected a row for every image")
     return table
-
-
-def _read_parquet(file: Path) -> Table:
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(file)
-    except Exception as error:  # damaged files can fail anywhere in pyarrow
-        raise UserError(f"{file}: is not a whole Parquet file ({_short(error)})") from error
-    names = [str(name) for name in frame.columns]
-    if not names:
-        raise UserError(f"{file}: has no columns; expected one of paths and one of labels")
-    values = {
-        name: [None if is_null else _as_text(value) for value, is_null in zip(column, nulls, strict=True)]
-        for name, (_, column) in zip(names, frame.items(), strict=True)
-        for nulls in [column.isna()]
-    }
-    decimals = [
-        name for name, kind in zip(names, frame.dtypes, strict=True) if pd.api.types.is_float_dtype(kind)
-    ]
-    return Table(file, names, values, decimals=frozenset(decimals))
-
-
-def _as_text(value: Any) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _read_text(file: Path) -> Table:
@@ -140,7 +115,3 @@ def _read_list(file: Path, text: str, first: str) -> Table:
 def _in_list(line: str) -> tuple[str, str] | None:
     parts = line.rsplit(maxsplit=1)
     return (parts[0].strip(), parts[1]) if len(parts) == 2 and parts[1].isdecimal() else None
-
-
-def _short(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]

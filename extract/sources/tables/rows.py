@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from extract.images.embedded import EmbeddedImage, size_in_words
 from extract.sources.held_out import SPELLINGS, split_called
 from extract.sources.tables.columns import Columns, find_columns
+from extract.sources.tables.embedded import Embedded
+from extract.sources.tables.files import table_files
 from extract.sources.tables.published import difference
 from extract.sources.tables.read import read_table
 from extract.sources.tables.table import Table
 from store.errors import UserError
 from store.names import shown
-from store.schema import SPLITS
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Rows:
         split, label, group: of each image by its name, the path below the root: its split, its label as text,
             and what it shares with images that belong together; no groups if none are asked for.
         row: table and number of each image's row.
+        embedded: images that are not files, by name.
         names: names of classes by their numbers as text, if the tables have them, and the table that does.
         repeated: rows of images that were there before, with the same label and split.
         notes: what the user should know.
@@ -32,6 +35,7 @@ class Rows:
     label: dict[str, str] = field(default_factory=dict)
     group: dict[str, str] = field(default_factory=dict)
     row: dict[str, tuple[Table, int]] = field(default_factory=dict)
+    embedded: dict[str, EmbeddedImage] = field(default_factory=dict)
     names: dict[str, str] | None = None
     named_by: Table | None = None
     repeated: list[tuple[Table, int]] = field(default_factory=list)
@@ -59,20 +63,21 @@ class Rows:
                 )
         self.repeated.append(row)
 
-    def add_names(self, table: Table) -> None:
-        """Add the names of classes that a table has.
+    def add_names(self, table: Table, label: str) -> None:
+        """Add the names of classes that a table has for its column of labels.
 
         Raises:
             UserError: another table has another name for a number.
         """
-        for number, name in (table.names or {}).items() if self.names else ():
+        names = table.names.get(label)
+        for number, name in (names or {}).items() if self.names else ():
             if (before := self.names.get(number, name)) != name:
                 raise UserError(
                     f"{table.file}: class {number} is called {shown(name)}, but {shown(before)} in "
                     f"{self.named_by.file}; use files that go together"
                 )
-        if table.names is not None and self.names is None:
-            self.names, self.named_by = table.names, table
+        if names is not None and self.names is None:
+            self.names, self.named_by = names, table
 
     def place(self, name: str) -> str:
         """File and line of an image's row, for messages."""
@@ -98,12 +103,10 @@ def read_rows(root: Path, config: Any) -> Rows:
         UserError: a table or a row that cannot be used, with its file and line.
     """
     rows, header = Rows(), None
-    for file_split in SPLITS:
-        if (file := getattr(config, file_split)) is None:
-            continue
-        table = read_table(Path(file))
+    is_only = config.val is None and config.test is None
+    for file, file_split in table_files(config):
+        table = read_table(file)
         columns = find_columns(table, config)
-        is_only = config.val is None and config.test is None
         if not is_only and config.split_column is not None:
             raise UserError(
                 f"--split-column {config.split_column}: --val and --test say the splits; leave it out"
@@ -113,8 +116,11 @@ def read_rows(root: Path, config: Any) -> Rows:
         if table.columns != header and (said := columns.in_words(table)):
             rows.notes.append(said)
         header = table.columns
-        rows.add_names(table)
-        _add(rows, table, columns, (root, config.moved_from), None if is_only else file_split)
+        rows.add_names(table, columns.label)
+        _add(rows, table, columns, (root, config.moved_from), file_split)
+    columns = {id(image.column): image.column for image in rows.embedded.values()}
+    if columns and (said := size_in_words(columns.values())) is not None:
+        rows.notes.append(said)
     if rows.repeated:
         n = len(rows.repeated)
         many = f"; {n:,} such rows count once" if n > 1 else ", and counts once"
@@ -127,6 +133,7 @@ def _add(
 ) -> None:
     """Add the rows of a table; `file_split` is the split of the whole file, None if its rows say it."""
     paths, labels = table.values[columns.path], table.values[columns.label]
+    images = Embedded.of(table, columns.path, roots[0])
     groups = None if columns.group is None else table.values[columns.group]
     if columns.label in table.decimals and None not in labels:
         raise UserError(
@@ -135,15 +142,19 @@ def _add(
         )
     for row, split in enumerate(_splits(table, columns, file_split)):
         path, label, group = paths[row], labels[row], groups[row] if groups else None
-        needed = {"path": path, "label": label} | ({"group": group} if groups else {})
+        needed = {"path": path if images is None else images.below, "label": label} | (
+            {"group": group} if groups else {}
+        )
         for what, value in needed.items():
             if value is None or not value.strip():
                 column = shown(getattr(columns, what))
                 raise UserError(f"{table.place(row)}: the {what} is empty (column {column}); fill it in")
         try:
-            name = name_of(path, *roots)
+            name = name_of(path, *roots) if images is None else images.name(row, path)
         except UserError as error:
             raise UserError(f"{table.place(row)}: {error}") from error
+        if images is not None:
+            rows.embedded[name] = images.image(row, name)
         rows.add(name, (table, row), split, label.strip(), group and group.strip())
 
 

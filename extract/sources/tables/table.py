@@ -1,7 +1,11 @@
 """A table as text, whatever its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extract.images.embedded import ImageColumn
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class Table:
         decimals: columns of Parquet that hold numbers with decimals.
         no_columns: what the file is if its columns have no names; empty for others.
         row: what a row is called in messages.
-        names: names of classes by their numbers as text, if the file has them.
+        names: names of classes by their numbers as text, for columns of labels of which the file has them.
+        images: columns that hold images themselves; their values are the images' own paths, or None.
     """
 
     file: Path
@@ -26,7 +31,8 @@ class Table:
     decimals: frozenset[str] = frozenset()
     no_columns: str = ""
     row: str = "row"
-    names: dict[str, str] | None = None
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: "dict[str, ImageColumn]" = field(default_factory=dict)
 
     def place(self, row: int) -> str:
         """File and line (or row) of a row, for messages."""
