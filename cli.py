@@ -210,7 +210,7 @@ main.add_command(export)
 @options(DemoConfig)
 def demo(out: str, device: str) -> None:
     """Run all phases on a long-tailed version of scikit-learn's digits: a minute or two on two cores."""
-    early.check_device(device)
+    early.check_demo(DemoConfig(out, device))
     from extract.dump import extract as run_extract
     from extract.train import train as run_train
     from finetune.compare.analyze import analyze as run_analyze

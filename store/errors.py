@@ -30,3 +30,7 @@ class CheckpointError(UserError):
 
 class StoreError(UserError):
     """A feature store is missing, incomplete, foreign, damaged, or in the way."""
+
+
+class UnreadableError(StoreError):
+    """A file of a store is there, but the system does not let it be read."""

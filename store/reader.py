@@ -15,7 +15,7 @@ from store.arrays.raw import StoredArray
 from store.arrays.shapes import check_shapes
 from store.arrays.split import SplitArrays
 from store.containers.detect import open_container, stamp_of
-from store.errors import StoreError
+from store.errors import StoreError, UnreadableError
 from store.notes import note
 from store.schema import (
     CLASSIFIER,
@@ -279,7 +279,11 @@ class FeatureStore:
     def _read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         try:
             return self.array(name).read(start, stop)
+        except UnreadableError:
+            raise
         except StoreError as error:
+            if isinstance(self.path, Path) and not self.path.exists():
+                raise StoreError(f"{self.path}: is gone since it was opened; open it where it is") from error
             raise StoreError(f"{self.path}: {name} is damaged ({error}); extract again") from error
 
     def array(self, name: str) -> StoredArray:

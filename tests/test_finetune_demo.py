@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_input import succeed
+from bad_input import refuse, succeed
 from test_cli_advice import interrupted
 
 from extract.config import DatasetConfig, NetworkConfig
@@ -42,3 +42,17 @@ def test_an_interrupted_demo_says_that_it_begins_anew_and_does(monkeypatch: pyte
     assert "d/report/summary.csv" in succeed(*demo).stdout
     left = [path.name for path in Path().rglob("*") if "unfinished" in path.name or "lock" in path.name]
     assert not left
+
+
+@pytest.mark.parametrize("out", ["/", "//", "root", "/tmp/.."])
+def test_the_demo_does_not_write_into_the_root_of_the_file_system(out: str) -> None:
+    Path("root").symlink_to("/")
+    refuse(
+        "demo", "--out", out, says=[f"{Path(out)}: is the root of the file system; use a folder for the d"]
+    )
+    assert not Path("/seed0").exists()
+
+
+def test_the_demo_is_not_written_below_a_file() -> None:
+    Path("taken").write_text("mine")
+    refuse("demo", "--out", "taken", says=["taken: is a file, so taken/seed0 cannot be written under it"])

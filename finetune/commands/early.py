@@ -29,11 +29,12 @@ from extract.sources.presence import (
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
 from finetune.config import FinetuneConfig
+from finetune.demo import DemoConfig
 from finetune.run_folder import check_no_unfinished, check_run_exists, foreign_to_run
 from finetune.sweep.config import SweepConfig
 from store.errors import check_utf8
 from store.options import MOST
-from store.storage.atomic import check_not_both, check_replaceable
+from store.storage.atomic import check_folders_above, check_not_both, check_not_root, check_replaceable
 
 
 def check_training(config: TrainConfig) -> None:
@@ -163,3 +164,11 @@ def check_planning(config: ForecastConfig, given: Iterable[str]) -> None:
         check_named_network(config.network)
         check_images_exist(config.dataset.resolved())
     check_target(config.store, resume=False, overwrite=True)
+
+
+def check_demo(config: DemoConfig) -> None:
+    """Raise UserError for what `demo` would refuse."""
+    check_device(config.device)
+    check_utf8(config.out)
+    check_not_root(Path(config.out), "the demo")
+    check_folders_above(Path(config.out) / "seed0")

@@ -1,10 +1,10 @@
 """The folder of a report: checks that need no heavy imports."""
 
 import json
-import os
 from pathlib import Path
 
 from store.errors import UserError
+from store.storage.atomic import check_not_root
 
 MARKER, FORMAT = "analysis.json", "tailcache-analysis"  # mark a folder as ours
 TABLES = ("summary", "runs", "per_class", "confused_pairs")
@@ -18,8 +18,7 @@ def check_no_foreign_files(out: Path) -> None:
 
     Other files may be in the folder; the report is written beside them.
     """
-    if os.path.realpath(out) == Path(os.path.realpath(out)).anchor:
-        raise UserError(f"{out}: is the root of the file system; use a folder for the report")
+    check_not_root(out, "the report")
     for name, what in (("checkpoint.pt", "a run"), ("sweep.json", "a sweep"), ("zarr.json", "a store")):
         if (out / name).exists():
             raise UserError(f"{out}: is the folder of {what}; use another --out")

@@ -41,6 +41,12 @@ def check_folders_above(path: Path) -> None:
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
 
 
+def check_not_root(path: Path, what: str) -> None:
+    """Raise UserError for the root of the file system, under any name, as the folder for something."""
+    if _real(path) == Path(_real(path).anchor):
+        raise UserError(f"{path}: is the root of the file system; use a folder for {what}")
+
+
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # unlike Path.resolve, no error where links run in circles
 

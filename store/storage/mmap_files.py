@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from store.arrays.raw import Extent
-from store.errors import StoreError
+from store.errors import StoreError, UnreadableError
 
 MAPPED_FILES = 512  # at most, for one store: each takes a file descriptor
 LARGE_ROW = 16 * 1024  # bytes: smaller rows are copied together
@@ -109,16 +109,20 @@ class MappedFiles:
     def _open_whole(self, extent: Extent) -> Iterator[BinaryIO]:
         """Open a file that has the expected size and end."""
         try:
-            file = self._open(extent)
+            with self._open(extent) as file:
+                size = os.fstat(file.fileno()).st_size
+                check_not_cut(extent, size)
+                if extent.tail is not None:
+                    file.seek(-len(extent.tail), os.SEEK_END)
+                    check_same_tail(extent, file.read())
+                yield file
         except FileNotFoundError as error:
             raise StoreError(f"{extent.path}: is missing") from error
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            check_not_cut(extent, size)
-            if extent.tail is not None:
-                file.seek(-len(extent.tail), os.SEEK_END)
-                check_same_tail(extent, file.read())
-            yield file
+        except OSError as error:
+            raise UnreadableError(
+                f"{extent.path}: cannot be read ({error.strerror or error}); check its permissions, and the "
+                "disk that it is on"
+            ) from error
 
 
 def check_not_forked(process: int, extent: Extent) -> None:
