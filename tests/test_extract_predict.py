@@ -124,6 +124,24 @@ def test_files_folders_and_tables_in_the_order_in_which_they_are_named(here, tmp
     Path("near.TSV").unlink()
 
 
+def test_every_kind_of_table_is_read_as_in_training(here, tmp_path):
+    files = sorted(Path("photos/test/bee").rglob("*.*"))
+    expected = table(*files)
+    paths = pd.DataFrame({"path": [str(here / file) for file in files], "label": range(len(files))})
+    paths.to_parquet(tmp_path / "paths.parquet")
+    paths.to_csv(tmp_path / "list.txt", index=False, header=False, sep=" ")
+    paths[["path"]].rename(columns={"path": "File Name"}).to_csv(tmp_path / "one.txt", index=False)
+    images = [{"image": {"bytes": file.read_bytes(), "path": file.name}} for file in files]
+    pd.DataFrame(images).to_parquet(tmp_path / "images.parquet")
+    for name in ("paths.parquet", "list.txt", "one.txt", "images.parquet"):
+        found = table(tmp_path / name, "--cam", tmp_path / f"maps of {name}")
+        pd.testing.assert_frame_equal(found.drop(columns="path"), expected.drop(columns="path"))
+    assert found["path"].tolist() == [
+        f"{tmp_path}/images.parquet/{i}/{file.name}" for i, file in enumerate(files)
+    ]
+    assert len(list((tmp_path / "maps of images.parquet").rglob("*.png"))) == len(files)
+
+
 def test_json_and_a_file_hold_the_same(here, tmp_path):
     printed = table("photos/test/ape")
     out = tmp_path / "new" / "predictions.csv"
@@ -191,7 +209,9 @@ def test_an_unreadable_image_stops_it_or_is_listed(here, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("in_tmp_path")
 def test_what_cannot_be_predicted_is_one_line(small_ckpt, small_root):
     Path("empty").mkdir()
-    Path("t.csv").write_text("file,n\nx.png,1\n")
+    Path("t.csv").write_text("where,n\nx.png,1\n")
+    Path("no_header.txt").write_text("x.png\ny.png\n")
+    Path("short.csv").write_text("path,n\nx.png\n")
     Path("gone.csv").write_text("path\nx.png\n")
     Path("none.csv").write_text("path\n")
     Path("hole.csv").write_text('path,n\n"",1\n')
@@ -200,11 +220,18 @@ def test_what_cannot_be_predicted_is_one_line(small_ckpt, small_root):
     for arguments, says in {
         ("none.png",): "none.png: no such file or folder",
         ("empty",): "empty: holds no images",
-        ("t.csv",): "t.csv: has no column 'path', found file, n; name the column of the paths with --path-",
+        ("t.csv",): "t.csv: no column is obviously the column of the paths of images; name it with --path-",
+        ("no_header.txt",): "its first line has x.png",
+        ("short.csv",): "short.csv, line 2: has 1 field, expected 2 as in the header",
+        (
+            "t.csv",
+            "--path-column",
+            "x",
+        ): "--path-column x: t.csv has no such column; its first line has where",
         ("gone.csv",): "gone.csv, line 2: x.png: no such file",
-        ("none.csv",): "none.csv: has no rows",
-        ("hole.csv",): "hole.csv, line 2: no path in column 'path'",
-        ("latin.csv",): "latin.csv: cannot be read as a table in UTF-8",
+        ("none.csv",): "none.csv: has a header but no rows",
+        ("hole.csv",): "hole.csv, line 2: the path is empty (column path)",
+        ("latin.csv",): "latin.csv: is not a table in UTF-8",
         (small_ckpt,): "checkpoint.pt: not a readable image (unknown format)",
         (image, "--top", "0"): "--top 0: must be 1 or more",
         (image, "--out", "empty"): "empty: is a folder",

@@ -22,7 +22,7 @@ class PredictConfig:
     """Options of `predict`.
 
     Attributes:
-        images: image files, folders of them, and tables (CSV or TSV) with a column of paths.
+        images: image files, folders of them, and tables with a column of paths, or of images (Parquet).
     """
 
     images: tuple[str, ...]
@@ -37,7 +37,10 @@ class PredictConfig:
         ),
     ] = None
     overwrite: Annotated[bool, Option("replace the file named by --out", "files")] = False
-    path_column: Annotated[str, Option("column of a table that holds the images' paths", "data")] = "path"
+    path_column: Annotated[
+        str | None,
+        Option("column of a table that holds the images, or their paths", "data", "the obvious one"),
+    ] = None
     skip_bad_images: Annotated[
         bool, Option("leave out images that cannot be read, and list them", "data")
     ] = False

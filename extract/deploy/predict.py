@@ -55,7 +55,7 @@ def predict(config: PredictConfig, progress: Progress) -> pd.DataFrame:
     config.check()
     images = find_images(config.images, config.path_column)
     if config.out is not None:
-        check_not_read(Path(config.out), (image.path for image in images))
+        check_not_read(Path(config.out), (str(image.path) for image in images))
     device = use_device(resolve_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()

@@ -53,15 +53,8 @@ def find_columns(table: Table, config: Any) -> Columns:
     guessed = []
     for kind in (*NAMES, "group"):
         name = getattr(config, f"{kind}_column")
-        if name is not None and table.no_columns:
-            raise UserError(
-                f"--{kind}-column {shown(name)}: {table.file} is {table.no_columns}; leave it out"
-            )
         if name is not None:
-            if name not in table.columns:
-                raise UserError(
-                    f"--{kind}-column {shown(name)}: {table.file} has no such column; {_those(table)}"
-                )
+            _check_column(table, kind, name)
             found[kind] = name
         elif kind in NAMES and (guess := _guessed(table, kind)) is not None:
             found[kind] = guess
@@ -71,6 +64,26 @@ def find_columns(table: Table, config: Any) -> Columns:
             f"{table.file}: paths and labels cannot both come from the column {shown(found['path'])}"
         )
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(guessed))
+
+
+def find_path_column(table: Table, name: str | None) -> str:
+    """The column of paths, or of images in a Parquet file, with a name; None for the obvious one.
+
+    Raises:
+        UserError: there is no such column, or it is not obvious which.
+    """
+    if name is None:
+        return _guessed(table, "path")
+    _check_column(table, "path", name)
+    return name
+
+
+def _check_column(table: Table, kind: str, name: str) -> None:
+    option = f"--{kind}-column {shown(name)}"
+    if table.no_columns:
+        raise UserError(f"{option}: {table.file} is {table.no_columns}; leave it out")
+    if name not in table.columns:
+        raise UserError(f"{option}: {table.file} has no such column; {_those(table)}")
 
 
 def _guessed(table: Table, kind: str) -> str | None:

@@ -16,8 +16,12 @@ SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 LIST = ("path", "label")  # names for the columns of a list, which has no header
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, one_column: bool = False) -> Table:
     """Read a table.
+
+    Args:
+        file: its path.
+        one_column: whether it may have one column alone, under a header.
 
     Raises:
         UserError: the file cannot be read or is not a table, or a row has the wrong number of fields.
@@ -25,7 +29,7 @@ def read_table(file: Path) -> Table:
     try:
         with file.open("rb") as content:
             is_parquet = content.read(len(PARQUET)) == PARQUET
-        table = read_parquet(file) if is_parquet else _read_text(file)
+        table = read_parquet(file) if is_parquet else _read_text(file, one_column)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     if not len(table):
@@ -33,7 +37,7 @@ def read_table(file: Path) -> Table:
     return table
 
 
-def _read_text(file: Path) -> Table:
+def _read_text(file: Path, one_column: bool) -> Table:
     if file.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{file}: is not a Parquet file (it does not start with {PARQUET.decode()})")
     try:
@@ -48,7 +52,7 @@ def _read_text(file: Path) -> Table:
     if first is None:
         raise UserError(f"{file}: is empty; expected a header, and a row for every image")
     separator = max(SEPARATORS, key=first.count)
-    if not first.count(separator):
+    if not first.count(separator) and not (one_column and _in_list(first) is None):
         return _read_list(file, text, first)
     rows = _rows(file, text, separator)
     columns = [name.strip() for name in next(rows)[1]]
