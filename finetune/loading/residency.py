@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import psutil
 import torch
 
+from finetune.loading.free_memory import available_memory
 from finetune.mixing.fusion import fuse
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
@@ -74,11 +74,6 @@ class Maps(Protocol):
         Returns:
             (..., C) float32.
         """
-
-
-def available_memory() -> int:
-    """Bytes of host memory available, including what the page cache would give up."""
-    return psutil.virtual_memory().available
 
 
 def memory_for_maps(device: torch.device) -> int:
