@@ -56,8 +56,13 @@ def note_skipped(skipped: Sequence[str], out: str) -> None:
         skipped: their names, relative to the data set's root.
         out: folder of the run, whose config.json lists them.
     """
+    note_left_out(skipped, f"{out}/config.json lists")
+
+
+def note_left_out(skipped: Sequence[str], listed: str) -> None:
+    """Note images that were left out because they cannot be read; `listed` says what lists them all."""
     if skipped:
-        where = f", … ({out}/config.json lists all {len(skipped):,})" if len(skipped) > SHOWN else ""
+        where = f", … ({listed} all {len(skipped):,})" if len(skipped) > SHOWN else ""
         note(f"left out because they are unreadable: {', '.join(map(shown, skipped[:SHOWN]))}{where}")
 
 

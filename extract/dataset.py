@@ -162,7 +162,7 @@ def list_dataset(
 def _in_order(listing: Listing, config: DatasetConfig) -> tuple[Listing, DatasetConfig]:
     """The listing in the order of classes that the config has; the order that it found in a file is kept."""
     if config.class_order is not None:
-        where = config.class_names or "the order of classes in the checkpoint"
+        where = config.class_names or "the checkpoint's own list of classes"
         return in_order(listing, config.class_order, where), config
     if config.class_names is not None:
         config = replace(config, class_order=tuple(listing.class_names))

@@ -62,7 +62,7 @@ def provenance_of(
             "epoch": checkpoint.epoch,
             "seed": checkpoint.config["seed"],
         },
-        "training": {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS},
+        "training": _training(checkpoint),
         "network": checkpoint.network,
         "dataset": checkpoint.dataset
         | {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)},
@@ -70,6 +70,12 @@ def provenance_of(
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _training(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What Phase I's weights come of, besides network and data set."""
+    own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS}
+    return own | ({"classifier": checkpoint.config["classifier"]} if checkpoint.adopted else {})
 
 
 def _asked(config: ExtractConfig, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from extract.adoption.class_lists import class_names_in
 from extract.adoption.first_accuracy import tell_first_accuracy
 from extract.adoption.notes import note_adopted
+from extract.adoption.options import takes_classifier
 from extract.adoption.whole_weights import load_whole
 from extract.checkpoints.checkpoint import Checkpoint, file_digest, with_digest
 from extract.checkpoints.restore import Restored
@@ -28,6 +29,7 @@ from extract.networks.parts import Network
 from extract.networks.registry import build_network, check_loads_again, check_network, preparation
 from extract.proof.record import record_images
 from extract.training.preparation import transform_for
+from store.notes import note
 
 UNKNOWN = ("recipe", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay", "momentum", "precision")
 
@@ -43,11 +45,14 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
         UserError: a weights file, an image or an option cannot be used, or they do not belong together.
     """
     training = training_options(config)
-    whole = config.ckpt is not None and config.classifier in (None, "checkpoint")
-    content = read_content(Path(config.ckpt)) if whole else None
-    if whole:
-        training = _in_the_files_order(training, content, config.ckpt)
+    content = names = None
+    if takes_classifier(config):
+        content = read_content(Path(config.ckpt))
+        names = class_names_in(content, config.ckpt)
+        training = _in_order(training, names)
     listed = list_dataset(training.dataset, progress)
+    if names not in (None, listed.class_names):
+        note(f"{config.ckpt}: lists its classes in another order than --class-names, which is the one taken")
     training = replace(training, dataset=listed.config)
     network = _network(training, len(listed.class_names), content, config.ckpt)
     dataset, transform = read_images(training, listed, progress)
@@ -55,7 +60,7 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
     network.eval().to(compute.device, memory_format=compute.memory_format)
     restored = Restored(checkpoint, network, dataset, transform)
     note_adopted(restored, config)
-    if config.classifier in (None, "checkpoint"):
+    if takes_classifier(config):
         tell_first_accuracy(restored, compute, progress)
     return restored
 
@@ -91,9 +96,8 @@ def network_options(config: ExtractConfig) -> NetworkConfig:
     return replace(config.network, weights=str(path), weights_digest=file_digest(path))
 
 
-def _in_the_files_order(training: TrainConfig, content: Any, ckpt: str) -> TrainConfig:
+def _in_order(training: TrainConfig, names: list[str] | None) -> TrainConfig:
     """The options with the order of classes that a checkpoint lists, unless the user names one."""
-    names = class_names_in(content, ckpt)
     if names is None or training.dataset.class_names is not None:
         return training
     return replace(training, dataset=replace(training.dataset, class_order=tuple(names)))

@@ -1,49 +1,68 @@
 """What is said of a network that another program trained: its order of classes, and how images reach it."""
 
 from extract.adoption.class_lists import in_words
+from extract.adoption.options import takes_classifier
 from extract.checkpoints.restore import Restored
-from extract.config import ExtractConfig
-from extract.data_notes import note_data
+from extract.config import ExtractConfig, NetworkConfig
+from extract.data_notes import note_data, note_left_out
 from extract.images.preparation import IN_MEMORY_SIZE
-from extract.images.transforms import Transform, evaluation_resize
+from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, evaluation_resize
+from extract.networks.registry import preparation
+from extract.sources.registry import find_source
 from store.notes import note
 
 
 def note_adopted(restored: Restored, config: ExtractConfig) -> None:
-    """Note what was assumed, for nothing in the file of another program says it."""
+    """Note what was assumed, for nothing in another program's file says it."""
     note_data(restored.dataset, with_mirroring=config.views > 1)
+    note_left_out(restored.dataset.config.skipped, "the store's provenance lists")
+    if takes_classifier(config):
+        _note_order(restored)
     if config.classifier == "fresh":
         note(
-            "--classifier fresh: class activation maps of an FC layer that was not trained say nothing of "
-            "where a class is; `fit` is the better choice"
+            "--classifier fresh: class activation maps of an FC layer that was not trained do not show where "
+            "a class is, and fsa goes by them; `fit` is the better choice"
         )
-    else:
-        _note_order(restored)
-    note(f"images as the network sees them: {_in_words(restored.transform)}; {_options(restored.transform)}")
+    _note_preparation(restored, config)
 
 
 def _note_order(restored: Restored) -> None:
     config = restored.dataset.config
-    source = "the names of classes, sorted"
+    source = "the data set's own order"
     if config.class_names is not None:
         source = config.class_names
     elif config.class_order is not None:
         source = "the checkpoint's own list"
     names = in_words(restored.dataset.class_names, 5)
-    note(f"order of classes: that of {source} ({names}); --class-names FILE names another")
+    other = (
+        "; --class-names FILE names another" if "class_names" in find_source(config.source).options else ""
+    )
+    note(f"outputs of the FC layer are taken to be {names} ({source}{other})")
 
 
-def _in_words(transform: Transform) -> str:
-    size = transform.image_size
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (transform.mean, transform.std))
-    if size <= IN_MEMORY_SIZE:
-        return f"{size} pixels, mean {mean}, std {std}"
-    shorter, how = evaluation_resize(transform)
-    return f"{size} of {shorter} pixels, {how}, mean {mean}, std {std}"
-
-
-def _options(transform: Transform) -> str:
-    names = "--image-size, --mean and --std"
+def _note_preparation(restored: Restored, config: ExtractConfig) -> None:
+    transform, options = restored.transform, ["--image-size"]
+    words = f"{transform.image_size} pixels"
     if transform.image_size > IN_MEMORY_SIZE:
-        names = "--image-size, --crop, --interpolation, --mean and --std"
-    return f"{names} say otherwise"
+        shorter, how = evaluation_resize(transform)
+        words = f"{transform.image_size} of {shorter} pixels, {how}"
+        options += ["--crop", "--interpolation"]
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (transform.mean, transform.std))
+    whose = _whose_statistics(transform, config, NetworkConfig(**restored.checkpoint.network))
+    options = ", ".join([*options, "--mean"])
+    note(
+        f"images reach the network as {words}, less mean {mean}, by standard deviation {std} ({whose}); "
+        f"{options} and --std change that, and must be those it was trained with"
+    )
+
+
+def _whose_statistics(transform: Transform, config: ExtractConfig, network: NetworkConfig) -> str:
+    """Where mean and standard deviation come from."""
+    if config.mean is not None and config.std is not None:
+        return "as named"
+    own = preparation(network)
+    if (transform.mean, transform.std) == (own.mean, own.std):
+        return "of its authors"
+    if (transform.mean, transform.std) == (IMAGENET_MEAN, IMAGENET_STD):
+        return "of ImageNet"
+    return "of these training images"

@@ -35,6 +35,11 @@ def is_adoption(config: ExtractConfig) -> bool:
     return config.ckpt is None or (not is_marked(Path(config.ckpt)) and bool(named_options(config)))
 
 
+def takes_classifier(config: ExtractConfig) -> bool:
+    """Whether another program's file has the FC layer too."""
+    return config.ckpt is not None and config.classifier in (None, "checkpoint")
+
+
 def check_phase1_options(config: ExtractConfig) -> None:
     """Raise UserError for options that do not go together, or lack what they need."""
     if config.ckpt is None:

@@ -13,6 +13,11 @@ from extract.config import ExtractConfig
 from extract.sources.tables.labels import read_class_names
 from extract.training.resume import MAY_CHANGE
 from store.errors import UserError
+from store.options import flag
+
+DIGEST = "file of weights"
+WORDS = {"weights_digest": DIGEST}  # of what is no option
+SHOWN = 8  # hexadecimal digits of a digest
 
 
 def resumed(config: ExtractConfig, held: Path, progress: Progress) -> Restored:
@@ -30,7 +35,7 @@ def resumed(config: ExtractConfig, held: Path, progress: Progress) -> Restored:
     was, now = _compared(checkpoint.config), _compared(_asked(config))
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
-            raise _other(config, name, was.get(name), now.get(name))
+            raise _other(config, WORDS.get(name, flag(name)), was.get(name), now.get(name))
     _check_same_order(config, checkpoint)
     return restore(held, config.dataset.root, progress, arch=config.network.arch)
 
@@ -59,7 +64,8 @@ def _check_same_order(config: ExtractConfig, checkpoint: Checkpoint) -> None:
 
 
 def _other(config: ExtractConfig, name: str, was: Any, now: Any) -> UserError:
+    was, now = (f"{value[:SHOWN]}…" if name == DIGEST else value for value in (was, now))
     return UserError(
-        f"{config.store}: was started with another {name.replace('_', ' ')} ({was}) than now ({now}); use "
-        "the same, or pass --overwrite to start over"
+        f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
+        "--overwrite to start over"
     )

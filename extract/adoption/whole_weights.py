@@ -34,7 +34,9 @@ def load_whole(network: Network, content: Any, path: Path, config: Any) -> None:
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     check_fit({n: v for n, v in own.items() if not _of(network, n)}, features, path, config.arch)
     weight, bias = _classifier(network, found, prefix, path, config)
-    check_numbers({n: own[n] for n in features if n in own} | {weight: found[weight]}, path)
+    check_numbers(
+        {n: own[n] for n in features if n in own} | {n: found[n] for n in (weight, bias) if n in found}, path
+    )
     network.backbone.load_state_dict(
         {name.removeprefix(before): own[name] for name in features if name in own}, strict=False
     )

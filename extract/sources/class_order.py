@@ -36,7 +36,8 @@ def in_order(listing: "Listing", names: Sequence[str], where: object) -> "Listin
         raise UserError(
             f"{where}: names {len(names):,} classes where the images are of {len(listing.class_names):,}: it "
             f"{' and '.join(parts) or 'has a name twice'}; expected the class of each output of the FC layer "
-            "in order, each once and with training images (--class-names FILE names another order)"
+            "in order, each once and with training images (--class-names FILE names them; `extract "
+            "--classifier fresh` needs no order)"
         )
     numbers = np.array([number[composed(name)] for name in listing.class_names], dtype=np.int64)
     splits = {split: replace(images, label=numbers[images.label]) for split, images in listing.splits.items()}
