@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 SIGNIFICANT = 0.01  # probability with which chance alone does as well
-SURE = 1e-4  # the same, of the gain of another order, which nobody asked for
+SURE = 1e-3  # the same, of what another order gains
 LEAST_GAIN = 0.02  # share of images
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.progress import Progress
 
 from extract.adoption.adopt import adopt
-from extract.adoption.resume import resumed
+from extract.adoption.resume import differing, resumed
 from extract.checkpoints.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from extract.checkpoints.restore import Restored
 from extract.config import ExtractConfig
 from extract.device import Compute
 from store.drafts.lifecycle import draft_of
 from store.errors import UserError
-from store.storage.atomic import sync_folder
+from store.storage.atomic import is_leftover, sync_folder
 from store.storage.location import DRAFT, SUFFIXES
 from store.storage.s3 import Bucket
 
@@ -58,9 +58,10 @@ def adopted(
     if config.resume and held is not None:
         restored = resumed(config, held, progress)
     else:
-        in_the_way = _check_replaceable(final, where, config.overwrite)
+        found = _check_replaceable(final, where, config.overwrite)
+        _check_same_options(found, config, final)
         restored, held = adopt(config, compute, progress), draft
-        _check_same(in_the_way, restored.checkpoint, final, config.overwrite)
+        _check_same(found, restored.checkpoint, config, final)
         save_checkpoint(restored.checkpoint, draft)
     try:
         yield restored, held
@@ -69,8 +70,16 @@ def adopted(
             draft.unlink(missing_ok=True)
         raise
     if draft.is_file():
-        os.replace(draft, final)
-        sync_folder(final.parent)
+        _publish(draft, final)
+
+
+def _publish(draft: Path, final: Path) -> None:
+    """Give a checkpoint its name, and remove what killed writers left of it."""
+    os.replace(draft, final)
+    sync_folder(final.parent)
+    for entry in final.parent.iterdir():
+        if is_leftover(entry.name) and entry.name.startswith(f".{draft.name}"):
+            entry.unlink(missing_ok=True)
 
 
 def _check_replaceable(final: Path, where: Place, overwrite: bool) -> Checkpoint | None:
@@ -101,14 +110,28 @@ def _check_replaceable(final: Path, where: Place, overwrite: bool) -> Checkpoint
     return found
 
 
-def _check_same(found: Checkpoint | None, new: Checkpoint, final: Path, overwrite: bool) -> None:
+def _check_same_options(found: Checkpoint | None, config: ExtractConfig, final: Path) -> None:
+    """Raise UserError if a checkpoint would be replaced by that of other options, unasked."""
+    other = None if found is None or config.overwrite else differing(config, found)
+    if other is not None:
+        raise _of_another_store(final, "with another {} ({}) than now ({})".format(*other))
+
+
+def _check_same(found: Checkpoint | None, new: Checkpoint, config: ExtractConfig, final: Path) -> None:
     """Raise UserError if a checkpoint would be replaced by another one, unasked."""
-    if found is None or overwrite:
+    if found is None or config.overwrite:
         return
-    for name in ("network", "dataset", "transform", "class_names", "fingerprint", "config"):
-        was, now = getattr(found, name), getattr(new, name)
-        if was != now:
-            raise UserError(
-                f"{final}: is the checkpoint of an earlier store, with another {name.replace('_', ' ')}; "
-                "pass --overwrite to replace it, or name another --store"
-            )
+    same_images = found.fingerprint == new.fingerprint and _digests(found) == _digests(new)
+    if not (same_images and found.transform == new.transform):
+        raise _of_another_store(final, "of other images")
+
+
+def _digests(checkpoint: Checkpoint) -> dict[str, bytes]:
+    return {split: record["digest"].numpy().tobytes() for split, record in (checkpoint.images or {}).items()}
+
+
+def _of_another_store(final: Path, how: str) -> UserError:
+    return UserError(
+        f"{final}: is the checkpoint of an earlier store, {how}; pass --overwrite to replace it, or name "
+        "another --store"
+    )

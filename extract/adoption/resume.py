@@ -7,6 +7,7 @@ from typing import Any
 from rich.progress import Progress
 
 from extract.adoption.adopt import training_options
+from extract.adoption.class_lists import in_words
 from extract.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
@@ -15,8 +16,6 @@ from extract.training.resume import MAY_CHANGE
 from store.errors import UserError
 from store.options import flag
 
-DIGEST = "file of weights"
-WORDS = {"weights_digest": DIGEST}  # of what is no option
 SHOWN = 8  # hexadecimal digits of a digest
 
 
@@ -32,12 +31,24 @@ def resumed(config: ExtractConfig, held: Path, progress: Progress) -> Restored:
         UserError: an option or the weights differ, or the images changed.
     """
     checkpoint = load_checkpoint(held)
+    if (found := differing(config, checkpoint)) is not None:
+        name, was, now = found
+        raise UserError(
+            f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
+            "--overwrite to start over"
+        )
+    return restore(held, config.dataset.root, progress, arch=config.network.arch)
+
+
+def differing(config: ExtractConfig, checkpoint: Checkpoint) -> tuple[str, Any, Any] | None:
+    """The first option that differs from that of a checkpoint: its name, and what it was and is."""
     was, now = _compared(checkpoint.config), _compared(_asked(config))
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
-            raise _other(config, WORDS.get(name, flag(name)), was.get(name), now.get(name))
-    _check_same_order(config, checkpoint)
-    return restore(held, config.dataset.root, progress, arch=config.network.arch)
+            if name == "weights_digest":
+                return "file of weights", f"{was[name]}"[:SHOWN] + "…", f"{now[name]}"[:SHOWN] + "…"
+            return flag(name), was.get(name), now.get(name)
+    return _other_order(config, checkpoint)
 
 
 def _asked(config: ExtractConfig) -> dict[str, Any]:
@@ -54,18 +65,11 @@ def _compared(content: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in MAY_CHANGE}
 
 
-def _check_same_order(config: ExtractConfig, checkpoint: Checkpoint) -> None:
+def _other_order(config: ExtractConfig, checkpoint: Checkpoint) -> tuple[str, str, str] | None:
     if config.dataset.class_names is None:
-        return
+        return None
     known = set(checkpoint.class_names)
     names = [name for name in read_class_names(Path(config.dataset.class_names)) if name in known]
-    if names != checkpoint.class_names:
-        raise _other(config, "order of classes", ", ".join(checkpoint.class_names[:3]), ", ".join(names[:3]))
-
-
-def _other(config: ExtractConfig, name: str, was: Any, now: Any) -> UserError:
-    was, now = (f"{value[:SHOWN]}…" if name == DIGEST else value for value in (was, now))
-    return UserError(
-        f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
-        "--overwrite to start over"
-    )
+    if names == checkpoint.class_names:
+        return None
+    return "order of classes", in_words(checkpoint.class_names), in_words(names)

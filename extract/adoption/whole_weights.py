@@ -44,7 +44,8 @@ def load_whole(network: Network, content: Any, path: Path, config: Any) -> None:
         network.classifier.weight.copy_(found[weight])
         network.classifier.bias.copy_(found[bias]) if bias in found else network.classifier.bias.zero_()
     taken = {prefix + name for name in features} | {weight, bias}
-    _tell(found, taken, prefix, path, config.arch)
+    apart = None if weight.startswith(prefix) else weight.removesuffix(".weight")
+    _tell(found, taken, (prefix, apart), path, config.arch)
     if bias not in found:
         note(f"{path}: its FC layer has no bias; ours begins with zeros, which fine-tuning may change")
 
@@ -67,7 +68,9 @@ def _classifier(
 ) -> tuple[str, str]:
     """The names of weight and bias of the FC layer in a file; there need be no bias."""
     names = [f"{prefix}{name}.weight" for name in network.classifier_names]
-    names = [name for name in names if name in found] or _elsewhere(network, found, config.ema)
+    names = [name for name in names if name in found] or _elsewhere(
+        network, found, EMA.search(prefix.lower()) is not None
+    )
     fc = network.classifier_names[0]
     if len(names) != 1 and len({id(found[name]) for name in names}) != 1:
         among = f"{len(names)} ({', '.join(names[:3])})" if names else f"no {prefix}{fc}.weight"
@@ -98,13 +101,25 @@ def _elsewhere(network: Network, found: Mapping[str, torch.Tensor], ema: bool) -
     return [name for name in names if bool(EMA.search(name.lower())) == ema]
 
 
-def _tell(found: Mapping[str, torch.Tensor], taken: set[str], prefix: str, path: Path, arch: str) -> None:
-    """Note what was taken and what was left, and weights whose numbers were converted."""
+def _tell(
+    found: Mapping[str, torch.Tensor], taken: set[str], where: tuple[str, str | None], path: Path, arch: str
+) -> None:
+    """Note what was taken and what was left, and weights whose numbers were converted.
+
+    Args:
+        found: the tensors of the file.
+        taken: names of those taken.
+        where: what stands before their names, and the FC layer's name if it is kept apart from the rest.
+        path: the file.
+        arch: the network's name.
+    """
+    prefix, apart = where
     used = [name for name in found if name in taken]
     left = [name for name in found if name not in taken]
     under = f" under {prefix!r}" if prefix else ""
+    fc = "its FC layer among them" if apart is None else f"its FC layer from {apart}"
     rest = f"; {counted(left)} left out, which are no part of it" if left else ""
-    note(f"{path}: {len(used)} tensors{under} for {arch}, its FC layer among them{rest}")
+    note(f"{path}: {len(used)} tensors{under} for {arch}, {fc}{rest}")
     kinds = {found[name].dtype for name in used if found[name].is_floating_point()} - {torch.float32}
     if kinds:
         words = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
