@@ -72,7 +72,7 @@ def test_from_a_trained_network_of_torchvision_to_a_better_one(tmp_path, monkeyp
         old = resnet18(num_classes=len(PER_CLASS)).state_dict()
     torch.save(old, "resnet18.pth")
     names = walk("trained-network.md")
-    assert "(ape, bee, cat, dog)" in names["printed"][0]
+    assert "taken to be ape, bee, cat, dog (" in names["printed"][0]
     assert "first accuracy" in names["printed"][0]
     new = names["network"].state_dict()
     changed = {name for name in new if not torch.equal(new[name], old[name])}

@@ -55,7 +55,7 @@ OPTIONS = {
 
 @pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize("what", OPTIONS)
-def test_options_that_do_not_go_together(what):
+def test_options_that_do_not_make_a_network_and_its_images(what):
     options, says = OPTIONS[what]
     refused(*options, says=says)
 
@@ -98,7 +98,10 @@ class Pickled(torch.nn.Module):
 
 
 FILES = {
-    "a pickled network": (Pickled(), ["w.pth: holds objects that only code can open", "convert it: python -c"]),
+    "a pickled network": (
+        Pickled(),
+        ["w.pth: holds objects that only code can open", "convert it: python -c"],
+    ),
     "no tensors": ({"state_dict": {}, "epoch": 3}, ["w.pth: holds no tensors"]),
     "an FC layer for others": (
         STATE | {"head.weight": torch.zeros(9, 12), "head.bias": torch.zeros(9)},

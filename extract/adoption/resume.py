@@ -34,8 +34,8 @@ def resumed(config: ExtractConfig, held: Path, progress: Progress) -> Restored:
     if (found := differing(config, checkpoint)) is not None:
         name, was, now = found
         raise UserError(
-            f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
-            "--overwrite to start over"
+            f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or "
+            "pass --overwrite to start over"
         )
     return restore(held, config.dataset.root, progress, arch=config.network.arch)
 

@@ -12,7 +12,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tailcache train --root photos --arch resnet50 --weights DEFAULT",
         "tailcache train --dataset cifar10 --root data --imbalance-factor 100",
     ),
-    "extract": ("tailcache extract --ckpt runs/phase1/checkpoint.pt --store feats.zarr",),
+    "extract": (
+        "tailcache extract --ckpt runs/phase1/checkpoint.pt --store feats.zarr",
+        "tailcache extract --ckpt resnet50.pth --arch resnet50 --root photos --store feats.zarr",
+    ),
     "finetune": (
         "tailcache finetune --store feats.zarr --out runs/fsa",
         "tailcache finetune --store feats.zarr --method crt --keep best --out runs/crt",
