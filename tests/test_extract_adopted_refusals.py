@@ -125,7 +125,7 @@ FILES = {
 
 @pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize("what", FILES)
-def test_files_that_cannot_be_used(what):
+def test_weights_of_other_programs_that_cannot_be_used(what):
     content, says = FILES[what]
     torch.save(content, "w.pth")
     refused(*NAMED, ckpt="w.pth", says=says)
