@@ -62,7 +62,7 @@ def stages(python: str, device: str, tiny: bool) -> list[Stage]:
         Stage("walk", script("gpu_walk.py"), 110),
         *(Stage(f"fine-tuning, {shape}", phase_2(shape), cap) for shape, cap in shapes),
         Stage("extraction", script("bench_extract.py", "--repeats", "2"), 55),
-        Stage("training", script("gpu_rates.py", "training"), 40),
+        Stage("training", script("gpu_rates.py", "training"), 50),
     ]
 
 

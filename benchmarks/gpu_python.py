@@ -1,4 +1,7 @@
-"""A Python with all requirements, on a machine that has its own torch and perhaps no network."""
+"""A Python with all requirements, on a machine that has its own torch and perhaps no network.
+
+Run, it prints those requirements in pip's syntax, without torch's, which are the machine's own.
+"""
 
 import re
 import site
@@ -11,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOR_TESTS = "pytest>"
+OF_THE_MACHINE = ("torch", "torchvision")
 SECONDS = 100  # limit of an installation
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?(?:>=([\d.]+))?")
 
@@ -84,3 +88,12 @@ def _install(wanted: list[str], wheels: str | None, venv: Path) -> str | None:
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+
+
+def to_carry() -> list[str]:
+    """The requirements that a machine with its own torch may lack, in pip's syntax."""
+    return [f"{name}>={least}" for name, least in requirements().items() if name not in OF_THE_MACHINE]
+
+
+if __name__ == "__main__":
+    print(" ".join(to_carry()))

@@ -88,9 +88,9 @@ def write_images(root: Path, n_images: int) -> None:
             Image.fromarray(pixels).save(folder / f"{i}.png", compress_level=1)
 
 
-def training(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Images per second of epochs after the first, without the evaluation."""
-    n_images, epochs, batch = (40, 2, 20) if tiny else (8192, 4, 128)
+def training(device: torch.device, tiny: bool, path: Path | None) -> dict[str, Any]:
+    """Images per second of epochs after the first, without the evaluation; written after each network."""
+    n_images, epochs, batch = (40, 2, 20) if tiny else (4096, 4, 128)
     cases = [("resnet32", None, "fp32"), ("resnet18-cifar", None, "fp32"), ("resnet18-cifar", None, "bf16")]
     rows = []
     with tempfile.TemporaryDirectory() as name, Progress(disable=True) as quiet:
@@ -112,6 +112,7 @@ def training(device: torch.device, tiny: bool) -> dict[str, Any]:
             seconds = pd.read_csv(f"{name}/{i}/metrics.csv")["seconds"].iloc[1 : -1 if epochs > 2 else None]
             rows.append({"network": arch, "precision": precision, "images/s": n_images / seconds.median()})
             print(rows[-1], flush=True)
+            write({"training": rows}, path)  # a stage that is stopped keeps what it has
     return {"training": rows}
 
 
@@ -123,10 +124,17 @@ def training(device: torch.device, tiny: bool) -> dict[str, Any]:
 def main(what: str, device: str, tiny: bool, path: Path | None) -> None:
     """Measure, and print the results."""
     where = use_device(resolve_device(device))
-    found = machine(where) if what == "machine" else training(where, tiny)
+    found = machine(where) if what == "machine" else training(where, tiny, path)
     print(json.dumps(found, indent=1))
+    write(found, path)
+
+
+def write(found: dict[str, Any], path: Path | None) -> None:
+    """Write results to a file in one piece, if there is one."""
     if path is not None:
-        path.write_text(json.dumps(found))
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.write_text(json.dumps(found))
+        unfinished.replace(path)
 
 
 if __name__ == "__main__":

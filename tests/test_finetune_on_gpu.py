@@ -144,7 +144,31 @@ def test_fusion_is_that_of_the_host_and_near_the_exact_mean(device, dtype, index
     exact = table.double()[vectors.long()].mean(dim=-2)
     rtol = {torch.float32: 1e-6, torch.float16: 1.01 * 2**-11, torch.bfloat16: 1.01 * 2**-8}[dtype]
     torch.testing.assert_close(fused.double(), exact, rtol=rtol, atol=0)
-    assert torch.equal(fused, fuse(table, vectors))  # both sum in order in float32 and round once
+    host = fuse(table, vectors)
+    assert torch.equal(fused, host) or dtype == torch.bfloat16  # both sum in order in float32 and round once
+    assert_apart_in_halves_alone(fused, host, exact)
+
+
+def assert_apart_in_halves_alone(fused: torch.Tensor, host: torch.Tensor, exact: torch.Tensor) -> None:
+    """Raise AssertionError for a difference where the exact mean is not halfway between the two results."""
+    differs = fused != host
+    middle = (fused.double() + host.double()) / 2
+    torch.testing.assert_close(middle[differs], exact[differs], rtol=1e-6, atol=0)
+    assert differs.double().mean() < 0.1
+
+
+@pytest.mark.parametrize("n_vectors", [4, 16, 49])
+def test_a_host_and_a_gpu_round_bfloat16_apart_in_halves_alone(n_vectors):
+    """A GPU rounds to even, as torch's own conversion does."""
+    generator = torch.Generator().manual_seed(0)
+    table = (4 * torch.rand(1000, 96, generator=generator)).bfloat16()
+    vectors = torch.randint(len(table), (8, 48, n_vectors), generator=generator)
+    exact = table.double()[vectors].mean(dim=-2)
+    scale = 2.0 ** -(n_vectors - 1).bit_length()  # of the sum that is rounded
+    to_even = (exact * n_vectors * scale).bfloat16().float() / torch.tensor(n_vectors * scale)
+    host = fuse(table, vectors)
+    assert_apart_in_halves_alone(to_even, host, exact)
+    torch.testing.assert_close(to_even, host, rtol=2**-7, atol=0)
 
 
 @pytest.fixture

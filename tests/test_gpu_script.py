@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -218,6 +219,8 @@ def test_requirements_are_those_of_the_package(python):
     assert all(python.numbers(least) for least in needed.values())
     assert python.missing() == []
     assert python.numbers("2.14.1+cu130") == (2, 14, 1)
+    carried = {re.match(r"[\w-]+", requirement)[0] for requirement in python.to_carry()}
+    assert carried == needed.keys() - {"torch", "torchvision"}
 
 
 @pytest.mark.parametrize(

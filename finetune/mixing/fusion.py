@@ -17,7 +17,9 @@ def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         vectors: (..., L) int32 or int64 indices into the table.
 
     Returns:
-        (..., C) float32: the mean of each sample's vectors, rounded once to the table's dtype.
+        (..., C) float32: the mean of each sample's vectors. Their sum, in float32 and in order, is rounded
+        once to the table's dtype, and then divided. A CPU and a GPU agree to the bit but for sums halfway
+        between two numbers of bfloat16: most CPUs round them away from zero (FBGEMM), a GPU to the even one.
     """
     n_vectors = vectors.shape[-1]
     bags = vectors.reshape(-1, n_vectors)
