@@ -176,7 +176,7 @@ def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_b
         raise UserError(f"{where}: exists, so --val-per-class must be 0; remove one of the two")
     if listed_before:
         return
-    check_no_lookalikes(listing, config.root or config.source)
+    check_no_lookalikes(listing, config.train or config.root or config.source)
     if config.skip_bad_images:  # leaving out images never makes more of these options valid
         listing = _with_held_out(listing, config)
         label, n_classes = listing.splits["train"].label, len(listing.class_names)

@@ -117,6 +117,13 @@ def test_options_that_do_not_fit(options, says):
     refuse(*TRAIN, *options, says=says)
 
 
+def test_labels_in_two_unicode_forms_are_told_what_to_do_in_a_table():
+    rows = GOOD.replace(",ape,", ",b\u00e9,").replace("bee/0.png,bee", "bee/0.png,be\u0301")
+    Path("photos/t.csv").write_text(rows.replace("bee/1.png,bee", "bee/1.png,be\u0301"))
+    line = refuse(*TRAIN, says=["photos/t.csv: the classes ", "write both labels alike, or rename one"])
+    assert "folder" not in line
+
+
 def test_options_of_tables_need_one():
     refuse("train", "--dataset", "table", *SMALL, says=["--dataset table needs --train"])
     refuse(

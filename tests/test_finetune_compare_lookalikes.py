@@ -74,6 +74,31 @@ def test_equal_names_and_counts_do_not_make_one_data_set(first_run, change):
     assert "mean" not in refuse("analyze", "second/run", first_run, says=["separately"])
 
 
+@pytest.mark.parametrize("swapped", ["images of two splits", "labels of two images"])
+def test_two_tables_of_one_shape_are_two_data_sets(swapped):
+    """They list as many images of each class and split, below the same root."""
+    root = write_images(Path("images"), splits=("train", "test"))
+    rows = [
+        [path.relative_to(root).as_posix(), path.parent.name, path.parts[1]]
+        for path in sorted(root.rglob("*.png"))
+    ]
+    for name in ("one", "two"):
+        lines = ["path,label,split", *(",".join(row) for row in rows)]
+        Path(root, f"{name}.csv").write_text("\n".join(lines) + "\n")
+        place = 1 if swapped == "labels of two images" else 2
+        of_bee = "train/bee/0.png" if place == 1 else "test/ape/0.png"
+        pair = [row for row in rows if row[0] in ("train/ape/0.png", of_bee)]
+        pair[0][place], pair[1][place] = pair[1][place], pair[0][place]
+    options = [*TINY, "--image-size", 16]
+    for seed, name in enumerate(("one", "two")):
+        succeed("train", "--train", root / f"{name}.csv", *options, "--out", f"{name}/phase1")
+        store = ["--store", f"{name}/feats.zarr"]
+        succeed("extract", "--ckpt", f"{name}/phase1/checkpoint.pt", *store, "--device", "cpu")
+        succeed("finetune", *store, "--out", f"{name}/run", "--seed", seed, *QUICK, *FEW_CLASSES)
+    says = [f"is of the data set {root.resolve() / name}.csv (fingerprint " for name in ("one", "two")]
+    refuse("analyze", "one/run", "two/run", says=[*says, "separately"])
+
+
 def test_files_of_the_same_names_that_hold_other_images_are_another_data_set(first_run):
     root = write_images(Path("images"), splits=("train", "val", "test"))
     path = root / "train/ape/3.png"

@@ -51,9 +51,12 @@ def check_utf8_names(listing: Listing, root: Path) -> None:
 
 
 def check_no_lookalikes(listing: Listing, where: str) -> None:
-    """Raise UserError for two classes whose names look the same; `where` is the root or source."""
+    """Raise UserError for two classes whose names look the same; `where` is the table, root or source."""
     if (alike := lookalikes(listing.class_names)) is not None:
+        advice = "put their images into one folder, or rename one"
+        if not listing.folders:
+            advice = "write both labels alike, or rename one"
         raise UserError(
-            f"{where}: the classes {alike[0]!a} and {alike[1]!a} are the same name in two "
-            "Unicode forms; put their images into one folder, or rename one"
+            f"{where}: the classes {alike[0]!a} and {alike[1]!a} are the same name in two Unicode forms; "
+            f"{advice}"
         )

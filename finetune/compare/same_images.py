@@ -133,4 +133,4 @@ def _data_set(run: Run) -> str:
 
 def _place(run: Run) -> str:
     made = _made_from(run)
-    return f"the data set {made.get('root') or made['dataset']}"
+    return f"the data set {made.get('train') or made.get('root') or made['dataset']}"
