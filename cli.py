@@ -47,7 +47,7 @@ def main() -> None:
 @main.command()
 @options(TrainConfig)
 @click.pass_context
-@checks_data
+@checks_data(TrainConfig)
 def train(context: click.Context, **values: Any) -> None:
     """Phase I: train a network on all classes."""
     early.check_training(build(TrainConfig, values))
@@ -73,6 +73,7 @@ def train(context: click.Context, **values: Any) -> None:
 @main.command()
 @options(ExtractConfig)
 @click.pass_context
+@checks_data(ExtractConfig)
 def extract(context: click.Context, **values: Any) -> None:
     """Run every image through the network once and cache what Phase II needs."""
     config = build(ExtractConfig, values)

@@ -124,12 +124,23 @@ def test_images_in_memory_are_checked_too(quiet):
 
 def test_what_cannot_be_listed_has_another_exit_code(photos):
     refuse("train", "--root", "none", "--check-data", says=["none: no such folder"])
-    refuse("train", "--root", photos, "--resume", "--check-data", says=["leave out --resume"])
+    refuse("train", "--root", photos, "--resume", "--check-data", says=["without --resume or --ckpt"])
     refuse("train", "--root", photos, "--download", "--check-data", says=["--download: there is nothing"])
     shutil.rmtree(photos / "train/ape")
     refuse(
         "train", "--root", photos, "--check-data", says=["class 'ape' is not among the 2 classes of train"]
     )
+
+
+def test_extract_checks_the_images_of_another_programs_network(photos):
+    options = ["--arch", "resnet18", "--root", photos, "--store", "x.zarr", "--check-data"]
+    for code, said in ((0, "30 images of 3 classes, no fault found"), (1, "1 of 30 images have a fault")):
+        result = run("extract", "--ckpt", "other.pth", *options)
+        assert result.exit_code == code
+        assert said in result.stdout
+        (photos / "test/cat/0.png").write_bytes(b"")
+    says = ["a checkpoint of `train` has its data set already"]
+    refuse("extract", "--ckpt", "phase1/checkpoint.pt", "--check-data", says=says)
 
 
 def test_a_finished_run_in_the_folder_does_not_matter(photos, monkeypatch):

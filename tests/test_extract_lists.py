@@ -84,6 +84,8 @@ def test_a_list_called_like_a_published_one_is_compared_with_it(lists, quiet, ca
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
     monkeypatch.setitem(PUBLISHED, "ImageNet_LT_train.txt", blob)
     list_dataset(config, quiet)
+    Path("ImageNet_LT_train.txt").write_bytes(content.replace(b"\n", b"\r\n"))
+    list_dataset(config, quiet)
     assert not caplog.records
 
 

@@ -1,4 +1,4 @@
-"""`train --check-data`: the faults of a data set in a table, instead of a training."""
+"""`train --check-data` and `extract --check-data`: the faults of a data set in a table, and nothing else."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from extract.config import TrainConfig
+from extract.config import ExtractConfig, TrainConfig
 from extract.sources.presence import check_images_exist
 from finetune.commands.console import progress_bar, say
 from finetune.commands.help import GroupedOption
@@ -24,38 +24,48 @@ option = click.option(
     cls=GroupedOption,
     group="data",
     is_flag=True,
-    help="instead of training, read every image and count missing, empty and unreadable files, images that "
+    help="do nothing but read every image and count missing, empty and unreadable files, images that "
     "occur twice (in one split, in two, in two classes) and classes without images; exit code 0 if there are "
     "none, 1 if there are any, 2 if the data set cannot be listed",
 )
 
 
-def checks_data(train: Callable) -> Callable:
-    """Give the command `train` the option --check-data, with which it does not train."""
+def checks_data(config_class: type) -> Callable:
+    """Give a command the option --check-data, with which it does nothing else.
 
-    @option
-    @wraps(train)
-    def command(context: click.Context, check_data: bool, **values: Any) -> None:
-        if check_data:
-            context.exit(run_check(build(TrainConfig, values)))
-        train(context, **values)
+    Args:
+        config_class: of the command, with a DatasetConfig.
+    """
 
-    return command
+    def decorate(run: Callable) -> Callable:
+        @option
+        @wraps(run)
+        def command(context: click.Context, check_data: bool, **values: Any) -> None:
+            if check_data:
+                context.exit(run_check(build(config_class, values)))
+            run(context, **values)
+
+        return command
+
+    return decorate
 
 
-def run_check(config: TrainConfig) -> int:
-    """Print the faults of the data set that a training would use; nothing is written.
+def run_check(config: TrainConfig | ExtractConfig) -> int:
+    """Print the faults of the data set that a command would use; nothing is written.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: the data set cannot be listed, or is that of a run to resume.
+        UserError: the data set cannot be listed, or is that of a run to resume or of a checkpoint.
     """
-    if config.resume:
+    described = "a run that is resumed has" if config.resume else None
+    if described is None and config.network.arch is None:
+        described = "a checkpoint of `train` has"
+    if described is not None:
         raise UserError(
-            "--check-data: a run that is resumed has its data set already; leave out --resume, and name the "
-            "data set by its options"
+            f"--check-data: {described} its data set already, which was read then; name the data set by the "
+            "options of `train`, without --resume or --ckpt"
         )
     dataset = config.dataset.resolved()
     check_images_exist(dataset)

@@ -20,7 +20,7 @@ def difference(file: Path) -> str | None:
     published = PUBLISHED.get(file.name)
     if published is None:
         return None
-    content = file.read_bytes()
+    content = file.read_bytes().replace(b"\r\n", b"\n")  # what git or an editor on Windows may have changed
     # As git computes it, so that it can be compared with the repository; it protects against nothing.
     found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if found == published:
