@@ -110,7 +110,9 @@ def training(device: torch.device, tiny: bool, path: Path | None) -> dict[str, A
             )
             train(config, quiet)
             seconds = pd.read_csv(f"{name}/{i}/metrics.csv")["seconds"].iloc[1 : -1 if epochs > 2 else None]
-            rows.append({"network": arch, "precision": precision, "images/s": n_images / seconds.median()})
+            rows.append(
+                {"network": arch, "precision": precision, "images/s": float(n_images / seconds.median())}
+            )
             print(rows[-1], flush=True)
             write({"training": rows}, path)  # a stage that is stopped keeps what it has
     return {"training": rows}

@@ -131,6 +131,7 @@ def run_on_others(name: str, images: torch.Tensor) -> np.ndarray:
     [
         ("resnet18", 64, "torchscript"),
         ("resnet20", 16, "torchscript"),
+        ("timm:dla46x_c", 64, "torchscript"),
         ("exported_nets:Tail", 16, "torch-export"),
         ("exported_nets:Tail", 16, "onnx"),
     ],

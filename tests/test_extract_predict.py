@@ -98,6 +98,33 @@ def test_predictions_are_those_of_evaluate_image_by_image(here, quiet):
     np.testing.assert_allclose(again["probability_1"], frame["probability_1"], atol=1e-5)
 
 
+UNTURNED = "phase1/checkpoint.pt: was trained on photographs that were not turned as EXIF says, and reads"
+
+
+def test_a_checkpoint_that_never_turned_photographs_sees_them_so(here, quiet, monkeypatch):
+    """As of version 0.1: the same pixels as in `evaluate`, image by image, and a note."""
+    turned = tc.predict("phase1/checkpoint.pt", "photos/test", device="cpu", workers=0)
+    content = torch.load("phase1/checkpoint.pt", weights_only=True)
+    content["transform"]["upright"] = False
+    (here / "old/phase1").mkdir(parents=True, exist_ok=True)
+    torch.save(content, "old/phase1/checkpoint.pt")
+    (here / "old/photos").exists() or (here / "old/photos").symlink_to(here / "photos")
+    assert UNTURNED not in succeed("predict", *CKPT, *CPU, "photos/test").stderr
+    monkeypatch.chdir(here / "old")
+    said = succeed("predict", *CKPT, *CPU, "photos/test", "--out", "p.csv", "--overwrite").stderr
+    assert said.count(UNTURNED) == 1
+    assert UNTURNED not in succeed("predict", *CKPT, *CPU, "photos/test/ape/of_spring/0.jpg").stderr
+    expected = probabilities_in_evaluation(quiet)
+    found = pd.read_csv("p.csv")
+    for row in found.itertuples():
+        probability = np.sort(expected[row.path.removeprefix("photos/")])[::-1]
+        np.testing.assert_allclose([row.probability_1, row.probability_2], probability[:2], rtol=1e-5)
+    lies = found["path"].str.contains(r"[135]\.jpg")
+    same = np.isclose(found["probability_1"], turned["probability_1"], rtol=1e-6)
+    assert same[~lies].all()
+    assert not same[lies].any()
+
+
 def test_counts_are_those_of_evaluate(here):
     found = json.loads(succeed("evaluate", *CKPT, *CPU, "--json").stdout)
     frame = table("photos/test", "--top", 1)

@@ -1,6 +1,6 @@
 """Rebuilding a checkpoint's network and images, as they were in training."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,18 +69,21 @@ def restore_listed(ckpt: Path, root: str | None, progress: Progress, arch: str |
         source = source.moved(root)
     transform = described(Transform, checkpoint.transform, ckpt)
     dataset = bound_to(list_dataset(source, progress, listed_before=True), checkpoint, ckpt)
-    if not transform.upright and _any_turned(dataset):
-        note(
-            f"{ckpt}: was trained on photographs that were not turned as EXIF says, and reads them the same "
-            "way; train again to have them turned"
-        )
+    note_unturned(transform, [] if dataset.train.in_memory else dataset.train.images, ckpt)
     return Restored(checkpoint, network, dataset, transform)
 
 
-def _any_turned(dataset: Dataset) -> bool:
-    """Whether any of about a hundred photographs, spread over the training images, has to be turned."""
-    files = [] if dataset.train.in_memory else dataset.train.images
-    return any(lies_turned(path) for path in files[:: max(1, len(files) // 100)])
+def note_unturned(transform: Transform, files: Sequence[Path], ckpt: Path) -> None:
+    """Note that photographs are read unturned, as a checkpoint of version 0.1 was trained on them.
+
+    Said if that concerns any of about a hundred files, spread over all.
+    """
+    if transform.upright or not any(map(lies_turned, files[:: max(1, len(files) // 100)])):
+        return
+    note(
+        f"{ckpt}: was trained on photographs that were not turned as EXIF says, and reads them the same "
+        "way; train again to have them turned"
+    )
 
 
 def restore_network(checkpoint: Checkpoint, path: Path, arch: str | None = None) -> Network:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from analysis.csv_files import csv_text
 from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import described, load_checkpoint
-from extract.checkpoints.restore import restore_network
+from extract.checkpoints.restore import note_unturned, restore_network
 from extract.deploy.config import PredictConfig
 from extract.deploy.loose_images import LooseImage, as_image_set, find_images
 from extract.deploy.overlay import overlay, overlay_names, save_picture
@@ -66,6 +66,7 @@ def predict(config: PredictConfig, progress: Progress) -> pd.DataFrame:
     transform = described(Transform, checkpoint.transform, path)
     if config.skip_bad_images:
         images = _readable(images, progress)
+    note_unturned(transform, [image.path for image in images], path)
     network = network.to(compute.device, memory_format=compute.memory_format)
     with nullcontext() if config.cam is None else whole_folder(Path(config.cam)) as cam_folder:
         found = _likeliest(network, images, transform, compute, config.top, cam_folder, progress)
