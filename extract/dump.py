@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from extract.adoption.beside_store import adopted, checkpoint_beside
 from extract.adoption.options import check_phase1_options, foreign, is_adoption
-from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import file_digest
 from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
@@ -20,11 +19,12 @@ from extract.device import Compute, keep_freed_memory, make_deterministic, resol
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
-from extract.inference import by_class, numbered_maps
-from extract.networks.parts import Network, pool
+from extract.images.workers import keep_workers
+from extract.inference import by_class
+from extract.networks.parts import Network
 from extract.provenance import provenance_of
+from extract.rows import check_rows, computed_rows
 from extract.training.how_far import is_marked
-from store.arrays.dtypes import NUMPY, largest
 from store.arrays.image_names import DIGEST, NAME, names_as_bytes
 from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import CheckpointError, UserError
@@ -33,14 +33,6 @@ from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 from store.writer import StoreWriter, write_store
-
-BUFFERED_AS = {  # as the writer takes them; of lossy dtypes it computes the scales itself
-    "float16": torch.float16,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.float32,
-    "float8_e4m3": torch.float32,
-}
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
@@ -118,8 +110,9 @@ def fill(
 ) -> None:
     """Write everything that is missing in a store, and finish it; splits are in the store's row order."""
     writer.write_known(_known(restored.network, splits))
-    for split, images in splits.items():
-        _dump(writer, restored, images, split, compute, progress)
+    with keep_workers():
+        for split, images in splits.items():
+            _dump(writer, restored, images, split, compute, progress)
     writer.finish()
 
 
@@ -211,16 +204,12 @@ def _dump(
     progress.update(task, completed=int(missing[0]) * n_views)
     if len(missing) < len(images):
         images = images.take(missing)
-    label = torch.from_numpy(images.label)
-    weight = restored.network.classifier.weight.detach()
-    for start, view, maps in numbered_maps(restored.network, images, restored.transform, compute):
-        of_batch = label[start : start + len(maps)] if split == "train" else None
-        if split == "train":
-            _check_range(maps, writer.map_dtype)
-        rows = batch_rows(maps, weight, of_batch, BUFFERED_AS[writer.map_dtype])
-        _check_finite(rows["pooled"], split)
+    network, transform, dtype = restored.network, restored.transform, writer.map_dtype
+    batches = computed_rows(network, images, transform, compute, dtype if split == "train" else None)
+    for start, view, computed in batches:
+        rows = check_rows(computed, split, dtype)
         writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)
-        progress.advance(task, len(maps))
+        progress.advance(task, len(rows["pooled"]))
 
 
 def row_images(images: ImageSet) -> dict[str, np.ndarray]:
@@ -229,43 +218,3 @@ def row_images(images: ImageSet) -> dict[str, np.ndarray]:
     if images.name is not None:
         known[NAME] = names_as_bytes(images.name)
     return {name: np.repeat(values, images.n_views, axis=0) for name, values in known.items()}
-
-
-def batch_rows(
-    maps: torch.Tensor,
-    weight: torch.Tensor,
-    label: torch.Tensor | None,
-    map_dtype: torch.dtype = torch.float32,
-) -> dict[str, np.ndarray]:
-    """The arrays that a store holds of one batch, by name, on the host; float32 except for the maps.
-
-    Args:
-        maps: (B, C, H, W) feature maps.
-        weight: (K, C) of the FC layer.
-        label: (B,) int64 of training images; None for others, which have only pooled features.
-        map_dtype: dtype that maps are rounded to before they leave the device.
-    """
-    rows = {"pooled": pool(maps).cpu().numpy()}
-    if label is not None:
-        channels_last = maps.permute(0, 2, 3, 1)
-        cam = class_activation_maps(channels_last, weight, label.to(maps.device))
-        rounded = channels_last.to(map_dtype, memory_format=torch.contiguous_format).cpu()
-        if map_dtype == torch.bfloat16:  # torch cannot convert it to numpy
-            rows["feature_map"] = rounded.view(torch.int16).numpy().view(NUMPY["bfloat16"])
-        else:
-            rows["feature_map"] = rounded.numpy()
-        rows["cam"] = cam.cpu().numpy()
-    return rows
-
-
-def _check_finite(pooled: np.ndarray, split: str) -> None:
-    if not np.isfinite(pooled).all():
-        raise UserError(
-            f"{split}: the network's features are not finite, so its weights are useless; train again"
-        )
-
-
-def _check_range(maps: torch.Tensor, map_dtype: str) -> None:
-    """Raise UserError for features beyond a dtype's range, found in one pass on the device."""
-    if max(abs(float(extreme)) for extreme in maps.aminmax()) > largest(map_dtype):
-        raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")

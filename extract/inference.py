@@ -12,6 +12,7 @@ from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.networks.parts import Network, pool
+from extract.transfer import to_host
 
 
 def by_class(split: ImageSet) -> ImageSet:
@@ -59,8 +60,12 @@ def predict(
     """(N,) int64 predicted class of every image of a split."""
     task = progress.add_task("evaluating", total=len(split), status="")
     predictions = []
-    for maps in feature_maps(network, split, transform, compute):
-        predictions.append(network.classify(pool(maps)).argmax(dim=1).cpu())
-        progress.advance(task, len(maps))
+    batches = (
+        (len(maps), {"class": network.classify(pool(maps)).argmax(dim=1)})
+        for maps in feature_maps(network, split, transform, compute)
+    )
+    for n_images, predicted in to_host(batches, compute.device):
+        predictions.append(predicted["class"])
+        progress.advance(task, n_images)
     progress.remove_task(task)
     return torch.cat(predictions).numpy()

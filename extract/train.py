@@ -22,6 +22,7 @@ from extract.images.batches import training_batches
 from extract.images.image_set import white_of
 from extract.images.preparation import check_preparation
 from extract.images.transforms import Transform
+from extract.images.workers import keep_workers
 from extract.inference import predict
 from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
@@ -114,7 +115,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         _save(training, config, dataset, transform)
         # After the checkpoint, which marks the folder as ours.
         write_json(path.with_name("config.json"), asdict(config))
-        with WholeSteps() as whole_steps:
+        with WholeSteps() as whole_steps, keep_workers():
             return _train_epochs(training, config, dataset, transform, compute, progress, whole_steps)
     except (KeyboardInterrupt, UserError) as error:
         started = previous is not None or _identity(path) != before

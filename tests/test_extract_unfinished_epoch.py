@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.progress import Progress
 
-import extract.images.workers
+import extract.images.parts
 import extract.train
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
@@ -120,8 +120,8 @@ def test_it_goes_on_from_the_batch_to_the_same_bits(config, n, quiet, monkeypatc
 @pytest.mark.parametrize("config", [72], indirect=True)
 def test_what_was_read_is_not_read_again(config, quiet, monkeypatch):
     interrupted(config, quiet, 3)
-    read, image_views = [], extract.images.workers.image_views
-    monkeypatch.setattr("extract.images.workers.image_views", lambda *a: read.append(a[0]) or image_views(*a))
+    read, image_views = [], extract.images.parts.image_views
+    monkeypatch.setattr("extract.images.parts.image_views", lambda *a: read.append(a[0]) or image_views(*a))
     train(replace(config, resume=True), quiet)
     assert len([path for path in read if path.parts[-3] == "train"]) == 18 + 18 - 2 * 7
 

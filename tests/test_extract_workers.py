@@ -3,6 +3,10 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import active_children
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,18 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
+import extract.images.parts
 import extract.images.workers
 from extract.device import Compute
 from extract.images.batches import evaluation_batches, training_batches
 from extract.images.image_set import ImageSet
+from extract.images.parts import ImageFiles, Part, prepare
 from extract.images.transforms import Transform
-from extract.images.workers import SHARED
+from extract.images.workers import SHARED, keep_workers
 from finetune.loading.prefetch import prefetched
 from store.errors import UserError
 
 SIZE = 72  # pixels, so that images stay files
 N = 10
-COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)
+COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)  # so each worker takes two images at once
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +61,14 @@ def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor
     return batches + list(evaluation_batches(split, transform, compute))
 
 
-@pytest.mark.parametrize("room", [1, 3])
-def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog):
+def test_little_shared_memory_changes_no_batch(split, monkeypatch, caplog):
     """Containers have 64 MiB by default, less than the prefetched images of a batch of 128 at 224 pixels."""
     expected = read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
-    sizes, begin = [], extract.images.workers._loader
-    monkeypatch.setattr(
-        extract.images.workers,
-        "_loader",
-        lambda files, parts, n: sizes.extend(map(len, parts)) or begin(files, parts, n),
-    )
-    with_shared_memory(monkeypatch, 2 * 6 * room * 3 * SIZE**2)  # half of it, for six parts
+    sizes, part = [], ImageFiles.part
+    monkeypatch.setattr(ImageFiles, "part", lambda files, p: sizes.append(len(p)) or part(files, p))
+    with_shared_memory(monkeypatch, 2 * 6 * 3 * SIZE**2)  # half of it, for six parts
     found = read(split)
-    assert max(sizes) == room
+    assert set(sizes) == {1}
     assert len(found) == len(expected) == 6
     for (images, label), (images_then, label_then) in zip(found, expected, strict=True):
         assert torch.equal(images, images_then)
@@ -76,7 +77,7 @@ def test_little_shared_memory_changes_no_batch(split, room, monkeypatch, caplog)
 
 
 def test_as_much_as_is_needed_is_left_as_it_is(split, monkeypatch, caplog):
-    with_shared_memory(monkeypatch, 2 * 6 * 4 * 3 * SIZE**2)
+    with_shared_memory(monkeypatch, 2 * 6 * 2 * 3 * SIZE**2)
     read(split)
     assert not caplog.text
 
@@ -108,7 +109,7 @@ def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
         os.kill(os.getpid(), number)
         return torch.zeros(())
 
-    monkeypatch.setattr(extract.images.workers, "image_views", dying)
+    monkeypatch.setattr(extract.images.parts, "image_views", dying)
     with pytest.raises(UserError, match=r"a worker process that reads images died, .* --workers 0"):
         read(split)
     assert capfd.readouterr().err == ""
@@ -116,7 +117,7 @@ def test_a_worker_that_dies_is_told(split, number, monkeypatch, capfd):
 
 def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
     reading, _ = os.pipe()
-    monkeypatch.setattr(extract.images.workers, "image_views", lambda *_: os.read(reading, 1))  # forever
+    monkeypatch.setattr(extract.images.parts, "image_views", lambda *_: os.read(reading, 1))  # forever
     monkeypatch.setattr(extract.images.workers, "LONGEST", 1)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until they are killed
     with pytest.raises(
@@ -126,13 +127,13 @@ def test_workers_that_give_nothing_any_more_are_told(split, monkeypatch):
 
 
 def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch):
-    original = extract.images.workers.image_views
+    original = extract.images.parts.image_views
 
     def pressed(*arguments: object) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)  # to all of them, as a terminal does
         return original(*arguments)
 
-    monkeypatch.setattr(extract.images.workers, "image_views", pressed)
+    monkeypatch.setattr(extract.images.parts, "image_views", pressed)
     assert len(read(split)) == 6
 
 
@@ -142,6 +143,77 @@ def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
     paths = [*split.images[:5], bad, *split.images[6:]]
     with pytest.raises(UserError, match=f"{bad}: not a readable image"):
         read(ImageSet(paths, split.label, split.sample_index))
+
+
+@pytest.fixture
+def by_whom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[int]]:
+    """The processes that prepared parts since it was last asked, one for each part."""
+    told = tmp_path / "told"
+
+    def noting(part: Part) -> torch.Tensor | str:
+        with told.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return prepare(part)
+
+    def since() -> list[int]:
+        lines = told.read_text().split()
+        told.write_text("")
+        return list(map(int, lines))
+
+    monkeypatch.setattr(extract.images.workers, "prepare", noting)
+    return since
+
+
+def test_kept_workers_read_every_epoch_and_split_and_then_end(split, by_whom):
+    expected = read(split, replace(COMPUTE, workers=0))
+    assert set(by_whom()) == {os.getpid()}
+    with keep_workers():
+        for _ in range(3):
+            for (images, label), (images_then, label_then) in zip(read(split), expected, strict=True):
+                assert torch.equal(images, images_then)
+                assert torch.equal(label, label_then)
+        processes = set(by_whom())
+        assert len(processes) == 2
+        assert processes <= {child.pid for child in active_children()}
+    assert not processes & {child.pid for child in active_children()}
+    read(split)
+    assert len(set(by_whom())) == 4  # two for each of both
+
+
+def test_workers_whose_parts_were_not_all_taken_are_not_kept(split, by_whom):
+    """What they prepared is not what the next asks for."""
+    (expected, _), *_ = evaluation_batches(split, Transform(SIZE), replace(COMPUTE, workers=0))
+    by_whom()
+    turned = split.take(np.arange(N)[::-1])
+    with keep_workers():
+        next(evaluation_batches(turned, Transform(SIZE), COMPUTE))
+        stopped = set(by_whom())
+        images, _ = next(evaluation_batches(split, Transform(SIZE), COMPUTE))
+        assert torch.equal(images, expected)
+        assert not stopped & set(by_whom())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_that_died_while_they_waited_are_replaced(split, by_whom, number):
+    with keep_workers():
+        read(split)
+        died = set(by_whom())
+        for process in active_children():
+            if process.pid in died:
+                os.kill(process.pid, number)
+                process.join()
+        assert len(read(split)) == 6
+        assert not died & set(by_whom())
+
+
+def test_a_bad_image_ends_kept_workers_too(split, tmp_path, by_whom):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    with keep_workers():
+        with pytest.raises(UserError, match=f"{bad}: not a readable image"):
+            read(ImageSet([*split.images[:9], bad], split.label, split.sample_index))
+        by_whom()
+        assert len(read(split)) == 6
 
 
 def test_a_thread_that_cannot_make_windows_is_told(monkeypatch):

@@ -7,8 +7,10 @@ import torch
 
 from extract.device import Compute
 from extract.images.image_set import EVALUATION, ImageSet
+from extract.images.parts import ImageFiles
 from extract.images.transforms import Transform, augment_batch, normalise, view_batch
-from extract.images.workers import ImageFiles, load_batches
+from extract.images.workers import load_batches
+from extract.transfer import to_device
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (B, 3, H, W) normalised, int64 (B,) labels
 
@@ -35,15 +37,16 @@ def training_batches(
         if taken[1] is not None:
             generator.set_state(taken[1])
         for index in order.split(compute.batch_size)[taken[0] :]:
-            chosen = split.images[index].to(compute.device)
+            chosen = to_device(split.images[index], compute.device)
             images = augment_batch(chosen, transform, generator)
-            yield normalise(images, transform), label[index].to(compute.device)
+            yield normalise(images, transform), to_device(label[index], compute.device)
         return
     seeds = torch.randint(2**62, (len(split), 1), generator=generator)
     rest = order[taken[0] * compute.batch_size :]
     files = ImageFiles(split, transform, rest.tolist(), seeds.numpy())
     for views, index in load_batches(files, compute):
-        yield normalise(views[:, 0].to(compute.device), transform), label[index].to(compute.device)
+        images = to_device(views[:, 0], compute.device)
+        yield normalise(images, transform), to_device(label[index], compute.device)
 
 
 def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) -> Iterator[Batch]:
@@ -57,10 +60,11 @@ def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) 
     if split.in_memory:
         for start in range(0, len(split), compute.batch_size):
             batch = slice(start, start + compute.batch_size)  # a slice copies nothing
-            images, of_batch = split.images[batch].to(compute.device), label[batch].to(compute.device)
+            images, of_batch = (to_device(values[batch], compute.device) for values in (split.images, label))
             for of_view in seeds[batch].T:
                 yield normalise(view_batch(images, transform, of_view), transform), of_batch
         return
     for views, index in load_batches(ImageFiles(split, transform, range(len(split)), seeds), compute):
+        of_batch = to_device(label[index], compute.device)
         for images in views.unbind(1):
-            yield normalise(images.to(compute.device), transform), label[index].to(compute.device)
+            yield normalise(to_device(images, compute.device), transform), of_batch

@@ -6,16 +6,16 @@ Nothing waits forever: a worker that died, found no room or hangs is reported.
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from extract.device import Compute
-from extract.images.image_set import ImageSet
-from extract.images.transforms import Transform, image_views
+from extract.images.parts import ImageFiles, Part, prepare
 from store.errors import UserError
 from store.notes import note
 
@@ -27,28 +27,6 @@ LONGEST = 600  # seconds without a part after which the workers count as hung
 ADVICE = "pass --workers 0, which needs none, or give the container more (docker run --shm-size 1g)"
 
 
-class ImageFiles(TorchDataset):
-    """Image files for worker processes; a bad one is returned as its message, and raised in the parent.
-
-    Attributes:
-        order: positions in the split, in the order of the batches.
-    """
-
-    def __init__(self, split: ImageSet, transform: Transform, order: Sequence[int], seeds: np.ndarray):
-        self.split, self.transform, self.order, self.seeds = split, transform, order, seeds
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> torch.Tensor | str:
-        index = self.order[position]
-        try:
-            path, seeds = self.split.images[index], self.seeds[index].tolist()
-            return image_views(path, self.transform, seeds, self.split.expected(index))
-        except UserError as error:
-            return str(error)
-
-
 def available_cores() -> int:
     """Cores that this process may use; torch warns about more workers."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,33 +35,34 @@ def available_cores() -> int:
 def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Views uint8 (B, V, 3, H, W) and index int64 (B,) of each batch of images in turn.
 
-    Workers hand over parts of a batch, no larger than a batch of one view or than shared memory allows.
+    The next batch overwrites the views of this one, except for a GPU, which may not have fetched them yet.
+    Workers share every batch: each hands over parts of it, as many as shared memory allows.
 
     Raises:
         UserError: an image cannot be read, shared memory is full, or a worker died or hangs.
     """
-    n_workers = min(compute.workers, available_cores())
+    n_workers, n_images = min(compute.workers, available_cores()), len(files.order)
+    pinned = compute.device.type == "cuda"  # from where a GPU can fetch it while it computes
     n_views = files.seeds.shape[1]
-    image_bytes = n_views * 3 * files.transform.image_size**2
-    at_once = max(1, compute.batch_size // n_views)
+    at_once = -(-compute.batch_size // (max(1, n_workers) * n_views))
     if n_workers:
-        at_once = min(at_once, _fitting(n_workers, image_bytes, at_once))
-    batches = [_cut(batch, at_once) for batch in _cut(range(len(files)), compute.batch_size)]
-    loaded = _loader(files, [part for batch in batches for part in batch], n_workers)
-    for batch in batches:
-        positions = [position for part in batch for position in part]
-        index = torch.tensor([files.order[position] for position in positions])
-        if len(batch) == 1:  # unchanged: joining would copy
-            yield _received(loaded), index
-            continue
-        images = None
-        for part in batch:
-            received = _received(loaded)
-            if images is None:
-                images = received.new_empty((len(positions), *received.shape[1:]))
-            start = part[0] - positions[0]
-            images[start : start + len(part)] = received  # which frees its shared memory
-        yield images, index
+        at_once = min(at_once, _fitting(n_workers, n_views * 3 * files.transform.image_size**2, at_once))
+    joined: torch.Tensor | None = None
+    batches = [_cut(batch, at_once) for batch in _cut(range(n_images), compute.batch_size)]
+    with _prepared(files, [part for batch in batches for part in batch], n_workers) as loaded:
+        for batch in batches:
+            first, last = batch[0][0], batch[-1][-1]
+            index = torch.tensor([files.order[position] for position in range(first, last + 1)])
+            images = _received(loaded)
+            if len(batch) > 1:  # a whole batch would only be copied
+                shape = (len(index), *images.shape[1:])
+                if joined is None or pinned:
+                    joined = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+                joined[: len(images)] = images
+                for part in batch[1:]:
+                    joined[part[0] - first : part[-1] + 1 - first] = _received(loaded)  # frees its memory
+                images = joined[: len(index)]
+            yield images, index
 
 
 def _cut(positions: range, n: int) -> list[range]:
@@ -117,42 +96,110 @@ def _fitting(n_workers: int, image_bytes: int, at_once: int) -> int:
     return min(most, at_once)
 
 
-def _loader(files: ImageFiles, parts: list[range], n_workers: int) -> Iterator[torch.Tensor | str]:
-    looking = {"timeout": LOOK, "prefetch_factor": PREFETCH} if n_workers else {}
-    loader = DataLoader(
-        files,
-        batch_sampler=parts,
-        num_workers=n_workers,
-        collate_fn=_collate,
-        worker_init_fn=_become_worker,
-        generator=torch.Generator(),  # else DataLoader draws its workers' seed from the global one
-        **looking,
-    )
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    # torch's own handler would raise the error of a dead worker in any line, even if we are killed too.
-    handler: Callable | int | None = signal.getsignal(signal.SIGCHLD)
-    loaded = iter(loader)
-    signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-    return loaded
+_KEPT: ContextVar[dict[int, "Workers"] | None] = ContextVar("kept workers", default=None)
+
+
+@contextmanager
+def keep_workers() -> Iterator[None]:
+    """Within it, worker processes wait for the next split or epoch instead of being started anew."""
+    kept: dict[int, Workers] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+        kept.clear()  # the processes end with the objects
+
+
+@contextmanager
+def _prepared(files: ImageFiles, parts: list[range], n_workers: int) -> Iterator[Iterator]:
+    """What workers make of each part of some files; they are kept if all parts were taken."""
+    if not n_workers:
+        yield (prepare(files.part(part)) for part in parts)
+        return
+    kept = _KEPT.get()
+    workers = None if kept is None else kept.pop(n_workers, None)
+    loaded = None if workers is None else workers.resumed(files, parts)
+    if loaded is None:
+        workers = Workers(n_workers, waiting=kept is not None)
+        loaded = workers.begin(files, parts)
+    yield loaded
+    if kept is not None:
+        kept[n_workers] = workers
+
+
+class Workers:
+    """Worker processes that know nothing of the images but what each part tells them.
+
+    Args:
+        n_workers: how many.
+        waiting: whether they wait for more parts after the last one; else they end.
+    """
+
+    def __init__(self, n_workers: int, waiting: bool):
+        self._order = _Order()
+        self._loader = DataLoader(
+            _Preparing(),
+            batch_sampler=self._order,
+            num_workers=n_workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_become_worker,
+            persistent_workers=waiting,
+            timeout=LOOK,
+            prefetch_factor=PREFETCH,
+            generator=torch.Generator(),  # else DataLoader draws its workers' seed from the global one
+        )
+
+    def begin(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str]:
+        """Start the processes; returns what they prepare of each part."""
+        self._order.files, self._order.parts = files, parts
+        if threading.current_thread() is not threading.main_thread():
+            return iter(self._loader)
+        # torch's own handler would raise the error of a dead worker in any line, even if we are killed too.
+        handler: Callable | int | None = signal.getsignal(signal.SIGCHLD)
+        loaded = iter(self._loader)
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        return loaded
+
+    def resumed(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str] | None:
+        """Like `begin`, with the waiting processes; None if one has died or hangs."""
+        self._order.files, self._order.parts = files, parts
+        try:
+            return iter(self._loader)
+        except RuntimeError:
+            return None
+
+
+class _Order:
+    """The parts, made one by one as workers take them."""
+
+    files: ImageFiles
+    parts: list[range]
+
+    def __iter__(self) -> Iterator[Part]:
+        files, parts = self.files, self.parts
+        return (files.part(part) for part in parts)
+
+
+class _Preparing(TorchDataset):
+    """What workers do with each part."""
+
+    def __getitems__(self, part: Part) -> torch.Tensor | str:
+        images = prepare(part)
+        try:
+            # Here: an error in the queue's thread would be lost.
+            return images.share_memory_() if isinstance(images, torch.Tensor) else images
+        except (RuntimeError, OSError) as error:
+            return f"{SHARED}: has no room for {images.nbytes / 2**20:.1f} MiB of images ({error}); {ADVICE}"
+
+
+def _as_it_is(prepared: torch.Tensor | str) -> torch.Tensor | str:
+    return prepared
 
 
 def _become_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user started
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # reported without torch's handler
-
-
-def _collate(images: list[torch.Tensor | str]) -> torch.Tensor | str:
-    for image in images:
-        if isinstance(image, str):
-            return image
-    part = torch.stack(images)
-    if get_worker_info() is None:
-        return part
-    try:
-        return part.share_memory_()  # here: an error in the queue's thread would be lost
-    except (RuntimeError, OSError) as error:
-        return f"{SHARED}: has no room for {part.nbytes / 2**20:.1f} MiB of images ({error}); {ADVICE}"
 
 
 def _received(loaded: Iterator[torch.Tensor | str]) -> torch.Tensor:

@@ -12,11 +12,11 @@ import torch
 from rich.progress import Progress
 
 from extract.device import Compute
-from extract.dump import batch_rows
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet, decode
 from extract.images.preparation import IN_MEMORY_SIZE
-from extract.inference import by_class, numbered_maps
+from extract.inference import by_class
+from extract.rows import computed_rows
 from finetune.forecast.workload import Workload
 
 SAMPLE = 32  # maps to measure compression on
@@ -87,10 +87,9 @@ def _rows(
     workload: Workload, images: ImageSet, compute: Compute
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """View and rows that `extract` computes from training images, batch by batch."""
-    weight, label = workload.network.classifier.weight.detach(), torch.from_numpy(images.label)
     images = _decoded(images, workload)
-    for start, view, maps in numbered_maps(workload.network, images, workload.transform, compute):
-        yield view, batch_rows(maps, weight, label[start : start + len(maps)])
+    for _, view, rows in computed_rows(workload.network, images, workload.transform, compute, "float32"):
+        yield view, rows
 
 
 def _decoded(images: ImageSet, workload: Workload) -> ImageSet:
