@@ -1,11 +1,13 @@
 """Whole networks from files of other programs, however wrapped, or refused with what differs."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from made_foreign import USERS, WRAPPINGS, State, apart, authors_network, averaged, prefixed, users_network
 from safetensors.torch import save_file
 from torch import nn
@@ -14,7 +16,7 @@ from extract.adoption.whole_weights import load_whole
 from extract.config import NetworkConfig
 from extract.networks.parts import Network
 from extract.networks.registry import build_network
-from extract.networks.weights_file import read_content
+from extract.networks.weights_file import load_weights, read_content
 from store.errors import UserError
 
 ARCHS = {"shufflenet_v2_x0_5": 64, USERS: 16}
@@ -148,6 +150,48 @@ BAD = {
     "NaN in the bias": (STATE | {"head.bias": torch.full((K,), torch.nan)}, "head.bias holds NaN"),
     "infinity": (STATE | {"body.0.bias": torch.full((8,), torch.inf)}, "body.0.bias holds NaN or infinite"),
 }
+
+
+def deeper(arch: str, n_classes: int = K) -> State:
+    """The state dict of a torchvision network, without its numbers."""
+    with torch.device("meta"):
+        state = torchvision.models.get_model(arch, num_classes=n_classes).state_dict()
+    return {name: torch.ones(value.shape, dtype=value.dtype) for name, value in state.items()}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_deeper_network_of_the_kind_is_not_cut_down_in_silence(whole, tmp_path):
+    """Every tensor of resnet18 is in resnet34's state dict, in its shape."""
+    path = written({"state_dict": prefixed("module.", deeper("resnet34"))}, tmp_path)
+    says = r"layer1.2.conv1.weight.* tensors more than resnet18 in the same modules"
+    network = deepcopy(built("resnet18", K, 64))
+    with pytest.raises(UserError, match=says):
+        load_weights(network, path, "resnet18", False) if not whole else loaded(path, "resnet18", size=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("body.1.se.weight", True),
+        ("body.7.weight", True),
+        ("aux.weight", False),
+        ("criterion.body.weight", False),
+        ("body.0.total_ops", False),
+    ],
+)
+def test_what_lies_in_a_networks_modules_and_what_beside_them(name, refused, tmp_path):
+    path = written(STATE | {name: torch.ones(3)}, tmp_path)
+    with pytest.raises(UserError, match="in the same modules") if refused else nullcontext():
+        loaded(path)
+
+
+def test_a_head_of_several_layers_is_the_users_own_network(tmp_path):
+    state = without("head.weight", "head.bias")
+    path = written(
+        state | {"head.1.weight": STATE["head.weight"], "head.1.bias": STATE["head.bias"]}, tmp_path
+    )
+    with pytest.raises(UserError, match=r"but head.1.weight: its head is another one, so name a function"):
+        loaded(path)
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -11,7 +11,7 @@ import torch
 from rich.progress import Progress
 
 from extract.adoption.class_lists import class_names_in
-from extract.adoption.first_accuracy import tell_first_accuracy
+from extract.adoption.first_accuracy import FirstAccuracy
 from extract.adoption.notes import note_adopted
 from extract.adoption.options import takes_classifier
 from extract.adoption.whole_weights import load_whole
@@ -54,15 +54,19 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
     if names not in (None, listed.class_names):
         note(f"{config.ckpt}: lists its classes in another order than --class-names, which is the one taken")
     training = replace(training, dataset=listed.config)
-    network = _network(training, len(listed.class_names), content, config.ckpt)
-    dataset, transform = read_images(training, listed, progress)
+    network = _network(training, len(listed.class_names), content, config.ckpt).eval()
+    network.to(compute.device, memory_format=compute.memory_format)
+    listed = decoded(listed, training.image_size, progress)
+    transform = transform_for(training, listed)
+    note_adopted(listed, transform, training.network, config)
+    first = FirstAccuracy(network, listed, config.seed) if takes_classifier(config) else None
+    if first is not None:
+        first.tell_early(transform, compute, progress)
+    dataset, transform = _read(listed, transform, progress)
+    if first is not None:
+        first.tell(transform, compute, progress)
     checkpoint = adopted_checkpoint(training, network, dataset, transform, config.classifier)
-    network.eval().to(compute.device, memory_format=compute.memory_format)
-    restored = Restored(checkpoint, network, dataset, transform)
-    note_adopted(restored, config)
-    if takes_classifier(config):
-        tell_first_accuracy(restored, compute, progress)
-    return restored
+    return Restored(checkpoint, network, dataset, transform)
 
 
 def training_options(config: ExtractConfig) -> TrainConfig:
@@ -117,10 +121,8 @@ def _network(training: TrainConfig, n_classes: int, content: Any, ckpt: str | No
     return network
 
 
-def read_images(training: TrainConfig, listed: Dataset, progress: Progress) -> tuple[Dataset, Transform]:
-    """Read every image of a listed data set once: the data set with digests and record, and its transform."""
-    dataset = decoded(listed, training.image_size, progress)
-    transform = transform_for(training, dataset)
+def _read(dataset: Dataset, transform: Transform, progress: Progress) -> tuple[Dataset, Transform]:
+    """The data set with digests and record of all images, which are read once, and the transform for them."""
     dataset = check_readable(dataset, progress)
     transform = replace(transform, white=white_of(dataset.splits))
     return replace(dataset, record=record_images(dataset.splits, dataset.per_class)), transform
@@ -138,7 +140,7 @@ def adopted_checkpoint(
     Args:
         training: the options, as of `training_options`, with the data set as listed.
         network: with its weights.
-        dataset, transform: as of `read_images`.
+        dataset, transform: with every image read.
         classifier: where the FC layer comes from; None for the file.
     """
     config = asdict(training) | dict.fromkeys(UNKNOWN)

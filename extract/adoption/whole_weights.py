@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from extract.networks.parts import Network
-from extract.networks.weights_file import EMA, best_prefix, check_fit, check_numbers, counted, tensors_of
+from extract.networks.weights_file import (
+    EMA,
+    best_prefix,
+    check_fit,
+    check_no_deeper,
+    check_numbers,
+    counted,
+    tensors_of,
+)
 from store.errors import UserError
 from store.notes import note
 
@@ -33,6 +41,7 @@ def load_whole(network: Network, content: Any, path: Path, config: Any) -> None:
     prefix = best_prefix(found, features, path, config.arch, config.ema)
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     check_fit({n: v for n, v in own.items() if not _of(network, n)}, features, path, config.arch)
+    check_no_deeper(own, features, network.classifier_names, path, config.arch)
     weight, bias = _classifier(network, found, prefix, path, config)
     check_numbers(
         {n: own[n] for n in features if n in own} | {n: found[n] for n in (weight, bias) if n in found}, path
@@ -73,11 +82,7 @@ def _classifier(
     )
     fc = network.classifier_names[0]
     if len(names) != 1 and len({id(found[name]) for name in names}) != 1:
-        among = f"{len(names)} ({', '.join(names[:3])})" if names else f"no {prefix}{fc}.weight"
-        raise UserError(
-            f"{path}: has {among} for the FC layer of {config.arch}; expected one; `--classifier fresh` "
-            "draws a new one, and `fit` fits one"
-        )
+        raise _no_one_classifier(names, f"{prefix}{fc}", found, path, config.arch)
     weight = names[0]
     bias = f"{weight.removesuffix('weight')}bias"
     n_classes, channels = network.classifier.weight.shape
@@ -92,6 +97,22 @@ def _classifier(
     wanted = {weight.removeprefix(prefix): network.classifier.weight}
     check_fit(own, wanted | {bias.removeprefix(prefix): network.classifier.bias}, path, config.arch, own)
     return weight, bias
+
+
+def _no_one_classifier(
+    names: list[str], fc: str, found: Mapping[str, torch.Tensor], path: Path, arch: str
+) -> UserError:
+    among = f"{len(names)} ({', '.join(names[:3])})" if names else f"no {fc}.weight"
+    below = [name for name in found if name.startswith(f"{fc}.") and found[name].dim() == 2]
+    if below:
+        return UserError(
+            f"{path}: has {among} for the FC layer of {arch}, but {', '.join(below[:3])}: its head "
+            "is another one, so name a function of yours that makes it (--arch package.module:function)"
+        )
+    return UserError(
+        f"{path}: has {among} for the FC layer of {arch}; expected one; `--classifier fresh` draws a new "
+        "one, and `fit` fits one"
+    )
 
 
 def _elsewhere(network: Network, found: Mapping[str, torch.Tensor], ema: bool) -> list[str]:

@@ -13,6 +13,8 @@ from extract.networks.parts import Network
 from store.errors import UserError
 from store.notes import note
 
+COUNTERS = {"num_batches_tracked", "total_ops", "total_params"}  # last parts of names; two are profilers'
+_NUMBER = re.compile(r"\d+$")  # at the end of a module's name
 EMA = re.compile(r"(^|[._])ema([._]|$)")  # in names of weights that are averaged over the steps of training
 DEEPEST = 20  # dictionaries in dictionaries
 SHOWN = 3  # names in a message
@@ -39,6 +41,7 @@ def load_weights(network: Network, path: Path, arch: str, ema: bool) -> None:
     prefix = best_prefix(found, wanted, path, arch, ema)
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     check_fit(own, wanted, path, arch)
+    check_no_deeper(own, wanted, network.classifier_names, path, arch)
     check_numbers({name: own[name] for name in wanted if name in own}, path)
     network.backbone.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     left = [name for name in own if name not in wanted]
@@ -143,6 +146,40 @@ def check_fit(
         f"{path}: does not fit {arch}: {fitting} of {len(wanted)} tensors match, {', '.join(parts)}; name "
         "the --arch (and --width or --arch-option) of the network that it is from"
     )
+
+
+def check_no_deeper(
+    own: Collection[str], wanted: Collection[str], classifiers: Collection[str], path: Path, arch: str
+) -> None:
+    """Raise UserError for tensors inside of a network's modules that it lacks: the file's is another one.
+
+    What lies beside its modules (auxiliary heads, losses) is not meant, nor are counters of profilers.
+
+    Args:
+        own: names that the file has under the network's prefix.
+        wanted: names that the network has.
+        classifiers: names of its FC layer.
+        path: the file, for the message.
+        arch: the network's name, for the message.
+    """
+    paths = [name.split(".") for name in wanted]
+    n_common = next((i for i, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), 0)
+    common, modules = paths[0][:n_common], {path[n_common] for path in paths}
+    numbered = {_NUMBER.sub("", module) for module in modules if _NUMBER.search(module)}
+    more = []
+    for name in own:
+        parts = name.split(".")
+        if name in wanted or parts[-1] in COUNTERS or parts[:n_common] != common or len(parts) <= n_common:
+            continue
+        module = parts[n_common]
+        is_next = _NUMBER.search(module) is not None and _NUMBER.sub("", module) in numbered  # layer5
+        if (module in modules or is_next) and not name.startswith(tuple(f"{fc}." for fc in classifiers)):
+            more.append(name)
+    if more:
+        raise UserError(
+            f"{path}: has {counted(more)} tensors more than {arch} in the same modules, so its weights are "
+            "of another network; name its own --arch"
+        )
 
 
 def check_numbers(taken: Mapping[str, torch.Tensor], path: Path) -> None:
