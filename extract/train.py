@@ -30,12 +30,12 @@ from extract.networks.registry import (
     build_network,
     check_loads_again,
     check_network,
-    check_trains,
     network_to_load,
     preparation,
 )
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
+from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.preparation import transform_for
@@ -229,7 +229,8 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
         network = make(config.network, n_classes, config.image_size)
         if previous is None and isinstance(network, FoundNetwork):
             again = check_loads_again(network, config.network, n_classes, config.image_size)
-            check_trains(again, config.network.arch, config.image_size)
+            check_trains(again, config.network.arch, config.image_size, compute)
+            del again
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)

@@ -1,6 +1,7 @@
 """Functions of the user's that make networks, and how they can go wrong: each is told in one line."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from bad_input import refuse, succeed, write_images
 from torch import nn
 
 from extract.config import NetworkConfig
+from extract.device import Compute
 from extract.networks.registry import build_network, network_to_load
+from extract.training.first_step import check_trains
 from store.errors import UserError
 
 FACTORY = """
@@ -87,6 +90,31 @@ def test_one_that_fails_in_training_leaves_nothing(network, reason, module):
 def test_one_that_is_another_in_training_and_works_is_trained(module):
     write_images(Path("photos"))
     succeed("train", *TRAIN, "--arch", f"{module('by_mode', FACTORY + BY_MODE)}:Detached", "--out", "p")
+
+
+class TrainsElsewhere(nn.Module):
+    """As synchronised batch normalisation, which trains on a GPU alone; the meta device stands for one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and images.device.type == "cpu":
+            raise ValueError("expected input tensor to be on GPU")
+        return images.mean((2, 3)) * self.weight
+
+
+class OnMeta(Compute):
+    def autocast(self):
+        return nullcontext()
+
+
+def test_a_step_is_tried_on_the_device_of_the_training():
+    cpu = Compute(torch.device("cpu"), "fp32", 8, 0)
+    check_trains(TrainsElsewhere(), "own", 16, OnMeta(torch.device("meta"), "fp32", 8, 0))
+    with pytest.raises(UserError, match="to be on GPU"):
+        check_trains(TrainsElsewhere(), "own", 16, cpu)
 
 
 SHARED = """

@@ -142,29 +142,6 @@ def check_loads_again(network: "Network", config: Any, n_classes: int, image_siz
     return loaded
 
 
-def check_trains(network: "Network", arch: str, image_size: int) -> None:
-    """Raise UserError for a network that cannot take a step of training.
-
-    Args:
-        network: on the CPU; its statistics and gradients are of no use afterwards.
-        arch: its name, for the message.
-        image_size: side of its images in pixels.
-    """
-    import torch
-
-    images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    with torch.random.fork_rng(devices=[]):  # which dropout draws from
-        torch.manual_seed(0)
-        try:
-            network.train()(images).sum().backward()
-        except Exception as error:  # code of any make can fail in any way
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(
-                f"--arch {arch}: fails in training ({reason}), not in evaluation; what its forward pass does "
-                "where self.training is true must lead to its FC layer too"
-            ) from error
-
-
 def check_named(arch: str, named: str | None, where: Any) -> None:
     """Raise UserError where a file names code of the user's that the user has not named; nothing runs before.
 
