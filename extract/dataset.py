@@ -6,7 +6,7 @@ The description is saved in every checkpoint and store; the same splits can be m
 import hashlib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from extract.images.image_set import ImageSet, decode, decode_training, find_unr
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
 from extract.sources.class_order import in_order
+from extract.sources.folders import broken_links
 from extract.sources.fractions import with_fractions
 from extract.sources.groups.drawing import with_groups_held_out
 from extract.sources.groups.named import with_groups
@@ -47,6 +48,7 @@ class Dataset:
         fingerprint: SHA-256 over class names, image names or bytes, labels and split membership.
         per_class: (K,) training images of each class, before a long-tailed subset or `val_per_class`; None if
             they were not listed.
+        broken: links to nothing in class folders, relative to the root, by split; empty if not asked for.
         record: what a checkpoint saves about the images, once known (`extract.proof.record`).
     """
 
@@ -57,6 +59,7 @@ class Dataset:
     test: ImageSet
     fingerprint: str
     per_class: np.ndarray | None = None
+    broken: dict[str, list[str]] = field(default_factory=dict)
     record: dict[str, dict[str, torch.Tensor]] | None = None
 
     @property
@@ -122,7 +125,8 @@ def list_dataset(
         config: the description.
         progress: shows the search for images that cannot be decoded, if they should be skipped.
         listed_before: whether the data set was listed before: then only images in `skipped` are left out.
-        with_missing: list also files that are not there, instead of raising an error.
+        with_missing: list also files that are not there, instead of raising an error, and find links to
+            nothing.
 
     Raises:
         UserError: as in `load_dataset`, except for images that cannot be decoded.
@@ -156,7 +160,16 @@ def list_dataset(
         splits["test"],
         fingerprint,
         per_class,
+        _broken(listing, root) if with_missing else {},
     )
+
+
+def _broken(listing: Listing, root: Path) -> dict[str, list[str]]:
+    """Links to nothing in the folders of each split."""
+    return {
+        split: [below + name for name in broken_links(root / below)]
+        for split, below in listing.folders.items()
+    }
 
 
 def _in_order(listing: Listing, config: DatasetConfig) -> tuple[Listing, DatasetConfig]:

@@ -80,6 +80,18 @@ def test_every_kind_of_fault_is_counted_and_named(photos, quiet):
     assert lines[-1].endswith("8 of 30 images have a fault; no images of a class in a split: 1 time")
 
 
+def test_a_broken_link_in_a_class_folder_is_a_missing_image(photos, quiet):
+    (photos / "train/ape/x.png").symlink_to("nowhere.png")
+    (photos / "test/bee/sub").mkdir()
+    (photos / "test/bee/sub/y.png").symlink_to(photos / "gone/y.png")
+    (photos / "test/bee/.hidden").symlink_to("nowhere")
+    assert found(quiet, root="photos") == {"missing": {"train": 1, "test": 1}}
+    code, said = check("--root", photos)
+    assert code == 1
+    assert "  test/bee/sub/y.png (a broken link)" in said.splitlines()
+    assert said.splitlines()[-1].endswith("2 of 32 images have a fault")
+
+
 def test_missing_images_of_a_table_are_counted_and_not_only_the_first_named(photos, quiet):
     rows = [(path, path.parts[-2], path.parts[-3]) for path in sorted(photos.rglob("*.png"))]
     lines = ["path,label,split", *(f"{path.relative_to(photos)},{k},{split}" for path, k, split in rows)]

@@ -1,5 +1,6 @@
 """Groups of images (tracks, patients, bursts) stay in one split; names that say tracks are noticed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,20 @@ def test_a_group_in_two_given_splits_is_named(signs, quiet):
     frame["split"] = np.where(frame["track"].str.endswith("2"), "test", "train")
     frame.to_csv("signs/t.csv", index=False)
     assert len(listed(quiet, train="signs/t.csv", group_column="track").test) == 2 * N_FRAMES
+
+
+def test_a_pattern_that_cannot_find_a_group_in_two_splits_is_told_of(signs, caplog, quiet):
+    for split in ("train", "test"):
+        shutil.copytree(signs, Path("both", split))
+    listed(quiet, root="both", group_regex="(.*)_")  # train/stop/00000, test/stop/00000
+    assert "such as train/ and test/, so none can be in two splits; leave this folder out" in caplog.text
+    with pytest.raises(UserError, match=r"group rare/00000 is in train .*; 14 groups are in both"):
+        listed(quiet, root="both", group_regex="([^/]*/[^/]*)_[^/]*$")
+    for path in Path("both/test").glob("*/*"):
+        path.rename(path.with_name(f"9{path.name}"))
+    caplog.clear()
+    listed(quiet, root="both", group_regex="([^/]*/[^/]*)_[^/]*$")
+    assert not caplog.records
 
 
 def test_options_of_groups_are_for_files():

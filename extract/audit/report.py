@@ -45,7 +45,7 @@ class DataReport:
     Attributes:
         place: the root, or the source.
         n_classes: K.
-        n_images: by split.
+        n_images: by split, with links to nothing.
         faults: every kind, whether found or not; NO_IMAGES first.
         n_bad: how many images have any.
     """
@@ -90,13 +90,13 @@ def check_data(config: DatasetConfig, progress: Progress) -> DataReport:
     return DataReport(
         dataset.config.root or dataset.config.source,
         len(dataset.class_names),
-        {name: len(split) for name, split in dataset.splits.items()},
+        {name: len(split) + len(dataset.broken.get(name, ())) for name, split in dataset.splits.items()},
         [
             _without_images(dataset),
             *(_of_files(images, state) for state in OF_FILES),
             *(_of_copies(images, copies, good, name) for name in OF_COPIES),
         ],
-        int(bad.sum()),
+        int(bad.sum()) + sum(map(len, dataset.broken.values())),
     )
 
 
@@ -115,7 +115,12 @@ def _without_images(dataset: Dataset) -> Fault:
 def _of_files(images: ReadImages, state: int) -> Fault:
     found = np.flatnonzero(images.state == state)
     words = [images.reason.get(index, images.name(index)) for index in found[:SHOWN].tolist()]
-    return Fault(OF_FILES[state], _by_split(images, found), words, len(found))
+    counts = _by_split(images, found)
+    if state == MISSING:
+        broken = images.dataset.broken
+        words += [f"{shown(name)} (a broken link)" for names in broken.values() for name in names]
+        counts = {split: n + len(broken.get(split, ())) for split, n in counts.items()}
+    return Fault(OF_FILES[state], counts, words[:SHOWN], sum(counts.values()))
 
 
 def _of_copies(images: ReadImages, copies: Copies, good: np.ndarray, name: str) -> Fault:

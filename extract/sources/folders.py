@@ -91,6 +91,17 @@ def images_below(folder: Path) -> list[str]:
     return found
 
 
+def broken_links(folder: Path) -> list[str]:
+    """Links below a folder that lead to nothing, relative to it, sorted; hidden ones do not count."""
+    found = []
+    for here, _, files in os.walk(folder):
+        for name in files:
+            path = os.path.join(here, name)
+            if os.path.islink(path) and not os.path.exists(path) and not _is_hidden(name, None):
+                found.append(os.path.relpath(path, folder).replace(os.sep, "/"))
+    return sorted(found)
+
+
 def _note_unused(root: Path, folders: dict[str, Path]) -> None:
     for name in sorted(os.listdir(root)):
         folder = root / name

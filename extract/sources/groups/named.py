@@ -29,7 +29,21 @@ def with_groups(listing: Listing, config: Any) -> Listing:
         listing = replace(listing, splits=splits)
     for first, second in combinations(listing.splits, 2):
         _check_apart(listing, first, second, config)
-    return listing
+    return replace(listing, notes=(*listing.notes, *_note_of_folders(listing, config)))
+
+
+def _note_of_folders(listing: Listing, config: Any) -> tuple[str, ...]:
+    """What to say of a pattern that matches the folder of the split too, so that no group can be in two."""
+    tops = [{group.partition(b"/")[0] for group in np.unique(of.group)} for of in listing.splits.values()]
+    within = all((np.char.find(of.group, b"/") > 0).all() for of in listing.splits.values())
+    if config.group_regex is None or len(tops) < 2 or not within or set.intersection(*tops):
+        return ()
+    first, second = (shown(min(top).decode()) for top in tops[:2])
+    return (
+        f"{groups_in_words(config)}: groups of different splits lie in different folders, such as {first}/ "
+        f"and {second}/, so none can be in two splits; leave this folder out of what the pattern matches to "
+        "see whether any is",
+    )
 
 
 def _matched(split: ImageSet, pattern: re.Pattern[str]) -> ImageSet:
