@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -170,14 +171,8 @@ def test_names_tell_rows_apart_and_stay_below_the_root(in_tmp_path, quiet):
     write("x/train.parquet", [png(i) for i in range(6)], [0, 1, 2] * 2, paths)
     dataset = listed(quiet, train="x/train.parquet", test_fraction=0.5)
     names = sorted(n.decode() for split in dataset.splits.values() for n in split.name)
-    assert names == [
-        "train.parquet/0/a/b.png",
-        "train.parquet/1/a/b.png",
-        "train.parquet/2/etc/x.png",
-        "train.parquet/3/abs/y.png",
-        "train.parquet/4",
-        "train.parquet/5/z.png",
-    ]
+    below = ["0/a/b.png", "1/a/b.png", "2/etc/x.png", "3/abs/y.png", "4", "5/z.png"]
+    assert names == [f"train.parquet/{name}" for name in below]
 
 
 def test_images_without_bytes_are_files(in_tmp_path, quiet):
@@ -204,6 +199,43 @@ def test_the_one_column_of_classes_is_found_and_of_two_one_is_named(shards, quie
     refuse("train", "--train", "y", "--test-fraction", 0.3, *SMALL, says=says)
     named = {"train": "y", "test_fraction": 0.3, "label_column": "coarse"}
     assert listed(quiet, **named).class_names == ["mammal", "insect"]
+
+
+@pytest.mark.parametrize("names", ["no JSON", [1, 2, 3], "abc", [], None])
+def test_names_of_classes_that_are_none_are_passed_over(names, shards, quiet):
+    for file in Path("hf/data").iterdir():
+        described = {"image": [{"_type": "Image"}], "label": {"names": names, "_type": "ClassLabel"}}
+        metadata = json.dumps({"info": {"features": described}}) if names != "no JSON" else names
+        table = pq.read_table(file).replace_schema_metadata({"huggingface": metadata})
+        pq.write_table(table, file)
+    assert listed(quiet, train="hf/data").class_names == ["0", "1", "2"]
+
+
+def test_columns_of_bytes_hold_images_and_lists_nothing(in_tmp_path, quiet):
+    images = [png(i) for i in range(6)]
+    frame = pd.DataFrame(
+        {"image": images, "label": [0, 1] * 3, "boxes": [[1, 2]] * 6, "size": [{"h": 3}] * 6}
+    )
+    frame.to_parquet("plain.parquet")
+    dataset = listed(quiet, train="plain.parquet", test_fraction=0.3)
+    found = {image.read_bytes() for split in dataset.splits.values() for image in split.images}
+    assert found == set(images)
+    options = ["--train", "plain.parquet", "--test-fraction", 0.3, *SMALL]
+    refuse("train", *options, "--label-column", "boxes", says=["no such column; it has image, label"])
+    Path("x").mkdir()
+    Path("x/0.png").write_bytes(png(0))
+    frame.assign(image=[b"x/0.png", *[f"x/{i}.png".encode() for i in range(1, 6)]]).to_parquet(
+        "plain.parquet"
+    )
+    refuse("train", *options, says=["x/1.png is not there; 4 more are missing"])  # they are paths
+
+
+def test_a_file_that_is_replaced_is_read_again(shards, quiet):
+    file = Path("hf/data/test-00000-of-00002.parquet")
+    before = listed(quiet, train="hf/data").test.images[0].read_bytes()
+    write("other.parquet", [png(250)] * 5, [0, 1, 2, 0, 1])
+    os.replace("other.parquet", file)
+    assert listed(quiet, train="hf/data").test.images[0].read_bytes() == png(250) != before
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,21 @@ SHARE = 0.5  # of the available memory, for all processes together
 
 
 class ImageColumn:
-    """The images of one file, in the field `bytes` of a column.
+    """The images of one file: a column of bytes, or the field `bytes` of a column of structs.
 
     Attributes:
         file: the Parquet file.
         column: name of the column.
+        field: `bytes`, or None.
+        state: of the file when it was listed, so that another one in its place is not taken for it.
         starts: (G + 1,) int64, the first row of each of the G row groups, and the number of rows.
         n_bytes: of all images.
     """
 
-    def __init__(self, file: Path, column: str, starts: np.ndarray, n_bytes: int):
-        self.file, self.column, self.starts, self.n_bytes = file, column, starts, n_bytes
+    def __init__(self, file: Path, column: str, field: str | None, starts: np.ndarray, n_bytes: int):
+        self.file, self.column, self.field, self.starts, self.n_bytes = file, column, field, starts, n_bytes
+        found = file.stat()
+        self.state = found.st_ino, found.st_mtime_ns, found.st_size
 
     def read(self, row: int) -> bytes:
         """The file that a row holds.
@@ -50,8 +54,9 @@ class ImageColumn:
         # Opened again each time, without threads: worker processes that are forked share no handle.
         try:
             with pq.ParquetFile(self.file, pre_buffer=False) as parquet:
-                read = parquet.read_row_group(group, [f"{self.column}.bytes"], use_threads=False)
-            return pc.struct_field(read.column(0), "bytes").combine_chunks()
+                named = self.column if self.field is None else f"{self.column}.{self.field}"
+                read = parquet.read_row_group(group, [named], use_threads=False).column(0)
+            return (read if self.field is None else pc.struct_field(read, self.field)).combine_chunks()
         except Exception as error:  # damaged files can fail anywhere in pyarrow
             raise OSError(f"{self.file}: {error}") from error
 
@@ -85,13 +90,13 @@ class _Kept:
     """Row groups that were read last, the oldest first."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[tuple[str, str, int], Any] = OrderedDict()
+        self._groups: OrderedDict[tuple, Any] = OrderedDict()
         self._n_bytes, self._most = 0, None
         self.lock = threading.Lock()
 
     def group(self, column: ImageColumn, number: int) -> Any:
         """A row group, read now if it is not kept."""
-        key = (str(column.file), column.column, number)
+        key = (str(column.file), column.state, column.column, number)
         with self.lock:
             if key in self._groups:
                 self._groups.move_to_end(key)

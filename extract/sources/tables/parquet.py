@@ -24,10 +24,10 @@ def read_parquet(file: Path) -> Table:
     try:
         with pq.ParquetFile(file) as parquet:
             images = _image_columns(file, parquet)
-            wanted = [f"{name}.path" if name in images else name for name in parquet.schema_arrow.names]
+            columns = [field.name for field in parquet.schema_arrow if _is_usable(field, images)]
+            wanted = [f"{name}.path" if name in images else name for name in columns]
             read = parquet.read([name for name in wanted if _is_there(parquet, name)])
             n_rows, names = parquet.metadata.num_rows, _class_names(parquet.schema_arrow.metadata)
-            columns = parquet.schema_arrow.names
     except UserError:
         raise
     except Exception as error:  # damaged files can fail anywhere in pyarrow
@@ -60,29 +60,51 @@ def _as_texts(read: Any, images: dict[str, ImageColumn | None], n_rows: int) -> 
 
 
 def _image_columns(file: Path, parquet: Any) -> dict[str, ImageColumn | None]:
-    """Columns of structs with `bytes` of images; None for one that holds paths alone."""
+    """Columns of images, as bytes or as structs with `bytes`; None for structs that hold paths alone."""
     import pyarrow as pa
 
     found: dict[str, ImageColumn | None] = {}
     for field in parquet.schema_arrow:
+        if _is_bytes(field.type) and not _is_text(parquet, field.name):
+            found[field.name] = _image_column(file, parquet.metadata, field.name, None)
         if not pa.types.is_struct(field.type):
             continue
         kinds = {field.type.field(i).name: field.type.field(i).type for i in range(field.type.num_fields)}
-        if "bytes" in kinds and (
-            pa.types.is_binary(kinds["bytes"]) or pa.types.is_large_binary(kinds["bytes"])
-        ):
-            found[field.name] = _image_column(file, parquet.metadata, field.name)
+        if "bytes" in kinds and _is_bytes(kinds["bytes"]):
+            found[field.name] = _image_column(file, parquet.metadata, field.name, "bytes")
     return found
 
 
-def _image_column(file: Path, metadata: Any, name: str) -> ImageColumn | None:
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(parquet: Any, name: str) -> bool:
+    """Whether the first bytes of a column are text, perhaps a path, and no image."""
+    for batch in parquet.iter_batches(1, columns=[name]):
+        value = batch.column(0)[0].as_py()
+        if value is not None:
+            return b"\0" not in value and value.decode("utf-8", "ignore").encode() == value
+    return True
+
+
+def _is_usable(field: Any, images: dict[str, ImageColumn | None]) -> bool:
+    """Whether a column can hold images, paths, labels, splits or groups: lists and structs cannot."""
+    import pyarrow as pa
+
+    return field.name in images or not pa.types.is_nested(field.type)
+
+
+def _image_column(file: Path, metadata: Any, name: str, field: str | None) -> ImageColumn | None:
     sizes, n_bytes, n_nulls = [0], 0, 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         sizes.append(group.num_rows)
         for i in range(group.num_columns):
             part = group.column(i)
-            if part.path_in_schema == f"{name}.bytes":
+            if part.path_in_schema == (name if field is None else f"{name}.{field}"):
                 n_bytes += part.total_uncompressed_size
                 known = part.is_stats_set and part.statistics.has_null_count
                 n_nulls += part.statistics.null_count if known else 0
@@ -93,7 +115,7 @@ def _image_column(file: Path, metadata: Any, name: str) -> ImageColumn | None:
             f"{file}: {n_nulls:,} of {metadata.num_rows:,} rows hold no image (column {shown(name)}); remove "
             "them"
         )
-    return ImageColumn(file, name, np.cumsum(sizes), n_bytes)
+    return ImageColumn(file, name, field, np.cumsum(sizes), n_bytes)
 
 
 def _is_there(parquet: Any, name: str) -> bool:
@@ -114,10 +136,18 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, str
         return {
             column: {str(number): name for number, name in enumerate(feature["names"])}
             for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+            if _is_label(feature)
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
+
+
+def _is_label(feature: Any) -> bool:
+    """Whether a feature describes a column of classes, with a name for each."""
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        return False
+    names = feature.get("names")
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) and name for name in names)
 
 
 def _as_text(value: Any) -> str:
