@@ -34,9 +34,9 @@ def feature_maps(
 def images_and_maps(
     network: Network, split: ImageSet, transform: Transform, compute: Compute
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Like `feature_maps`, each with its images, normalised (B, 3, H, W)."""
+    """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
-    for images, _ in evaluation_batches(split, transform, compute):
+    for images, _ in evaluation_batches(split, transform, compute, reuse=True):
         with compute.autocast():
             maps = network.features(images.contiguous(memory_format=compute.memory_format))
         yield images, maps

@@ -107,6 +107,35 @@ def test_images_on_disk_take_imagenet_s_statistics():
     assert channel_statistics(on_disk) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 40, 72), (3, 3, 224, 224), (2, 3, 2, 40_000), (0, 3, 8, 8)])
+def test_normalising_a_little_at_once_gives_the_same_bits(shape):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    transform = Transform(224)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = (images.float() / 255 - mean) / std
+    for pixels in (images, images.contiguous(memory_format=torch.channels_last)):
+        for alone in (True, False):
+            out = torch.full(shape, torch.nan)
+            assert normalise(pixels, transform, out, alone) is out
+            assert torch.equal(out, expected)
+            assert torch.equal(normalise(pixels, transform, alone=alone), expected)
+
+
+def test_batches_that_are_used_at_once_share_their_memory(tmp_path):
+    paths = write_images(tmp_path, 10, 80)
+    split = ImageSet(paths, np.arange(10) % 3, np.arange(10))
+    for workers in (0, 2):
+        kept = [images for images, _ in evaluation_batches(split, Transform(72), compute(4, workers))]
+        used = [
+            (images.clone(), images.data_ptr())
+            for images, _ in evaluation_batches(split, Transform(72), compute(4, workers), reuse=True)
+        ]
+        assert len({images.data_ptr() for images in kept}) == 3
+        assert len({pointer for _, pointer in used}) == 1
+        for expected, (found, _) in zip(kept, used, strict=True):
+            assert torch.equal(expected, found)
+
+
 # Large images, one by one
 
 

@@ -46,14 +46,22 @@ def training_batches(
     files = ImageFiles(split, transform, rest.tolist(), seeds.numpy())
     for views, index in load_batches(files, compute):
         images = to_device(views[:, 0], compute.device)
-        yield normalise(images, transform), to_device(label[index], compute.device)
+        yield normalise(images, transform, alone=_alone(compute)), to_device(label[index], compute.device)
 
 
-def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) -> Iterator[Batch]:
+def evaluation_batches(
+    split: ImageSet, transform: Transform, compute: Compute, reuse: bool = False
+) -> Iterator[Batch]:
     """The split in its own order: each batch of images once for each of its views, view 0 first.
 
     A batch holds one view, so that view 0 goes through the network in the same batches whatever the number of
     views, and its features are bit-identical.
+
+    Args:
+        split: the images.
+        transform: how they are prepared.
+        compute: device and batch size.
+        reuse: whether a batch may be overwritten when the next is asked for, which saves memory and time.
     """
     label = torch.from_numpy(split.label)
     seeds = np.full((len(split), 1), EVALUATION) if split.seeds is None else split.seeds
@@ -64,7 +72,18 @@ def evaluation_batches(split: ImageSet, transform: Transform, compute: Compute) 
             for of_view in seeds[batch].T:
                 yield normalise(view_batch(images, transform, of_view), transform), of_batch
         return
+    buffer: torch.Tensor | None = None
+    reuse = reuse and compute.device.type == "cpu"  # a GPU's memory is reused anyway
     for views, index in load_batches(ImageFiles(split, transform, range(len(split)), seeds), compute):
         of_batch = to_device(label[index], compute.device)
         for images in views.unbind(1):
-            yield normalise(to_device(images, compute.device), transform), of_batch
+            out = None if buffer is None else buffer[: len(images)]
+            normalised = normalise(to_device(images, compute.device), transform, out, _alone(compute))
+            if reuse and buffer is None:
+                buffer = normalised  # of the first batch, the largest
+            yield normalised, of_batch
+
+
+def _alone(compute: Compute) -> bool:
+    """Whether this process has cores of its own beside those that its workers use."""
+    return compute.device.type != "cpu" or compute.workers < torch.get_num_threads()
