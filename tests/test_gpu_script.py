@@ -199,9 +199,9 @@ def test_the_whole_as_a_command_without_a_gpu(tmp_path):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     out = tmp_path / "gpu.json"
     code = (
-        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import gpu\n"
+        f"import sys; from dataclasses import replace; sys.path.insert(0, {str(BENCHMARKS)!r}); import gpu\n"
         "planned = gpu.stages\n"
-        "gpu.stages = lambda *a: [s for s in planned(*a) if s.name == 'machine']\n"
+        "gpu.stages = lambda *a: [replace(s, cap=400) for s in planned(*a) if s.name == 'machine']\n"
         f"sys.argv[1:] = ['--out', {str(out)!r}]\n"
         "sys.exit(gpu.main())\n"
     )
