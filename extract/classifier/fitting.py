@@ -1,0 +1,100 @@
+"""From pooled features to an FC layer, and what is recorded of it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from extract.classifier.decay import N_FOLDS, HeldOut, against_val, by_folds, choose_decay
+from extract.classifier.logistic import TOLERANCE, fit
+from extract.classifier.rows import FitRows
+from store.errors import UserError
+from store.notes import note
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What a classifier is fitted on.
+
+    Attributes:
+        train: pooled features (N, C) float32 of all views.
+        label, view: (N,), rows sorted by class, image and view, as in a store.
+        val: pooled features and labels of the validation split, None if there is none.
+        n_classes: K.
+    """
+
+    train: np.ndarray
+    label: np.ndarray
+    view: np.ndarray
+    val: tuple[np.ndarray, np.ndarray] | None
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted FC layer: weight (K, C) and bias (K,) float32, and how it was fitted, as JSON values."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    record: dict[str, Any]
+
+
+def fit_classifier(
+    features: Pooled, weight_decay: float | None, device: torch.device, progress: Progress
+) -> Classifier:
+    """Fit the FC layer to all training rows; without a weight decay, choose one first.
+
+    The last fit starts from zero, so that giving the decay that would be chosen leads to the same bits.
+
+    Raises:
+        UserError: no decay is given, and there is nothing to choose one on.
+    """
+    task = progress.add_task("fitting the classifier", total=None, status="")
+
+    def tick(gradient: float) -> None:
+        progress.update(task, advance=1, status=f"gradient {gradient:.0e}")
+
+    rows = FitRows(features.train, features.label, features.n_classes, device)
+    record: dict[str, Any] = {"weight_decay": weight_decay, "chosen_on": "given", "scores": []}
+    if weight_decay is None:
+        record = _chosen(features, rows, tick)
+    fitted = fit(rows, record["weight_decay"], tick=tick)
+    progress.remove_task(task)
+    if not fitted.converged:
+        note(
+            f"the classifier's fit did not converge (gradient {fitted.gradient:.1e} after {fitted.n_passes} "
+            f"passes, expected at most {TOLERANCE:.0e}); a larger --weight-decay helps"
+        )
+    record |= {
+        "n_rows": len(rows),
+        "loss": fitted.loss,
+        "gradient": fitted.gradient,
+        "converged": fitted.converged,
+    }
+    weight, bias = (of.float().cpu().numpy() for of in (fitted.weight, fitted.bias))
+    return Classifier(weight, bias, record)
+
+
+def _chosen(features: Pooled, rows: FitRows, tick: Callable[[float], None]) -> dict[str, Any]:
+    """The best weight decay, and the scores of all."""
+    parts: list[HeldOut]
+    if features.val is not None:
+        parts, on = against_val(rows, features.label, features.val), "val"
+    else:
+        parts = by_folds(features.train, features.label, features.view, features.n_classes, rows.device)
+        on = f"{N_FOLDS} folds of train"
+    if not parts:
+        raise UserError(
+            "train: every class has a single image, so there is nothing to choose a weight decay on; pass "
+            "--weight-decay, for example 0.01"
+        )
+    scores = choose_decay(parts, tick)
+    return {
+        "weight_decay": scores[0].weight_decay,
+        "n_scored": sum(len(part.label) for part in parts),
+        "chosen_on": on,
+        "scores": [asdict(score) for score in sorted(scores, key=lambda score: score.weight_decay)],
+    }
