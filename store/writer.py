@@ -17,10 +17,10 @@ import numpy as np
 from store import provenance
 from store.arrays.checksum import crc32c, metadata_checksum
 from store.arrays.dtypes import buffer_dtype, encode
-from store.drafts.journal import Commit
+from store.drafts.journal import Commit, by_block, check_all_written, checksums_of
 from store.drafts.lifecycle import Draft, opened_draft
 from store.errors import Interrupted, StoreError
-from store.schema import CHECKSUM, FINISHED, SCALE
+from store.schema import CHECKSUM, FINISHED, SCALE, SPLITS
 from store.spec import StoreSpec
 from store.storage.s3 import Bucket, BucketError
 
@@ -32,6 +32,8 @@ NO_ROOM = {
     errno.EFBIG: "a file would be larger than the file system or `ulimit -f` permits",
 }
 KNOWN = "known"  # the commit group of the arrays known beforehand
+LATE = "classifier"  # of an FC layer that is only known once all rows are there
+CAM = "cam"  # of the class activation maps of such an FC layer
 
 
 @contextmanager
@@ -67,6 +69,8 @@ class StoreWriter:
         n_resumed: blocks that an earlier attempt wrote.
         has_rows: whether a block that took computing is on disk.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
+        n_classes: K.
+        splits: names of the splits that it will hold.
     """
 
     def __init__(
@@ -78,7 +82,8 @@ class StoreWriter:
         replaces: bool,
     ):
         self._where, self._draft, self._spec, self._replaces = where, draft, spec, replaces
-        self.map_dtype = spec.map_dtype
+        self.map_dtype, self.n_classes = spec.map_dtype, len(spec.class_names)
+        self.splits = [split for split in SPLITS if f"{split}/pooled" in spec.layouts]
         self._container = draft.container(spec.layouts, begun["state"] if begun else {})
         self._log = draft.log()
         self._in_flight: deque[Future] = deque()
@@ -159,6 +164,67 @@ class StoreWriter:
             self._submit(split, block, {f"{split}/{name}": value for name, value in self._buffer.items()})
             self._buffer = {}
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the store records of how it was made, without its identity."""
+        recorded = self._begun["attributes"]["provenance"]
+        return {name: value for name, value in recorded.items() if name != "identity"}
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether an earlier attempt wrote the FC layer with `write_classifier`."""
+        return (LATE, 0) in self._committed
+
+    def write_classifier(self, arrays: dict[str, np.ndarray], provenance: dict[str, Any]) -> None:
+        """Write an FC layer that follows from the rows, by path, and the provenance that follows from it.
+
+        The provenance is recorded first, so that whoever finds the FC layer finds it too.
+        """
+        self._wait(0)
+        self._draft.confirm_lock()
+        was = self._begun["attributes"]
+        now = was | {"provenance": provenance | {"identity": was["provenance"]["identity"]}}
+        with self._disk():
+            self._container.amend(was, now)
+            self._begun = self._begun | {"attributes": now, "state": self._container.state}
+            self._draft.begin(self._begun)
+            self._container.write_attributes(now)
+        self._submit(
+            LATE, 0, {p: np.asarray(rows, self._spec.layouts[p].dtype) for p, rows in arrays.items()}
+        )
+        self._wait(0)
+
+    def missing_cams(self) -> list[int]:
+        """Blocks of maps whose class activation maps are missing."""
+        n_blocks = self._spec.layouts["train/cam"].n_blocks
+        return [i for i in range(n_blocks) if (CAM, i) not in self._committed]
+
+    def write_cams(self, block: int, cam: np.ndarray) -> None:
+        """Write the class activation maps (B, H, W) of one block of maps, in the background."""
+        self._submit(CAM, block, {"train/cam": cam.astype(self._spec.layouts["train/cam"].dtype)})
+
+    def read_back(self, path: str) -> Iterator[np.ndarray]:
+        """The blocks of a written array, in order, as they are stored."""
+        return (self.read_block(path, block) for block in range(self._spec.layouts[path].n_blocks))
+
+    def read_block(self, path: str, block: int) -> np.ndarray:
+        """The rows of one written block.
+
+        Raises:
+            StoreError: they are not as they were written.
+        """
+        self._wait(0)
+        try:
+            rows = self._container.read_block(path, block)
+            intact = crc32c(rows) == by_block(self._log.commits)[path, block]
+        except (FileNotFoundError, ValueError):
+            intact = False
+        if not intact:
+            raise StoreError(
+                f"{self._draft}: block {block} of {path} is damaged; pass --overwrite to start over"
+            )
+        return rows
+
     def _buffer_dtype(self, path: str) -> np.dtype:
         if path == "train/feature_map":
             return buffer_dtype(self.map_dtype)
@@ -171,11 +237,12 @@ class StoreWriter:
             StoreError: rows are missing.
         """
         self._wait(0)
-        self._check_complete()
+        check_all_written(self._where, self._log.commits, self._spec.layouts)
         if (FINISHED, 0) not in self._committed:  # else an earlier attempt had all rows and died later
             self._submit(FINISHED, 0, {FINISHED: np.array([provenance.now()], "int64")})
             self._wait(0)
-        checksums = self._checksums()
+        checksums = checksums_of(self._log.commits, self._spec.layouts)
+        checksums["metadata"] = [metadata_checksum(self._begun["attributes"], self._spec.layouts)]
         with self._disk():
             with ThreadPoolExecutor(CHECKSUM_THREADS) as executor:
                 list(executor.map(self._write_checksums, checksums.items()))
@@ -229,29 +296,3 @@ class StoreWriter:
     @property
     def _rerun(self) -> str:
         return "the same command with --resume" if self.has_rows else "it again"
-
-    def _check_complete(self) -> None:
-        found = self._found()
-        for path, layout in self._spec.layouts.items():
-            missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
-            if missing and path != FINISHED and not path.startswith(f"{CHECKSUM}/"):
-                raise StoreError(
-                    f"{self._where}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing"
-                )
-
-    def _found(self) -> dict[tuple[str, int], int]:
-        """CRC-32C of every block on the disk, by array and number."""
-        return {
-            (path, commit.block): value
-            for commit in self._log.commits
-            for path, value in commit.checksums.items()
-        }
-
-    def _checksums(self) -> dict[str, list[int]]:
-        found = self._found()
-        checksums = {
-            path: [found[path, i] for i in range(layout.n_blocks)]
-            for path, layout in self._spec.layouts.items()
-            if not path.startswith(f"{CHECKSUM}/")
-        }
-        return checksums | {"metadata": [metadata_checksum(self._begun["attributes"], self._spec.layouts)]}

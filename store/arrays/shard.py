@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from store.arrays.checksum import crc32c
-from store.arrays.codecs import compress
+from store.arrays.codecs import compress, decompress
 from store.layout import ArrayLayout
 
 ABSENT = 2**64 - 1  # offset and size of a chunk beyond the array's end, which the shard does not hold
@@ -53,6 +53,23 @@ def raw_shard(layout: ArrayLayout, n_rows: int) -> tuple[int, bytes]:
     sizes = np.full(math.ceil(n_rows / layout.chunk_rows), layout.chunk_rows * layout.row_bytes)
     index = shard_index(layout, sizes)
     return int(sizes.sum()) + len(index), index
+
+
+def rows_of_shard(layout: ArrayLayout, content: bytes, n_rows: int) -> np.ndarray:
+    """The rows (n_rows, ...) that a shard holds.
+
+    Raises:
+        ValueError: the shard is damaged.
+    """
+    shape = (n_rows, *layout.shape[1:])
+    if layout.codec == "none":
+        return np.frombuffer(content, layout.dtype, math.prod(shape)).reshape(shape)
+    where = parse_index(content[-index_bytes(layout) :])
+    decoded = np.empty((len(where) * layout.chunk_rows, *layout.shape[1:]), layout.dtype)
+    for i, (offset, size) in enumerate(where.tolist()):
+        chunk = decoded[i * layout.chunk_rows : (i + 1) * layout.chunk_rows]
+        decompress(layout.codec, np.frombuffer(content, np.uint8, size, offset), chunk)
+    return decoded[:n_rows]
 
 
 def index_bytes(layout: ArrayLayout) -> int:

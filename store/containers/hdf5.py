@@ -10,9 +10,10 @@ structures, and in the heap of variable-length strings, one flipped bit can send
 
 import errno
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 from store.arrays.codecs import LZ4_LEVEL, ZSTD_LEVEL
 from store.arrays.compressed import PackedArray
 from store.arrays.raw import Extent, Files, StoredArray
-from store.containers.hdf5_driver import change_file, create_file
+from store.containers.hdf5_bytes import change_bytes, differing_bytes, other_bytes, set_complete
+from store.containers.hdf5_driver import create_file
 from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.storage.mmap_files import MappedFiles
@@ -53,28 +55,63 @@ class Hdf5Container:
 
         Under a temporary name, because `complete` is set and reset to find its bytes.
         """
-        temporary = self.path.with_name(f"{self.path.name}.assembling")
+        temporary = self._temporary
         self._lay_out(temporary, attributes)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
 
-    def _lay_out(self, temporary: Path, attributes: dict[str, Any]) -> None:
+    @property
+    def _temporary(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.assembling")
+
+    def _lay_out(self, temporary: Path, attributes: dict[str, Any]) -> dict[int, bytes]:
+        """Lay out a file; the state describes it from now on. Returns all of its bytes but rows."""
         with create_file(temporary) as (file, _):
             for name, value in (attributes | {"complete": False}).items():
                 file.attrs[name] = stored_attribute(value)
             for name, layout in self.layouts.items():
                 create_dataset(file, name, layout)
         offsets = self._find_offsets(temporary)
-        unfinished = self._metadata(temporary, offsets)
+        unfinished = other_bytes(temporary, offsets, self.layouts)
         set_complete(temporary, True)
-        complete = self._metadata(temporary, offsets)
+        complete = other_bytes(temporary, offsets, self.layouts)
         set_complete(temporary, False)
-        if self._metadata(temporary, offsets) != unfinished or not complete.keys() == unfinished.keys():
+        if (
+            other_bytes(temporary, offsets, self.layouts) != unfinished
+            or not complete.keys() == unfinished.keys()
+        ):
             raise StoreError(
                 f"{self.path}: this version of HDF5 does not set an attribute in place; use .zarr"
             )
-        self.state |= {"offsets": offsets, "patch": list(_differing_bytes(unfinished, complete))}
+        self.state |= {"offsets": offsets, "patch": list(differing_bytes(unfinished, complete))}
+        return unfinished
+
+    def amend(self, was: dict[str, Any], now: dict[str, Any]) -> None:
+        """Prepare other attributes, which must not be longer; `write_attributes` writes them.
+
+        Another file is laid out with them, padded to the same length, so that its rows are in the same places
+        and its other bytes are those to write. Neither can a kill break the file, then, nor HDF5 be needed.
+
+        Raises:
+            StoreError: this version of HDF5 lays out the two files in different ways.
+        """
+        stored = {name: stored_attribute(value) for name, value in was.items()}
+        texts = {name: value.decode() for name, value in stored.items() if isinstance(value, bytes)}
+        sizes = self.state.setdefault("text bytes", {name: len(text) for name, text in texts.items()})
+        padded = {
+            name: stored_attribute(value).decode().ljust(sizes[name]) if name in sizes else value
+            for name, value in now.items()
+        }
+        offsets = self.state["offsets"]
+        wanted = self._lay_out(self._temporary, padded)
+        self._temporary.unlink()
+        found = other_bytes(self.path, offsets, self.layouts)
+        if self.state["offsets"] != offsets or [*map(len, found.values())] != [*map(len, wanted.values())]:
+            raise StoreError(
+                f"{self.path}: this version of HDF5 does not change attributes in place; use .zarr"
+            )
+        self.state |= {"amended": list(differing_bytes(found, wanted))}
 
     def write_block(self, name: str, index: int, rows: np.ndarray) -> None:
         """Write one block of rows in its place, and sync it."""
@@ -82,8 +119,21 @@ class Hdf5Container:
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         self._write(self.state["offsets"][name] + layout.block(index)[0] * layout.row_bytes, content)
 
+    def read_block(self, name: str, index: int) -> np.ndarray:
+        """The rows of a written block. Raises OSError if the file is gone."""
+        layout = self.layouts[name]
+        start, stop = layout.block(index)
+        shape = (stop - start, *layout.shape[1:])
+        offset = self.state["offsets"][name] + start * layout.row_bytes
+        return np.fromfile(self.path, layout.dtype, math.prod(shape), offset=offset).reshape(shape)
+
     def prepare_resume(self, attributes: dict[str, Any]) -> None:
-        """Nothing: the file was laid out and synced before begun.json was written."""
+        """Write amended attributes; all else was laid out and synced before begun.json was written."""
+        self.write_attributes(attributes)
+
+    def write_attributes(self, attributes: dict[str, Any]) -> None:
+        """Write the attributes that `amend` prepared."""
+        change_bytes(self.path, self.state.get("amended", []))
 
     def holds(self, name: str, index: int) -> bool:
         """True: the file has space for every block, and a block is synced before it is recorded.
@@ -97,8 +147,7 @@ class Hdf5Container:
 
     def finish(self) -> None:
         """Set `complete`, by overwriting its bytes."""
-        for offset, value in self.state["patch"]:
-            self._write(offset, bytes([value]))
+        change_bytes(self.path, self.state["patch"])
 
     def _write(self, offset: int, content: np.ndarray | bytes) -> None:
         rest = memoryview(content)
@@ -111,31 +160,6 @@ class Hdf5Container:
     def _find_offsets(self, path: Path) -> dict[str, int]:
         with h5py.File(path, "r") as file:
             return {name: file[name].id.get_offset() for name in self.layouts}
-
-    def _metadata(self, path: Path, offsets: dict[str, int]) -> dict[int, bytes]:
-        """All bytes of the file except the rows, by offset."""
-        places = sorted((start, self.layouts[name].n_bytes) for name, start in offsets.items())
-        ends = [0, *(start + n_bytes for start, n_bytes in places)]
-        starts = [*(start for start, _ in places), path.stat().st_size]
-        with path.open("rb") as file:
-            regions = {}
-            for end, start in zip(ends, starts, strict=True):
-                file.seek(end)
-                regions[end] = file.read(start - end)
-        return regions
-
-
-def set_complete(path: Path, value: bool) -> None:
-    """Set the attribute of a file that HDF5 may still change."""
-    with change_file(path) as file:
-        file.attrs.modify("complete", np.bool_(value))
-
-
-def _differing_bytes(before: dict[int, bytes], after: dict[int, bytes]) -> Iterator[tuple[int, int]]:
-    for offset, region in before.items():
-        old, new = (np.frombuffer(content, np.uint8) for content in (region, after[offset]))
-        for position in np.flatnonzero(old != new):
-            yield offset + int(position), int(new[position])
 
 
 def _create_group(file: h5py.File, name: str) -> h5py.h5g.GroupID:

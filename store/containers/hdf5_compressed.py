@@ -14,8 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from store.arrays.shard import index_bytes, parse_index, shard_parts
-from store.containers.hdf5 import create_dataset, set_complete, stored_attribute
+from store.arrays.shard import index_bytes, parse_index, rows_of_shard, shard_parts
+from store.containers.hdf5 import create_dataset, stored_attribute
+from store.containers.hdf5_bytes import set_complete
 from store.containers.hdf5_driver import create_file
 from store.layout import ArrayLayout
 from store.storage.atomic import sync_file, sync_folder
@@ -41,6 +42,19 @@ class PackedHdf5Container:
 
     def prepare_resume(self, attributes: dict[str, Any]) -> None:
         """Nothing: blocks describe themselves, and the rest is written at the end."""
+
+    def amend(self, was: dict[str, Any], now: dict[str, Any]) -> None:
+        """Change the attributes that the file will be assembled with."""
+        self.state |= {"attributes": now}
+
+    def write_attributes(self, attributes: dict[str, Any]) -> None:
+        """Nothing: they are written at the end."""
+
+    def read_block(self, name: str, index: int) -> np.ndarray:
+        """The rows of a written block. Raises ValueError or OSError if it is damaged or gone."""
+        start, stop = self.layouts[name].block(index)
+        content = Folder(self._parts).read(_part(name, index))
+        return rows_of_shard(self.layouts[name], content, stop - start)
 
     def holds(self, name: str, index: int) -> bool:
         """Whether a block is there; once the store is assembled, all are."""

@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from store.arrays.compressed import PackedArray
 from store.arrays.raw import Extent, Files, StoredArray
-from store.arrays.shard import index_bytes, raw_shard, shard_parts
+from store.arrays.shard import index_bytes, raw_shard, rows_of_shard, shard_parts
 from store.containers.zarr_metadata import FILE, array_layout, array_metadata, group_metadata
 from store.errors import StoreError
 from store.layout import ArrayLayout
@@ -41,7 +41,7 @@ class ZarrContainer:
         of_groups = {above for name in self.layouts for above in _groups_above(name)}
         files = dict.fromkeys((f"{name}/{ROOT}" for name in sorted(of_groups)), group_metadata({}))
         files |= {f"{name}/{ROOT}": array_metadata(layout) for name, layout in self.layouts.items()}
-        self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
+        self.write_attributes(attributes)
         self.place.write_all(files)
 
     def prepare_resume(self, attributes: dict[str, Any]) -> None:
@@ -52,6 +52,19 @@ class ZarrContainer:
         """Write one shard, whole or not at all, and sync it."""
         layout = self.layouts[name]
         self.place.write(_shard(name, layout, index), shard_parts(layout, rows))
+
+    def amend(self, was: dict[str, Any], now: dict[str, Any]) -> None:
+        """Nothing: attributes of any length can be written."""
+
+    def write_attributes(self, attributes: dict[str, Any]) -> None:
+        """Write amended attributes."""
+        self.place.write_all({ROOT: group_metadata(attributes | {"complete": False})})
+
+    def read_block(self, name: str, index: int) -> np.ndarray:
+        """The rows of a written block. Raises ValueError or OSError if it is damaged or gone."""
+        layout = self.layouts[name]
+        start, stop = layout.block(index)
+        return rows_of_shard(layout, self.place.read(_shard(name, layout, index)), stop - start)
 
     def holds(self, name: str, index: int) -> bool:
         """Whether a block is there in full size: a power cut may leave its record without it."""

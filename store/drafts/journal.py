@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from store.arrays.checksum import crc32c
+from store.errors import StoreError
+from store.layout import ArrayLayout
+from store.schema import CHECKSUM, FINISHED
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,27 @@ def recorded(line: bytes) -> Commit | None:
     if not line.endswith(b"\n") or check != b"%08x" % crc32c(content):
         return None
     return Commit(**json.loads(content))
+
+
+def by_block(commits: list[Commit]) -> dict[tuple[str, int], int]:
+    """CRC-32C of every block on the disk, by array and number."""
+    return {(path, commit.block): value for commit in commits for path, value in commit.checksums.items()}
+
+
+def check_all_written(where: Any, commits: list[Commit], layouts: dict[str, ArrayLayout]) -> None:
+    """Raise StoreError if a block is missing, other than the time and the checksums, which come last."""
+    found = by_block(commits)
+    for path, layout in layouts.items():
+        missing = [i for i in range(layout.n_blocks) if (path, i) not in found]
+        if missing and path != FINISHED and not path.startswith(f"{CHECKSUM}/"):
+            raise StoreError(f"{where}: {len(missing)} of {layout.n_blocks} blocks of {path} are missing")
+
+
+def checksums_of(commits: list[Commit], layouts: dict[str, ArrayLayout]) -> dict[str, list[int]]:
+    """CRC-32C of every block of every array, by array."""
+    found = by_block(commits)
+    return {
+        path: [found[path, i] for i in range(layout.n_blocks)]
+        for path, layout in layouts.items()
+        if not path.startswith(f"{CHECKSUM}/")
+    }
