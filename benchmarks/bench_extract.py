@@ -125,6 +125,7 @@ def extraction(restored: Restored, compute: Compute, path: Path) -> Callable[[],
     def run() -> None:
         with write_store(path, plan, resume=False, overwrite=False) as writer:
             fill(writer, restored, splits, compute, QUIET)
+            writer.finish()
 
     return run
 

@@ -142,6 +142,15 @@ class ExtractConfig:
             "the file's",
         ),
     ] = None
+    weight_decay: Annotated[
+        float | None,
+        Option(
+            "L2 penalty (weight decay) on the weights of a classifier that is fitted",
+            "network",
+            "chosen on the validation split, else by folds of the training split",
+            least=0,
+        ),
+    ] = None
     views: NViews = 1
     dtype: MapDtype = "float16"
     codec: Codec = "none"

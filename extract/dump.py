@@ -14,6 +14,8 @@ from extract.adoption.beside_store import adopted, checkpoint_beside
 from extract.adoption.options import check_phase1_options, foreign, is_adoption
 from extract.checkpoints.checkpoint import file_digest
 from extract.checkpoints.restore import Restored, restore
+from extract.classifier.accuracy import tell_fitted_accuracy
+from extract.classifier.in_store import PENDING, ROOM, backbone_digest, fit_in_store, is_fitted
 from extract.config import ExtractConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.images.image_set import ImageSet
@@ -29,6 +31,8 @@ from store.arrays.image_names import DIGEST, NAME, names_as_bytes
 from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import CheckpointError, UserError
 from store.layout import store_layout
+from store.reader import FeatureStore
+from store.schema import CLASSIFIER
 from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -57,14 +61,20 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
-    with _phase1(config, where, compute, progress) as (restored, ckpt, digest):
+    with _phase1(config, where, compute, progress) as (restored, ckpt, held):
         restored.network.to(compute.device, memory_format=compute.memory_format)
         splits = store_splits(restored, config.views)
+        digest = PENDING if is_fitted(restored) else file_digest(held)
         made = provenance_of(config, restored.checkpoint, ckpt, digest, compute)
         spec = _spec(config, restored, splits, compute, made)
         if not (config.resume and is_finished(where, spec, config.overwrite)):
             with write_store(where, spec, config.resume, config.overwrite) as writer:
                 fill(writer, restored, splits, compute, progress)
+                if is_fitted(restored):
+                    fit_in_store(writer, held, config.weight_decay, compute.device, progress)
+                writer.finish()
+    if is_fitted(restored):
+        tell_fitted_accuracy(FeatureStore(where))
     return {
         split: spec.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
         for split in splits
@@ -74,11 +84,11 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
 @contextmanager
 def _phase1(
     config: ExtractConfig, where: Path | Bucket, compute: Compute, progress: Progress
-) -> Iterator[tuple[Restored, Path, str]]:
-    """Phase I, where its checkpoint is once the store is complete, and the SHA-256 of that."""
+) -> Iterator[tuple[Restored, Path, Path]]:
+    """Phase I, where its checkpoint is once the store is complete, and where it is until then."""
     if is_adoption(config):
         with adopted(config, where, compute, progress) as (restored, held):
-            yield restored, checkpoint_beside(where), file_digest(held)
+            yield restored, checkpoint_beside(where), held
         return
     ckpt = Path(config.ckpt)
     try:
@@ -90,7 +100,7 @@ def _phase1(
             f"{config.ckpt}: its FC layer was fine-tuned, but Phase II starts from Phase I's; extract with "
             "the checkpoint.pt that `train` wrote"
         )
-    yield restored, ckpt, file_digest(ckpt)
+    yield restored, ckpt, ckpt
 
 
 def store_splits(restored: Restored, n_views: int) -> dict[str, ImageSet]:
@@ -108,12 +118,14 @@ def fill(
     compute: Compute,
     progress: Progress,
 ) -> None:
-    """Write everything that is missing in a store, and finish it; splits are in the store's row order."""
-    writer.write_known(_known(restored.network, splits))
+    """Write everything that is missing in a store; splits are in the store's row order.
+
+    A classifier that is fitted is not known yet, and neither are its class activation maps.
+    """
+    writer.write_known(_known(None if is_fitted(restored) else restored.network, splits))
     with keep_workers():
         for split, images in splits.items():
             _dump(writer, restored, images, split, compute, progress)
-    writer.finish()
 
 
 def _spec(
@@ -139,6 +151,9 @@ def _spec(
         "batch size": config.batch_size,
         "number of views": config.views,
     }
+    if is_fitted(restored):
+        identity |= {"checkpoint": backbone_digest(restored.network), "weight decay": config.weight_decay}
+        provenance = provenance | ROOM
     return StoreSpec(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
 
 
@@ -163,11 +178,12 @@ def axis_lengths(
     return sizes
 
 
-def _known(network: Network, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
-    """Every array that is known before the network runs, by path."""
-    classifier = network.classifier
+def _known(network: Network | None, splits: dict[str, ImageSet]) -> dict[str, np.ndarray]:
+    """Every array that is known before the network runs, by path; without a network no FC layer's."""
     known = {
-        f"classifier/{name}": getattr(classifier, name).detach().cpu().numpy() for name in ("weight", "bias")
+        f"classifier/{name}": getattr(network.classifier, name).detach().cpu().numpy()
+        for name in CLASSIFIER
+        if network is not None
     }
     for split, images in splits.items():
         known |= {f"{split}/{name}": values for name, values in row_names(images).items()}
@@ -208,6 +224,8 @@ def _dump(
     batches = computed_rows(network, images, transform, compute, dtype if split == "train" else None)
     for start, view, computed in batches:
         rows = check_rows(computed, split, dtype)
+        if is_fitted(restored):
+            rows.pop("cam", None)  # of an FC layer that is not fitted yet
         writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)
         progress.advance(task, len(rows["pooled"]))
 

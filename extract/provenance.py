@@ -33,7 +33,7 @@ TRAINING_OPTIONS = (
 )
 # Options that a checkpoint of ours determines; what they come to is recorded beside them.
 OF_PHASE1 = ("network", "dataset", "image_size", "mean", "std", "crop", "interpolation")
-OF_ADOPTED = ("classifier", "seed")  # options that only another program's network takes
+OF_ADOPTED = ("classifier", "seed", "weight_decay")  # options that only another program's network takes
 
 
 def provenance_of(

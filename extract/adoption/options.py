@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig
-from extract.networks.registry import check_named_network
+from extract.networks.factory import is_factory
+from extract.networks.registry import check_named_network, check_weights
 from extract.sources.presence import check_checkpoint_exists, check_images_exist
 from extract.training.how_far import is_marked
 from store.errors import CheckpointError, UserError
@@ -42,16 +43,29 @@ def takes_classifier(config: ExtractConfig) -> bool:
 
 def check_phase1_options(config: ExtractConfig) -> None:
     """Raise UserError for options that do not go together, or lack what they need."""
-    if config.ckpt is None:
+    fitted = config.classifier == "fit"
+    if config.ckpt is None and not fitted:
         raise UserError(
             "extract: --ckpt names no checkpoint; pass one that `train` wrote, or another program's weights "
-            f"with their network and the images of their classes (--ckpt resnet50.pth {TO_TYPE})"
+            f"with their network and the images of their classes (--ckpt resnet50.pth {TO_TYPE}), or fit a "
+            f"classifier to a pre-trained network (--classifier fit --weights DEFAULT {TO_TYPE})"
         )
-    check_checkpoint_exists(Path(config.ckpt))
+    if config.weight_decay is not None and not fitted:
+        raise UserError(
+            f"--weight-decay {config.weight_decay:g}: is that of a classifier that is fitted; leave it out, "
+            "or pass --classifier fit"
+        )
+    if config.ckpt is not None:
+        check_checkpoint_exists(Path(config.ckpt))
     if is_adoption(config):
         _check_adoption(config)
         return
     beside = [name for name in named_options(config) if name not in BESIDE_OURS]
+    if fitted and is_marked(Path(config.ckpt)):
+        raise UserError(
+            f"--classifier fit: {config.ckpt} is a checkpoint of `train`, whose classifier is trained; leave "
+            "out --classifier"
+        )
     if beside and is_marked(Path(config.ckpt)):
         option = flag(beside[0])
         raise UserError(
@@ -66,21 +80,30 @@ def foreign(error: CheckpointError) -> CheckpointError:
 
 
 def _check_adoption(config: ExtractConfig) -> None:
-    if config.classifier == "fit":
-        raise UserError("--classifier fit: is not available yet; use checkpoint or fresh")
+    what = f"{config.ckpt}: not a checkpoint of `train`, so its"
+    if config.ckpt is None:
+        what = "--classifier fit: fits to images a network that is pre-trained; the"
     if config.network.arch is None:
         raise UserError(
-            f"{config.ckpt}: not a checkpoint of `train`, so its network must be named with --arch ("
-            "resnet50, timm:NAME, package.module:function)"
+            f"{what} network must be named with --arch (resnet50, timm:NAME, package.module:function)"
         )
-    if config.network.weights is not None:
+    if config.ckpt is None:
+        _check_pretrained(config.network)
+    elif config.network.weights is not None:
         raise UserError(
             f"--weights {config.network.weights}: --ckpt names the weights already; leave out one of the two"
         )
     if (config.dataset.dataset, config.dataset.root, config.dataset.train) == (None, None, None):
-        raise UserError(
-            f"{config.ckpt}: not a checkpoint of `train`, so the images of its classes must be named: --root "
-            "FOLDER, --train TABLE or --dataset NAME"
-        )
+        raise UserError(f"{what} images must be named: --root FOLDER, --train TABLE or --dataset NAME")
     check_named_network(config.network)
+    check_weights(config.network)
     check_images_exist(config.dataset.resolved())
+
+
+def _check_pretrained(network: NetworkConfig) -> None:
+    """Raise UserError for random weights; a function of the user's may return weights of its own."""
+    if network.weights is None and not is_factory(network.arch):
+        raise UserError(
+            f"--classifier fit: {network.arch} has random weights, so its features say little of an image; "
+            "name weights with --weights (DEFAULT, or a file), or with --ckpt"
+        )

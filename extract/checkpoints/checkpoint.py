@@ -4,9 +4,10 @@ They hold plain tensors and values, and are loaded with `weights_only=True`, so 
 """
 
 import hashlib
+import io
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -41,6 +42,7 @@ class Checkpoint:
         history: a row of metrics for each finished epoch.
         finetuned: whether Phase II replaced the FC layer.
         images: names and digests of the images (`extract.proof.record`); None in older files.
+        fit: how the FC layer was fitted (`extract.classifier`); None if it was not.
     """
 
     network: dict[str, Any]
@@ -56,6 +58,7 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     finetuned: bool = False
     images: dict[str, dict[str, torch.Tensor]] | None = None
+    fit: dict[str, Any] | None = None
 
     @property
     def adopted(self) -> bool:
@@ -63,7 +66,7 @@ class Checkpoint:
         return self.epoch == 0 and self.config.get("epochs") == 0
 
 
-LATER_FIELDS = {"images"}  # files of version 0.1 lack them
+LATER_FIELDS = {"images", "fit"}  # files of version 0.1 lack them
 CHECKPOINT_FORMAT = TorchFormat(
     "a checkpoint",
     FORMAT,
@@ -76,10 +79,23 @@ CHECKPOINT_FORMAT = TorchFormat(
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint, whole or not at all."""
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        _write(checkpoint, file)
+
+
+def as_bytes(checkpoint: Checkpoint) -> bytes:
+    """The bytes that `save_checkpoint` writes, so that their digest is known before a file is."""
+    buffer = io.BytesIO()
+    _write(checkpoint, buffer)
+    return buffer.getvalue()
+
+
+def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
     # Not `asdict`, which would copy every tensor.
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        torch.save(CHECKPOINT_FORMAT.marks | content, file)
+    if checkpoint.fit is None:
+        del content["fit"]
+    torch.save(CHECKPOINT_FORMAT.marks | content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

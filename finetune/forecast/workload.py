@@ -65,5 +65,5 @@ def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
 def _in_words(checkpoint: Checkpoint) -> str:
     """The weights of a checkpoint."""
     if checkpoint.adopted:
-        return f"with the weights of {Path(checkpoint.network['weights']).name}"
+        return f"with the weights of {Path(checkpoint.network['weights'] or checkpoint.network['arch']).name}"
     return f"trained for {checkpoint.epoch} epochs"

@@ -1,0 +1,221 @@
+"""`extract --classifier fit`: a pre-trained network, no training, and all of Phase II on what comes of it."""
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from bad_input import FEW_CLASSES, QUICK, refuse, run, succeed, write_images
+from made_store import contents
+from PIL import Image
+from rich.progress import Progress
+
+from extract.cam import class_activation_maps
+from extract.checkpoints.checkpoint import file_digest, load_checkpoint
+from store.drafts.lifecycle import draft_folder
+from store.reader import FeatureStore
+from store.verify import verify
+
+ARCH = ("--arch", "timm:test_efficientnet")
+PER_CLASS = {"ape": 12, "bee": 8, "cat": 5}
+QUIET = Progress(disable=True)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A "pre-trained" network for other classes, in timm's own names."""
+    path = tmp_path_factory.mktemp("weights") / "net.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        torch.save(timm.create_model("test_efficientnet", num_classes=7).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise, of another brightness for each class."""
+    root = write_images(tmp_path_factory.mktemp("photos") / "photos", PER_CLASS, ("train", "val", "test"))
+    for path in root.rglob("*.png"):
+        brightness = 0.4 + 0.3 * sorted(PER_CLASS).index(path.parent.name)
+        Image.open(path).point(lambda value, by=brightness: int(value * by)).resize((70, 70)).save(path)
+    return root
+
+
+def options(weights: Path, photos: Path, store: str = "feats.zarr") -> list[object]:
+    """An extraction of 64 × 64 pixels."""
+    of_images = ("--root", photos, "--image-size", 64, "--device", "cpu", "--batch-size", 8)
+    return ["--store", store, *ARCH, "--weights", weights, *of_images, "--classifier", "fit"]
+
+
+@pytest.fixture(scope="module")
+def fitted(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store; do not change it."""
+    path = tmp_path_factory.mktemp("fitted") / "feats.zarr"
+    result = succeed("extract", *options(weights, photos, path), "--dtype", "float32")
+    assert "logistic regression on 25 rows, weight decay " in result.stderr
+    assert ", chosen on val among " in result.stderr
+    store = FeatureStore(path)
+    weight, bias = store.classifier
+    test, val = store.read("test"), store.read("val")
+    right = [int(((of.pooled @ weight.T + bias).argmax(1) == of.label).sum()) for of in (test, val)]
+    said = [
+        f"{100 * n / 25:.1f} % of 25 {split} images" for n, split in zip(right, ("test", "val"), strict=True)
+    ]
+    assert all(words in result.stderr for words in said), result.stderr
+    assert right[0] > 15  # chance is 12
+    return path
+
+
+def test_the_store_is_as_any_other_and_its_checkpoint_beside_it(fitted, weights, photos):
+    store = FeatureStore(fitted)
+    ckpt = fitted.with_name("feats.checkpoint.pt")
+    assert list(verify(store, QUIET)) == []
+    checkpoint = load_checkpoint(ckpt)
+    assert store.provenance["checkpoint"]["sha256"] == file_digest(ckpt)
+    assert store.provenance["classifier"] == checkpoint.fit
+    assert not draft_folder(fitted).exists()
+    assert sorted(path.name for path in fitted.parent.iterdir()) == ["feats.checkpoint.pt", "feats.zarr"]
+    train, (weight, bias) = store.read("train"), store.classifier
+    assert (checkpoint.state["classifier.weight"].numpy() == weight).all()
+    logits = train.pooled.astype(float) @ weight.T.astype(float) + bias
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    error = share / share.sum(1, keepdims=True) - np.eye(3)[train.label]
+    decay = checkpoint.fit["weight_decay"]
+    gradient = error.T @ train.pooled / len(train.label) + decay * weight
+    assert np.abs(gradient).max() < 1e-5 * np.abs(train.pooled).mean()
+    maps, label = torch.from_numpy(store.read_feature_map()), torch.from_numpy(train.label.copy()).long()
+    cam = class_activation_maps(maps, torch.from_numpy(weight.copy()), label).numpy()
+    assert (store.read_cam() == cam.astype(np.float16)).all()
+    theirs = torch.load(weights, weights_only=True)
+    found = {name.rpartition("conv_stem")[1:]: value for name, value in checkpoint.state.items()}
+    assert torch.equal(found["conv_stem", ".weight"], theirs["conv_stem.weight"])
+    succeed("store", "verify", fitted, "--sample", 4, "--ckpt", ckpt, "--device", "cpu")
+
+
+def test_phase_two_and_all_that_follows_take_it(fitted, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = ("--store", fitted, *QUICK, *FEW_CLASSES)
+    succeed("finetune", *quick, "--out", "fsa")
+    succeed("finetune", *quick, "--method", "balanced-softmax", "--out", "bs")
+    succeed(
+        "sweep",
+        "--store",
+        fitted,
+        "--method",
+        "plain",
+        "--method",
+        "crt",
+        "--seeds",
+        2,
+        *QUICK,
+        "--out",
+        "sweep",
+    )
+    succeed("store", "convert", fitted, "feats.h5")
+    assert list(verify(FeatureStore(tmp_path / "feats.h5"), QUIET)) == []
+    for ckpt in ("bs/checkpoint.pt", fitted.with_name("feats.checkpoint.pt")):
+        result = json.loads(succeed("evaluate", "--ckpt", ckpt, "--device", "cpu", "--json").stdout)
+        assert 0 <= result["overall"] <= 100
+    files = sorted((photos / "test").rglob("*.png"))
+    succeed("predict", "--ckpt", "bs/checkpoint.pt", *files, "--out", "found.csv", "--device", "cpu")
+    assert len(pd.read_csv("found.csv")["path"].unique()) == len(files)
+    succeed("export", "--ckpt", "bs/checkpoint.pt", "--format", "state-dict", "--out", "net.pth")
+    with torch.random.fork_rng(devices=[]):
+        network = timm.create_model("test_efficientnet", num_classes=3)
+    network.load_state_dict(torch.load("net.pth", weights_only=True))
+    succeed("analyze", "fsa", "bs", "--out", "report")
+
+
+class DeadError(Exception):
+    """What a process meets that should be dead."""
+
+
+def dying_at(patch: pytest.MonkeyPatch, n_calls: int) -> None:
+    """From the n-th call on, nothing changes on the disk. (Processes with torch cannot be forked here.)"""
+    calls = itertools.count(1)
+    for name, found in {"replace": os.replace, "fsync": os.fsync}.items():
+
+        def dying(*arguments, call=found, **options):
+            if next(calls) >= n_calls:
+                raise DeadError
+            return call(*arguments, **options)
+
+        patch.setattr(os, name, dying)
+
+
+@pytest.mark.usefixtures("several_blocks")
+@pytest.mark.parametrize("store", ["feats.zarr", "feats.h5"])
+def test_stopped_anywhere_after_the_rows_and_resumed(weights, photos, store, monkeypatch):
+    monkeypatch.setattr("store.layout.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("extract.provenance.now", lambda: 0)
+    asked = options(weights, photos, store)
+    succeed("extract", *asked)
+    ckpt, path = Path("feats.checkpoint.pt"), Path(store)
+    whole = contents(path), ckpt.read_bytes()
+
+    ckpt.unlink()
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+
+    def stop(*_: object) -> None:
+        raise DeadError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("extract.dump.fit_in_store", stop)
+        assert isinstance(run("extract", *asked).exception, DeadError)
+    begun = Path("..", f"begun-{store}")
+    shutil.copytree(".", begun)
+    n_stops, step = 0, 90 if path.suffix == ".zarr" else 12  # resuming, zarr writes all metadata again
+    while True:
+        with monkeypatch.context() as patch:
+            dying_at(patch, 1 + n_stops * step)
+            result = run("extract", *asked, "--resume")
+        if result.exception is None:
+            break
+        assert isinstance(result.exception, DeadError), result.output
+        n_stops += 1
+        succeed("extract", *asked, "--resume")
+        assert (contents(path), ckpt.read_bytes()) == whole
+        assert sorted(p.name for p in Path().iterdir()) == sorted([store, ckpt.name])
+        ckpt.unlink()
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        shutil.copytree(begun, ".", dirs_exist_ok=True)
+    assert n_stops >= 1
+
+
+def test_what_does_not_go_together_is_refused_in_one_line(weights, photos, small_ckpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root, fit = ("--root", photos), ("--classifier", "fit")
+    refuse("extract", *fit, *root, says=["network must be named with --arch"])
+    refuse("extract", *fit, *ARCH, *root, says=["has random weights", "--weights (DEFAULT, or a file)"])
+    refuse("extract", *fit, *ARCH, "--weights", weights, says=["images must be named: --root"])
+    refuse("extract", *fit, *ARCH, "--weights", "none.pth", *root, says=["none.pth: no such file"])
+    both = (*ARCH, "--weights", weights, "--ckpt", weights, *root)
+    refuse("extract", *fit, *both, says=["--ckpt names the weights already"])
+    refuse("extract", "--ckpt", small_ckpt, *fit, says=["checkpoint of `train`", "leave out --classifier"])
+    refuse("extract", "--ckpt", small_ckpt, "--weight-decay", 1, says=["or pass --classifier fit"])
+    refuse(
+        "extract", *ARCH, "--weights", weights, *root, says=["--ckpt names no checkpoint", "--classifier fit"]
+    )
+    refuse("extract", *options(weights, photos), "--weight-decay", -1, says=["--weight-decay"])
+
+
+def test_a_foreign_checkpoint_is_fitted_with_the_decay_that_is_given(
+    weights, photos, fitted, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    asked = options(weights, photos)
+    asked[asked.index("--weights")] = "--ckpt"
+    decay = FeatureStore(fitted).provenance["classifier"]["weight_decay"]
+    succeed("extract", *asked, "--dtype", "float32", "--weight-decay", decay)
+    store, other = FeatureStore(tmp_path / "feats.zarr"), FeatureStore(fitted)
+    assert all((a == b).all() for a, b in zip(store.classifier, other.classifier, strict=True))
+    assert store.provenance["classifier"]["chosen_on"] == "given"
+    result = succeed("extract", *asked, "--dtype", "float32", "--weight-decay", decay, "--resume")
+    assert "accuracy of the fitted classifier" in result.stderr
+    refuse("extract", *asked, "--dtype", "float32", "--resume", says=["another weight decay"])
