@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from bad_input import FEW_CLASSES, QUICK, TINY, refuse, run, succeed
 from made_store import contents
 
 from cli import main
-from finetune.commands.advice import command_line, quoted
+from finetune.commands.advice import command_line, quoted, resuming_command
 
 pytestmark = pytest.mark.usefixtures("several_blocks")  # in a folder of its own
 ODD = 'it\'s a  "run"\n#1 $HOME/-é'
@@ -250,3 +251,13 @@ def test_a_resume_that_is_interrupted_before_it_keeps_what_it_was_given(
     said = interrupted(again, *moment)
     succeed(*words(said.partition(" with: ")[2])[1:])
     assert torch.load("r/checkpoint.pt", weights_only=True)["dataset"]["root"] == str(new)
+
+
+def test_a_network_of_the_users_own_does_not_shorten_the_advice():
+    command = main.commands["extract"]
+    asked = ["--arch", "my_nets:make", "--root", "photos", "--classifier", "fit"]
+    context = command.make_context("extract", asked, parent=click.Context(main, info_name="tailcache"))
+    told = resuming_command(context, ())
+    assert all(
+        words in told for words in ("--arch my_nets:make", "--root photos", "--classifier fit", "--resume")
+    )

@@ -37,7 +37,7 @@ def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
     chosen = {name: context.params[name] for name in enough}
     if is_factory(context.params.get("arch") or ""):  # which only the user may name
         chosen["arch"] = context.params["arch"]
-    if not chosen or context.params["resume"]:
+    if not enough or context.params["resume"]:
         chosen |= given(context)  # options of a resumed run, such as a moved --root, are not saved yet
     chosen.pop("overwrite", None)  # it would start over, or be refused beside --resume
     return command_line(context, chosen | {"resume": True})
