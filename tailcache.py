@@ -24,6 +24,7 @@ __all__ = [  # noqa: F822, because `__getattr__` provides them
     "Interrupted",
     "Run",
     "UserError",
+    "check_data",
     "compare",
     "export",
     "extract",
@@ -37,6 +38,7 @@ __all__ = [  # noqa: F822, because `__getattr__` provides them
 ]
 _HOMES = {"UserError": "store.errors", "Interrupted": "store.errors", "FeatureStore": "store.reader"}
 _HOMES |= {"Run": "finetune.run", "predict": "finetune.api_deploy", "export": "finetune.api_deploy"}
+_HOMES |= {"check_data": "finetune.api_data"}
 
 
 def __getattr__(name: str) -> Any:

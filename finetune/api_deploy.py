@@ -24,7 +24,7 @@ def predict(
 
     Args:
         ckpt: checkpoint that `train` or `finetune` wrote.
-        images: an image file, a folder, a table (CSV or TSV) with a column of paths, or several of these.
+        images: an image file, a folder, a table with a column of paths, or several of these.
         progress: show a bar on stderr.
         options: options of `tailcache predict`, such as top=3 or cam="maps"; out= writes the CSV file too.
 

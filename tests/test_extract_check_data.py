@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bad_input import TINY, refuse, run, snapshot, write_images
 
+import tailcache as tc
 from extract.audit.copies import find_copies
 from extract.audit.report import NO_IMAGES, OF_COPIES, OF_FILES, check_data
 from extract.config import DatasetConfig
@@ -126,6 +127,23 @@ def test_splits_that_are_drawn_are_checked_as_they_are_drawn(in_tmp_path, quiet)
     assert counts["same content in another split"] == {"train": n_test, "test": n_test}
     n_apart = 20 - n_test
     assert sum(counts["copies of an earlier image of the split"].values()) == n_apart > 0 < n_test
+
+
+def test_counts_from_python_are_those_on_the_screen(photos):
+    shutil.copy(photos / "train/bee/0.png", photos / "test/bee/copy.png")
+    frame = tc.check_data(photos)
+    assert list(frame.columns) == ["train", "val", "test", "examples"]
+    assert frame.loc["same content in another split"].tolist() == [
+        1,
+        0,
+        1,
+        ["train/bee/0.png (train, bee) = test/bee/copy.png (test, bee)"],
+    ]
+    assert frame[["train", "val", "test"]].to_numpy().sum() == 2
+    with pytest.raises(tc.UserError, match=r"none: no such folder"):
+        tc.check_data("none")
+    with pytest.raises(tc.UserError, match=r"check_data: no option epochs"):
+        tc.check_data(photos, epochs=3)
 
 
 def test_images_in_memory_are_checked_too(quiet):

@@ -190,7 +190,9 @@ def test_gaps_are_closed_in_the_order_of_ids_if_the_user_says_so(files, quiet):
     assert dataset.class_counts.tolist() == PER_CLASS["train"]
 
 
-@pytest.mark.parametrize("content", ['{"images": [', "[1, 2]", "{" * 100_000, '{"images": 3}'])
+@pytest.mark.parametrize(
+    "content", ['{"images": [], "annotations": []}', '{"images": [', "[1, 2]", "{" * 100_000, '{"images": 3}']
+)
 def test_files_that_are_no_annotations(content, files):
     Path("inat/train2017.json").write_text(content)
     refuse(*TRAIN, says=["inat/train2017.json: "])

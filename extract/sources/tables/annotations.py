@@ -117,7 +117,7 @@ def _pairs(file: Path, content: Any, what: str, keys: tuple[str, str], kind: typ
     for number, entry in enumerate(entries, 1):
         values = [entry.get(key) if isinstance(entry, dict) else None for key in keys]
         for key, value, expected in zip(keys, values, (int, kind), strict=True):
-            if type(value) is not expected or value == "" or (expected is int and value < 0):
+            if type(value) is not expected or not str(value).strip() or (expected is int and value < 0):
                 raise UserError(
                     f"{file}: entry {number} of {what} has {key} {shown(str(value)[:60])!r}, expected "
                     f"{'a whole number' if expected is int else 'text'}"

@@ -33,7 +33,8 @@ def read_table(file: Path, one_column: bool = False) -> Table:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     if not len(table):
-        raise UserError(f"{file}: has a header but no rows; expected a row for every image")
+        found = "holds no images" if table.no_columns else "has a header but no rows"
+        raise UserError(f"{file}: {found}; expected a row for every image")
     return table
 
 
