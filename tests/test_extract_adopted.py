@@ -161,6 +161,24 @@ def test_a_checkpoints_own_list_orders_the_classes(key, within, foreign):
     assert "users.pth: lists its classes in another order than --class-names, which is the one taken" in said
 
 
+def test_a_checkpoints_list_names_the_numbers_of_a_table(foreign):
+    rows = [f"{path},{NAMES.index(path.parent.name)}" for path in sorted(Path("photos").rglob("*.png"))]
+    for split in ("train", "test"):
+        of_split = [row for row in rows if f"/{split}/" in row]
+        Path(f"{split}.csv").write_text("\n".join(["path,label", *of_split]) + "\n")
+    torch.save({"state_dict": foreign.state_dict(), "classes": list(NAMES)}, "users.pth")
+    tables = ["--train", "train.csv", "--test", "test.csv"]
+    said = succeed("extract", "--ckpt", "users.pth", *tables, *HOW).stderr
+    assert "taken to be zero, one, two, three (the checkpoint's own list" in said
+    assert "seems to be another" not in said
+    store = FeatureStore(Path("feats.zarr"))
+    assert store.class_names == list(NAMES)
+    by_folder, _ = extracted(store="folders.zarr")
+    assert np.array_equal(store.read("test").label, by_folder.read("test").label)
+    told = ["--ckpt", "feats.checkpoint.pt", "--arch", USERS, "--device", "cpu"]
+    assert "three" in succeed("evaluate", *told).stdout
+
+
 def test_fine_tuned_it_goes_back_to_its_authors(foreign):
     """Phase II on the store, the checkpoint beside it found; the FC layer fits where the old one was."""
     extracted("--class-names", "names.txt")

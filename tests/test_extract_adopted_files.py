@@ -14,7 +14,6 @@ from dying import DURABLE, in_child, syncs_a_folder
 from made_foreign import IMAGES, STATISTICS, USERS, authors_network, write_digits
 from made_views import assert_same
 
-import extract.adoption.beside_store
 from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from store.drafts.lifecycle import draft_folder
 from store.writer import StoreWriter
@@ -112,6 +111,16 @@ def test_what_is_resumed_is_what_was_begun():
     assert not DRAFT.exists()
 
 
+def test_images_that_changed_since_it_was_begun_are_told():
+    here = Path("photos").resolve()
+    Path("photos").unlink()
+    shutil.copytree(here, "photos")
+    interrupted()
+    Path("photos/train/two/new.png").write_bytes(Path("photos/train/two/00.png").read_bytes())
+    says = ["1 new (the first is train/two/new.png)", "with --overwrite, the extraction starts over"]
+    refuse(*EXTRACT, "--store", "feats.zarr", "--resume", says=says)
+
+
 def test_ctrl_c_before_anything_is_computed_leaves_nothing(monkeypatch):
     monkeypatch.setattr(StoreWriter, "write_known", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     result = run(*EXTRACT, "--store", "feats.zarr")
@@ -165,8 +174,13 @@ def test_what_is_not_the_programs_is_never_replaced(what):
         refuse(*EXTRACT, "--store", "feats.zarr", *options, says=["feats.checkpoint.pt: "])
 
 
-def test_a_store_in_a_bucket_has_its_checkpoint_here(monkeypatch):
-    from store.storage.location import locate
-
-    where = locate("s3://bucket/prefix/feats.zarr")
-    assert extract.adoption.beside_store.checkpoint_beside(where) == Path.cwd() / "feats.checkpoint.pt"
+def test_a_store_in_a_bucket_has_its_checkpoint_in_the_working_folder(bucket):
+    succeed(*EXTRACT, "--store", bucket)
+    assert load_checkpoint(Path("s.checkpoint.pt")).adopted
+    resumed = succeed(*EXTRACT, "--store", bucket, "--resume")
+    assert "first accuracy" not in resumed.stderr
+    short = ["--method", "plain", "--iterations", 2, "--device", "cpu"]
+    succeed("finetune", "--store", bucket, "--out", "run", *short)
+    Path("s.checkpoint.pt").unlink()  # as on another machine: the same command makes it again
+    succeed(*EXTRACT, "--store", bucket, "--resume")
+    succeed("finetune", "--store", bucket, "--out", "again", *short)

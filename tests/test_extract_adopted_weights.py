@@ -12,6 +12,7 @@ from made_foreign import USERS, WRAPPINGS, State, apart, authors_network, averag
 from safetensors.torch import save_file
 from torch import nn
 
+from extract.adoption.adopt import _note_first_step
 from extract.adoption.whole_weights import load_whole
 from extract.config import NetworkConfig
 from extract.networks.parts import Network
@@ -89,6 +90,15 @@ def test_nothing_is_left_out_in_silence(tmp_path, caplog):
     assert f"{len(STATE)} tensors under 'state_dict.module.' for {USERS}, its FC layer among" in caplog.text
     assert "1 (loss.weight) left out, which are no part of it" in caplog.text
     assert "converted" not in caplog.text
+
+
+def test_what_no_file_tells_of_a_network_is_said(tmp_path, caplog):
+    """torchvision's GoogLeNet scales channels where it is made with weights, and not where without."""
+    _note_first_step("googlenet", "w.pth")
+    assert "googlenet is taken to be made with transform_input=True" in caplog.text
+    caplog.clear()
+    _note_first_step("resnet18", "w.pth")
+    assert not caplog.text
 
 
 def test_other_precisions_are_converted_and_said(tmp_path, caplog):

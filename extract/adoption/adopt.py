@@ -27,6 +27,7 @@ from extract.networks.foreign_files import read_content
 from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
 from extract.networks.registry import build_network, check_loads_again, check_network, preparation
+from extract.networks.torchvision_models import REMIX_INPUT
 from extract.proof.record import record_images
 from extract.training.preparation import transform_for
 from store.notes import note
@@ -116,9 +117,19 @@ def _network(training: TrainConfig, n_classes: int, content: Any, ckpt: str | No
         network = build_network(bare, n_classes, size)
         if content is not None:
             load_whole(network, content, Path(ckpt), named)
+            _note_first_step(named.arch, ckpt)
         if isinstance(network, FoundNetwork):
             check_loads_again(network, named, n_classes, size)
     return network
+
+
+def _note_first_step(arch: str, ckpt: str) -> None:
+    """Note what torchvision makes in one way without weights and in another with them, and no file tells."""
+    if arch in REMIX_INPUT:
+        note(
+            f"{ckpt}: {arch} is taken to be made with transform_input=True, as torchvision makes it with "
+            "pre-trained weights; for one made without, name a function of yours that makes it"
+        )
 
 
 def _read(dataset: Dataset, transform: Transform, progress: Progress) -> tuple[Dataset, Transform]:

@@ -13,7 +13,7 @@ from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
 from extract.sources.tables.labels import read_class_names
 from extract.training.resume import MAY_CHANGE
-from store.errors import UserError
+from store.errors import CheckpointError, UserError
 from store.options import flag
 
 SHOWN = 8  # hexadecimal digits of a digest
@@ -37,7 +37,10 @@ def resumed(config: ExtractConfig, held: Path, progress: Progress) -> Restored:
             f"{config.store}: was started with another {name} ({was}) than now ({now}); use the same, or "
             "pass --overwrite to start over"
         )
-    return restore(held, config.dataset.root, progress, arch=config.network.arch)
+    try:
+        return restore(held, config.dataset.root, progress, arch=config.network.arch)
+    except CheckpointError as error:  # images changed since
+        raise CheckpointError(f"{error}; with --overwrite, the extraction starts over") from error
 
 
 def differing(config: ExtractConfig, checkpoint: Checkpoint) -> tuple[str, Any, Any] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 WITHOUT_WEIGHTS = "resnet10"  # ImageNet-LT's, always from scratch (Liu et al. 2019); torchvision has none
+REMIX_INPUT = ("googlenet", "inception_v3")  # with pre-trained weights, their first step scales channels
 IMAGE_SIZE = 224  # of ResNets, and of networks without pre-trained weights
 
 
@@ -69,7 +70,7 @@ def _as_pretrained(arch: str) -> dict[str, bool]:
 
     Without auxiliary heads, and with a first step that takes images normalised as ImageNet's are.
     """
-    return {"aux_logits": False, "transform_input": True} if arch in ("googlenet", "inception_v3") else {}
+    return {"aux_logits": False, "transform_input": True} if arch in REMIX_INPUT else {}
 
 
 def _model(config: Any) -> "nn.Module":

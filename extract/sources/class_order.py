@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def in_order(listing: "Listing", names: Sequence[str], where: object) -> "Listing":
     """A listing whose classes are numbered in the order of some names; the images keep their order.
 
-    Names that differ only in their Unicode form are the same.
+    Names that differ only in their Unicode form are the same. Classes that are the numbers from 0 on get the
+    names that stand at their places.
 
     Args:
         listing: with K classes.
@@ -26,6 +27,9 @@ def in_order(listing: "Listing", names: Sequence[str], where: object) -> "Listin
     Raises:
         UserError: a name is of no class, or a class has no name.
     """
+    numbers = [str(k) for k in range(len(names))]
+    if listing.class_names == numbers and len(set(names)) == len(names) and not set(numbers) & set(names):
+        return replace(listing, class_names=list(names))
     number = {composed(name): k for k, name in enumerate(names)}
     of_listing = {composed(name) for name in listing.class_names}
     unknown = [name for name in listing.class_names if composed(name) not in number]
@@ -39,9 +43,9 @@ def in_order(listing: "Listing", names: Sequence[str], where: object) -> "Listin
             "in order, each once and with training images (--class-names FILE names them; `extract "
             "--classifier fresh` needs no order)"
         )
-    numbers = np.array([number[composed(name)] for name in listing.class_names], dtype=np.int64)
-    splits = {split: replace(images, label=numbers[images.label]) for split, images in listing.splits.items()}
-    class_names = [listing.class_names[k] for k in np.argsort(numbers)]
+    place = np.array([number[composed(name)] for name in listing.class_names], dtype=np.int64)
+    splits = {split: replace(images, label=place[images.label]) for split, images in listing.splits.items()}
+    class_names = [listing.class_names[k] for k in np.argsort(place)]
     return replace(listing, class_names=class_names, splits=splits)
 
 
