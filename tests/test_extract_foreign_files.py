@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import subprocess
 from collections import OrderedDict
 from pathlib import Path
 
@@ -149,6 +150,27 @@ def test_numbers_that_are_not_what_they_seem_are_refused(how):
     assert "1 of another shape or kind (0.weight is 2×3×3×3 " + says in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_pointer_of_git_lfs_is_told_as_such(name):
+    Path(name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(UserError, match="a pointer of Git LFS, not the file; fetch it with `git lfs pull`"):
+        loaded(name)
+
+
+@pytest.mark.parametrize("file", ["net.ckpt", "it's.ckpt", "$HOME `!\\.ckpt"])
+def test_a_shell_reads_the_told_command_as_it_is_meant(file):
+    with Path(file).open("wb") as opened:
+        torch.save(lightning({}), opened)
+    with pytest.raises(UserError, match="only code can open") as raised:
+        loaded(file)
+    told = str(raised.value).partition("convert it: ")[2]
+    shown = subprocess.run(
+        ["sh", "-c", f"printf %s {told.removeprefix('python -c ')}"], capture_output=True, text=True
+    )
+    assert f"torch.load({file!r}, map_location='cpu'" in shown.stdout
+    assert ('"' + shown.stdout + '"' in told) == (file == "net.ckpt")  # as readable as can be
+
+
 def test_long_names_are_cut():
     long = "a" * 10_000
     state = network_state()
@@ -167,6 +189,8 @@ def test_an_address_is_to_be_downloaded_first():
     train = ["train", "--root", write_images(Path("photos")), *TINY, "--image-size", "16", "--out", "p"]
     for address in ("https://example.org/w.pth", "s3://bucket/w.safetensors", "hf://org/net"):
         refuse(*train, "--weights", address, says=[f"--weights {address}: is an address; download it, and"])
+    says = ["https://example.org/w.pth: an address; download it, and name the file"]
+    refuse("extract", "--ckpt", "https://example.org/w.pth", "--store", "s.zarr", says=says)
     Path("DEFAULT").write_text("a file of that name is not meant")
     refuse(*train, "--weights", "DEFAULT", says=["resnet20 has no pre-trained weights"])
     save_file({"features." + n: v for n, v in network_state().items()}, "own")

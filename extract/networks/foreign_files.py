@@ -13,6 +13,7 @@ import torch
 from store.errors import UserError
 
 STARTS = (b"PK\x03\x04", b"\x80")  # of files that torch writes, now and once
+LFS = b"version h"  # …ttps://git-lfs.github.com/spec/v1
 LARGEST_HEADER = 100 * 1024**2  # bytes, the limit of safetensors itself
 # Keeps tensors, dictionaries, lists and plain values, and the state dicts of modules.
 KEEP = (
@@ -30,6 +31,8 @@ def read_content(path: Path) -> Any:
     """
     with path.open("rb") as file:
         start = file.read(9)
+    if start == LFS:
+        raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
     header = int.from_bytes(start[:8], "little")
     if path.suffix == ".safetensors" or (start[8:] == b"{" and header <= LARGEST_HEADER):
         return _safetensors(path)
@@ -79,7 +82,9 @@ def _check_no_program(path: Path) -> None:
 
 
 def _command(code: str) -> str:
-    return f"python -c {shlex.quote(f'import torch; {code}')}"
+    code = f"import torch; {code}"
+    plain = not set('"$`\\!') & set(code)  # else double quotes would change it
+    return f'python -c "{code}"' if plain else f"python -c {shlex.quote(code)}"
 
 
 def _converted(path: Path) -> str:

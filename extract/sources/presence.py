@@ -1,5 +1,6 @@
 """Checks that files and folders exist, or do not, made before anything heavy is imported."""
 
+import re
 from pathlib import Path
 
 from extract.config import DatasetConfig
@@ -8,10 +9,15 @@ from extract.sources.registry import find_source
 from extract.training.how_far import how_far
 from store.errors import CheckpointError, UserError
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # https:// and s3://, as a Path has them
+
 
 def check_checkpoint_exists(path: Path) -> None:
     """Raise CheckpointError if there is no file."""
     if not path.is_file():
+        if ADDRESS.match(str(path)):
+            address = str(path).replace(":/", "://", 1)  # a Path has one of its slashes
+            raise CheckpointError(f"{address}: an address; download it, and name the file")
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
 
