@@ -19,6 +19,9 @@ START = range(-5, 1)  # powers of ten that are always scored
 ENDS = (-10, 4)  # as far as the search goes while the end is best
 N_FOLDS = 5
 SCORING_TOLERANCE = 1e-5  # of the gradient: far below the differences between scores
+ALIKE = (
+    1e-3  # log-losses closer than this are alike; where classes can be told apart, weights grow for nothing
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class HeldOut:
     exchange: torch.Tensor
 
 
-def choose_decay(parts: list[HeldOut], tick: Callable[[float], None]) -> list[Score]:
+def choose_decay(parts: list[HeldOut], tick: Callable[[float], None]) -> tuple[list[Score], Score]:
     """Score weight decays: powers of ten, further ones while the end is best, then halves of powers.
 
     Args:
@@ -54,7 +57,8 @@ def choose_decay(parts: list[HeldOut], tick: Callable[[float], None]) -> list[Sc
         tick: called with the gradient's norm at every step of every fit.
 
     Returns:
-        All scores, the best first; of two alike the larger decay.
+        All scores, and the one that is chosen: that of the largest decay among those with nearly the lowest
+        log-loss.
     """
     search = _Search(parts, tick)
     for power in reversed(START):
@@ -64,7 +68,7 @@ def choose_decay(parts: list[HeldOut], tick: Callable[[float], None]) -> list[Sc
             search.score(search.best + further)
     for power in (search.best + 0.5, search.best - 0.5):
         search.score(power)
-    return sorted(search.scores.values(), key=lambda score: (score.log_loss, -score.weight_decay))
+    return [search.scores[power] for power in sorted(search.scores)], search.scores[search.best]
 
 
 class _Search:
@@ -77,8 +81,9 @@ class _Search:
 
     @property
     def best(self) -> float:
-        """The power with the lowest log-loss; of two alike the larger."""
-        return min(self.scores, key=lambda power: (self.scores[power].log_loss, -power))
+        """The largest power with a log-loss like the lowest."""
+        lowest = min(score.log_loss for score in self.scores.values())
+        return max(power for power, score in self.scores.items() if score.log_loss <= lowest + ALIKE)
 
     def score(self, power: float) -> None:
         """Fit and score one decay, averaged over all rows that are scored."""

@@ -91,10 +91,10 @@ def _chosen(features: Pooled, rows: FitRows, tick: Callable[[float], None]) -> d
             "train: every class has a single image, so there is nothing to choose a weight decay on; pass "
             "--weight-decay, for example 0.01"
         )
-    scores = choose_decay(parts, tick)
+    scores, chosen = choose_decay(parts, tick)
     return {
-        "weight_decay": scores[0].weight_decay,
+        "weight_decay": chosen.weight_decay,
         "n_scored": sum(len(part.label) for part in parts),
         "chosen_on": on,
-        "scores": [asdict(score) for score in sorted(scores, key=lambda score: score.weight_decay)],
+        "scores": [asdict(score) for score in scores],
     }

@@ -94,7 +94,7 @@ def _pooled(writer: StoreWriter) -> Pooled:
 def _tell(record: dict[str, Any]) -> None:
     decay = f"weight decay {record['weight_decay']:g}"
     if record["scores"]:
-        best = min(record["scores"], key=lambda score: score["log_loss"])
+        best = next(of for of in record["scores"] if of["weight_decay"] == record["weight_decay"])
         share = f"{100 * best['accuracy']:.1f} % of {record['n_scored']:,} rows"
         decay += (
             f", chosen on {record['chosen_on']} among {len(record['scores'])} (log-loss "
