@@ -231,6 +231,14 @@ def test_a_fresh_classifier_is_drawn_from_the_seed(foreign):
     assert np.array_equal(one.read("test").pooled, two.read("test").pooled)
 
 
+def test_averaged_weights_are_taken_where_they_are_meant(foreign):
+    state = foreign.state_dict()
+    torch.save({"model": {n: v + 1 for n, v in state.items()}, "model_ema": state}, "users.pth")
+    store, said = extracted("--ema", "--class-names", "names.txt")
+    assert "seems to be another" not in said
+    assert np.array_equal(store.classifier[0], state["head.weight"].numpy())
+
+
 def test_from_python(foreign):
     store = tc.extract(
         "users.pth",

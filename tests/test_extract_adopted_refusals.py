@@ -35,7 +35,7 @@ OPTIONS = {
     "no network": (["--root", "photos"], ["its network must be named with --arch (resnet50, timm:NAME"]),
     "no images": (
         ["--arch", USERS],
-        ["the images of its classes must be named: --root FOLDER, --train TABLE"],
+        ["so its images must be named: --root FOLDER, --train TABLE or --dataset"],
     ),
     "two files": ([*NAMED, "--weights", "DEFAULT"], ["--weights DEFAULT: --ckpt names the weights already"]),
     "another network": (

@@ -89,6 +89,7 @@ def _check_adoption(config: ExtractConfig) -> None:
         )
     if config.ckpt is None:
         _check_pretrained(config.network)
+        check_weights(config.network)
     elif config.network.weights is not None:
         raise UserError(
             f"--weights {config.network.weights}: --ckpt names the weights already; leave out one of the two"
@@ -96,7 +97,6 @@ def _check_adoption(config: ExtractConfig) -> None:
     if (config.dataset.dataset, config.dataset.root, config.dataset.train) == (None, None, None):
         raise UserError(f"{what} images must be named: --root FOLDER, --train TABLE or --dataset NAME")
     check_named_network(config.network)
-    check_weights(config.network)
     check_images_exist(config.dataset.resolved())
 
 
