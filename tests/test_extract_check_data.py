@@ -110,7 +110,14 @@ def test_missing_images_of_a_table_are_counted_and_not_only_the_first_named(phot
     assert found(quiet, train="photos/t.csv") == {"missing": {"train": 4, "test": 1}}
     code, said = check(*table)
     assert code == 1
-    assert "  and 2 more" in said.splitlines()
+    shown = said.splitlines()
+    at = shown.index("missing:")
+    assert shown[at + 1 : at + 5] == [
+        "  test/cat/2.png",
+        "  train/ape/0.png",
+        "  train/ape/3.png",
+        "  and 2 more",
+    ]
     refuse(
         "train", *table, *TINY, "--image-size", 16, says=["test/cat/2.png is not there; 4 more are missing"]
     )

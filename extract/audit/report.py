@@ -1,6 +1,7 @@
 """What is wrong with a data set, found by reading every image that training would use."""
 
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 
 import numpy as np
 from rich.progress import Progress
@@ -114,7 +115,8 @@ def _without_images(dataset: Dataset) -> Fault:
 
 def _of_files(images: ReadImages, state: int) -> Fault:
     found = np.flatnonzero(images.state == state)
-    words = [images.reason.get(index, images.name(index)) for index in found[:SHOWN].tolist()]
+    first = nsmallest(SHOWN, found.tolist(), key=images.name)  # the order of training images is random
+    words = [images.reason.get(index, images.name(index)) for index in first]
     counts = _by_split(images, found)
     if state == MISSING:
         broken = images.dataset.broken
@@ -131,7 +133,8 @@ def _of_copies(images: ReadImages, copies: Copies, good: np.ndarray, name: str) 
 
 
 def _group_in_words(images: ReadImages, group: np.ndarray) -> str:
-    names = [images.name_in_class(index) for index in group[:SHOWN].tolist()]
+    first = nsmallest(SHOWN, group.tolist(), key=lambda index: (images.split[index], images.name(index)))
+    names = [images.name_in_class(index) for index in first]
     more = len(group) - len(names)
     return " = ".join(names) + (f" = {more:,} more" if more else "")
 
