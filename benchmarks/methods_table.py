@@ -44,6 +44,8 @@ def main() -> None:
         )
         heads = sum(len(pd.read_csv(sweep / "results.csv")) for sweep in sweeps)
         print(f"\n{folder.name}: {heads:,} heads\n\n{markdown([best(sweep) for sweep in sweeps])}")
+        if not (folder / "defaults" / "ranking.csv").exists():
+            continue
         defaults = pd.read_csv(folder / "defaults" / "ranking.csv")
         score = "balanced_accuracy"
         called = {

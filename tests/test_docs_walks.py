@@ -12,6 +12,7 @@ import pytest
 import torch
 from bad_input import succeed
 from PIL import Image
+from timm import create_model
 from torchvision.models import resnet18
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -77,3 +78,16 @@ def test_from_a_trained_network_of_torchvision_to_a_better_one(tmp_path, monkeyp
     new = names["network"].state_dict()
     changed = {name for name in new if not torch.equal(new[name], old[name])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_from_a_folder_to_a_classifier_without_training(photos):
+    with torch.random.fork_rng(devices=[]):
+        pretrained = create_model("efficientnet_lite0").state_dict()
+    torch.save(pretrained, "efficientnet_lite0.pth")
+    names = walk("frozen-backbone.md")
+    assert "classifier: logistic regression on " in names["printed"][0]
+    assert "accuracy of the fitted classifier: " in names["printed"][0]
+    new = torch.load("network.pth", weights_only=True)
+    assert new.keys() == pretrained.keys()
+    changed = {name for name in new if not torch.equal(new[name], pretrained[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}

@@ -26,7 +26,7 @@ ALIKE = (
 
 @dataclass(frozen=True)
 class Score:
-    """Of one weight decay: log-loss and accuracy (share) on rows that the fit did not see."""
+    """Of one weight decay: log-loss (shares exchanged) and accuracy (a share, as it is) on rows not fitted."""
 
     weight_decay: float
     log_loss: float
@@ -93,8 +93,9 @@ class _Search:
         n_rows, loss, n_right, fits = 0, 0.0, 0, []
         for part, start in zip(self._parts, starts, strict=True):
             fitted = fit(part.rows, decay, start, SCORING_TOLERANCE, self._tick)
-            logits = part.pooled.double() @ fitted.weight.T + fitted.bias + part.exchange
-            loss += float(torch.nn.functional.cross_entropy(logits, part.label, reduction="sum"))
+            logits = part.pooled.double() @ fitted.weight.T + fitted.bias
+            exchanged = torch.nn.functional.cross_entropy(logits + part.exchange, part.label, reduction="sum")
+            loss += float(exchanged)
             n_right += int((logits.argmax(1) == part.label).sum())
             n_rows += len(part.label)
             fits.append(fitted.theta)
