@@ -89,13 +89,17 @@ def train(root: Place | None = None, *, out: Place, progress: bool = False, **op
 
 @as_user_errors()
 def extract(
-    ckpt: Place, store: Place = ExtractConfig.store, *, progress: bool = False, **options: Any
+    ckpt: Place | None = None,
+    store: Place = ExtractConfig.store,
+    *,
+    progress: bool = False,
+    **options: Any,
 ) -> FeatureStore:
     """Run every image through the network once and cache what Phase II needs.
 
     Args:
         ckpt: checkpoint that `train` wrote, or another program's weights, which need `arch` and the images of
-            their classes (`root`, `train` or `dataset`).
+            their classes (`root`, `train` or `dataset`); None with `classifier="fit"` and `weights`.
         store: store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr.
         progress: show a bar on stderr.
         options: options of `tailcache extract`, such as views=8.

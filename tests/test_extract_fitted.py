@@ -16,6 +16,7 @@ from made_store import contents
 from PIL import Image
 from rich.progress import Progress
 
+import tailcache
 from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import file_digest, load_checkpoint
 from store.drafts.lifecycle import draft_folder
@@ -219,3 +220,14 @@ def test_a_foreign_checkpoint_is_fitted_with_the_decay_that_is_given(
     result = succeed("extract", *asked, "--dtype", "float32", "--weight-decay", decay, "--resume")
     assert "accuracy of the fitted classifier" in result.stderr
     refuse("extract", *asked, "--dtype", "float32", "--resume", says=["another weight decay"])
+
+
+def test_from_python_without_a_checkpoint(weights, photos, fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    decay = FeatureStore(fitted).provenance["classifier"]["weight_decay"]
+    named = {"arch": ARCH[1], "weights": weights, "root": photos, "classifier": "fit", "weight_decay": decay}
+    store = tailcache.extract(
+        store="f.h5", image_size=64, batch_size=8, device="cpu", dtype="float32", **named
+    )
+    both = zip(store.classifier, FeatureStore(fitted).classifier, strict=True)
+    assert all((ours == theirs).all() for ours, theirs in both)

@@ -26,7 +26,7 @@ ALIKE = (
 
 @dataclass(frozen=True)
 class Score:
-    """Of one weight decay: log-loss (shares exchanged) and accuracy (a share, as it is) on rows not fitted."""
+    """Of one weight decay on rows not fitted: log-loss with shares exchanged, accuracy (0 to 1) without."""
 
     weight_decay: float
     log_loss: float
