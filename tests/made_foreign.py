@@ -1,5 +1,6 @@
 """Networks and checkpoints of other programs, and images of digits in class folders for them."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,8 +34,9 @@ def users_network(n_classes: int = 3, bias: bool = True) -> nn.Module:
     return UsersNetwork(n_classes, bias)
 
 
+@cache
 def authors_network(arch: str, n_classes: int) -> nn.Module:
-    """A network as its authors make it, its statistics not the initial ones, in evaluation."""
+    """A network as its authors make it, its statistics not the initial ones. Do not change it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         make = users_network if arch == USERS else torchvision.models.get_model

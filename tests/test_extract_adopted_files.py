@@ -60,7 +60,7 @@ def n_durable() -> int:
 def test_killed_at_any_step_it_resumes_to_the_same_bytes():
     last = n_durable()
     whole = Path("counted.checkpoint.pt").read_bytes()
-    for die_at in (1, 2, 3, 5, last // 2, last - 1, last):
+    for die_at in (2, 3, last // 2, last - 1, last):
         assert in_child(lambda: run(*EXTRACT, "--store", "feats.zarr"), die_at) == signal.SIGKILL, die_at
         assert not BESIDE.exists() or Path("feats.zarr").exists()
         succeed(*EXTRACT, "--store", "feats.zarr", "--resume")

@@ -43,7 +43,6 @@ OPTIONS = {
         ["users.pth: holds no weights of resnet20 (it has body.0.weight"],
     ),
     "an unknown network": (["--arch", "resnot", *NAMED[2:]], ["--arch resnot: unknown"]),
-    "unknown weights of timm": (["--arch", "timm:none", *NAMED[2:]], ["--arch timm:none: unknown to timm"]),
     "no average": ([*NAMED, "--ema"], ["--ema: users.pth has no averaged weights"]),
     "no such photos": (["--arch", USERS, "--root", "none"], ["none: no such folder"]),
     "a mean of bytes": ([*NAMED, "--mean", "128,128,128"], ["--mean 128,128,128: expected three numbers"]),

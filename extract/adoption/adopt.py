@@ -52,7 +52,7 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
         names = class_names_in(content, config.ckpt)
         training = _in_order(training, names)
     listed = list_dataset(training.dataset, progress)
-    if names not in (None, listed.class_names):
+    if training.dataset.class_names is not None and names not in (None, listed.class_names):
         note(f"{config.ckpt}: lists its classes in another order than --class-names, which is the one taken")
     training = replace(training, dataset=listed.config)
     network = _network(training, len(listed.class_names), content, config.ckpt).eval()
