@@ -59,6 +59,13 @@ def test_options_that_do_not_make_a_network_and_its_images(what):
     refused(*options, says=says)
 
 
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("command", [["evaluate"], ["store", "plan"], ["predict", "photos/test"]])
+def test_commands_that_want_a_checkpoint_say_which_makes_one(command):
+    says = ["users.pth: not a checkpoint of this program", "`extract` makes one of another program's weights"]
+    refuse(*command, "--ckpt", "users.pth", says=says)
+
+
 def test_no_checkpoint_at_all():
     refuse(
         "extract", says=["--ckpt names no checkpoint", "--ckpt resnet50.pth --arch resnet50 --root photos"]

@@ -76,7 +76,7 @@ def check_phase1_options(config: ExtractConfig) -> None:
 
 def foreign(error: CheckpointError) -> CheckpointError:
     """The error for a file that is no checkpoint of ours, with what to do if another program wrote it."""
-    return CheckpointError(f"{error}; of another program's, name network and images as well ({TO_TYPE})")
+    return CheckpointError(f"{error}; for that, name network and images as well ({TO_TYPE})")
 
 
 def _check_adoption(config: ExtractConfig) -> None:

@@ -74,6 +74,7 @@ CHECKPOINT_FORMAT = TorchFormat(
     [f.name for f in fields(Checkpoint) if f.name not in LATER_FIELDS],
     FORMAT_VERSION,
     CheckpointError,
+    "; `extract` makes one of another program's weights",
 )
 
 

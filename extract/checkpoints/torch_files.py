@@ -25,6 +25,7 @@ class TorchFormat:
         needs: the entries that a file must have.
         version: the `format_version` that this program reads; files without one are of version 1.
         error: the class of the errors raised.
+        foreign: advice for files of other programs, after `advice`.
     """
 
     what: str
@@ -33,6 +34,7 @@ class TorchFormat:
     needs: Collection[str]
     version: int = 1
     error: type[UserError] = UserError
+    foreign: str = ""
 
     @property
     def marks(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def read_torch_file(path: Path, expected: TorchFormat) -> dict[str, Any]:
         found = ", ".join(keys[:4]) or type(content).__name__
         raise expected.error(
             f"{path}: not {expected.what} of this program (it holds {found}, …); {expected.advice}"
+            f"{expected.foreign}"
         )
     version = content.get("format_version", 1)
     if version != expected.version:
