@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
     ("arguments", "says"),
     [
         (["fly"], ["No such command 'fly'", "--help"]),
-        (["extract"], ["Missing option '--ckpt'", "extract --help"]),
+        (["extract"], ["--ckpt names no checkpoint", "`train` wrote", "--classifier fit"]),
         (["finetune"], ["Missing option '--store'", "finetune --help"]),
         (["analyze"], ["Missing argument", "analyze --help"]),
         (["train", "--dataset", "mnist"], ["--dataset", "'mnist' is not one of", "'imagefolder'"]),

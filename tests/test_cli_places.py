@@ -27,6 +27,8 @@ NO_PLACES = {
     "path_column",
     "label_column",
     "split_column",
+    "group_column",
+    "group_regex",
     "mean",
     "std",
     "shot_rule",

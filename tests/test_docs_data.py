@@ -61,6 +61,7 @@ def write_everything() -> None:
 def test_an_example_of_the_page_works(command, in_tmp_path):
     write_everything()
     small = [] if "--check-data" in command else [*TINY, "--out", "phase1"]
-    small += ["--image-size", 16] if small and "digits" not in command else []
+    if small:
+        small += ["--batch-size", 256] if "digits" in command else ["--image-size", 16]
     result = run(*shlex.split(command), *small)
     assert result.exit_code == 0, result.output
