@@ -15,7 +15,15 @@ from extract.adoption.options import check_phase1_options, foreign, is_adoption
 from extract.checkpoints.checkpoint import file_digest
 from extract.checkpoints.restore import Restored, restore
 from extract.classifier.accuracy import tell_fitted_accuracy
-from extract.classifier.in_store import PENDING, ROOM, backbone_digest, fit_in_store, is_fitted
+from extract.classifier.fitting import check_choosable
+from extract.classifier.in_store import (
+    PENDING,
+    ROOM,
+    backbone_digest,
+    fit_in_store,
+    is_fitted,
+    put_checkpoint,
+)
 from extract.config import ExtractConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.images.image_set import ImageSet
@@ -64,10 +72,15 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     with _phase1(config, where, compute, progress) as (restored, ckpt, held):
         restored.network.to(compute.device, memory_format=compute.memory_format)
         splits = store_splits(restored, config.views)
+        if is_fitted(restored):
+            check_choosable(restored.dataset.class_counts, "val" in splits, config.weight_decay)
         digest = PENDING if is_fitted(restored) else file_digest(held)
         made = provenance_of(config, restored.checkpoint, ckpt, digest, compute)
         spec = _spec(config, restored, splits, compute, made)
-        if not (config.resume and is_finished(where, spec, config.overwrite)):
+        if config.resume and is_finished(where, spec, config.overwrite):
+            if is_fitted(restored):
+                put_checkpoint(FeatureStore(where), held)
+        else:
             with write_store(where, spec, config.resume, config.overwrite) as writer:
                 fill(writer, restored, splits, compute, progress)
                 if is_fitted(restored):

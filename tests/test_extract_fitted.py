@@ -21,6 +21,7 @@ from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import file_digest, load_checkpoint
 from store.drafts.lifecycle import draft_folder
 from store.reader import FeatureStore
+from store.storage.lock import sole_writer
 from store.verify import verify
 
 ARCH = ("--arch", "timm:test_efficientnet")
@@ -220,6 +221,63 @@ def test_a_foreign_checkpoint_is_fitted_with_the_decay_that_is_given(
     result = succeed("extract", *asked, "--dtype", "float32", "--weight-decay", decay, "--resume")
     assert "accuracy of the fitted classifier" in result.stderr
     refuse("extract", *asked, "--dtype", "float32", "--resume", says=["another weight decay"])
+
+
+def copied(fitted: Path, folder: Path) -> tuple[Path, Path]:
+    """The store and its checkpoint, to change."""
+    shutil.copytree(fitted.parent, folder, dirs_exist_ok=True)
+    return folder / "feats.zarr", folder / "feats.checkpoint.pt"
+
+
+def test_a_checkpoint_that_was_lost_is_made_again(fitted, weights, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, ckpt = copied(fitted, tmp_path)
+    content = ckpt.read_bytes()
+    ckpt.unlink()
+    succeed("extract", *options(weights, photos, "feats.zarr"), "--dtype", "float32", "--resume")
+    assert ckpt.read_bytes() == content
+
+
+def test_a_store_in_the_other_container_does_not_take_the_checkpoint(
+    fitted, weights, photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    copied(fitted, tmp_path)
+    asked = [*options(weights, photos, "feats.h5"), "--weight-decay", 1]
+    says = ["feats.checkpoint.pt: is the checkpoint of feats.zarr too", "name another --store"]
+    for further in ([], ["--resume"], ["--overwrite"]):
+        refuse("extract", *asked, *further, says=says)
+
+
+def test_two_at_once_do_not_mix_their_networks(weights, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with sole_writer(tmp_path / "feats.checkpoint.pt", "checkpoint"):  # as another process would
+        refuse("extract", *options(weights, photos), says=["another process is writing"])
+        refuse("extract", *options(weights, photos), "--overwrite", says=["another process is writing"])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_maps_of_any_dtype_are_those_of_the_images(weights, photos, tmp_path, monkeypatch, dtype):
+    monkeypatch.chdir(tmp_path)
+    succeed("extract", *options(weights, photos), "--dtype", dtype, "--weight-decay", 0.1)
+    check = ("--sample", 25, "--ckpt", "feats.checkpoint.pt", "--device", "cpu")
+    succeed("store", "verify", "feats.zarr", *check)
+
+
+def test_single_images_leave_nothing_to_choose_on_before_anything_is_written(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = write_images(Path("few"), dict.fromkeys(PER_CLASS, 1), ("train", "test"))
+    refuse("extract", *options(weights, root), says=["pass --weight-decay, for example 0.01"])
+    succeed("extract", *options(weights, root), "--weight-decay", 0.01)
+
+
+def test_fits_with_another_decay_are_another_configuration(weights, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for decay in (0.001, 1):
+        succeed("extract", *options(weights, photos, f"{decay}.zarr"), "--weight-decay", decay)
+        succeed("finetune", "--store", f"{decay}.zarr", *QUICK, *FEW_CLASSES, "--out", f"run-{decay}")
+    table = tailcache.compare(["run-0.001", "run-1"])
+    assert table["n"].tolist() == [1, 1, 1, 1]
 
 
 def test_from_python_without_a_checkpoint(weights, photos, fitted, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from store.drafts.lifecycle import draft_of
 from store.errors import UserError
 from store.storage.atomic import is_leftover, sync_folder
 from store.storage.location import DRAFT, SUFFIXES
+from store.storage.lock import sole_writer
 from store.storage.s3 import Bucket
 
 Place = Path | Bucket
@@ -54,23 +55,56 @@ def adopted(
         UserError: weights, images or options cannot be used, or another checkpoint is in the way.
     """
     final, draft = checkpoint_beside(where), draft_checkpoint(where)
+    with sole_writer(final, "checkpoint of a store"):  # before anything is written, until it has its place
+        _check_sole_store(final, where, config.classifier == "fit")
+        restored, held = _made_or_resumed(config, where, compute, progress)
+        try:
+            yield restored, held
+        except BaseException:
+            if draft_of(where).begun() is None:
+                draft.unlink(missing_ok=True)
+            raise
+        if draft.is_file():
+            _publish(draft, final)
+
+
+def _made_or_resumed(
+    config: ExtractConfig, where: Place, compute: Compute, progress: Progress
+) -> tuple[Restored, Path]:
+    """Phase I, and the file of its checkpoint."""
+    final, draft = checkpoint_beside(where), draft_checkpoint(where)
     held = next((file for file in (draft, final) if file.is_file()), None)
     if config.resume and held is not None:
-        restored = resumed(config, held, progress)
-    else:
-        found = _check_replaceable(final, where, config.overwrite)
-        _check_same_options(found, config, final)
-        restored, held = adopt(config, compute, progress), draft
-        _check_same(found, restored.checkpoint, config, final)
-        save_checkpoint(restored.checkpoint, draft)
-    try:
-        yield restored, held
-    except BaseException:
-        if draft_of(where).begun() is None:
-            draft.unlink(missing_ok=True)
-        raise
-    if draft.is_file():
-        _publish(draft, final)
+        return resumed(config, held, progress), held
+    found = _check_replaceable(final, where, config.overwrite)
+    _check_same_options(found, config, final)
+    restored = adopt(config, compute, progress)
+    _check_same(found, restored.checkpoint, config, final)
+    save_checkpoint(restored.checkpoint, draft)
+    return restored, draft
+
+
+def _check_sole_store(final: Path, where: Place, fitted: bool) -> None:
+    """Raise UserError if the checkpoint is also that of a store in the other container, and would change.
+
+    A fitted classifier depends on the store's own features; a draft needs its checkpoint as it is.
+    """
+    if isinstance(where, Bucket):
+        return
+    for other in _in_other_containers(final, where):
+        begun = draft_of(other).begun() is not None
+        if begun or (fitted and other.exists()):
+            kind = "the unfinished " if begun else ""
+            raise UserError(
+                f"{final}: is the checkpoint of {kind}{other.name} too, which would lose it; name another "
+                "--store"
+            )
+
+
+def _in_other_containers(final: Path, where: Place) -> list[Path]:
+    """The stores that would have the same checkpoint."""
+    name = final.name.removesuffix(".checkpoint.pt")
+    return [final.with_name(name + suffix) for suffix in SUFFIXES if suffix != where.suffix]
 
 
 def _publish(draft: Path, final: Path) -> None:
@@ -101,8 +135,7 @@ def _check_replaceable(final: Path, where: Place, overwrite: bool) -> Checkpoint
             f"{final}: holds a checkpoint of `train` or `finetune`, where that of the store goes; name "
             "another --store"
         )
-    others = [final.with_name(final.name.removesuffix(".checkpoint.pt") + suffix) for suffix in SUFFIXES]
-    others = [other for other in others if other.exists() and other.suffix != where.suffix]
+    others = [other for other in _in_other_containers(final, where) if other.exists()]
     if overwrite and others and not isinstance(where, Bucket):
         raise UserError(
             f"{final}: is the checkpoint of {others[0].name} too, which would lose it; name another --store"

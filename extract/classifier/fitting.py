@@ -60,6 +60,8 @@ def fit_classifier(
     rows = FitRows(features.train, features.label, features.n_classes, device)
     record: dict[str, Any] = {"weight_decay": weight_decay, "chosen_on": "given", "scores": []}
     if weight_decay is None:
+        counts = np.bincount(features.label[features.view == 0], minlength=features.n_classes)
+        check_choosable(counts, features.val is not None, None)
         record = _chosen(features, rows, tick)
     fitted = fit(rows, record["weight_decay"], tick=tick)
     progress.remove_task(task)
@@ -78,6 +80,21 @@ def fit_classifier(
     return Classifier(weight, bias, record)
 
 
+def check_choosable(class_counts: np.ndarray, has_val: bool, weight_decay: float | None) -> None:
+    """Raise UserError if a weight decay has to be chosen, and there is nothing to choose it on.
+
+    Args:
+        class_counts: (K,) training images.
+        has_val: whether there is a validation split.
+        weight_decay: the one that is given, or None.
+    """
+    if weight_decay is None and not has_val and class_counts.max() == 1:
+        raise UserError(
+            "train: every class has a single image, so there is nothing to choose a weight decay on; pass "
+            "--weight-decay, for example 0.01"
+        )
+
+
 def _chosen(features: Pooled, rows: FitRows, tick: Callable[[float], None]) -> dict[str, Any]:
     """The best weight decay, and the scores of all."""
     parts: list[HeldOut]
@@ -86,11 +103,6 @@ def _chosen(features: Pooled, rows: FitRows, tick: Callable[[float], None]) -> d
     else:
         parts = by_folds(features.train, features.label, features.view, features.n_classes, rows.device)
         on = f"{N_FOLDS} folds of train"
-    if not parts:
-        raise UserError(
-            "train: every class has a single image, so there is nothing to choose a weight decay on; pass "
-            "--weight-decay, for example 0.01"
-        )
     scores, chosen = choose_decay(parts, tick)
     return {
         "weight_decay": chosen.weight_decay,

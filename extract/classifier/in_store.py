@@ -21,6 +21,7 @@ from extract.networks.parts import Network
 from store.arrays.dtypes import decode
 from store.errors import StoreError
 from store.notes import note
+from store.reader import FeatureStore
 from store.schema import CLASSIFIER, SCALE, SCALED
 from store.storage.atomic import whole_file
 from store.writer import StoreWriter
@@ -74,7 +75,8 @@ def fit_in_store(
         writer.write_classifier({f"classifier/{name}": layer[name] for name in CLASSIFIER}, made)
     if writer.missing_cams():
         _write_cams(writer, device, progress)
-    _put_checkpoint(writer, held)
+    layer = {name: writer.read_block(f"classifier/{name}", 0) for name in CLASSIFIER}
+    _put_checkpoint(held, writer.provenance, layer)
 
 
 def _pooled(writer: StoreWriter) -> Pooled:
@@ -134,13 +136,21 @@ def _write_cams(writer: StoreWriter, device: torch.device, progress: Progress) -
         progress.advance(task)
 
 
-def _put_checkpoint(writer: StoreWriter, held: Path) -> None:
+def put_checkpoint(store: FeatureStore, held: Path) -> None:
+    """Give a checkpoint's file the FC layer of its complete store, if it was lost.
+
+    Raises:
+        StoreError: it is another checkpoint than the store's.
+    """
+    _put_checkpoint(held, store.provenance, dict(zip(CLASSIFIER, store.classifier, strict=True)))
+
+
+def _put_checkpoint(held: Path, provenance: dict[str, Any], layer: dict[str, np.ndarray]) -> None:
     """Give the checkpoint's file the fitted FC layer, unless an earlier attempt did."""
-    recorded = writer.provenance["checkpoint"]["sha256"]
+    recorded = provenance["checkpoint"]["sha256"]
     if file_digest(held) == recorded:
         return
-    layer = {name: writer.read_block(f"classifier/{name}", 0) for name in CLASSIFIER}
-    content = _with_layer(held, layer, writer.provenance["classifier"])
+    content = _with_layer(held, layer, provenance["classifier"])
     if sha256(content).hexdigest() != recorded:
         raise StoreError(
             f"{held}: is another checkpoint than the one that this store was begun with; pass --overwrite to "

@@ -25,6 +25,8 @@ def phase1_options(run: Run) -> dict[str, Any]:
     network["ema"] = made["network"].get("ema", False)
     network["arch_option"] = made["network"].get("arch_option", ())  # older versions have none
     training = dict.fromkeys(PREPARATION_OPTIONS) | made["training"]
+    if training.get("classifier") == "fit":  # None: it was chosen
+        training["weight_decay"] = made["config"].get("weight_decay")
     prepared = {name: made.get("transform", {}).get(name, earlier) for name, earlier in IMAGE_OPTIONS.items()}
     return data | network | {f"phase1_{name}": value for name, value in (training | prepared).items()}
 
