@@ -161,6 +161,28 @@ def test_a_checkpoints_own_list_orders_the_classes(key, within, foreign):
     assert "users.pth: lists its classes in another order than --class-names, which is the one taken" in said
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_names_that_are_numbers_are_taken_by_what_the_key_says(first):
+    from extract.adoption.class_lists import class_names_in, unread_lists
+
+    order = sorted(map(str, range(first, first + 12)))  # "1", "10", "11", "2", …
+    by_number = dict(enumerate(order))
+    by_name = {name: k for k, name in enumerate(order)}
+    for key, value in {"idx_to_class": by_number, "id2label": by_number, "class_to_idx": by_name}.items():
+        assert class_names_in({"hparams": {key: value}}, "x.pth") == order
+    assert class_names_in({"meta": {"CLASSES": tuple(order)}}, "x.pth") == order
+    from_1 = {"class_to_idx": {name: k + 1 for k, name in enumerate(NAMES)}}
+    assert class_names_in(from_1, "x.pth") is None
+    assert unread_lists({"args": from_1}) == ["args.class_to_idx"]
+
+
+def test_a_list_that_gives_no_order_is_told(foreign):
+    from_1 = {"class_to_idx": {name: k + 1 for k, name in enumerate(NAMES)}}
+    torch.save({"state_dict": foreign.state_dict()} | from_1, "users.pth")
+    _, said = extracted()
+    assert "users.pth: its class_to_idx gives no names for outputs 0, 1, 2, …, so it is not used" in said
+
+
 def test_a_checkpoints_list_names_the_numbers_of_a_table(foreign):
     rows = [f"{path},{NAMES.index(path.parent.name)}" for path in sorted(Path("photos").rglob("*.png"))]
     for split in ("train", "test"):

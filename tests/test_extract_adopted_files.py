@@ -87,6 +87,14 @@ def interrupted(*options: object) -> None:
         assert run(*EXTRACT, "--store", "feats.zarr", *options).exit_code == 130
 
 
+def test_an_order_of_classes_that_was_named_is_named_again():
+    Path("names").write_text("one\nzero\nthree\ntwo\n")
+    again = [*EXTRACT, "--store", "feats.zarr", "--resume"]
+    succeed(*again[:-1], "--class-names", "names")
+    refuse(*again, says=["with another order of classes (--class-names ", "than now (no --class-names)"])
+    succeed(*again, "--class-names", "names")
+
+
 def test_what_is_resumed_is_what_was_begun():
     interrupted("--seed", 3, "--views", 2)
     assert draft_folder(Path("feats.zarr")).exists()

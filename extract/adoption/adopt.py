@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from extract.adoption.class_lists import class_names_in
+from extract.adoption.class_lists import class_names_in, unread_lists
 from extract.adoption.first_accuracy import FirstAccuracy
 from extract.adoption.notes import note_adopted
 from extract.adoption.options import takes_classifier
@@ -50,6 +50,8 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
     if takes_classifier(config):
         content = read_content(Path(config.ckpt))
         names = class_names_in(content, config.ckpt)
+        if names is None and (unread := unread_lists(content)):
+            note(f"{config.ckpt}: its {unread[0]} gives no names for outputs 0, 1, 2, …, so it is not used")
         training = _in_order(training, names)
     listed = list_dataset(training.dataset, progress)
     if training.dataset.class_names is not None and names not in (None, listed.class_names):

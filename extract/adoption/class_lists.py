@@ -6,8 +6,10 @@ from typing import Any
 from store.errors import UserError
 from store.names import shown
 
-KEYS = ("classes", "class_names", "class_to_idx", "idx_to_class", "names")
-WITHIN = ("hyper_parameters", "args", "meta")  # dictionaries that may hold them
+BY_NAME = ("class_to_idx", "label2id")  # numbers by name
+BY_NUMBER = ("idx_to_class", "id2label")  # names by number
+KEYS = ("classes", "class_names", "CLASSES", *BY_NAME, *BY_NUMBER, "categories", "names")
+WITHIN = ("hyper_parameters", "hparams", "args", "config", "meta")  # dictionaries that may hold them
 
 
 def class_names_in(content: Any, where: object) -> list[str] | None:
@@ -32,33 +34,42 @@ def class_names_in(content: Any, where: object) -> list[str] | None:
     return names
 
 
+def unread_lists(content: Any) -> list[str]:
+    """The keys of what looks like a list of classes and gives no order: numbers from 1, names that repeat."""
+    return [key for key, names in _found(content) if names is None]
+
+
 def _lists(content: Any) -> Iterator[tuple[str, list[str]]]:
+    yield from ((key, names) for key, names in _found(content) if names is not None)
+
+
+def _found(content: Any) -> Iterator[tuple[str, list[str] | None]]:
+    """Every key that may hold a list of classes with what it holds, and its names in order or None."""
     if not isinstance(content, Mapping):
         return
     for key in KEYS:
-        names = _as_names(content.get(key))
-        if names is not None:
-            yield key, names
+        if isinstance(content.get(key), Mapping | list | tuple):
+            yield key, _as_names(key, content[key])
     for key in WITHIN:
         inner = content.get(key)
         if isinstance(inner, Mapping):
-            yield from ((f"{key}.{name}", names) for name, names in _lists(inner))
+            yield from ((f"{key}.{name}", names) for name, names in _found(inner))
 
 
-def _as_names(value: Any) -> list[str] | None:
+def _as_names(key: str, value: Any) -> list[str] | None:
     """Names in order, from a list, or from numbers by name or names by number; None for anything else."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
-        if all(_is_number(number) for _, number in pairs):
-            pairs = [(int(number), name) for name, number in pairs]
-        elif all(_is_number(number) for number, _ in pairs):
-            pairs = [(int(number), name) for number, name in pairs]
-        else:
+        by_name = all(_is_number(number) for _, number in pairs) and key not in BY_NUMBER
+        if by_name and not (all(_is_number(number) for number, _ in pairs) and key not in BY_NAME):
+            pairs = [(number, name) for name, number in pairs]
+        if not all(_is_number(number) for number, _ in pairs):
             return None
+        pairs = [(int(number), name) for number, name in pairs]
         if sorted(number for number, _ in pairs) != list(range(len(pairs))):
             return None
         value = [name for _, name in sorted(pairs, key=lambda pair: pair[0])]
-    if not isinstance(value, list | tuple) or len(value) < 2:
+    if len(value) < 2:
         return None
     names = [str(name) for name in value if isinstance(name, str | int)]
     return names if len(set(names)) == len(value) else None

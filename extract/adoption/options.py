@@ -44,6 +44,8 @@ def takes_classifier(config: ExtractConfig) -> bool:
 def check_phase1_options(config: ExtractConfig) -> None:
     """Raise UserError for options that do not go together, or lack what they need."""
     fitted = config.classifier == "fit"
+    if config.ckpt is None and config.classifier == "fresh":
+        raise UserError("--classifier fresh: needs --ckpt, the file of a network; `fit` goes without one")
     if config.ckpt is None and not fitted:
         raise UserError(
             "extract: --ckpt names no checkpoint; pass one that `train` wrote, or another program's weights "
@@ -63,7 +65,7 @@ def check_phase1_options(config: ExtractConfig) -> None:
     beside = [name for name in named_options(config) if name not in BESIDE_OURS]
     if fitted and is_marked(Path(config.ckpt)):
         raise UserError(
-            f"--classifier fit: {config.ckpt} is a checkpoint of `train`, whose classifier is trained; leave "
+            f"--classifier fit: {config.ckpt} is a checkpoint of `train` or `extract`, which has one; leave "
             "out --classifier"
         )
     if beside and is_marked(Path(config.ckpt)):

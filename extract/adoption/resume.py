@@ -70,7 +70,8 @@ def _compared(content: dict[str, Any]) -> dict[str, Any]:
 
 def _other_order(config: ExtractConfig, checkpoint: Checkpoint) -> tuple[str, str, str] | None:
     if config.dataset.class_names is None:
-        return None
+        file = checkpoint.config["dataset"]["class_names"]
+        return None if file is None else ("order of classes", f"--class-names {file}", "no --class-names")
     known = set(checkpoint.class_names)
     names = [name for name in read_class_names(Path(config.dataset.class_names)) if name in known]
     if names == checkpoint.class_names:

@@ -22,7 +22,7 @@ from store.names import shown
 from store.notes import note
 
 ITEMS_AT_ONCE = 4096  # items queued for threads: queueing ten million would take gigabytes
-ADVICE = "; fix or remove it, or leave it out with --skip-bad-images of `train` or `predict`"
+ADVICE = "; fix or remove it, or leave it out with --skip-bad-images (`train`, `extract`, `predict`)"
 EVALUATION = -1  # instead of a view's seed: the evaluation transform, which draws nothing
 
 

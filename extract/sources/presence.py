@@ -19,7 +19,10 @@ def check_checkpoint_exists(path: Path) -> None:
             address = str(path).replace(":/", "://", 1)  # a Path has one of its slashes
             raise CheckpointError(f"{address}: an address; download it, and name the file")
         found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: expected a checkpoint file, found {found}; `train` writes one")
+        raise CheckpointError(
+            f"{path}: expected a checkpoint file, found {found}; `train` writes one, and `extract` takes "
+            "other programs' too"
+        )
 
 
 def check_phase1_exists(path: Path, store: object) -> None:
