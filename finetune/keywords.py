@@ -104,6 +104,8 @@ def _value(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
         elif isinstance(value, kind):
             return str.__str__(value) if kind is str else value
     expected = " or ".join(filter(None, map(_in_words, kinds)))
+    if name == "class_names":  # a list of names is what comes to mind
+        expected = "the path of a file of names, a class in each line"
     raise UserError(f"{flag(name)} {_shown(value)}: expected {expected}")
 
 

@@ -138,3 +138,8 @@ def test_values_of_a_grid(feature_store):
         tc.sweep(feature_store, out=None, **options)
     with pytest.raises(tc.UserError, match="shot_rule is 5"):
         tc.compare([], shot_rule=5)
+
+
+def test_class_names_are_in_a_file():
+    with pytest.raises(tc.UserError, match=r"--class-names .*: expected the path of a file of names"):
+        tc.extract(class_names=["cat", "dog"], root="photos", arch="resnet50")

@@ -17,7 +17,7 @@ from extract.adoption.whole_weights import load_whole
 from extract.config import NetworkConfig
 from extract.networks.parts import Network
 from extract.networks.registry import build_network
-from extract.networks.weights_file import load_weights, read_content
+from extract.networks.weights_file import best_prefix, load_weights, read_content
 from store.errors import UserError
 
 ARCHS = {"shufflenet_v2_x0_5": 64, USERS: 16}
@@ -211,3 +211,12 @@ def test_what_does_not_fit_is_refused_with_its_name(what, tmp_path):
         loaded(written(content, tmp_path), n_classes=3 if what == "another number of classes" else K)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_one_set_under_two_prefixes_is_not_called_two(tmp_path):
+    state = dict(list(STATE.items())[:8])
+    mixed = {("module." if k % 2 else "") + name: value for k, (name, value) in enumerate(state.items())}
+    both = {f"{prefix}.{name}": value for prefix in "ab" for name, value in state.items()}
+    for found, says in ((mixed, r"has one set .* in 2 parts, .* '' and 'module\.'"), (both, "has 2 sets")):
+        with pytest.raises(UserError, match=says):
+            best_prefix(found, state, tmp_path / "w.pth", USERS, ema=False)

@@ -106,6 +106,12 @@ def best_prefix(
     sets = sorted(prefix for prefix, n in chosen.items() if n == most)
     if len(sets) > 1:
         named = " and ".join(repr(_cut(name)) for name in sets[:SHOWN])
+        parts = [{n.removeprefix(p) for n in found if n.startswith(p)} & wanted.keys() for p in sets]
+        if set().union(*parts) == set(wanted) and sum(map(len, parts)) == len(wanted):
+            raise UserError(
+                f"{path}: has one set of weights of {arch} in {len(sets)} parts, with names under {named}; "
+                "rename its tensors so that all begin alike"
+            )
         raise UserError(
             f"{path}: has {len(sets)} sets of weights of {arch}, under {named}; save a file with "
             "the one that is meant"
