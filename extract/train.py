@@ -38,7 +38,7 @@ from extract.proof.record import record_images
 from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
 from extract.training.mirror import note_mirrored_pairs
-from extract.training.preparation import transform_for
+from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.schedule import learning_rate
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
@@ -105,6 +105,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     if previous is None:
         dataset = check_readable(dataset, progress)
         note_data(dataset)
+        note_statistics(config, transform)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"

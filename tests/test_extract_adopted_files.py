@@ -1,6 +1,7 @@
 """The checkpoint beside a store of another program's network: killed, resumed, replaced, in the way."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -11,11 +12,13 @@ import pytest
 import torch
 from bad_input import refuse, run, succeed
 from dying import DURABLE, in_child, syncs_a_folder
-from made_foreign import IMAGES, STATISTICS, USERS, authors_network, write_digits
+from made_foreign import IMAGES, NAMES, STATISTICS, USERS, authors_network, write_digits
 from made_views import assert_same
+from safetensors.torch import save_file
 
 from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from store.drafts.lifecycle import draft_folder
+from store.reader import FeatureStore
 from store.writer import StoreWriter
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -192,3 +195,55 @@ def test_a_store_in_a_bucket_has_its_checkpoint_in_the_working_folder(bucket):
     Path("s.checkpoint.pt").unlink()  # as on another machine: the same command makes it again
     succeed(*EXTRACT, "--store", bucket, "--resume")
     succeed("finetune", "--store", bucket, "--out", "again", *short)
+
+
+def test_a_folder_where_the_draft_goes_is_told_before_images_are_read(monkeypatch):
+    DRAFT.mkdir()
+    monkeypatch.setattr("extract.adoption.beside_store.adopt", None)
+    refuse(
+        *EXTRACT, "--store", "feats.zarr", says=[f"{DRAFT}: is a folder, where the store's checkpoint lie"]
+    )
+
+
+def test_a_checkpoint_that_extract_wrote_is_not_one_of_a_training():
+    succeed(*EXTRACT, "--store", "feats.zarr")
+    says = ["--image-size: feats.checkpoint.pt is a checkpoint of this program, which determines network and"]
+    refuse("extract", "--ckpt", BESIDE, *HOW, "--store", "b.zarr", says=says)
+    Path("run").mkdir()
+    shutil.copy(BESIDE, "run/checkpoint.pt")
+    says = ["run/checkpoint.pt: is a checkpoint that `extract` wrote", "`train --weights run/checkpoint.pt`"]
+    refuse("train", "--resume", "--out", "run", "--arch", USERS, says=says)
+    begin = ["train", "--weights", "run/checkpoint.pt", "--arch", USERS, "--root", "photos", *IMAGES]
+    said = succeed(*begin, "--epochs", 1, "--lr", 0, "--out", "trained").stderr
+    assert "run/checkpoint.pt: 9 tensors" in said
+    states = (load_checkpoint(path).state for path in (BESIDE, Path("trained/checkpoint.pt")))
+    began, trained = ({n: v for n, v in s.items() if n.endswith("0.weight")} for s in states)
+    assert all(torch.equal(trained[name], value) for name, value in began.items())
+
+
+LISTS = {
+    "a list": {"classes": json.dumps(NAMES)},
+    "numbers by name": {"class_to_idx": json.dumps({name: k for k, name in enumerate(NAMES)})},
+    "names by number": {"id2label": json.dumps({str(k): name for k, name in enumerate(NAMES)}), "by": "me"},
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_classes_in_safetensors_are_read(kind):
+    save_file(torch.load("users.pth", weights_only=True), "w.safetensors", LISTS[kind])
+    said = succeed("extract", "--ckpt", "w.safetensors", *HOW, "--store", "feats.zarr").stderr
+    assert "are taken to be zero, one, two, three (the checkpoint's own list;" in said
+    assert FeatureStore(Path("feats.zarr")).class_names == list(NAMES)
+
+
+def test_a_list_that_gives_no_order_is_told_with_the_order_that_is_taken():
+    state = torch.load("users.pth", weights_only=True)
+    from_one = {str(k): name for k, name in enumerate(NAMES, 1)}
+    save_file(state, "w.safetensors", {"id2label": json.dumps(from_one), "classes": "zero,one"})
+    said = succeed("extract", "--ckpt", "w.safetensors", *HOW, "--store", "feats.zarr").stderr
+    assert "__metadata__.id2label gives no names for outputs 0, 1, 2, …" in said
+    assert "so it is not used, but the data set's own order of classes" in said
+    assert FeatureStore(Path("feats.zarr")).class_names == sorted(NAMES)
+    Path("names").write_text("\n".join(NAMES))
+    named = [*HOW, "--class-names", "names", "--store", "b.zarr"]
+    assert "so it is not used, but names" in succeed("extract", "--ckpt", "w.safetensors", *named).stderr

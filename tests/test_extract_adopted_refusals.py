@@ -89,14 +89,14 @@ BESIDE = {
 
 @pytest.mark.parametrize("option", BESIDE)
 def test_a_checkpoint_of_ours_determines_network_and_images(option, small_ckpt):
-    says = [f"{option}: {small_ckpt} is a checkpoint of `train`", f"leave out {option}"]
+    says = [f"{option}: {small_ckpt} is a checkpoint of this program", f"leave out {option}"]
     refused(option, BESIDE[option], ckpt=small_ckpt, says=says)
 
 
 def test_a_damaged_checkpoint_of_ours_is_not_taken_for_another_programs(small_ckpt):
     Path("damaged.pt").write_bytes(small_ckpt.read_bytes()[:9000])
     refused(ckpt="damaged.pt", says=["damaged.pt: not a checkpoint that can be read safely (truncated)"])
-    refused(*NAMED, ckpt="damaged.pt", says=["--image-size: damaged.pt is a checkpoint of `train`"])
+    refused(*NAMED, ckpt="damaged.pt", says=["--image-size: damaged.pt is a checkpoint of this program"])
 
 
 class Pickled(torch.nn.Module):
@@ -107,6 +107,14 @@ FILES = {
     "a pickled network": (
         Pickled(),
         ["w.pth: holds objects that only code can open", "convert it: python -c"],
+    ),
+    "variances below 0": (
+        STATE | {"body.1.running_var": torch.full((8,), -0.1)},
+        ["w.pth: body.1.running_var holds variances below 0; use another file"],
+    ),
+    "weights that make NaN of any image": (
+        STATE | {"body.0.weight": torch.full_like(STATE["body.0.weight"], 1e38)},
+        ["w.pth: made_foreign:users_network with its weights gives NaN or infinite logits"],
     ),
     "no tensors": ({"state_dict": {}, "epoch": 3}, ["w.pth: holds no tensors"]),
     "an FC layer for others": (

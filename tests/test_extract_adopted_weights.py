@@ -214,9 +214,14 @@ def test_what_does_not_fit_is_refused_with_its_name(what, tmp_path):
 
 
 def test_one_set_under_two_prefixes_is_not_called_two(tmp_path):
-    state = dict(list(STATE.items())[:8])
-    mixed = {("module." if k % 2 else "") + name: value for k, (name, value) in enumerate(state.items())}
-    both = {f"{prefix}.{name}": value for prefix in "ab" for name, value in state.items()}
-    for found, says in ((mixed, r"has one set .* in 2 parts, .* '' and 'module\.'"), (both, "has 2 sets")):
-        with pytest.raises(UserError, match=says):
-            best_prefix(found, state, tmp_path / "w.pth", USERS, ema=False)
+    for n in (8, 9):
+        state = dict(list(STATE.items())[:n])
+        mixed = {("module." if k % 2 else "") + name: value for k, (name, value) in enumerate(state.items())}
+        both = {f"{prefix}.{name}": value for prefix in "ab" for name, value in state.items()}
+        one = r"has one set .* in 2 parts, .* '' and 'module\.'"
+        for found, says in ((mixed, one), (both, "has 2 sets")):
+            with pytest.raises(UserError, match=says):
+                best_prefix(found, state, tmp_path / "w.pth", USERS, ema=False)
+    three = {("a.", "b.", "c.c.")[k % 3] + name: value for k, (name, value) in enumerate(STATE.items())}
+    with pytest.raises(UserError, match=r"in 3 parts, .* 'a\.' and 'b\.' and 'c\.c\.'"):
+        best_prefix(three, STATE, tmp_path / "w.pth", USERS, ema=False)

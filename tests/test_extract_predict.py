@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -167,6 +168,14 @@ def test_every_kind_of_table_is_read_as_in_training(here, tmp_path):
         f"{tmp_path}/images.parquet/{i}/{file.name}" for i, file in enumerate(files)
     ]
     assert len(list((tmp_path / "maps of images.parquet").rglob("*.png"))) == len(files)
+    shutil.copytree(tmp_path, "tables")
+    found = table("tables/images.parquet", "--cam", "maps")
+    assert found["path"].tolist() == [
+        f"tables/images.parquet/{i}/{file.name}" for i, file in enumerate(files)
+    ]
+    assert sorted(str(path.relative_to("maps")) for path in Path("maps").rglob("*.png")) == sorted(
+        f"images.parquet/{i}/{file.name}.png" for i, file in enumerate(files)
+    )
 
 
 def test_json_and_a_file_hold_the_same(here, tmp_path):

@@ -51,7 +51,11 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
         content = read_content(Path(config.ckpt))
         names = class_names_in(content, config.ckpt)
         if names is None and (unread := unread_lists(content)):
-            note(f"{config.ckpt}: its {unread[0]} gives no names for outputs 0, 1, 2, …, so it is not used")
+            order = config.dataset.class_names or "the data set's own order of classes"
+            note(
+                f"{config.ckpt}: its {unread[0]} gives no names for outputs 0, 1, 2, …, so it is not used, "
+                f"but {order}"
+            )
         training = _in_order(training, names)
     listed = list_dataset(training.dataset, progress)
     if training.dataset.class_names is not None and names not in (None, listed.class_names):

@@ -56,6 +56,7 @@ def adopted(
     """
     final, draft = checkpoint_beside(where), draft_checkpoint(where)
     with sole_writer(final, "checkpoint of a store"):  # before anything is written, until it has its place
+        _check_no_folder(draft)
         _check_sole_store(final, where, config.classifier == "fit")
         restored, held = _made_or_resumed(config, where, compute, progress)
         try:
@@ -82,6 +83,15 @@ def _made_or_resumed(
     _check_same(found, restored.checkpoint, config, final)
     save_checkpoint(restored.checkpoint, draft)
     return restored, draft
+
+
+def _check_no_folder(draft: Path) -> None:
+    """Raise UserError for a folder where the draft of the checkpoint goes, before images are read."""
+    if draft.is_dir():
+        raise UserError(
+            f"{draft}: is a folder, where the store's checkpoint lies until the store is complete; move it "
+            "elsewhere"
+        )
 
 
 def _check_sole_store(final: Path, where: Place, fitted: bool) -> None:

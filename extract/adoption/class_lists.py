@@ -3,13 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from extract.networks.foreign_files import METADATA
 from store.errors import UserError
 from store.names import shown
 
 BY_NAME = ("class_to_idx", "label2id")  # numbers by name
 BY_NUMBER = ("idx_to_class", "id2label")  # names by number
 KEYS = ("classes", "class_names", "CLASSES", *BY_NAME, *BY_NUMBER, "categories", "names")
-WITHIN = ("hyper_parameters", "hparams", "args", "config", "meta")  # dictionaries that may hold them
+WITHIN = (
+    "hyper_parameters",
+    "hparams",
+    "args",
+    "config",
+    "meta",
+    METADATA,
+)  # dictionaries that may hold them
 
 
 def class_names_in(content: Any, where: object) -> list[str] | None:

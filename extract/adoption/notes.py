@@ -1,14 +1,14 @@
 """What is said of a network that another program trained: its order of classes, and how images reach it."""
 
-from extract.adoption.class_lists import in_words
+from extract.adoption.class_lists import in_words as names_in_words
 from extract.adoption.options import takes_classifier
 from extract.config import ExtractConfig, NetworkConfig
 from extract.data_notes import note_data, note_left_out
 from extract.dataset import Dataset
 from extract.images.preparation import IN_MEMORY_SIZE
-from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, evaluation_resize
-from extract.networks.registry import preparation
+from extract.images.transforms import Transform, evaluation_resize
 from extract.sources.registry import find_source
+from extract.training.preparation import in_words, whose_statistics
 from store.notes import note
 
 
@@ -35,7 +35,7 @@ def _note_order(dataset: Dataset) -> None:
         source = config.class_names
     elif config.class_order is not None:
         source = "the checkpoint's own list"
-    names = in_words(dataset.class_names, 5)
+    names = names_in_words(dataset.class_names, 5)
     other = (
         "; --class-names FILE names another" if "class_names" in find_source(config.source).options else ""
     )
@@ -49,22 +49,10 @@ def _note_preparation(transform: Transform, network: NetworkConfig, config: Extr
         shorter, how = evaluation_resize(transform)
         words = f"{transform.image_size} of {shorter} pixels, {how}"
         options += ["--crop", "--interpolation"]
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (transform.mean, transform.std))
-    whose = _whose_statistics(transform, config, network)
+    mean, std = in_words(transform)
+    whose = whose_statistics(transform, config, network)
     options = ", ".join([*options, "--mean"])
     note(
         f"images reach the network as {words}, less mean {mean}, by standard deviation {std} ({whose}); "
         f"{options} and --std change that, and must be those it was trained with"
     )
-
-
-def _whose_statistics(transform: Transform, config: ExtractConfig, network: NetworkConfig) -> str:
-    """Where mean and standard deviation come from."""
-    if config.mean is not None and config.std is not None:
-        return "as named"
-    own = preparation(network)
-    if (transform.mean, transform.std) == (own.mean, own.std):
-        return "of its authors"
-    if (transform.mean, transform.std) == (IMAGENET_MEAN, IMAGENET_STD):
-        return "of ImageNet"
-    return "of these training images"

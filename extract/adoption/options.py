@@ -65,14 +65,14 @@ def check_phase1_options(config: ExtractConfig) -> None:
     beside = [name for name in named_options(config) if name not in BESIDE_OURS]
     if fitted and is_marked(Path(config.ckpt)):
         raise UserError(
-            f"--classifier fit: {config.ckpt} is a checkpoint of `train` or `extract`, which has one; leave "
-            "out --classifier"
+            f"--classifier fit: {config.ckpt} is a checkpoint of this program, which has one; leave out "
+            "--classifier"
         )
     if beside and is_marked(Path(config.ckpt)):
         option = flag(beside[0])
         raise UserError(
-            f"{option}: {config.ckpt} is a checkpoint of `train`, which determines network and images; leave "
-            f"out {option}"
+            f"{option}: {config.ckpt} is a checkpoint of this program, which determines network and images; "
+            f"leave out {option}"
         )
 
 
@@ -82,7 +82,7 @@ def foreign(error: CheckpointError) -> CheckpointError:
 
 
 def _check_adoption(config: ExtractConfig) -> None:
-    what = f"{config.ckpt}: not a checkpoint of `train`, so its"
+    what = f"{config.ckpt}: not a checkpoint of this program, so its"
     if config.ckpt is None:
         what = "--classifier fit: fits to images a network that is pre-trained; the"
     if config.network.arch is None:

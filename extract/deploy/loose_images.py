@@ -77,8 +77,8 @@ def _in_table(place: str, path_column: str | None) -> Iterator[LooseImage]:
     for row, name in enumerate(read.values[column]):
         if images is not None:
             below = images.name(row, name).partition("/")[2]
-            path = images.image(row, os.path.join(place, below))
-            yield LooseImage(str(path), path, folder)
+            path = images.image(row, os.path.join(os.path.abspath(place), below))
+            yield LooseImage(os.path.join(place, below), path, folder)
             continue
         if name is None or not name.strip():
             raise UserError(f"{read.place(row)}: the path is empty (column {shown(column)}); fill it in")

@@ -1,15 +1,17 @@
 """The user's own networks, as `package.module:function`, taken apart by what flows through them."""
 
 import importlib
+import math
 import os
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.images.preparation import channels
 from extract.networks.arguments import arguments
 from extract.networks.family import Family, Preparation
 from store.errors import UserError
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
     from extract.networks.parts import Network
 
-IMAGE_SIZE = 224  # where the user names none
+IMAGE_SIZE = 224  # where neither the user nor the network says one
+CONFIGS = ("pretrained_cfg", "default_cfg")  # attributes of timm's networks that say how images reach them
+_prepared: dict[tuple[int, tuple[str, ...]], tuple[Any, Preparation]] = {}  # by id and arguments; function
 _returned: weakref.WeakValueDictionary[int, Any] = (
     weakref.WeakValueDictionary()
 )  # modules with weights, by id
@@ -45,14 +49,8 @@ def _made(config: Any) -> "nn.Module":
     """
     from torch import nn
 
-    module, function = config.arch.split(":")
     with _working_folder_importable():
-        try:
-            factory = getattr(importlib.import_module(module), function)
-        except (Exception, SystemExit) as error:  # code of the user's can fail in any way
-            _check_not_hidden(config.arch, module)
-            raise _failed(config.arch, "cannot be imported", error) from error
-        _check_not_hidden(config.arch, module)
+        factory = _function(config.arch)
         try:
             network = factory(**arguments(config))
         except (Exception, SystemExit) as error:
@@ -62,7 +60,19 @@ def _made(config: Any) -> "nn.Module":
             f"--arch {config.arch}: returned {type(network).__name__}, expected a torch.nn.Module"
         )
     _check_new(config.arch, network)
+    _prepared[id(factory), config.arch_option] = factory, _said(network)
     return network
+
+
+def _function(arch: str) -> Any:
+    module, function = arch.split(":")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (Exception, SystemExit) as error:  # code of the user's can fail in any way
+        _check_not_hidden(arch, module)
+        raise _failed(arch, "cannot be imported", error) from error
+    _check_not_hidden(arch, module)
+    return factory
 
 
 def _check_new(arch: str, network: "nn.Module") -> None:
@@ -109,10 +119,49 @@ def _working_folder_importable() -> Iterator[None]:
             sys.path.remove(folder)
 
 
+def _preparation(config: Any) -> Preparation:
+    """As the network says itself, in an attribute of it or of a network inside, as timm's have; else usual.
+
+    That is not known before the function is called, which is done once for the same arguments.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is no part of a network
+        with _working_folder_importable():
+            asked = id(_function(config.arch)), config.arch_option
+        if asked not in _prepared:
+            _made(config)
+    return _prepared[asked][1]
+
+
+def _said(network: "nn.Module") -> Preparation:
+    for module in network.modules():
+        for name in CONFIGS:
+            with suppress(Exception):  # of the user's code, or of a description in another form
+                content = getattr(module, name)
+                return _from_timm(content.to_dict() if hasattr(content, "to_dict") else content, name)
+    return Preparation(IMAGE_SIZE)
+
+
+def _from_timm(content: Mapping[str, Any], name: str) -> Preparation:
+    """What a description in timm's form says.
+
+    Raises:
+        Exception: it is in another form.
+    """
+    size, crop = int(content["input_size"][-1]), float(content.get("crop_pct") or 1)
+    mean, std = (channels(key, ",".join(map(str, content[key]))) for key in ("mean", "std"))
+    if size < 1 or not 0 < crop <= 1:
+        raise ValueError
+    how = content.get("interpolation")
+    how = how if how in ("bilinear", "bicubic") else "bilinear"
+    return Preparation(size, math.floor(size / crop), mean, std, how, f"its {name}")
+
+
 FAMILY = Family(
     (),
     _build,
-    lambda config: Preparation(IMAGE_SIZE),
+    _preparation,
     ("arch_option",),
     is_factory,
     others="package.module:function",

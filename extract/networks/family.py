@@ -17,6 +17,7 @@ class Preparation:
         resize: of the image's shorter side before the central crop, in pixels; None for 256 of 224.
         mean, std: of each channel, in units of the [0, 1] range; None for ImageNet's.
         interpolation: of resizing, by Pillow's name.
+        said_by: what the network says it in itself, in words; empty if its makers' tables do.
     """
 
     image_size: int
@@ -24,6 +25,7 @@ class Preparation:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     interpolation: str = "bilinear"
+    said_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from store.errors import UserError
 
 STARTS = (b"PK\x03\x04", b"\x80")  # of files that torch writes, now and once
 LFS = b"version h"  # …ttps://git-lfs.github.com/spec/v1
+METADATA = "__metadata__"  # of safetensors
 LARGEST_HEADER = 100 * 1024**2  # bytes, the limit of safetensors itself
 # Keeps tensors, dictionaries, lists and plain values, and the state dicts of modules.
 KEEP = (
@@ -91,16 +92,27 @@ def _converted(path: Path) -> str:
     return f"{path.stem}-weights.pt"
 
 
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _safetensors(path: Path) -> dict[str, Any]:
+    """Tensors by name, and what the file says of itself under METADATA, which no tensor is called."""
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
     except ImportError as error:
         raise UserError(f"{path}: needs `pip install safetensors`") from error
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            about = {name: _parsed(text) for name, text in (file.metadata() or {}).items()}
+        return load_file(path) | ({METADATA: about} if about else {})
     except SafetensorError as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); copy it again") from error
+
+
+def _parsed(text: str) -> Any:
+    """A value of metadata, which are texts: what it holds if it is JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _shards(path: Path) -> str:

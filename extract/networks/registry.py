@@ -134,9 +134,10 @@ def check_loads_again(network: "Network", config: Any, n_classes: int, image_siz
         loaded.load_state_dict(network.state_dict(), strict=False)
         logits, again = network.eval()(images), loaded.eval()(images)
     if not logits.isfinite().all():
-        raise UserError(
-            f"--arch {config.arch}: gives NaN or infinite logits, so its weights are damaged; use others"
-        )
+        whose = f"--arch {config.arch}:"
+        if is_weights_file(config.weights):
+            whose = f"{config.weights}: {config.arch} with its weights"
+        raise UserError(f"{whose} gives NaN or infinite logits, so the weights are damaged; use others")
     same = torch.allclose(again, logits, rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
     if not same or loaded.state_dict().keys() != network.state_dict().keys():
         raise UserError(

@@ -102,21 +102,46 @@ def best_prefix(
         raise UserError(f"{path}: holds no weights of {arch} (it has {names}, …); name its own --arch")
     if averaged and not ema:
         note(f"{path}: has averaged (EMA) weights too; --ema takes them")
+    if len(parts := _in_parts(found, wanted, chosen)) > 1:
+        raise UserError(
+            f"{path}: has one set of weights of {arch} in {len(parts)} parts, with names under "
+            f"{_prefixes(parts)}; rename its tensors so that all begin alike"
+        )
     most = max(chosen.values())
     sets = sorted(prefix for prefix, n in chosen.items() if n == most)
     if len(sets) > 1:
-        named = " and ".join(repr(_cut(name)) for name in sets[:SHOWN])
-        parts = [{n.removeprefix(p) for n in found if n.startswith(p)} & wanted.keys() for p in sets]
-        if set().union(*parts) == set(wanted) and sum(map(len, parts)) == len(wanted):
-            raise UserError(
-                f"{path}: has one set of weights of {arch} in {len(sets)} parts, with names under {named}; "
-                "rename its tensors so that all begin alike"
-            )
         raise UserError(
-            f"{path}: has {len(sets)} sets of weights of {arch}, under {named}; save a file with "
+            f"{path}: has {len(sets)} sets of weights of {arch}, under {_prefixes(sets)}; save a file with "
             "the one that is meant"
         )
     return sets[0]
+
+
+def _in_parts(found: Collection[str], wanted: Collection[str], counts: Mapping[str, int]) -> list[str]:
+    """The prefixes under which a file has every tensor of a network once, if only together; else none.
+
+    Args:
+        found: names in the file.
+        wanted: names in the network.
+        counts: how many of these stand under each prefix.
+    """
+    missing = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    taken: set[str] = set()
+    parts = []
+    for prefix in sorted(counts, key=lambda prefix: (-counts[prefix], prefix)):
+        part = {name.removeprefix(prefix) for name in found if name.startswith(prefix)} & set(wanted)
+        if part & taken:
+            continue  # another set of weights, or a part of a name
+        parts.append(prefix)
+        taken |= part
+        missing -= part
+        if not missing:
+            return sorted(parts)
+    return []
+
+
+def _prefixes(prefixes: Collection[str]) -> str:
+    return " and ".join(repr(_cut(prefix)) for prefix in list(prefixes)[:SHOWN])
 
 
 def check_fit(
@@ -189,8 +214,13 @@ def check_no_deeper(
 
 
 def check_numbers(taken: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise UserError for NaN or infinite weights, which those beyond the range of float32 become."""
+    """Raise UserError for NaN or infinite weights, which those beyond the range of float32 become.
+
+    So do variances below 0, of which batch normalisation takes the root.
+    """
     for name, value in taken.items():
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise UserError(f"{path}: {_cut(name)} holds variances below 0; use another file")
         if not (value.float() if value.is_floating_point() else value).isfinite().all():
             raise UserError(f"{path}: {_cut(name)} holds NaN or infinite weights; use another file")
 

@@ -5,8 +5,8 @@ before they were written. Image and label are compared for all rows, features fo
 
 Two computations of an image are not bit-identical: other batch sizes, processors and precisions round
 differently. Vectors are compared position by position, relative to the longest vector of the image's feature
-map; the bound is `ARITHMETIC` plus the rounding of the stored dtype. CAMs of a classifier that was fitted to
-the store are those of the rounded maps.
+map; the bound is `ARITHMETIC` plus the rounding to the stored dtype and to those before conversions. CAMs of
+a classifier that was fitted to the store are those of the maps as rounded then.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from extract.images.views import MOST_VIEWS
 from extract.inference import feature_maps
 from extract.networks.parts import pool
 from extract.sources.presence import check_phase1_exists
+from store.arrays.dtypes import RELATIVE
 from store.errors import StoreError
 from store.names import shown
 from store.reader import FeatureStore
@@ -204,7 +205,9 @@ def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.n
         off["feature_map"] = _map_distance(store, row, maps, arithmetic * longest)
         off["cam"] = _cam_distance(store, row, maps, arithmetic * longest)
         if store.provenance.get("classifier") and off["cam"][0] > off["cam"][1]:
-            off["cam"] = _cam_distance(store, row, _stored_maps(store, row), arithmetic * longest)
+            stored = _stored_maps(store, row)  # a fitted classifier's CAM is that of maps that were rounded
+            since = _roundings(store, row, stored, fitted=True)
+            off["cam"] = _cam_distance(store, row, stored, arithmetic * longest, since)
     wrong = [name for name, (distance, most) in off.items() if not distance <= most]  # NaN counts as wrong
     if not wrong:
         return ""
@@ -218,7 +221,7 @@ def _map_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float)
     """The worst distance of a stored vector relative to its tolerance, and that tolerance."""
     stored = _stored_maps(store, row)
     distance = np.linalg.norm(stored - maps, axis=-1)
-    allowed = error + np.linalg.norm(rounding_errors(store, stored[None], row)[0], axis=-1)
+    allowed = error + np.linalg.norm(_roundings(store, row, stored), axis=-1)
     worst = np.unravel_index(np.argmax(np.nan_to_num(distance - allowed, nan=np.inf)), distance.shape)
     return float(distance[worst]), float(allowed[worst])
 
@@ -229,16 +232,38 @@ def _stored_maps(store: FeatureStore, row: int) -> np.ndarray:
     return store.decoded(codes, row, np.dtype(np.float32))[0]
 
 
-def _cam_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
+def _roundings(store: FeatureStore, row: int, maps: np.ndarray, fitted: bool = False) -> np.ndarray:
+    """Bounds (H, W, C) on the errors of stored maps from rounding to every dtype that they have had.
+
+    With `fitted`, only to those since the classifier was fitted, on maps in the first.
+    """
+    steps = store.provenance.get("converted") or []
+    first, *later = (*(step["from"]["dtype"] for step in steps), store.map_dtype)
+    dtypes = {*later} - {first} if fitted else {first, *later}
+    error = sum((np.abs(maps) * RELATIVE[dtype] for dtype in dtypes - {store.map_dtype}), np.zeros_like(maps))
+    return error + rounding_errors(store, maps[None], row)[0] if store.map_dtype in dtypes else error
+
+
+def _cam_distance(
+    store: FeatureStore, row: int, maps: np.ndarray, error: float, rounded: np.ndarray | None = None
+) -> tuple[float, float]:
     """The same for the CAM, whose values before normalisation move by at most |weight| · error.
 
     If that exceeds the CAM's range, anything passes here: `verify` compares the CAM with the stored maps.
+
+    Args:
+        store: the store.
+        row: number of the row.
+        maps: (H, W, C) that the CAM is compared with that of.
+        error: bound on the length of the error of a vector of the maps.
+        rounded: (H, W, C) bounds on errors of single values besides; None for none.
     """
     label = int(store.arrays["train/label"].read(row, row + 1)[0])
     weight = store.classifier[0][label]
     raw = maps @ weight
     span = float(np.ptp(raw))
-    moved = 3 * float(np.linalg.norm(weight)) * error  # value, minimum and maximum
+    of_values = 0.0 if rounded is None else float((rounded @ np.abs(weight)).max())
+    moved = 3 * (float(np.linalg.norm(weight)) * error + of_values)  # value, minimum and maximum
     if moved >= span:
         return 0.0, 1.0
     stored = store.arrays["train/cam"].read(row, row + 1)[0].astype(np.float32)

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-from extract.config import TrainConfig
+from extract.config import NetworkConfig, TrainConfig
 from extract.dataset import Dataset
 from extract.images.preparation import IN_MEMORY_SIZE, channels
-from extract.images.transforms import Transform, channel_statistics
+from extract.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform, channel_statistics
+from extract.networks.factory import is_factory
 from extract.networks.family import Preparation
 from extract.networks.registry import preparation
 from store.errors import UserError
+from store.notes import note
 
 
 def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
@@ -26,7 +28,7 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
             "for small images (resnet32, resnet18-cifar, …), without --image-size"
         )
     own = preparation(config.network)
-    if config.network.weights is not None and own.mean is not None:
+    if own.mean is not None and (config.network.weights is not None or own.said_by):
         mean, std = own.mean, own.std
     else:
         mean, std = channel_statistics(dataset.train)
@@ -39,6 +41,35 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
         white={},
     )
     return transform if size <= IN_MEMORY_SIZE else replace(transform, **_resizing(config, own))
+
+
+def note_statistics(config: TrainConfig, transform: Transform) -> None:
+    """Note mean and standard deviation for a function of the user's, whose weights may have seen others."""
+    if not is_factory(config.network.arch) or (config.mean is not None and config.std is not None):
+        return
+    mean, std = in_words(transform)
+    whose = whose_statistics(transform, config, config.network)
+    note(
+        f"--arch {config.network.arch}: images reach it less mean {mean}, by standard deviation {std} "
+        f"({whose}); if its weights saw others, name them with --mean and --std"
+    )
+
+
+def in_words(transform: Transform) -> tuple[str, str]:
+    """Mean and standard deviation of the channels, short."""
+    return tuple(", ".join(f"{value:.3g}" for value in values) for values in (transform.mean, transform.std))
+
+
+def whose_statistics(transform: Transform, config: Any, network: NetworkConfig) -> str:
+    """Where mean and standard deviation come from; `config` may have both as options."""
+    if config.mean is not None and config.std is not None:
+        return "as named"
+    own = preparation(network)
+    if (transform.mean, transform.std) == (own.mean, own.std):
+        return f"as {own.said_by} says" if own.said_by else "of its authors"
+    if (transform.mean, transform.std) == (IMAGENET_MEAN, IMAGENET_STD):
+        return "of ImageNet, for the network says none" if is_factory(network.arch) else "of ImageNet"
+    return "of these training images"
 
 
 def _resizing(config: TrainConfig, own: Preparation) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from extract.networks.registry import check_named
 from extract.sources.config import FILES
 from extract.sources.presence import check_resumable, occupied
 from store.errors import UserError
+from store.names import quoted
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
 # What may change on resuming. Moved images and tables may: the fingerprint tells whether they are the same.
@@ -41,7 +42,13 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     """
     path = Path(out) / "checkpoint.pt"
     check_resumable(path)
-    stored = _stored_config(load_checkpoint(path), path)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.adopted:
+        raise UserError(
+            f"{path}: is a checkpoint that `extract` wrote, of a network that another program trained, so "
+            f"there is no training to resume; `train --weights {quoted(path)}` begins one with its weights"
+        )
+    stored = _stored_config(checkpoint, path)
     check_named(stored.network.arch, given.get("arch"), path)
     network = {k: v for k, v in given.items() if k in asdict(stored.network)}
     dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
