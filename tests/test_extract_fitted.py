@@ -199,7 +199,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(weights, photos, small
     refuse("extract", *fit, *ARCH, "--weights", "none.pth", *root, says=["none.pth: no such file"])
     both = (*ARCH, "--weights", weights, "--ckpt", weights, *root)
     refuse("extract", *fit, *both, says=["--ckpt names the weights already"])
-    refuse("extract", "--ckpt", small_ckpt, *fit, says=["checkpoint of `train`", "out --classifier"])
+    refuse("extract", "--ckpt", small_ckpt, *fit, says=["checkpoint of this program", "out --classifier"])
     refuse("extract", "--ckpt", small_ckpt, "--weight-decay", 1, says=["or pass --classifier fit"])
     refuse(
         "extract", *ARCH, "--weights", weights, *root, says=["--ckpt names no checkpoint", "--classifier fit"]
