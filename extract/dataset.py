@@ -237,10 +237,10 @@ def _named(split: ImageSet, root: Path) -> ImageSet:
 
 
 def _narrowed(split: ImageSet) -> ImageSet:
-    """The same without groups, and with names padded to the split's own longest: stores keep that width."""
-    if split.name is None:
-        return split
-    return replace(split, name=split.name.astype(f"S{np.char.str_len(split.name).max()}"), group=None)
+    """The same, with names and groups padded to the split's own longest: stores keep that width."""
+    texts = {"name": split.name, "group": split.group}
+    own = {key: of.astype(f"S{np.char.str_len(of).max()}") for key, of in texts.items() if of is not None}
+    return replace(split, **own)
 
 
 def check_readable(dataset: Dataset, progress: Progress) -> Dataset:

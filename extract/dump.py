@@ -15,11 +15,11 @@ from extract.adoption.options import check_phase1_options, foreign, is_adoption
 from extract.checkpoints.checkpoint import file_digest
 from extract.checkpoints.restore import Restored, restore
 from extract.classifier.accuracy import tell_fitted_accuracy
-from extract.classifier.fitting import check_choosable
 from extract.classifier.in_store import (
     PENDING,
     ROOM,
     backbone_digest,
+    check_fittable,
     fit_in_store,
     is_fitted,
     put_checkpoint,
@@ -35,7 +35,7 @@ from extract.networks.parts import Network
 from extract.provenance import provenance_of
 from extract.rows import check_rows, computed_rows
 from extract.training.how_far import is_marked
-from store.arrays.image_names import DIGEST, NAME, names_as_bytes
+from store.arrays.image_names import DIGEST, GROUP, NAME, names_as_bytes
 from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import CheckpointError, UserError
 from store.layout import store_layout
@@ -73,7 +73,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         restored.network.to(compute.device, memory_format=compute.memory_format)
         splits = store_splits(restored, config.views)
         if is_fitted(restored):
-            check_choosable(restored.dataset.class_counts, "val" in splits, config.weight_decay)
+            check_fittable(splits["train"], "val" in splits, config.weight_decay)
         digest = PENDING if is_fitted(restored) else file_digest(held)
         made = provenance_of(config, restored.checkpoint, ckpt, digest, compute)
         spec = _spec(config, restored, splits, compute, made)
@@ -176,8 +176,8 @@ def axis_lengths(
 ) -> dict[str, dict[str, int]]:
     """Lengths of the axes N, H, W, C of each split, found with one blank image.
 
-    A row is a view: N is the number of images times the number of views. If digests and names of images are
-    known, D is the length of a digest and T that of the longest name.
+    A row is a view: N is the number of images times the number of views. If digests, names or groups of
+    images are known, D is the length of a digest, T that of the longest name, and G of the longest group.
     """
     blank = torch.zeros(1, 3, transform.image_size, transform.image_size, device=compute.device)
     channels, height, width = network.features(blank).shape[1:]
@@ -188,6 +188,8 @@ def axis_lengths(
             sizes[split]["D"] = images.digest.shape[1]
         if images.name is not None:
             sizes[split]["T"] = images.name.dtype.itemsize
+        if images.group is not None:
+            sizes[split]["G"] = images.group.dtype.itemsize
     return sizes
 
 
@@ -244,8 +246,10 @@ def _dump(
 
 
 def row_images(images: ImageSet) -> dict[str, np.ndarray]:
-    """Digest (N, 16) and name (N, T) of each row's image, uint8 by array name, if they are known."""
+    """Digest (N, 16), name (N, T) and group (N, G) of each row's image, uint8, by name, if they are known."""
     known = {} if images.digest is None else {DIGEST: images.digest}
     if images.name is not None:
         known[NAME] = names_as_bytes(images.name)
+    if images.group is not None:
+        known[GROUP] = names_as_bytes(images.group)
     return {name: np.repeat(values, images.n_views, axis=0) for name, values in known.items()}

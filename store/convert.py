@@ -131,7 +131,7 @@ def _chunking(config: ConvertConfig, store: FeatureStore) -> Chunking:
 
 
 def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
-    """Lengths of the axes of each split: N, H, W, C, and D and T if it has digests and names of images."""
+    """Lengths of the axes of each split: N, H, W, C; D, T, G if it has digests, names, groups of images."""
     _, height, width, channels = store.map_shape
     sizes = {}
     for split in store.splits:

@@ -92,8 +92,8 @@ def store_layout(
     """The layout of every array of a store, by its path in the tree.
 
     Args:
-        sizes: lengths of the axes N, H, W, C of each split, and of D and T if it will hold digests and names
-            of its images.
+        sizes: lengths of the axes N, H, W, C of each split, and of D, T and G if it will hold digests, names
+            and groups of its images.
         n_classes: K.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         batch_size: images in one batch of the network.

@@ -33,9 +33,10 @@ TRAIN_ONLY = {
     "feature_map": ArraySpec("NHWC", "float16"),  # channels last: a drawn vector is contiguous
     "cam": ArraySpec("NHW", "float16"),
 }
-OF_IMAGES = {  # both optional; D = 16 bytes, T = bytes of the longest name of a split
+OF_IMAGES = {  # optional; D = 16 bytes, T and G = bytes of the longest name and group of a split
     "image_digest": ArraySpec("ND", "uint8"),  # XXH3-128 of the file, or of the pixels of one in memory
     "image_name": ArraySpec("NT", "uint8"),  # path relative to the root, UTF-8, then NUL
+    "image_group": ArraySpec("NG", "uint8"),  # what images of one track or patient share, UTF-8, then NUL
 }
 SCALE = "feature_map_scale"  # (n, C): a row for each of the n blocks of feature maps
 

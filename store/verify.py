@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from store.arrays.checksum import crc32c, metadata_checksum
 from store.arrays.dtypes import OF_SCALE, RELATIVE
-from store.arrays.image_names import DIGEST, NAME, names_from_bytes
+from store.arrays.image_names import DIGEST, GROUP, NAME, names_from_bytes
 from store.arrays.raw import StoredArray
 from store.errors import StoreError
 from store.layout import ArrayLayout
@@ -127,7 +127,7 @@ def _split_faults(store: FeatureStore, split: str) -> Iterator[Fault]:
 
 
 def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray) -> Iterator[Fault]:
-    """Faults in names and digests of images, in stores that have them."""
+    """Faults in names, digests and groups of images, in stores that have them."""
     if NAME in arrays:
         names = names_from_bytes(arrays[NAME].read())
         try:
@@ -137,12 +137,12 @@ def _image_faults(arrays: dict[str, StoredArray], split: str, index: np.ndarray)
         pairs = np.unique(np.stack([np.unique(names, return_inverse=True)[1], index]), axis=1).shape[1]
         if not (names != b"").all() or not len(np.unique(names)) == len(np.unique(index)) == pairs:
             yield Fault(f"{split}/{NAME}", "does not have one name for each image")
-    if DIGEST in arrays:
-        digest = arrays[DIGEST].read()
+    for name in (name for name in (DIGEST, GROUP) if name in arrays):
+        values = arrays[name].read()
         order = np.argsort(index, kind="stable")
         alike = index[order][1:] == index[order][:-1]
-        if (digest[order][1:] != digest[order][:-1])[alike].any():
-            yield Fault(f"{split}/{DIGEST}", "differs between views of one image")
+        if (values[order][1:] != values[order][:-1])[alike].any():
+            yield Fault(f"{split}/{name}", "differs between views of one image")
 
 
 def _in_even_views(index: np.ndarray, view: np.ndarray, split: str) -> bool:

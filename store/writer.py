@@ -71,6 +71,7 @@ class StoreWriter:
         map_dtype: of the feature maps, a member of MAP_DTYPES.
         n_classes: K.
         splits: names of the splits that it will hold.
+        paths: of the arrays that it will hold; optional ones may be absent.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class StoreWriter:
         self._where, self._draft, self._spec, self._replaces = where, draft, spec, replaces
         self.map_dtype, self.n_classes = spec.map_dtype, len(spec.class_names)
         self.splits = [split for split in SPLITS if f"{split}/pooled" in spec.layouts]
+        self.paths = frozenset(spec.layouts)
         self._container = draft.container(spec.layouts, begun["state"] if begun else {})
         self._log = draft.log()
         self._in_flight: deque[Future] = deque()

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from extract.classifier.decay import N_FOLDS, folds_of
-from extract.classifier.fitting import Pooled, fit_classifier
+from extract.classifier.fitting import N_FOLDS, Pooled, fit_classifier
+from extract.classifier.folds import folds_of, images_of
 from extract.classifier.logistic import fit
 from extract.classifier.rows import FitRows
 from store.errors import UserError
@@ -103,7 +103,7 @@ def test_a_fit_is_the_same_to_the_bit_and_does_not_converge_without_a_penalty(mo
 
 
 def pooled_of(features: np.ndarray, label: np.ndarray, val=None) -> Pooled:
-    return Pooled(features, label, np.zeros(len(label), int), val, label.max() + 1)
+    return Pooled(features, label, np.zeros(len(label), int), np.arange(len(label)), val, label.max() + 1)
 
 
 def test_the_decay_chosen_on_val_has_the_lowest_loss_there_once_shares_are_exchanged(quiet):
@@ -156,7 +156,7 @@ def test_classes_that_are_far_apart_do_not_make_weights_grow(quiet):
 def test_folds_hold_whole_images_of_every_class_that_has_two(quiet):
     images = np.repeat(np.arange(4), [1, 2, 7, 23])
     label, view = np.repeat(images, 3), np.tile(np.arange(3), len(images))
-    fold = folds_of(label, view)
+    fold = folds_of(label, images_of(view), N_FOLDS)
     of_image = fold.reshape(-1, 3)
     assert (of_image == of_image[:, :1]).all()
     of_image = of_image[:, 0]
@@ -166,7 +166,7 @@ def test_folds_hold_whole_images_of_every_class_that_has_two(quiet):
         counts = np.bincount(of_image[images == k], minlength=N_FOLDS)
         assert counts.max() - counts.min() <= 1
     features = np.random.default_rng(0).normal(size=(len(label), 5)).astype(np.float32)
-    found = fit_classifier(Pooled(features, label, view, None, 4), None, CPU, quiet)
+    found = fit_classifier(Pooled(features, label, view, images_of(view), None, 4), None, CPU, quiet)
     assert found.record["chosen_on"] == "5 folds of train"
     with pytest.raises(UserError, match="pass --weight-decay"):
         fit_classifier(pooled_of(features[:3], np.arange(3)), None, CPU, quiet)

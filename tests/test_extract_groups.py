@@ -82,7 +82,8 @@ def test_fractions_hold_out_whole_groups(options, signs, quiet):
     assert found["train"][0] == 4  # a class with one group is trained on
     for split in found:  # the others have enough for each split
         assert min(found[split][1:]) >= N_FRAMES, split
-        assert dataset.splits[split].group is None
+        images = dataset.splits[split]
+        assert images.group.tolist() == [name.rpartition(b"_")[0] for name in images.name.tolist()]
     again = listed(quiet, root=str(signs.resolve()), group_regex=REGEX, **options)
     assert again.fingerprint == dataset.fingerprint
 

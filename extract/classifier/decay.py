@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from extract.classifier.folded import FoldedRows
 from extract.classifier.logistic import fit
 from extract.classifier.rows import FitRows
 
 START = range(-5, 1)  # powers of ten that are always scored
 ENDS = (-10, 4)  # as far as the search goes while the end is best
-N_FOLDS = 5
 SCORING_TOLERANCE = 1e-5  # of the gradient: far below the differences between scores
 ALIKE = (
     1e-3  # log-losses closer than this are alike; where classes can be told apart, weights grow for nothing
@@ -39,12 +39,12 @@ class HeldOut:
 
     Attributes:
         rows: to fit.
-        pooled, label: (M, C) and (M,), to score on.
+        turned, label: (M, C + 1) and (M,), to score on; the features as `rows` turns them.
         exchange: (K,) logarithm of each class's share there over its share here; zeros if they are alike.
     """
 
     rows: FitRows
-    pooled: torch.Tensor
+    turned: torch.Tensor
     label: torch.Tensor
     exchange: torch.Tensor
 
@@ -93,7 +93,7 @@ class _Search:
         n_rows, loss, n_right, fits = 0, 0.0, 0, []
         for part, start in zip(self._parts, starts, strict=True):
             fitted = fit(part.rows, decay, start, SCORING_TOLERANCE, self._tick)
-            logits = part.pooled.double() @ fitted.weight.T + fitted.bias
+            logits = part.turned.double() @ fitted.theta.T
             exchanged = torch.nn.functional.cross_entropy(logits + part.exchange, part.label, reduction="sum")
             loss += float(exchanged)
             n_right += int((logits.argmax(1) == part.label).sum())
@@ -105,47 +105,25 @@ class _Search:
 
 def against_val(train: FitRows, train_label: np.ndarray, val: tuple[np.ndarray, np.ndarray]) -> list[HeldOut]:
     """The training rows, to be scored on the pooled features and labels of the validation split."""
-    pooled, label = val
-    counts = [np.bincount(of, minlength=train.n_classes) for of in (train_label, label)]
+    pooled, label = (torch.from_numpy(np.array(of)).to(train.device) for of in val)
+    counts = [np.bincount(of, minlength=train.n_classes) for of in (train_label, val[1])]
     here, there = (np.maximum(n, 1) / n.sum() for n in counts)
-    return [_held_out(train, pooled, label, np.log(there / here))]
+    exchange = torch.from_numpy(np.log(there / here)).to(train.device)
+    return [HeldOut(train, train.turned(pooled), label.long(), exchange)]
 
 
-def by_folds(
-    pooled: np.ndarray, label: np.ndarray, view: np.ndarray, n_classes: int, device: torch.device
-) -> list[HeldOut]:
-    """The training rows in stratified folds, each to be scored by a fit of the others.
-
-    All views of an image are in one fold, and view 0 is scored. A class's images go to the folds in turn;
-    a class with one image is never held out, since no other row would show it.
+def by_folds(folded: FoldedRows, view: np.ndarray) -> list[HeldOut]:
+    """The training rows in folds, each to be scored by a fit of the others; of an image's views, view 0.
 
     Args:
-        pooled: (N, C) features.
-        label, view: (N,), sorted by class, then image, then view.
-        n_classes: K.
-        device: to fit on.
+        folded: the rows.
+        view: (N,) of each row, before they were put in the order of folds.
     """
-    fold = folds_of(label, view)
-    parts = []
-    for i in range(N_FOLDS):
-        kept, held = fold != i, (fold == i) & (view == 0)
-        if held.any():
-            rows = FitRows(pooled[kept], label[kept], n_classes, device)
-            parts.append(_held_out(rows, pooled[held], label[held], np.zeros(n_classes)))
+    rows, parts = folded.rows, []
+    scored = torch.from_numpy(view[folded.order] == 0).to(rows.device)
+    alike = torch.zeros(rows.n_classes, dtype=torch.float64, device=rows.device)
+    for start, stop in folded.ranges:
+        turned, label = (of[scored[start:stop]] for of in rows.rows(start, stop))
+        if len(label):
+            parts.append(HeldOut(rows.without(start, stop), turned, label, alike))
     return parts
-
-
-def folds_of(label: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """(N,) fold of each row, −1 for rows of a class with one image; rows are sorted as in a store."""
-    image = np.cumsum(view == 0) - 1
-    of_image = label[view == 0]
-    first = np.searchsorted(of_image, of_image)  # of the image's class
-    fold = (np.arange(len(of_image)) - first + of_image) % N_FOLDS  # a class starts where the last did not
-    alone = np.bincount(of_image)[of_image] == 1
-    return np.where(alone, -1, fold)[image]
-
-
-def _held_out(rows: FitRows, pooled: np.ndarray, label: np.ndarray, exchange: np.ndarray) -> HeldOut:
-    on_device = (torch.from_numpy(np.array(of)).to(rows.device) for of in (pooled, label, exchange))
-    features, classes, shares = on_device
-    return HeldOut(rows, features, classes.long(), shares.double())

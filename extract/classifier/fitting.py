@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from extract.classifier.decay import N_FOLDS, HeldOut, against_val, by_folds, choose_decay
+from extract.classifier.decay import against_val, by_folds, choose_decay
+from extract.classifier.folded import FoldedRows
+from extract.classifier.folds import TRAIN_ONLY, folds_of
 from extract.classifier.logistic import TOLERANCE, fit
 from extract.classifier.rows import FitRows
 from store.errors import UserError
 from store.notes import note
+
+N_FOLDS = 5  # to choose a weight decay on
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Pooled:
     Attributes:
         train: pooled features (N, C) float32 of all views.
         label, view: (N,), rows sorted by class, image and view, as in a store.
+        together: (N,) int, the same for rows that belong together (`extract.classifier.folds.joined`).
         val: pooled features and labels of the validation split, None if there is none.
         n_classes: K.
     """
@@ -29,6 +34,7 @@ class Pooled:
     train: np.ndarray
     label: np.ndarray
     view: np.ndarray
+    together: np.ndarray
     val: tuple[np.ndarray, np.ndarray] | None
     n_classes: int
 
@@ -57,12 +63,11 @@ def fit_classifier(
     def tick(gradient: float) -> None:
         progress.update(task, advance=1, status=f"gradient {gradient:.0e}")
 
-    rows = FitRows(features.train, features.label, features.n_classes, device)
     record: dict[str, Any] = {"weight_decay": weight_decay, "chosen_on": "given", "scores": []}
     if weight_decay is None:
-        counts = np.bincount(features.label[features.view == 0], minlength=features.n_classes)
-        check_choosable(counts, features.val is not None, None)
-        record = _chosen(features, rows, tick)
+        check_choosable(features.label, features.together, features.val is not None, None)
+        record = _chosen(features, device, tick)
+    rows = FitRows(features.train, features.label, features.n_classes, device)
     fitted = fit(rows, record["weight_decay"], tick=tick)
     progress.remove_task(task)
     if not fitted.converged:
@@ -80,29 +85,33 @@ def fit_classifier(
     return Classifier(weight, bias, record)
 
 
-def check_choosable(class_counts: np.ndarray, has_val: bool, weight_decay: float | None) -> None:
+def check_choosable(
+    label: np.ndarray, together: np.ndarray, has_val: bool, weight_decay: float | None
+) -> None:
     """Raise UserError if a weight decay has to be chosen, and there is nothing to choose it on.
 
     Args:
-        class_counts: (K,) training images.
+        label: (N,) classes of the training rows.
+        together: (N,) int, the same for rows that belong together.
         has_val: whether there is a validation split.
         weight_decay: the one that is given, or None.
     """
-    if weight_decay is None and not has_val and class_counts.max() == 1:
+    if weight_decay is None and not has_val and (folds_of(label, together, N_FOLDS) == TRAIN_ONLY).all():
         raise UserError(
-            "train: every class has a single image, so there is nothing to choose a weight decay on; pass "
-            "--weight-decay, for example 0.01"
+            "train: every class has a single image, or only images of one group, so there is nothing to "
+            "choose a weight decay on; pass --weight-decay, for example 0.01"
         )
 
 
-def _chosen(features: Pooled, rows: FitRows, tick: Callable[[float], None]) -> dict[str, Any]:
+def _chosen(features: Pooled, device: torch.device, tick: Callable[[float], None]) -> dict[str, Any]:
     """The best weight decay, and the scores of all."""
-    parts: list[HeldOut]
     if features.val is not None:
+        rows = FitRows(features.train, features.label, features.n_classes, device)
         parts, on = against_val(rows, features.label, features.val), "val"
     else:
-        parts = by_folds(features.train, features.label, features.view, features.n_classes, rows.device)
-        on = f"{N_FOLDS} folds of train"
+        fold = folds_of(features.label, features.together, N_FOLDS)
+        folded = FoldedRows(features.train, features.label, fold, features.n_classes, device)
+        parts, on = by_folds(folded, features.view), f"{N_FOLDS} folds of train"
     scores, chosen = choose_decay(parts, tick)
     return {
         "weight_decay": chosen.weight_decay,

@@ -16,9 +16,12 @@ from rich.progress import Progress
 from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import as_bytes, file_digest, load_checkpoint
 from extract.checkpoints.restore import Restored
-from extract.classifier.fitting import Pooled, fit_classifier
+from extract.classifier.fitting import Pooled, check_choosable, fit_classifier
+from extract.classifier.folds import images_of, joined
+from extract.images.image_set import ImageSet
 from extract.networks.parts import Network
 from store.arrays.dtypes import decode
+from store.arrays.image_names import DIGEST, GROUP
 from store.errors import StoreError
 from store.notes import note
 from store.reader import FeatureStore
@@ -34,6 +37,18 @@ AT_ONCE = 256  # maps, in float32
 def is_fitted(restored: Restored) -> bool:
     """Whether the classifier of an extraction is fitted on its features."""
     return restored.checkpoint.config.get("classifier") == "fit"
+
+
+def check_fittable(images: ImageSet, has_val: bool, weight_decay: float | None) -> None:
+    """Raise UserError if a weight decay has to be chosen, and the training images do not allow it.
+
+    Args:
+        images: those of the train split.
+        has_val: whether there is a validation split.
+        weight_decay: the one that is given, or None.
+    """
+    known = [of for of in (images.digest, images.group) if of is not None]
+    check_choosable(images.label, joined(np.arange(len(images)), *known), has_val, weight_decay)
 
 
 def backbone_digest(network: Network) -> str:
@@ -88,9 +103,10 @@ def _pooled(writer: StoreWriter) -> Pooled:
         for name in ("pooled", "label", "view")
     }
     val = (read["val", "pooled"], read["val", "label"]) if "val" in writer.splits else None
-    return Pooled(
-        read["train", "pooled"], read["train", "label"], read["train", "view"], val, writer.n_classes
-    )
+    view = read["train", "view"]
+    known = [path for name in (DIGEST, GROUP) if (path := f"train/{name}") in writer.paths]
+    together = joined(images_of(view), *(writer.read_block(path, 0) for path in known))
+    return Pooled(read["train", "pooled"], read["train", "label"], view, together, val, writer.n_classes)
 
 
 def _tell(record: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Pooled features to fit a classifier on, along their principal axes, in chunks."""
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ class FitRows:
     Attributes:
         n_classes: K.
         n_columns: C + 1.
+        label: (N,) int64 on the device; of all rows, also in what `without` returns.
     """
 
     def __init__(self, pooled: np.ndarray, label: np.ndarray, n_classes: int, device: torch.device):
         n_rows, n_channels = pooled.shape
         self.n_classes, self.n_columns = int(n_classes), n_channels + 1
-        self._label = torch.as_tensor(label, device=device).long()
+        self.label = torch.as_tensor(label, device=device).long()
         self._size = max(1, CHUNK_BYTES // (8 * (self.n_columns + 2 * self.n_classes)))
         features = torch.from_numpy(np.array(pooled, np.float32)).to(device)
         self._mean = sum(part.double().sum(0) for part in features.split(self._size)) / n_rows
@@ -32,24 +34,48 @@ class FitRows:
             for part in features.split(self._size)
         )
         self._axes = torch.linalg.eigh(covariance.cpu() / n_rows)[1].to(device)
-        self._features = torch.ones(n_rows, self.n_columns, device=device)
-        for part, turned in zip(features.split(self._size), self._features.split(self._size), strict=True):
-            turned[:, :-1] = (part.double() - self._mean) @ self._axes
+        self._turned = self.turned(features)
+        self._parts = ((0, n_rows),)
 
     def __len__(self) -> int:
-        return len(self._label)
+        return sum(stop - start for start, stop in self._parts)
 
     @property
     def device(self) -> torch.device:
         """Where the rows are."""
-        return self._label.device
+        return self.label.device
+
+    def turned(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(M, C + 1) float32: features (M, C) on the device, turned as these rows are, and ones."""
+        turned = torch.ones(len(pooled), self.n_columns, device=self.device)
+        for part, into in zip(pooled.split(self._size), turned.split(self._size), strict=True):
+            into[:, :-1] = (part.double() - self._mean) @ self._axes
+        return turned
+
+    def rows(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turned features (M, C + 1) float32 and labels (M,) int64 of a range of rows."""
+        return self._turned[start:stop], self.label[start:stop]
+
+    def without(self, start: int, stop: int) -> "FitRows":
+        """All rows but a range, in the same coordinates and the same memory."""
+        others = copy(self)
+        others._parts = ((0, start), (stop, len(self.label)))
+        return others
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Turned features (B, C + 1) float32 and labels (B,) int64 of consecutive rows."""
-        return zip(self._features.split(self._size), self._label.split(self._size), strict=True)
+        for start, stop in self._parts:
+            features, label = self.rows(start, stop)
+            yield from zip(features.split(self._size), label.split(self._size), strict=True)
 
     def to_layer(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (K, C) and bias (K,) on the features as they were, of (K, C + 1) on the turned ones."""
         weight = theta[:, :-1] @ self._axes.T
         bias = theta[:, -1] - weight @ self._mean
         return weight, bias - bias.mean()  # a number added to all biases changes nothing
+
+    def from_layer(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """(K, C + 1) float64 on the turned features, of weight (K, C) and bias (K,): undoes `to_layer`."""
+        weight = weight.to(self.device).double()
+        bias = bias.to(self.device).double() + weight @ self._mean
+        return torch.cat([weight @ self._axes, (bias - bias.mean())[:, None]], dim=1)

@@ -1,4 +1,4 @@
-"""Names and digests of the images behind a store's rows, in stores that hold them."""
+"""Names, groups and digests of the images behind a store's rows, in stores that hold them."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from store.errors import StoreError
 
-NAME, DIGEST = "image_name", "image_digest"
+NAME, GROUP, DIGEST = "image_name", "image_group", "image_digest"
 DIGEST_BYTES = 16
 
 
 def names_as_bytes(names: np.ndarray) -> np.ndarray:
-    """(N,) bytes to (N, T) uint8: UTF-8, padded with NUL to the longest name."""
+    """(N,) bytes, names or groups, to (N, T) uint8: UTF-8, padded with NUL to the longest."""
     return np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.dtype.itemsize)
 
 
@@ -48,6 +48,15 @@ def image_digests(store: Any, split: str) -> np.ndarray | None:
         StoreError: the array is damaged.
     """
     return _read(store, split, DIGEST)
+
+
+def image_groups(store: Any, split: str) -> np.ndarray | None:
+    """(N, G) uint8, what the images of one track, patient or burst share; None if the store has no groups.
+
+    Raises:
+        StoreError: the array is damaged.
+    """
+    return _read(store, split, GROUP)
 
 
 def _read(store: Any, split: str, name: str) -> np.ndarray | None:

@@ -14,7 +14,7 @@ def check_shapes(store: Any) -> None:
         _fit(store, "", OF_ROOT, lengths)
     _fit(store, "classifier", CLASSIFIER, lengths)
     for split in store.splits:
-        for axis in ("N", "n", "T"):
+        for axis in ("N", "n", "T", "G"):
             lengths.pop(axis, None)
         _fit(store, split, split_arrays(split, store.map_dtype), lengths)
         of_images = {name: s for name, s in OF_IMAGES.items() if f"{split}/{name}" in store.arrays}

@@ -32,3 +32,13 @@ class SplitArrays:
     def n_views(self) -> int:
         """Views of each image."""
         return int(self.view.max()) + 1
+
+    def take(self, rows: np.ndarray) -> "SplitArrays":
+        """A copy of some rows, in the order of `rows`."""
+        label, sample_index, view, pooled = (
+            of[rows] for of in (self.label, self.sample_index, self.view, self.pooled)
+        )
+        taken = SplitArrays(label, sample_index, view, pooled.view(), pooled)
+        for values in (label, sample_index, view, taken.pooled):
+            values.setflags(write=False)
+        return taken
