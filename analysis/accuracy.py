@@ -38,6 +38,14 @@ def per_class_frame(
     n_classes = len(class_names)
     n_test = np.bincount(label, minlength=n_classes)
     n_correct = np.bincount(label[label == prediction], minlength=n_classes)
+    return counted_frame(n_test, n_correct, class_names, class_counts, rule)
+
+
+def counted_frame(
+    n_test: np.ndarray, n_correct: np.ndarray, class_names: list[str], class_counts: np.ndarray, rule: str
+) -> pd.DataFrame:
+    """`per_class_frame` from counts: (K,) images of each class, and (K,) of them that are predicted right."""
+    n_classes = len(class_names)
     accuracy = np.full(n_classes, np.nan)
     np.divide(100 * n_correct, n_test, out=accuracy, where=n_test > 0)
     return pd.DataFrame(

@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.accuracy import MEASURES, SCORES, in_words, shown_measures
 from analysis.tables import format_cell
 
-SPLITS = ("val", "test")
+SPLITS = ("val", "cv", "test")
 
 
 def rank_configurations(results: pd.DataFrame, select_on: str, rank_by: str) -> pd.DataFrame:

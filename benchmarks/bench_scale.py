@@ -108,7 +108,7 @@ def bare_product(store: FeatureStore, rows: np.ndarray, threads: Threads) -> Non
 
 
 def _take_steps(configs: list[FinetuneConfig], loaded: LoadedStore) -> None:
-    trainer = Trainer(configs, loaded, evaluates=False)
+    trainer = Trainer(configs, loaded)
     trainer.evaluate()
     for _ in trainer.run(ITERATIONS):
         pass

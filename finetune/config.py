@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from analysis.options import HEAD_RATIO
 from extract.options import Device, ShotRule, check_shot_rule
+from finetune.cross_validation.options import Folds, FoldSeed
 from store.errors import UserError
 from store.options import MOST, Option, check_bounds, flag
 
@@ -168,9 +169,10 @@ class FinetuneConfig:
         Option("head to keep: the last one, or the one with the best --select-on accuracy", "choosing"),
     ] = "last"
     select_on: Annotated[
-        Literal["val", "test"],
+        Literal["val", "cv", "test"],
         Option(
-            "split to choose heads and configurations on; test flatters the results, and they are marked",
+            "images to choose heads and configurations on: val; cv, training images in --folds (stores "
+            "of --classifier fit); or test, which flatters the results, and they are marked",
             "choosing",
         ),
     ] = "val"
@@ -181,9 +183,9 @@ class FinetuneConfig:
             "choosing",
         ),
     ] = "balanced"
-    eval_every: Annotated[
-        int, Option("SGD steps between evaluations on --select-on", "choosing", least=1)
-    ] = 100
+    eval_every: Annotated[int, Option("SGD steps between two evaluations", "choosing", least=1)] = 100
+    folds: Folds = 5
+    fold_seed: FoldSeed = 0
     shot_rule: ShotRule = "decoupling"
     device: Device = "auto"
     residency: Annotated[

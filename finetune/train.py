@@ -2,35 +2,33 @@
 
 import time
 from collections.abc import Collection
-from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
 
-from analysis.accuracy import in_words, is_score, summarise
+from analysis.accuracy import summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
+from finetune.cross_validation.allowed import check_allowed
+from finetune.cross_validation.folds import CrossValidation
+from finetune.cross_validation.options import CV
 from finetune.heads.threads import single_threaded
-from finetune.methods.registry import METHODS
+from finetune.one_head import MadeHead, make_head
 from finetune.run import Head, Run, check_provenance, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
-from finetune.sampling.head_tail import parts_of, split_head_tail
+from finetune.sampling.head_tail import parts_of
 from finetune.store_identity import StoreIdentity, identify
-from finetune.training.history import HeadHistory
-from finetune.training.inputs import posthoc_layer
 from finetune.training.resume import LatestState, UnfinishedRun
-from finetune.training.selection import Layer, accuracies, check_selection, selection_split
-from finetune.training.trainer import LoadedStore, Trainer, class_facts
+from finetune.training.selection import check_selection, selection_split
+from finetune.training.trainer import LoadedStore
 from store.arrays.image_names import image_names
 from store.errors import UserError
-from store.names import shown
 from store.provenance import versions
 from store.reader import FeatureStore
 from store.storage.atomic import check_not_both, check_replaceable
@@ -114,6 +112,8 @@ def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     config = config.resolved(len(store.class_names))
     note_extracted_early(store)
     _check_options(config)
+    if config.select_on == CV:
+        check_allowed(store)
     return config
 
 
@@ -128,21 +128,21 @@ def _train_and_evaluate(
     """Train or compute the head, starting from the latest state, and evaluate it."""
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
-        if config.keep == "best":
+        folds = None
+        if config.select_on == CV:
+            folds = CrossValidation(loaded, config, progress)
+        elif config.keep == "best":
             check_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
         ready = time.perf_counter()
-        if METHODS[config.method].compute is not None:
-            layer, history, facts = _compute_head(config, loaded)
-        else:
-            layer, history, facts = _train_head(config, loaded, latest, progress)
+        made = make_head(config, loaded, folds, latest, progress)
         ended = time.perf_counter()
         store.check_not_replaced()  # its maps were read by path until now
-        facts["seconds"] = {
+        made.facts["seconds"] = {
             "load": ready - started,
             "train": ended - ready,
             "total": ended - started,
         }
-        return _evaluate(config, loaded, layer, history, facts, identity)
+        return _evaluate(config, loaded, made, folds, identity)
 
 
 def _check_options(config: FinetuneConfig) -> None:
@@ -154,84 +154,28 @@ def _check_options(config: FinetuneConfig) -> None:
             raise UserError("--tensorboard: needs `pip install tensorboard`; or leave it out") from error
 
 
-def _train_head(
-    config: FinetuneConfig, loaded: LoadedStore, latest: LatestState, progress: Progress
-) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    """Train from the latest state to the last step: the head, its history, and facts of the run."""
-    trainer = Trainer([config], loaded)
-    if latest.state is None:
-        trainer.evaluate()
-    else:
-        trainer.load_state(latest.state)
-    latest.keep(trainer.state())
-    (history,) = trainer.histories
-    task = progress.add_task(f"fine-tuning ({config.method})", total=config.iterations, status="")
-    try:
-        with closing(trainer.run(config.eval_every)) as windows:
-            for evaluated in windows:
-                if evaluated:
-                    _check_not_diverged(config, history, loaded)
-                    progress.update(task, status=_status(history.metrics[-1]))
-                progress.update(task, completed=trainer.iteration)
-                latest.keep_when_due(trainer.state)
-    finally:
-        progress.remove_task(task)
-    latest.keep(trainer.state())
-    return trainer.layers()[0], history, trainer.facts(0)
-
-
-def _status(row: dict[str, float]) -> str:
-    scores = "".join(f"  {in_words(name)} {value:.1f}" for name, value in row.items() if is_score(name))
-    return f"loss {row['loss']:.3f}{scores}"
-
-
-def _check_not_diverged(config: FinetuneConfig, history: HeadHistory, loaded: LoadedStore) -> None:
-    if history.diverged is None:
-        return
-    iteration, rows = history.diverged
-    classes, class_names = np.unique(loaded.common.label[rows]), loaded.store.class_names
-    names = ", ".join(shown(class_names[c]) for c in classes[:5]) + (", …" if len(classes) > 5 else "")
-    raise UserError(
-        f"{config.out or config.store}: diverged: the loss is NaN or infinite at iteration "
-        f"{iteration}, in a batch of store rows {rows.min()} to {rows.max()} "
-        f"({names}); lower --lr (it is {config.lr:g})"
-    )
-
-
-def _compute_head(config: FinetuneConfig, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    """Like `_train_head`, for a method that computes its head without training."""
-    layer = posthoc_head(config, loaded)
-    history = HeadHistory(config.rank_by)
-    split = selection_split(loaded.held_out, config.select_on)
-    history.add_row(0, accuracies(split, layer, loaded.threads), layer)
-    return layer, history, class_facts(split_head_tail(loaded.common.class_counts, config.head_ratio))
-
-
-def posthoc_head(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
-    """The head of a method that computes it without training, on the device."""
-    weight, bias = posthoc_layer(config, loaded.store)
-    return torch.tensor(weight, device=loaded.device), torch.tensor(bias, device=loaded.device)
-
-
 def _evaluate(
     config: FinetuneConfig,
     loaded: LoadedStore,
-    layer: Layer,
-    history: HeadHistory,
-    facts: dict[str, Any],
+    made: MadeHead,
+    folds: CrossValidation | None,
     identity: StoreIdentity,
 ) -> Run:
     """Evaluate the head on val and test: the only time that test is used, unless --select-on test."""
+    layer, history, facts = made.layer, made.history, made.facts
     phase1 = tuple(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier)
     summary: dict[str, Any] = {}
     predicted = {}
     for name, split in loaded.held_out.items():
         before, after = (split.predict(*of, loaded.threads) for of in (phase1, layer))
         predicted[name] = (before, after)
-        of_split = summarise(split.frame(after), config.shot_rule, parts_of(facts))
-        of_split["phase1"] = summarise(split.frame(before), config.shot_rule, parts_of(facts))
+        of_split = _summary(split.frame(after), split.frame(before), config, facts)
         summary |= of_split if name == "test" else {name: of_split}
-    summary |= {"select_on": config.select_on, "kept_iteration": history.kept_iteration(config.keep)}
+    kept = history.kept_iteration(config.keep)
+    if folds is not None:
+        before = made.scores.frame_of(folds.phase1_right)
+        summary[CV] = _summary(made.scores.frame(0, kept), before, config, facts)
+    summary |= {"select_on": config.select_on, "kept_iteration": kept}
     test, (before, after) = loaded.held_out["test"], predicted["test"]
     predictions = pd.DataFrame(
         {"sample_index": test.sample_index, "label": test.label, "phase1": before, "prediction": after}
@@ -248,3 +192,11 @@ def _evaluate(
     path = None if config.out is None else Path(config.out)
     head = Head(*(part.cpu() for part in layer))
     return Run(path, content, history.frame(), test.frame(after), predictions, summary, head)
+
+
+def _summary(
+    after: pd.DataFrame, before: pd.DataFrame, config: FinetuneConfig, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Accuracies of a head and, as "phase1", of the FC layer that it started from."""
+    of_head, of_phase1 = (summarise(one, config.shot_rule, parts_of(facts)) for one in (after, before))
+    return of_head | {"phase1": of_phase1}

@@ -13,6 +13,7 @@ import small_process
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
 from made_course import make_course_store
+from made_fitted import GROUPS, fit_store, write_pairs
 from made_store import make_store, stopped_clock, written
 from PIL import Image
 from read_once import once_for_its_bytes
@@ -90,6 +91,13 @@ def feature_store(phase1: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("store") / "feats.zarr"
     extract(ExtractConfig(str(phase1), str(path), dtype="float32", device="cpu"), QUIET)
     return path
+
+
+@pytest.fixture(scope="session")
+def pairs_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a fitted classifier, whose images come in groups of two; no test may change it."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return fit_store(folder, write_pairs(folder / "photos"), *GROUPS)
 
 
 @pytest.fixture(autouse=True)

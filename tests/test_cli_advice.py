@@ -58,8 +58,8 @@ MOMENTS = {
     "sweep": [
         ("finetune.sweep.folder.SweepFolder.prepare", 1),
         ("finetune.sweep.folder.write_json.", 1),
-        ("finetune.sweep.sweep._train_batch", 1),
-        ("finetune.sweep.sweep._train_batch", 2),
+        ("finetune.sweep.sweep.train_batch", 1),
+        ("finetune.sweep.sweep.train_batch", 2),
         ("finetune.sweep.folder.SweepFolder.finish", 1),
         ("finetune.sweep.folder.SweepFolder.finish.", 1),
     ],
@@ -216,7 +216,7 @@ def test_a_command_is_said_with_all_that_was_given() -> None:
 
 def test_a_sweep_that_was_begun_is_not_thrown_away_unasked(small_store: Path) -> None:
     asked = command("sweep", "out", small_store)
-    interrupted(asked, "finetune.sweep.sweep._train_batch", 2)
+    interrupted(asked, "finetune.sweep.sweep.train_batch", 2)
     says = ["2 of its 8 heads done", "pass --resume to continue it, or --overwrite to delete them"]
     refuse(*asked, says=says)
     refuse(*asked, "--momentum", 0.5, says=["out: holds another sweep with 2 heads done", "another"])

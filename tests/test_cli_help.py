@@ -67,7 +67,14 @@ def test_options_stand_where_one_looks_for_them():
     assert under(text, "Files")[0] == "--store"
     assert {"--iterations", "--lr", "--momentum", "--seed"} <= set(under(text, "Schedule"))
     assert {"--tau-s", "--donors", "--tail-samples"} <= set(under(text, "Augmentation"))
-    assert under(text, "Choosing") == ["--keep", "--select-on", "--rank-by", "--eval-every"]
+    assert under(text, "Choosing") == [
+        "--keep",
+        "--select-on",
+        "--rank-by",
+        "--eval-every",
+        "--folds",
+        "--fold-seed",
+    ]
     assert {"--device", "--residency", "--memory"} <= set(under(text, "Machine"))
     assert "--grid" in under(shown("sweep"), "Sweep")
     assert {"--dataset", "--root"} <= set(under(shown("train"), "Data"))

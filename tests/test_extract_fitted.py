@@ -12,8 +12,8 @@ import pytest
 import timm
 import torch
 from bad_input import FEW_CLASSES, QUICK, refuse, run, succeed, write_images
+from made_fitted import ARCH, options, write_photos, write_weights
 from made_store import contents
-from PIL import Image
 from rich.progress import Progress
 
 import tailcache
@@ -24,35 +24,18 @@ from store.reader import FeatureStore
 from store.storage.lock import sole_writer
 from store.verify import verify
 
-ARCH = ("--arch", "timm:test_efficientnet")
 PER_CLASS = {"ape": 12, "bee": 8, "cat": 5}
 QUIET = Progress(disable=True)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A "pre-trained" network for other classes, in timm's own names."""
-    path = tmp_path_factory.mktemp("weights") / "net.pth"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        torch.save(timm.create_model("test_efficientnet", num_classes=7).state_dict(), path)
-    return path
+    return write_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise, of another brightness for each class."""
-    root = write_images(tmp_path_factory.mktemp("photos") / "photos", PER_CLASS, ("train", "val", "test"))
-    for path in root.rglob("*.png"):
-        brightness = 0.4 + 0.3 * sorted(PER_CLASS).index(path.parent.name)
-        Image.open(path).point(lambda value, by=brightness: int(value * by)).resize((70, 70)).save(path)
-    return root
-
-
-def options(weights: Path, photos: Path, store: str = "feats.zarr") -> list[object]:
-    """An extraction of 64 × 64 pixels."""
-    of_images = ("--root", photos, "--image-size", 64, "--device", "cpu", "--batch-size", 8)
-    return ["--store", store, *ARCH, "--weights", weights, *of_images, "--classifier", "fit"]
+    return write_photos(tmp_path_factory.mktemp("photos") / "photos", PER_CLASS, ("train", "val", "test"))
 
 
 @pytest.fixture(scope="module")

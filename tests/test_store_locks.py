@@ -186,7 +186,7 @@ def test_a_place_that_cannot_be_written_is_named() -> None:
 STOPS = {  # a point in the middle of each command
     "train": "extract.train._save",
     "finetune": "finetune.train.write_run",
-    "sweep": "finetune.sweep.sweep._train_batch",
+    "sweep": "finetune.sweep.sweep.train_batch",
     "analyze": "finetune.compare.analyze.write_report",
 }
 

@@ -130,7 +130,7 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
 
     Args:
         curves: metrics frames of the runs of each configuration: iteration, loss, and perhaps
-            val_balanced_accuracy, val_overall or the same on test.
+            val_balanced_accuracy, val_overall or the same of cv or test.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -153,7 +153,7 @@ def learning_curve_figure(curves: dict[str, list[pd.DataFrame]]) -> Figure:
 def _curve(curves: dict[str, list[pd.DataFrame]]) -> tuple[str, str]:
     """The column that all runs have, and its axis label."""
     runs = [run for of_one in curves.values() for run in of_one]
-    for split, called in (("val", "validation"), ("test", "test")):
+    for split, called in (("val", "validation"), ("cv", "cross-validation"), ("test", "test")):
         for score, meaning in (("balanced_accuracy", "balanced accuracy"), ("overall", "accuracy")):
             if all(f"{split}_{score}" in run for run in runs):
                 return f"{split}_{score}", f"{called} {meaning}, %"

@@ -4,6 +4,12 @@ from typing import Any
 
 from finetune.commands.console import print_table, say, table
 
+RANKED_ON = {
+    "val": "the validation split",
+    "cv": "held-out folds of the training split",
+    "test": "THE TEST SET, which flatters results",
+}
+
 
 def accuracy_cells(after: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
     """Accuracies of a summary in words, each after that of Phase I if `before` is given."""
@@ -24,7 +30,7 @@ def print_ranking(found: Any, shot_rule: str, best: int = 10) -> None:
     from analysis.sweeps import ranking_rows
 
     print_table(table(*ranking_rows(found.ranking, best)))
-    ranked = "the validation split" if found.select_on == "val" else "THE TEST SET, which flatters results"
+    ranked = RANKED_ON[found.select_on]
     say(
         f"accuracy in %, mean ± std over seeds; ranked on {ranked}, by {found.rank_by} accuracy",
         LEGEND,

@@ -117,7 +117,8 @@ def _figures(
     if not varied or ranking[f"{column}_mean"].isna().all():
         return {}
     scores = [f"{column}_mean", f"{column}_std"]
-    called = f"{in_words(column)} accuracy, %".replace("val", "validation", 1)
+    words = {"val": "validation", "cv": "cross-validation", "test": "test"}
+    called = f"{in_words(column)} accuracy, %".replace(select_on, words[select_on], 1)
     return {"options": options_figure(options.join(ranking[scores]), varied, column, called)}
 
 

@@ -34,8 +34,11 @@ def phase1_options(run: Run) -> dict[str, Any]:
 def all_options(run: Run) -> dict[str, Any]:
     """Options of a run's configuration, over training, extraction and fine-tuning."""
     own = named_options(run.config)
-    if own.pop("select_on", None) == "test":
+    chosen_on = own.pop("select_on", None)
+    if chosen_on == "test":
         own["method"] += " (chosen on test)"
+    elif chosen_on == "cv":
+        own["select_on"] = chosen_on
     made = run.config["provenance"]["store"]
     extraction = {f"extract_{name}": made["config"][name] for name in ("dtype", "precision")}
     extraction["extract_views"] = made["config"].get("views", 1)  # older stores do not record it

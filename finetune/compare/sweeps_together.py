@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 
@@ -9,6 +10,7 @@ from analysis.accuracy import MEASURES, PARTS, SCORES
 from analysis.sweeps import SPLITS
 from finetune.compare.finished_sweep import FinishedSweep, head_key
 from finetune.config import FinetuneConfig
+from finetune.methods.options import FOLD_OPTIONS
 from store.errors import UserError
 from store.notes import note
 from store.options import flag
@@ -34,14 +36,21 @@ def check_alike(sweeps: list[FinishedSweep], rank_by: str | None) -> None:
                 f"{one.path}: a sweep of another store than {first.path}; analyze sweeps of one store at a "
                 "time"
             )
-        for name in ("select_on", "shot_rule", *(("rank_by",) if rank_by is None else ())):
-            here, there = getattr(one, name), getattr(first, name)
+        for name in ("select_on", *FOLD_OPTIONS, "shot_rule", *(("rank_by",) if rank_by is None else ())):
+            here, there = _way(one, name), _way(first, name)
             if here != there:
                 way_out = ", or pass --rank-by" if name == "rank_by" else ""
                 raise UserError(
                     f"{one.path}: was run with {flag(name)} {here}, but {first.path} with {flag(name)} "
                     f"{there}, so their numbers are not comparable; analyze them separately{way_out}"
                 )
+
+
+def _way(sweep: FinishedSweep, name: str) -> Any:
+    """The value of an option that gives a sweep's numbers their meaning; None for one without effect."""
+    if name in FOLD_OPTIONS:
+        return getattr(sweep.configs[0], name) if sweep.select_on == "cv" else None
+    return getattr(sweep, name)
 
 
 def check_accuracy_known(sweeps: list[FinishedSweep], select_on: str, rank_by: str) -> None:

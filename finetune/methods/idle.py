@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.methods.losses import LOSSES
-from finetune.methods.options import SGD_OPTIONS, effective_options
+from finetune.methods.options import FOLD_OPTIONS, SGD_OPTIONS, effective_options
 from finetune.methods.registry import METHODS, find_method
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -13,6 +13,7 @@ HEAD_OPTIONS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by",
 DRAW_OPTIONS = {"seed", "window", "prefetch", "eval_every"}  # of methods that train
 MAP_OPTIONS = {"residency", "memory"}
 CACHE_OPTIONS = {"cache", "cache_gib"}
+CV_OPTIONS = set(FOLD_OPTIONS)
 NOT_IN_SWEEPS = {"tensorboard"}  # sweeps write no TensorBoard events
 
 
@@ -28,7 +29,7 @@ def idle_options(config: dict[str, Any], given: Iterable[str]) -> list[str]:
         config: its resolved options by name, as in config.json.
         given: names of the options that the user gave.
     """
-    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS
+    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS | CV_OPTIONS
     return sorted(every.intersection(given) - _used(config))
 
 
@@ -44,7 +45,8 @@ def idle_in_sweep(configs: list[dict[str, Any]], given: Iterable[str]) -> list[s
         used -= {"eval_every"}  # a sweep evaluates during training for --keep best only
     if any(draws(config) for config in configs):
         used |= {"seeds"}
-    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS | NOT_IN_SWEEPS | {"seeds"}
+    every = _head_options() | DRAW_OPTIONS | MAP_OPTIONS | CACHE_OPTIONS | CV_OPTIONS
+    every |= NOT_IN_SWEEPS | {"seeds"}
     return sorted(every.intersection(given) - used)
 
 
@@ -57,6 +59,8 @@ def _head_options() -> set[str]:
 
 def _used(config: dict[str, Any]) -> set[str]:
     used = set(effective_options(config)) | {"head_ratio"}  # every run reports head and tail accuracy
+    if config["select_on"] == "cv":
+        used |= CV_OPTIONS
     sampling = find_method(config["method"]).sampling
     if sampling is not None:
         used |= DRAW_OPTIONS
@@ -78,6 +82,8 @@ def idle_in_words(name: str, configs: list[dict[str, Any]]) -> str:
         )
     if name in NOT_IN_SWEEPS:
         return f"{option} changes nothing: a sweep writes no TensorBoard events; `finetune` does"
+    if name in CV_OPTIONS:
+        return f"{option} changes nothing: it is for --select-on cv"
     methods = dict.fromkeys(
         f"{c['method']} with loss {c['loss']}" if draws(c) else c["method"] for c in configs
     )

@@ -8,11 +8,12 @@ from finetune.methods.losses import find_loss
 from finetune.methods.registry import METHOD_DEFAULTS, find_method
 
 SGD_OPTIONS = ("iterations", "lr", "schedule", "momentum", "weight_decay", "init", "keep")
+FOLD_OPTIONS = ["folds", "fold_seed"]
 FORMER = {  # methods' own defaults in version 0.1 that have changed since
     "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
 }
 # Values for runs and sweeps of versions that did not have these options yet.
-EARLIER = {"rank_by": "overall", "max_norm_every": "step"}
+EARLIER = {"rank_by": "overall", "max_norm_every": "step", "folds": 5, "fold_seed": 0}
 
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
             names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":
             names += ["eval_every", "select_on", "rank_by"]
+            names += FOLD_OPTIONS if config["select_on"] == "cv" else []
     return {name: config[name] for name in names}
 
 

@@ -24,6 +24,7 @@ KINDS = {
     "row of class": 9,
     "fresh weight": 10,
     "configuration": 11,
+    "fold": 12,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 

@@ -9,7 +9,8 @@ from finetune.config import FinetuneConfig
 from store.errors import UserError
 from store.options import Option, check_bounds, flag, own_options
 
-FIXED = PLACES | WAYS | {"seed", "select_on", "rank_by", "shot_rule"}  # the same for all heads of a sweep
+# The same for all heads of a sweep.
+FIXED = PLACES | WAYS | {"seed", "select_on", "folds", "fold_seed", "rank_by", "shot_rule"}
 
 
 @dataclass(frozen=True)

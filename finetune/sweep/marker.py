@@ -14,7 +14,8 @@ FORMAT = "tailcache-sweep"
 MARKER = "sweep.json"
 WHERE = PLACES | WAYS  # options that do not affect a head
 VARIED = ("grid", "range", "random", "seeds", "heads")
-UNRECORDED = {"rank_by": "overall", "max_norm_every": None}  # options that older sweeps do not record
+# Options that older sweeps do not record.
+UNRECORDED = {"rank_by": "overall", "max_norm_every": None, "folds": 5, "fold_seed": 0}
 
 
 def options_of(config: SweepConfig) -> dict[str, Any]:

@@ -1,36 +1,38 @@
 """A sweep: many configurations and seeds from one store; heads that share a plan are trained together."""
 
 import os
-import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-from analysis.accuracy import group_accuracies
 from analysis.sweeps import rank_configurations
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
+from finetune.cross_validation.allowed import check_allowed
+from finetune.cross_validation.folds import CrossValidation
+from finetune.cross_validation.options import CV
 from finetune.heads.threads import single_threaded
 from finetune.methods.idle import draws
 from finetune.methods.options import effective_options
 from finetune.methods.registry import METHODS
 from finetune.sampling.head_tail import split_head_tail
+from finetune.sweep.batch import Batch, evaluate_every, train_batch
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep, SweepFolder, head_id
 from finetune.sweep.marker import as_interrupted
 from finetune.sweep.processes import processes
-from finetune.train import posthoc_head
 from finetune.training.inputs import split_classes
-from finetune.training.selection import Layer, check_selection
-from finetune.training.trainer import LoadedStore, Trainer
+from finetune.training.selection import check_selection
+from finetune.training.trainer import LoadedStore
 from store.errors import Interrupted, UserError
 from store.notes import note
 from store.options import flag
@@ -38,8 +40,6 @@ from store.reader import FeatureStore
 from store.storage.cache import open_cache
 from store.storage.location import locate
 from store.storage.lock import sole_writer
-
-Batch = list[FinetuneConfig]  # heads that share a plan, or a single post-hoc head
 
 
 def sweep(
@@ -75,15 +75,22 @@ def sweep(
     store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
     store.check_not_replaced()
     note_extracted_early(store)
+    if base.select_on == CV:
+        check_allowed(store)
     configs = _each_once(config, len(store.class_names))
     check_no_idle_axes(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
-        check_selection(loaded.held_out.get(base.select_on), "sweep")
+        folds = None
+        if base.select_on == CV:
+            folds = CrossValidation(loaded, base, progress)
+        else:
+            check_selection(loaded.held_out.get(base.select_on), "sweep")
         split_head_tail(loaded.common.class_counts, base.head_ratio)  # check both before hours of training
         for one in configs:
-            split_classes(one, loaded.common.class_counts)
+            for class_counts in (loaded.common.class_counts, *([] if folds is None else folds.class_counts)):
+                split_classes(one, class_counts)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
@@ -97,7 +104,7 @@ def sweep(
 
         with _interruptible(folder):
             share = shared_out(configs, group.world)[group.rank :: group.world]
-            _train_share(share, loaded, folder, progress, show_ranking)
+            _train_share(share, loaded, folds, folder, progress, show_ranking)
             group.meet()
             return folder.finish() if group.rank == 0 else None
 
@@ -127,6 +134,7 @@ def _interruptible(folder: SweepFolder) -> Iterator[None]:
 def _train_share(
     batches: list[Batch],
     loaded: LoadedStore,
+    folds: CrossValidation | None,
     folder: SweepFolder,
     progress: Progress,
     show_ranking: Callable[[list[dict[str, Any]]], None],
@@ -139,11 +147,15 @@ def _train_share(
         for batch in batches:
             left = [one for one in batch if head_id(one) not in done]
             if left:
-                rows += _train_batch(left, loaded, folder, lambda text: progress.update(task, status=text))
+                rows += train_batch(left, loaded, folds, folder, partial(_show, progress, task))
                 progress.update(task, completed=len(rows))
                 show_ranking(rows)
     finally:
         progress.remove_task(task)
+
+
+def _show(progress: Progress, task: TaskID, text: str) -> None:
+    progress.update(task, status=text)
 
 
 def _device(name: str) -> torch.device:
@@ -187,68 +199,3 @@ def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> No
         if name not in effective:
             methods = ", ".join(dict.fromkeys(f"{one.method} with loss {one.loss}" for one in configs))
             raise UserError(f"sweep: {flag(name)} is varied and changes nothing for {methods}; leave it out")
-
-
-def evaluate_every(config: FinetuneConfig) -> int:
-    """Iterations between evaluations: `eval_every` for early stopping, else once at the end."""
-    return config.eval_every if config.keep == "best" else config.iterations
-
-
-def _train_batch(
-    batch: Batch, loaded: LoadedStore, folder: SweepFolder, status: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Train or compute the heads of a batch, write their rows, and return them."""
-    started, first = time.perf_counter(), batch[0]
-    if METHODS[first.method].compute is not None:
-        layers, courses = _compute_head(first, loaded)
-    else:
-        layers, courses = _train_heads(batch, loaded, status)
-    loaded.store.check_not_replaced()  # its maps were read by path until now
-    seconds = (time.perf_counter() - started) / len(batch)
-    rows = []
-    for config, layer, course in zip(batch, layers, courses, strict=True):
-        ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
-        found = {} if course["diverged_at"] is not None else _accuracies(layer, loaded, ratio)
-        rows.append({"head": head_id(config)} | course | found | {"seconds": seconds})
-    folder.keep(rows, layers)
-    return rows
-
-
-def _compute_head(
-    config: FinetuneConfig, loaded: LoadedStore
-) -> tuple[list[Layer | None], list[dict[str, Any]]]:
-    """A post-hoc head; None if its weights are NaN or infinite."""
-    try:
-        return [posthoc_head(config, loaded)], [{"kept_iteration": 0, "diverged_at": None}]
-    except UserError:
-        return [None], [{"kept_iteration": 0, "diverged_at": 0}]
-
-
-def _train_heads(
-    batch: Batch, loaded: LoadedStore, status: Callable[[str], None]
-) -> tuple[list[Layer], list[dict[str, Any]]]:
-    first = batch[0]
-    trainer = Trainer(batch, loaded, evaluates=first.keep == "best")
-    trainer.evaluate()
-    heads = f"{len(batch)} heads, {first.method}" if len(batch) > 1 else first.method
-    with closing(trainer.run(evaluate_every(first))) as windows:
-        for _ in windows:
-            status(f"{heads}: {trainer.iteration:,} of {first.iterations:,} iterations")
-    courses = [
-        {
-            "kept_iteration": history.kept_iteration(config.keep),
-            "diverged_at": history.diverged.iteration if history.diverged else None,
-        }
-        for config, history in zip(batch, trainer.histories, strict=True)
-    ]
-    return trainer.layers(), courses
-
-
-def _accuracies(layer: Layer, loaded: LoadedStore, head_ratio: float) -> dict[str, float]:
-    """val_overall, …, test_tail: the only evaluation on test, after training."""
-    found = {}
-    parts = split_head_tail(loaded.common.class_counts, head_ratio).parts()
-    for name, split in loaded.held_out.items():
-        of_split = group_accuracies(split.frame(split.predict(*layer, loaded.threads)), parts)
-        found |= {f"{name}_{group}": value for group, value in of_split.items()}
-    return found

@@ -43,17 +43,13 @@ class TrainStatistics:
         self.label = train.label
         self.class_counts = train.class_counts(len(store.class_names))
 
-    @cached_property
-    def scores(self) -> Scores:
-        """Phase I's mean scores."""
-        return Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
-
     def confusing(self, classes: np.ndarray, n_confusing: int, among: np.ndarray) -> np.ndarray:
         """(K, N_f) confusing classes of `classes`, −1 for all others; see `confusing_classes`. Cached."""
         key = (classes.tobytes(), n_confusing, among.tobytes())
         if key not in self._confusing:
+            scores = Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
             found = np.full((len(self.class_counts), n_confusing), -1)
-            found[classes] = confusing_classes(self.scores, classes, n_confusing, among, self._threads)
+            found[classes] = confusing_classes(scores, classes, n_confusing, among, self._threads)
             self._confusing[key] = found
         return self._confusing[key]
 

@@ -3,6 +3,9 @@
 Training images will not do: Phase I has memorised them. The test set is for the end.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 
 from analysis.accuracy import group_accuracies
@@ -23,8 +26,34 @@ def check_selection(split: HeldOut | None, what: str) -> None:
     if split is None:
         raise UserError(
             f"{what}: the store has no val split to choose on; train with --val-per-class (or put images "
-            "under val/) and extract again, or choose on the test set with --select-on test"
+            "under val/) and extract again, or choose on folds of the training split (--select-on cv, for "
+            "stores of --classifier fit) or on the test set (--select-on test)"
         )
+
+
+class Judge(Protocol):
+    """How heads are scored while they train."""
+
+    def __call__(self, head: int, iteration: int, layer: Layer) -> dict[str, float]:
+        """Accuracies in % for a row of metrics.csv, named by split: val_overall, val_many and so on.
+
+        Args:
+            head: which of the heads that are trained together.
+            iteration: steps that it has taken.
+            layer: the head.
+        """
+
+
+@dataclass(frozen=True)
+class OnSplit:
+    """Scores on a held-out split; none if the store lacks it."""
+
+    split: HeldOut | None
+    threads: Threads
+
+    def __call__(self, head: int, iteration: int, layer: Layer) -> dict[str, float]:
+        """See `Judge`."""
+        return accuracies(self.split, layer, self.threads)
 
 
 def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[str, float]:

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetune.config import FinetuneConfig
@@ -18,7 +19,7 @@ from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
 from finetune.training.inputs import TrainStatistics, head_options, plan_inputs
-from finetune.training.selection import Layer, accuracies, selection_split
+from finetune.training.selection import Judge, Layer
 from store.reader import FeatureStore
 
 
@@ -53,6 +54,10 @@ class LoadedStore:
         features, held_out = load_features(store, device), load_held_out(store, shot_rule, device)
         return cls(store, TrainStatistics(store, threads), features, held_out, device, threads)
 
+    def store_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of the store on the disk that rows of this one are, for messages."""
+        return rows
+
     def prepare_maps(self, config: FinetuneConfig) -> int:
         """Load the maps, once for all heads.
 
@@ -80,8 +85,8 @@ class Trainer:
         iteration: steps taken.
     """
 
-    def __init__(self, configs: list[FinetuneConfig], loaded: LoadedStore, evaluates: bool = True):
-        """Set up the heads; with `evaluates` off, metrics hold losses but no accuracies."""
+    def __init__(self, configs: list[FinetuneConfig], loaded: LoadedStore, judge: Judge | None = None):
+        """Set up the heads; without a judge, metrics hold losses but no accuracies."""
         self.configs, self._loaded = configs, loaded
         first = configs[0]
         sampling = METHODS[first.method].sampling
@@ -91,14 +96,15 @@ class Trainer:
         self._make = WindowMaker(sampling.draw, self.inputs, loaded.features, maps).make
         heads = [head_options(config, loaded.store, self.inputs, loaded.common) for config in configs]
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
-        self._split = selection_split(loaded.held_out, first.select_on) if evaluates else None
+        self._judge = judge
         self.histories = [HeadHistory(config.rank_by) for config in configs]
         self.iteration = 0
 
     def evaluate(self) -> None:
         """Add a row to every head's metrics; called once before the first step."""
-        for history, layer in zip(self.histories, self._heads.layers(), strict=True):
-            history.add_row(self.iteration, accuracies(self._split, layer, self._loaded.threads), layer)
+        for head, (history, layer) in enumerate(zip(self.histories, self._heads.layers(), strict=True)):
+            found = {} if self._judge is None else self._judge(head, self.iteration, layer)
+            history.add_row(self.iteration, found, layer)
 
     def run(self, every: int) -> Iterator[bool]:
         """Take the remaining steps; stop early once all heads have diverged.

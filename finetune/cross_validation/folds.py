@@ -1,0 +1,135 @@
+"""The folds of a store's training images, each with an FC layer and class activation maps of its own."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from extract.classifier.folded import FoldedRows, refit
+from extract.classifier.folds import TRAIN_ONLY, folds_of, images_of, joined
+from finetune.config import FinetuneConfig
+from finetune.cross_validation.allowed import check_allowed
+from finetune.cross_validation.cams import FoldCams
+from finetune.cross_validation.fold import Fold
+from finetune.cross_validation.fold_store import FoldStore
+from finetune.cross_validation.scores import Scores, n_right
+from finetune.sampling.philox import CounterRNG
+from finetune.training.inputs import TrainStatistics
+from finetune.training.trainer import LoadedStore
+from store.arrays.image_names import image_digests, image_groups
+from store.errors import UserError
+from store.notes import note
+from store.reader import FeatureStore
+
+
+class CrossValidation:
+    """Folds of a store that is loaded, to train heads on one after the other.
+
+    Attributes:
+        n_folds: number of folds.
+        class_counts: (n_folds, K) training images of each class in the rows that each fold trains on.
+        phase1_right: (K,) held-out images that the FC layer of their fold predicts right.
+    """
+
+    def __init__(self, loaded: LoadedStore, config: FinetuneConfig, progress: Progress):
+        """Deal the images to folds, and fit the FC layer of each.
+
+        Args:
+            loaded: all rows.
+            config: resolved options; `folds` and `fold_seed` determine the folds.
+            progress: shows fits and class activation maps.
+
+        Raises:
+            UserError: the backbone saw the images, or there are too few of them for so many folds.
+        """
+        check_allowed(loaded.store)
+        self._loaded, self._shot_rule, self.n_folds = loaded, config.shot_rule, config.folds
+        train = loaded.store.read("train")
+        self._fold = _folds(loaded.store, config)
+        self._held = [np.flatnonzero((self._fold == i) & (train.view == 0)) for i in range(self.n_folds)]
+        layers = _layers(loaded, self._fold, progress)
+        cams = FoldCams(loaded.store, self._fold, layers, loaded.device, progress)
+        self._statistics = [
+            TrainStatistics(
+                FoldStore(loaded.store, np.flatnonzero(self._fold != i), layer, lambda i=i: cams.of(i)),
+                loaded.threads,
+            )
+            for i, layer in enumerate(layers)
+        ]
+        self.class_counts = np.stack([of.class_counts for of in self._statistics])
+        self.phase1_right = self._phase1_right()
+
+    def fold(self, i: int) -> Fold:
+        """Fold i, loaded; its features are a copy, so keep one fold at a time."""
+        common = self._statistics[i]
+        return Fold.of(self._loaded, common.store, common, self._held[i], self._shot_rule)
+
+    def __iter__(self) -> Iterator[Fold]:
+        return map(self.fold, range(self.n_folds))
+
+    def scores(self, n_heads: int) -> Scores:
+        """Scores of heads that are trained together, before the first fold."""
+        n_held = np.bincount(
+            self._loaded.common.label[np.concatenate(self._held)], minlength=self.class_counts.shape[1]
+        )
+        return Scores(
+            n_heads,
+            n_held,
+            self._loaded.store.class_names,
+            self._loaded.common.class_counts,
+            self._shot_rule,
+        )
+
+    def _phase1_right(self) -> np.ndarray:
+        """(K,) held-out images that the FC layer of their fold predicts right."""
+        right = np.zeros(self.class_counts.shape[1], np.int64)
+        for fold in self:
+            weight, bias = (torch.tensor(part, device=fold.device) for part in fold.store.classifier)
+            right += n_right(fold, (weight, bias))
+        return right
+
+
+def _folds(store: FeatureStore, config: FinetuneConfig) -> np.ndarray:
+    """(N,) the fold of each row; whole images, copies of a file and groups are in one."""
+    train = store.read("train")
+    known = [of for of in (image_digests(store, "train"), image_groups(store, "train")) if of is not None]
+    together = joined(images_of(train.view), *known)
+    keys = CounterRNG(config.fold_seed).uniform("fold", 0, 1, len(train.label))[0]
+    fold = folds_of(train.label, together, config.folds, keys)
+    n_images = int(((fold != TRAIN_ONLY) & (train.view == 0)).sum())
+    if len(np.unique(fold[fold != TRAIN_ONLY])) < config.folds:
+        raise UserError(
+            f"--folds {config.folds}: {store.path} has {n_images:,} training images that can be held out, in "
+            "fewer parts that belong together; lower it"
+        )
+    _note(store, train.label[train.view == 0], fold[train.view == 0])
+    return fold
+
+
+def _note(store: FeatureStore, label: np.ndarray, fold: np.ndarray) -> None:
+    """Say how many images are held out, and what that takes for granted."""
+    n_never = len(np.setdiff1d(label, label[fold != TRAIN_ONLY]))
+    classes = "1 class has" if n_never == 1 else f"{n_never:,} classes have"
+    never = f"; {classes} no two images that may be apart, so none is scored" if n_never else ""
+    weights = store.provenance["network"]["weights"] or "the factory's own"
+    note(
+        f"cross-validation holds out {(fold != TRAIN_ONLY).sum():,} of {len(fold):,} training images, each "
+        f"once, in {fold.max() + 1} folds{never}; it takes for granted that the weights of the backbone "
+        f"({weights}) never saw them"
+    )
+
+
+def _layers(loaded: LoadedStore, fold: np.ndarray, progress: Progress) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The FC layer of each fold, with the weight decay that the store's own was fitted with."""
+    store = loaded.store
+    task = progress.add_task("fitting the classifiers of the folds", total=None, status="")
+
+    def tick(gradient: float) -> None:
+        progress.update(task, advance=1, status=f"gradient {gradient:.0e}")
+
+    train = store.read("train")
+    folded = FoldedRows(train.pooled, train.label, fold, len(store.class_names), loaded.device)
+    layers = refit(folded, store.provenance["classifier"]["weight_decay"], store.classifier, tick)
+    progress.remove_task(task)
+    return layers

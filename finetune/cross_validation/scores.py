@@ -1,0 +1,80 @@
+"""What heads get right on held-out images, added up over folds, and the accuracies that this comes to.
+
+A rare class has images in some folds only. So right predictions are counted over all folds, and accuracies
+computed once, rather than averaged over folds.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analysis.accuracy import counted_frame, group_accuracies
+from finetune.cross_validation.fold import Fold
+from finetune.cross_validation.options import CV
+from finetune.training.selection import Judge, Layer
+
+
+def n_right(fold: Fold, layer: Layer) -> np.ndarray:
+    """(K,) held-out images of each class that a head predicts right."""
+    held = fold.held_out[CV]
+    predicted = held.predict(*layer, fold.threads)
+    return np.bincount(held.label[predicted == held.label], minlength=len(held.class_names))
+
+
+class Scores:
+    """Right predictions of heads that are trained together; a `Judge` of heads trained on all rows.
+
+    That judge says what the same configuration scored in the folds after as many steps.
+    """
+
+    def __init__(
+        self,
+        n_heads: int,
+        n_held: np.ndarray,
+        class_names: list[str],
+        class_counts: np.ndarray,
+        shot_rule: str,
+    ):
+        """Start with no fold.
+
+        Args:
+            n_heads: heads that are trained together.
+            n_held: (K,) images of each class that are held out, over all folds.
+            class_names: K names.
+            class_counts: (K,) training images.
+            shot_rule: a name in SHOT_RULES.
+        """
+        self._n_held, self._of_classes = n_held, (class_names, class_counts, shot_rule)
+        self._right: list[dict[int, np.ndarray]] = [{} for _ in range(n_heads)]
+
+    def of_fold(self, fold: Fold) -> Judge:
+        """A judge of heads that are trained on a fold: it counts, and returns no accuracies."""
+
+        def count(head: int, iteration: int, layer: Layer) -> dict[str, float]:
+            self._right[head][iteration] = self._right[head].get(iteration, 0) + n_right(fold, layer)
+            return {}
+
+        return count
+
+    def __call__(self, head: int, iteration: int, layer: Layer) -> dict[str, float]:
+        """See `Judge`; nothing for a number of steps that no fold was scored after."""
+        if iteration not in self._right[head]:
+            return {}
+        found = group_accuracies(self.frame(head, iteration))
+        return {f"{CV}_{name}": value for name, value in found.items()}
+
+    def frame(self, head: int, iteration: int) -> pd.DataFrame:
+        """Per-class frame of a head after some steps; `n_test` counts held-out images."""
+        return self.frame_of(self._right[head][iteration])
+
+    def frame_of(self, right: np.ndarray) -> pd.DataFrame:
+        """Per-class frame of (K,) right predictions."""
+        return counted_frame(self._n_held, right, *self._of_classes)
+
+    def state(self) -> list[dict[int, torch.Tensor]]:
+        """The counts so far, for `load_state`."""
+        return [{at: torch.from_numpy(of) for at, of in right.items()} for right in self._right]
+
+    def load_state(self, state: list[dict[int, torch.Tensor]]) -> None:
+        """Restore what `state` returned."""
+        self._right = [{at: of.numpy() for at, of in right.items()} for right in state]
