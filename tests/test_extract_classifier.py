@@ -144,6 +144,16 @@ def test_the_search_goes_on_where_features_are_large(quiet):
     assert large == pytest.approx(small * 1e4, rel=0.01)
 
 
+def test_weak_decays_that_two_stronger_ones_beat_are_not_tried(quiet):
+    features, label = made(300, 20, 3)
+    scores = fit_classifier(pooled_of(features * np.float32(10), label), None, CPU, quiet).record["scores"]
+    decays = [score["weight_decay"] for score in scores]
+    best = min(scores, key=lambda score: score["log_loss"])["weight_decay"]
+    assert best / 1e4 < min(decays) <= best / 30
+    tiny = fit_classifier(pooled_of(features * np.float32(1e-2), label), None, CPU, quiet).record
+    assert tiny["weight_decay"] < 1e-4  # log-losses of 1 and 0.1 are alike there: the search goes on
+
+
 def test_classes_that_are_far_apart_do_not_make_weights_grow(quiet):
     label = np.repeat(np.arange(3), 20)
     features = (10 * np.eye(3)[label] + np.random.default_rng(0).normal(size=(60, 3))).astype(np.float32)

@@ -233,7 +233,7 @@ def test_kinds_keep_their_numbers():
     assert list(KINDS.values()) == list(range(len(KINDS)))
     assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
     assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
-    assert list(KINDS)[8:] == ["class", "row of class", "fresh weight", "configuration"]
+    assert list(KINDS)[8:] == ["class", "row of class", "fresh weight", "configuration", "fold"]
 
 
 def test_the_same_plan_next_year(inputs):

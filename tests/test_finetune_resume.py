@@ -221,7 +221,7 @@ def test_an_error_between_windows_leaves_nobody_making_them(config, quiet, monke
     def refuse(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("finetune.train._check_not_diverged", refuse)
+    monkeypatch.setattr("finetune.one_head._check_not_diverged", refuse)
     with pytest.raises(ZeroDivisionError) as held:
         finetune(replace(config, eval_every=8, window=8), quiet)
     assert held.traceback

@@ -16,9 +16,9 @@ from extract.classifier.folded import FoldedRows
 from extract.classifier.logistic import fit
 from extract.classifier.rows import FitRows
 
-START = range(-5, 1)  # powers of ten that are always scored
+START = range(-5, 1)  # powers of ten to begin with, from the largest down
 ENDS = (-10, 4)  # as far as the search goes while the end is best
-SCORING_TOLERANCE = 1e-5  # of the gradient: far below the differences between scores
+SCORING_TOLERANCE = 1e-4  # of the gradient: moves log-losses by a fiftieth of ALIKE
 ALIKE = (
     1e-3  # log-losses closer than this are alike; where classes can be told apart, weights grow for nothing
 )
@@ -63,6 +63,8 @@ def choose_decay(parts: list[HeldOut], tick: Callable[[float], None]) -> tuple[l
     search = _Search(parts, tick)
     for power in reversed(START):
         search.score(power)
+        if search.is_past(power):  # weaker decays take longest to fit
+            break
     for end, further in ((min, -1), (max, 1)):
         while search.best == end(search.scores) and ENDS[0] < search.best < ENDS[1]:
             search.score(search.best + further)
@@ -84,6 +86,12 @@ class _Search:
         """The largest power with a log-loss like the lowest."""
         lowest = min(score.log_loss for score in self.scores.values())
         return max(power for power, score in self.scores.items() if score.log_loss <= lowest + ALIKE)
+
+    def is_past(self, power: float) -> bool:
+        """Whether this power and the one above it are both worse than the best so far."""
+        lowest = min(score.log_loss for score in self.scores.values())
+        last = (self.scores[of].log_loss for of in (power, power + 1) if of in self.scores)
+        return len(self.scores) > 2 and all(loss > lowest + ALIKE for loss in last)
 
     def score(self, power: float) -> None:
         """Fit and score one decay, averaged over all rows that are scored."""
