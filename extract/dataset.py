@@ -25,7 +25,12 @@ from extract.sources.groups.drawing import with_groups_held_out
 from extract.sources.groups.named import with_groups
 from extract.sources.groups.options import is_grouped
 from extract.sources.groups.tracks import note_of_tracks
-from extract.sources.listing import Listing, check_no_lookalikes, check_utf8_names
+from extract.sources.listing import (
+    Listing,
+    check_no_lookalikes,
+    check_utf8_names,
+    notes_of_alike_names,
+)
 from extract.sources.longtail import split_source, tail_order
 from extract.sources.presence import check_images_exist, source_root
 from extract.sources.registry import find_source
@@ -144,7 +149,8 @@ def list_dataset(
     listing = replace(listing, splits={name: _named(split, root) for name, split in listing.splits.items()})
     listing = with_groups(listing, config)
     _check_listing(listing, config, root, listed_before)
-    for line in () if listed_before else (*listing.notes, *note_of_tracks(listing, config)):
+    said = (*listing.notes, *notes_of_alike_names(listing), *note_of_tracks(listing, config))
+    for line in () if listed_before else said:
         note(line)
     listing, config = without_bad_images(listing, config, root, None if listed_before else progress)
     listing = _with_held_out(listing, config)

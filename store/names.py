@@ -33,6 +33,12 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def alike(name: str) -> str:
+    """A name without what people do not see or mean: case, kinds of spaces, invisible characters."""
+    visible_only = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(visible_only.casefold().split())
+
+
 def lookalikes(names: list[str]) -> tuple[str, str] | None:
     """The first two names that differ only in their Unicode form, None if there are none."""
     seen: dict[str, str] = {}

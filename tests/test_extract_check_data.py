@@ -208,3 +208,9 @@ def test_copies_are_those_that_comparing_every_pair_finds():
         )
         assert all((digest[group] == digest[group[0]]).all() for group in groups)
         assert len({digest[group[0]].tobytes() for group in groups}) == len(groups)
+
+
+def test_broken_links_with_other_names_than_images_do_not_count(photos, quiet):
+    for name in ("gone.png", "gone", "gone.txt", "gone.JPG", "gone.webp", ".gone.png", "Thumbs.db"):
+        (photos / "test/ape" / name).symlink_to("nowhere")
+    assert found(quiet, root="photos") == {"missing": {"test": 4}}

@@ -257,7 +257,7 @@ def test_what_cannot_be_predicted_is_one_line(small_ckpt, small_root):
         ("none.png",): "none.png: no such file or folder",
         ("empty",): "empty: holds no images",
         ("t.csv",): "t.csv: no column is obviously the column of the paths of images; name it with --path-",
-        ("no_header.txt",): "its first line has x.png",
+        ("no_header.txt",): "no_header.txt: its first line is a row, with x.png, and no header",
         ("short.csv",): "short.csv, line 2: has 1 field, expected 2 as in the header",
         (
             "t.csv",

@@ -28,8 +28,9 @@ def in_order(listing: "Listing", names: Sequence[str], where: object) -> "Listin
         UserError: a name is of no class, or a class has no name.
     """
     numbers = [str(k) for k in range(len(names))]
-    if listing.class_names == numbers and len(set(names)) == len(names) and not set(numbers) & set(names):
-        return replace(listing, class_names=list(names))
+    are_numbers = sorted(listing.class_names) == sorted(numbers) and not set(numbers) & set(names)
+    if are_numbers and len(set(names)) == len(names):  # folders are sorted as text: 0, 1, 10, 2
+        return replace(in_order(listing, numbers, where), class_names=list(names))
     number = {composed(name): k for k, name in enumerate(names)}
     of_listing = {composed(name) for name in listing.class_names}
     unknown = [name for name in listing.class_names if composed(name) not in number]

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from extract.sources.content import image_extensions, is_image
+from extract.sources.held_out import split_called
 from store.errors import UserError
 from store.names import composed, shown
 from store.notes import note
@@ -92,12 +93,16 @@ def images_below(folder: Path) -> list[str]:
 
 
 def broken_links(folder: Path) -> list[str]:
-    """Links below a folder that lead to nothing, relative to it, sorted; hidden ones do not count."""
+    """Links below a folder that lead to nothing, relative to it, sorted.
+
+    Those that are hidden, or have the extension of something else than images, do not count.
+    """
     found = []
     for here, _, files in os.walk(folder):
         for name in files:
             path = os.path.join(here, name)
-            if os.path.islink(path) and not os.path.exists(path) and not _is_hidden(name, None):
+            broken = os.path.islink(path) and not os.path.exists(path)
+            if broken and not _is_hidden(name, None) and _may_be_image(name):
                 found.append(os.path.relpath(path, folder).replace(os.sep, "/"))
     return sorted(found)
 
@@ -115,7 +120,7 @@ def _list_split(
     folder_of = _folders_of(folder, class_names, present)
     if not present:
         raise UserError(f"{folder}: holds no class folders; expected {folder.name}/<class>/<image>")
-    paths, label = [], []
+    paths, label, of_classes = [], [], []
     for class_id, name in enumerate(class_names):
         if name not in folder_of:
             continue
@@ -130,9 +135,28 @@ def _list_split(
             found = f", but {here}" if str(here) else ""
             kinds = ", ".join(KNOWN)
             raise UserError(f"{of_class}: holds no images ({kinds}){found}; add some or remove it")
+        of_classes.append((of_class, files))
         paths += [of_class / file for file in sorted(files)]
         label += [class_id] * len(files)
+    if passed is not None:
+        _note_splits_within(of_classes)
     return paths, label
+
+
+def _note_splits_within(of_classes: list[tuple[Path, list[str]]]) -> None:
+    """Note folders within classes that are called train and test: `<class>/train` for `train/<class>`."""
+    found = []
+    for of_class, files in of_classes:
+        tops = {file.partition("/")[0] for file in files if "/" in file}
+        if len({split_called(top) for top in tops} - {None}) > 1:
+            found.append((of_class, " and ".join(f"{top}/" for top in sorted(tops) if split_called(top))))
+    if found:
+        more = f" ({len(found):,} classes have such folders)" if len(found) > 1 else ""
+        note(
+            f"{found[0][0]}/: has {found[0][1]}{more}, whose images are all taken as of the class and its "
+            "split; if these are splits, put them above the classes (train/<class>/…), or list the images in "
+            "a table"
+        )
 
 
 def _folders_of(folder: Path, class_names: list[str], present: list[str]) -> dict[str, str]:
@@ -218,6 +242,10 @@ def _is_hidden(name: str, passed: object) -> bool:
 
 def _is_known(name: str) -> bool:
     return _extension(name) in KNOWN
+
+
+def _may_be_image(name: str) -> bool:
+    return _is_known(name) or _extension(name) in {"", *image_extensions()}
 
 
 def _extension(name: str) -> str:

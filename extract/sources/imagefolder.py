@@ -1,5 +1,6 @@
 """Class folders of image files: `ROOT/train/<class>/…`, `val` and `test`; or `ROOT/<class>/…` alone."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,18 @@ def split_folders(root: Path, config: Any) -> tuple[dict[str, Path], tuple[str, 
         return {"train": root}, ()
     missing = f"has no test/ folder (found {_listed(root)}); expected test/<class>/<image>"
     found, notes = with_test(found, config, root, missing)
-    return {name: found[name] for name in SPLITS if name in found}, notes
+    found = {name: found[name] for name in SPLITS if name in found}
+    return found, (*notes, *_notes_of_links(root, found))
+
+
+def _notes_of_links(root: Path, folders: dict[str, Path]) -> list[str]:
+    """What to say of splits that are one folder, under two names."""
+    return [
+        f"{root}: {folders[first].name}/ and {folders[second].name}/ are one folder, so both splits have the "
+        "same images"
+        for first, second in combinations(folders, 2)
+        if folders[first].samefile(folders[second])
+    ]
 
 
 def _called_splits(root: Path, names: list[str]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ import torch
 
 from extract.images.image_set import ImageSet
 from store.errors import UserError, check_utf8
-from store.names import lookalikes
+from store.names import alike, lookalikes
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,23 @@ def check_utf8_names(listing: Listing, root: Path) -> None:
     for split in listing.splits.values():
         for path in () if split.in_memory else split.images:
             check_utf8(str(path))
+
+
+def notes_of_alike_names(listing: Listing) -> tuple[str, ...]:
+    """What to say of classes whose names differ in no more than case, spaces or invisible characters."""
+    first: dict[str, str] = {}
+    pairs = [
+        (before, name)
+        for name in listing.class_names
+        if (before := first.setdefault(alike(name), name)) != name
+    ]
+    if not pairs:
+        return ()
+    more = f" ({len(pairs):,} such pairs in all)" if len(pairs) > 1 else ""
+    return (
+        f"the classes {pairs[0][0]!r} and {pairs[0][1]!r} differ only in case, spaces or invisible characters"
+        f"{more}; each is a class of its own, so if they are one, write them alike",
+    )
 
 
 def check_no_lookalikes(listing: Listing, where: str) -> None:

@@ -26,10 +26,21 @@ def with_groups(listing: Listing, config: Any) -> Listing:
     if config.group_regex is not None:
         pattern = re.compile(config.group_regex)
         splits = {name: _matched(split, pattern) for name, split in listing.splits.items()}
-        listing = replace(listing, splits=splits)
+        listing = replace(listing, splits=splits, notes=(*listing.notes, *_note_of_parts(splits, pattern)))
     for first, second in combinations(listing.splits, 2):
         _check_apart(listing, first, second, config)
     return replace(listing, notes=(*listing.notes, *_note_of_folders(listing, config)))
+
+
+def _note_of_parts(splits: dict[str, ImageSet], pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """What to say of a pattern with several parts in parentheses, of which one names the group."""
+    if pattern.groups < 2:
+        return ()
+    name, group = splits["train"].name[0].decode(), splits["train"].group[0].decode()
+    return (
+        f"--group-regex {pattern.pattern}: of its {pattern.groups} parts in parentheses, the first names the "
+        f"group of an image ({shown(name)} is of {shown(group)}); write others as (?:…)",
+    )
 
 
 def _note_of_folders(listing: Listing, config: Any) -> tuple[str, ...]:

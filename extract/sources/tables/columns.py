@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from extract.sources.folders import KNOWN
 from extract.sources.held_out import split_called
 from extract.sources.tables.table import Table
 from store.errors import UserError
@@ -49,6 +50,7 @@ def find_columns(table: Table, config: Any) -> Columns:
     Raises:
         UserError: there is no such column, or it is not obvious which.
     """
+    _check_header(table)
     found: dict[str, str | None] = {}
     guessed = []
     for kind in (*NAMES, "group"):
@@ -66,12 +68,23 @@ def find_columns(table: Table, config: Any) -> Columns:
     return Columns(found["path"], found["label"], found.get("split"), found.get("group"), tuple(guessed))
 
 
+def _check_header(table: Table) -> None:
+    """Raise UserError for a table without a header, whose first row would be lost."""
+    first = next((name for name in table.columns if name.lower().endswith(KNOWN)), None)
+    if table.lines is not None and not table.no_columns and first is not None:
+        raise UserError(
+            f"{table.file}: its first line is a row, with {shown(first)}, and no header; write the names of "
+            "the columns above it, such as path and label, separated as the rows are"
+        )
+
+
 def find_path_column(table: Table, name: str | None) -> str:
     """The column of paths, or of images in a Parquet file, with a name; None for the obvious one.
 
     Raises:
         UserError: there is no such column, or it is not obvious which.
     """
+    _check_header(table)
     if name is None:
         return _guessed(table, "path")
     _check_column(table, "path", name)

@@ -5,6 +5,7 @@ means all splits that are there.
 """
 
 import glob
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from extract.sources.held_out import split_called
 from extract.sources.source import check_file
 from store.errors import UserError
 from store.schema import SPLITS
+
+PART = re.compile(r"(.*)-(\d+)-of-(\d+)\.parquet")  # of a table that was divided
 
 
 def table_files(config: Any) -> list[tuple[Path, str | None]]:
@@ -37,6 +40,27 @@ def table_files(config: Any) -> list[tuple[Path, str | None]]:
             check_file(split, named)
             files.append((Path(named), None if is_only else split))
     return files
+
+
+def notes_of_missing_parts(config: Any) -> list[str]:
+    """What to say of a folder or a pattern that holds some of the files into which others were divided.
+
+    Their names say how many there are: `train-00000-of-00004.parquet`. A file that is named itself is meant.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for path, _ in table_files(config):
+        part = PART.fullmatch(path.name)
+        if part is not None and str(path) not in map(str, map(config.__getattribute__, SPLITS)):
+            found.setdefault((f"{path.parent / part[1]}", int(part[3])), []).append(int(part[2]))
+    notes = []
+    for (name, n_parts), parts in found.items():
+        missing = sorted(set(range(n_parts)) - set(parts))
+        if missing:
+            notes.append(
+                f"{name}-*-of-{n_parts:05d}: {len(missing):,} of {n_parts:,} files are not there (the first "
+                f"is number {missing[0]}), so the images in them are left out"
+            )
+    return notes
 
 
 def folder_of(named: str) -> Path:

@@ -1,16 +1,13 @@
 """Classes of labels: names or whole numbers, in their own order or in that of a file of names."""
 
-import re
 from itertools import count
 from pathlib import Path
 
 from extract.sources.tables.annotations import read_categories
+from extract.sources.tables.odd_labels import DECIMAL, NUMBER, notes_of_labels
 from extract.sources.tables.rows import Rows
 from store.errors import UserError, check_utf8
 from store.names import shown
-
-NUMBER = re.compile(r"[+-]?\d+")
-DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str, int]]:
@@ -53,6 +50,7 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
         class_names = _numbered(rows, trained)
         class_of = {label: int(label) for label in trained}
     else:
+        rows.notes += notes_of_labels(rows)
         class_names = sorted(trained)
         class_of = {label: class_id for class_id, label in enumerate(class_names)}
     check_utf8(*class_names)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.sources.held_out import with_test
 from extract.sources.source import Source, check_file
-from extract.sources.tables.files import folder_of, table_files
+from extract.sources.tables.files import folder_of, notes_of_missing_parts, table_files
 from store.errors import UserError
 from store.schema import SPLITS
 
@@ -30,11 +30,13 @@ def list_tables(root: Path, config: Any) -> "Listing":
 
     from extract.sources.listing import Listing, listed_images
     from extract.sources.tables.labels import classes_of
+    from extract.sources.tables.odd_labels import notes_of_groups
     from extract.sources.tables.paths import missing_below
     from extract.sources.tables.rows import read_rows
 
     check_tables(root, config)
     rows = read_rows(root, config)
+    rows.notes += [*notes_of_missing_parts(config), *notes_of_groups(rows)]
     class_names, class_of = classes_of(rows, config.class_names)
     gone = missing_below(root, rows, set(config.skipped))
     of_split: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}

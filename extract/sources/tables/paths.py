@@ -6,7 +6,7 @@ from pathlib import Path
 
 from extract.sources.tables.rows import Rows
 from store.errors import UserError
-from store.names import shown
+from store.names import alike, shown
 
 
 def missing_below(root: Path, rows: Rows, skipped: Container[str]) -> str | None:
@@ -48,9 +48,22 @@ def missing_below(root: Path, rows: Rows, skipped: Container[str]) -> str | None
     n_more = len(missing) - 1
     others = f"; {n_more:,} more {'are' if n_more > 1 else 'is'} missing" if n_more else ""
     return (
-        f"{rows.place(missing[0])}: {shown(str(root / missing[0]))} is not there{others}; paths are "
-        f"relative to {root}, which --root can change"
+        f"{rows.place(missing[0])}: {shown(str(root / missing[0]))} is not there{_near(root, missing[0])}"
+        f"{others}; paths are relative to {root}, which --root can change"
     )
+
+
+def _near(root: Path, name: str) -> str:
+    """What to say of a file that may be meant: with / for \\, other spaces, case, Unicode form, extension."""
+    if "\\" in name and (root / name.replace("\\", "/")).is_file():
+        return ", but with / for \\ it is"
+    folder, file = os.path.split(name.strip())
+    stem = os.path.splitext(file)[0] or file
+    here = os.listdir(root / folder) if (root / folder).is_dir() else []
+    by_spelling = {alike(other): other for other in here}
+    by_stem = {os.path.splitext(other)[0]: other for other in here}
+    found = by_spelling.get(alike(file)) or by_stem.get(file) or by_stem.get(stem)
+    return "" if found is None else f", but {found!r} is"
 
 
 def _files_and_links(folder: str) -> tuple[set[str], set[str]]:
