@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from extract.adoption.seen import SEEN
 from extract.checkpoints.checkpoint import Checkpoint
 from extract.config import ExtractConfig
 from extract.device import Compute
@@ -75,7 +76,8 @@ def provenance_of(
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:
     """What Phase I's weights come of, besides network and data set."""
     own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS}
-    return own | ({"classifier": checkpoint.config["classifier"]} if checkpoint.adopted else {})
+    adopted = {name: checkpoint.config[name] for name in ("classifier", SEEN) if name in checkpoint.config}
+    return own | (adopted if checkpoint.adopted else {})
 
 
 def _asked(config: ExtractConfig, checkpoint: Checkpoint) -> dict[str, Any]:

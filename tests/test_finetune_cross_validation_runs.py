@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from bad_input import refuse, succeed
 from made_fitted import ARCH, write_pairs, write_weights
+from PIL import Image
 from rich.progress import Progress
 
 from finetune.config import FinetuneConfig
@@ -151,6 +152,15 @@ def test_stores_whose_backbone_saw_the_images_are_refused(feature_store, pairs_s
     few = [f"--folds 40: {pairs_store} has 39 training images that can be held out", "lower it"]
     refuse("finetune", "--store", pairs_store, "--select-on", "cv", "--folds", 40, says=few)
     refuse("finetune", "--store", pairs_store, "--select-on", "cv", "--folds", 1, says=["--folds 1"])
+    own = ("--root", photos, "--image-size", 64, "--device", "cpu", *ARCH)
+    succeed("train", *own, "--epochs", 1, "--batch-size", 20, "--out", "trained")
+    fit = ("extract", *own, "--weights", "trained/checkpoint.pt", "--classifier", "fit", "--store")
+    assert "was trained on 40 of these 40 training images" in succeed(*fit, "seen.zarr").stderr
+    refuse("sweep", "--store", "seen.zarr", "--select-on", "cv", says=["trained on 40 of these images"])
+    for path in (photos / "train").rglob("*.png"):
+        Image.open(path).rotate(90).save(path)
+    assert "was trained on" not in succeed(*fit, "unseen.zarr").stderr
+    succeed("finetune", "--store", "unseen.zarr", "--select-on", "cv", *FEW, "--method", "plain")
     monkeypatch.setattr("finetune.cross_validation.allowed.image_groups", lambda store, split: None)
     old = [f"{pairs_store}: its images come in groups", "extract again with --overwrite"]
     refuse("sweep", "--store", pairs_store, "--select-on", "cv", says=old)

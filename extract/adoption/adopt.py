@@ -14,6 +14,7 @@ from extract.adoption.class_lists import class_names_in, unread_lists
 from extract.adoption.first_accuracy import FirstAccuracy
 from extract.adoption.notes import note_adopted
 from extract.adoption.options import takes_classifier
+from extract.adoption.seen import SEEN, images_seen
 from extract.adoption.whole_weights import load_whole
 from extract.checkpoints.checkpoint import Checkpoint, file_digest, with_digest
 from extract.checkpoints.restore import Restored
@@ -73,6 +74,8 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
     if first is not None:
         first.tell(transform, compute, progress)
     checkpoint = adopted_checkpoint(training, network, dataset, transform, config.classifier)
+    if n_seen := images_seen(config.network.weights, dataset):
+        checkpoint = replace(checkpoint, config=checkpoint.config | {SEEN: n_seen})
     return Restored(checkpoint, network, dataset, transform)
 
 

@@ -25,6 +25,11 @@ def check_allowed(store: FeatureStore) -> None:
             f"so held-out folds of its images would flatter; {INSTEAD}, or, if it never saw them, extract "
             "with --weights in place of --ckpt"
         )
+    if n_seen := made["training"].get("images_seen"):
+        raise UserError(
+            f"--select-on cv: {store.path}: its weights were trained on {n_seen:,} of these images "
+            f"({made['network']['weights']}), so held-out folds of them would flatter; {INSTEAD}"
+        )
     data = made["dataset"]
     grouped = data.get("group_column") is not None or data.get("group_regex") is not None
     if grouped and image_groups(store, "train") is None:
