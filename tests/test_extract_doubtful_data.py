@@ -187,3 +187,18 @@ def test_missing_parts_of_a_table_are_told(photos, quiet, caplog):
         assert (says in said) == said_too == ("files are not there" in said)
     one = "some/train-00000-of-00004.parquet"  # which may be all that is wanted
     assert "files are not there" not in listed(quiet, caplog, train=one, test_fraction=0.3)[1]
+
+
+@pytest.mark.parametrize("labels", ["names", "numbers"])
+def test_an_order_of_classes_that_was_read_outlives_its_file(labels, photos, quiet):
+    numbers = {"cat": "0", "ape": "1", "bee": "2"}
+    train = table(relabelled(numbers if labels == "numbers" else {}))
+    Path("names").write_text("cat\nape\nbee\n")
+    config = DatasetConfig(train=train, class_names="names", test_fraction=0.3)
+    data = list_dataset(config, quiet)
+    assert data.class_names == ["cat", "ape", "bee"]
+    Path("names").unlink()
+    again = list_dataset(data.config, quiet, listed_before=True)
+    assert (again.class_names, again.fingerprint) == (data.class_names, data.fingerprint)
+    with pytest.raises(UserError, match="--class-names names: expected a file, found nothing"):
+        list_dataset(config, quiet)

@@ -1,5 +1,6 @@
 """Classes of labels: names or whole numbers, in their own order or in that of a file of names."""
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from store.errors import UserError, check_utf8
 from store.names import shown
 
 
-def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str, int]]:
+def classes_of(
+    rows: Rows, names_file: str | None, known: Sequence[str] | None = None
+) -> tuple[list[str], dict[str, int]]:
     """The names of the classes, in order, and the class of each label. Every class has training images.
 
     Args:
@@ -18,6 +21,7 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
         names_file: file of the names of classes, which orders them and names numbers; None if there is none,
             and the names that the tables have, if any, do. Classes without training images are left out, with
             a note.
+        known: the names that were found when the file was first read, if it was; it may be gone since.
 
     Raises:
         UserError: labels are neither names nor whole numbers, a number or name is missing, no training image
@@ -41,9 +45,12 @@ def classes_of(rows: Rows, names_file: str | None) -> tuple[list[str], dict[str,
             "at least two classes are needed"
         )
     if names_file is not None:
-        class_names, class_of = _named(
-            rows, trained, Path(names_file), *read_numbered_names(Path(names_file))
-        )
+        file = Path(names_file)
+        if known is not None and not file.is_file():
+            names, by_number = {str(number): name for number, name in enumerate(known)}, False
+        else:
+            names, by_number = read_numbered_names(file)
+        class_names, class_of = _named(rows, trained, file, names, by_number)
     elif rows.names is not None:
         class_names, class_of = _named(rows, trained, rows.named_by.file, rows.names, by_number=True)
     elif all(map(_is_number, trained)):

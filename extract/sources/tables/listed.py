@@ -37,7 +37,7 @@ def list_tables(root: Path, config: Any) -> "Listing":
     check_tables(root, config)
     rows = read_rows(root, config)
     rows.notes += [*notes_of_missing_parts(config), *notes_of_groups(rows)]
-    class_names, class_of = classes_of(rows, config.class_names)
+    class_names, class_of = classes_of(rows, config.class_names, config.class_order)
     gone = missing_below(root, rows, set(config.skipped))
     of_split: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
     for name, split in rows.split.items():
@@ -66,7 +66,7 @@ def check_tables(root: Path, config: Any) -> None:
     if config.train is None:
         raise UserError("--dataset table needs --train, a table with the path and the class of every image")
     table_files(config)
-    if config.class_names is not None:
+    if config.class_names is not None and config.class_order is None:
         check_file("class_names", config.class_names)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; --root must hold the images")
