@@ -31,6 +31,12 @@ try() {  # name of a sweep, its options
     timed "$name" tailcache sweep --store $folder/feats.zarr --out $folder/$name --seeds 3 --overwrite "$@" > /dev/null
   fi
 }
+in_folds() {  # the same, chosen on held-out training images
+  local name=$1
+  shift
+  mkdir -p $runs/folds
+  timed "$name, in folds" tailcache sweep --store $folder/feats.zarr --out $runs/folds/$name --seeds 3 --overwrite --select-on cv "$@"
+}
 decay="--grid weight_decay=0.0005,0.005,0.01,0.02"
 try plain --method plain --grid lr=0.001,0.01 $decay
 try no-aug --method no-aug --grid lr=0.001,0.01 $decay
@@ -48,3 +54,6 @@ try fsa+balanced-softmax --method fsa --loss balanced-softmax --grid tau=1,1.5 -
 echo "seconds of each step; user and system seconds of all cores:"
 cat $folder/steps.tsv
 python benchmarks/methods_table.py $runs
+echo "the two best once more, without validation images:"
+in_folds logit-adjustment --method logit-adjustment --grid tau=0.5,0.75,1,1.25,1.5,2
+in_folds balanced-softmax --method balanced-softmax --grid tau=1,1.5 --grid lr=0.001,0.01 $decay
