@@ -16,11 +16,27 @@ SHOWN = 5  # names in a note
 
 
 def note_data(dataset: Dataset, with_mirroring: bool = True) -> None:
-    """Note splits drawn by a fraction, classes without held-out images, and mirrored training images."""
+    """Note splits drawn by a fraction, empty classes, copies (if digests are known), and mirroring."""
     _note_fractions(dataset)
     _note_empty_classes(dataset)
+    if dataset.train.digest is not None:
+        note_copies(dataset)
     if with_mirroring:
         _note_mirroring(dataset.config)
+
+
+def note_copies(dataset: Dataset) -> None:
+    """Note held-out images with the content of training images, once all digests are known."""
+    trained = np.ascontiguousarray(dataset.train.digest).view(np.uint64)
+    for name, split in dataset.splits.items():
+        if name != "train":
+            digest = np.ascontiguousarray(split.digest).view(np.uint64)
+            n_copies = int(np.logical_and(*(np.isin(digest[:, k], trained[:, k]) for k in (0, 1))).sum())
+            if n_copies:
+                note(
+                    f"{n_copies:,} of {len(split):,} {name} images have the same content as training images, "
+                    f"so accuracies on {name} are too high; `train --check-data` names them"
+                )
 
 
 def _note_mirroring(config: DatasetConfig) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bad_input import refuse, write_images
+from bad_input import refuse, succeed, write_images
+from made_foreign import USERS
 from rich.progress import Progress
 
 from extract.config import DatasetConfig
@@ -202,3 +203,22 @@ def test_an_order_of_classes_that_was_read_outlives_its_file(labels, photos, qui
     assert (again.class_names, again.fingerprint) == (data.class_names, data.fingerprint)
     with pytest.raises(UserError, match="--class-names names: expected a file, found nothing"):
         list_dataset(config, quiet)
+
+
+@pytest.mark.parametrize("size", [16, 80])
+@pytest.mark.parametrize("command", ["train", "extract"])
+def test_held_out_images_that_are_trained_on_are_told(command, size):
+    """Images in memory, and files that are read when they are needed."""
+    write_images(Path("photos"), splits=("train", "val", "test"))
+    options = {
+        "train": ["--arch", "resnet20", "--width", 4, "--epochs", 1, "--batch-size", 8, "--out"],
+        "extract": ["--arch", USERS, "--classifier", "fit", "--weight-decay", 0.1, "--store"],
+    }[command]
+    images = ["--root", "photos", "--image-size", size, "--workers", 0, "--device", "cpu"]
+    assert "same content" not in succeed(command, *images, *options, "a.zarr").stderr
+    for copy in ("test/ape/a.png", "test/bee/b.png"):
+        shutil.copy("photos/train/ape/1.png", f"photos/{copy}")
+    shutil.copy("photos/test/ape/0.png", "photos/val/ape/c.png")
+    said = succeed(command, *images, *options, "b.zarr").stderr
+    assert "2 of 20 test images have the same content as training images, so accuracies on test are" in said
+    assert said.count("same content") == 1

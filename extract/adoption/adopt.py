@@ -19,6 +19,7 @@ from extract.adoption.whole_weights import load_whole
 from extract.checkpoints.checkpoint import Checkpoint, file_digest, with_digest
 from extract.checkpoints.restore import Restored
 from extract.config import ExtractConfig, NetworkConfig, TrainConfig
+from extract.data_notes import note_copies
 from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute
 from extract.images.image_set import white_of
@@ -71,6 +72,8 @@ def adopt(config: ExtractConfig, compute: Compute, progress: Progress) -> Restor
     if first is not None:
         first.tell_early(transform, compute, progress)
     dataset, transform = _read(listed, transform, progress)
+    if listed.train.digest is None:  # else they were noted before
+        note_copies(dataset)
     if first is not None:
         first.tell(transform, compute, progress)
     checkpoint = adopted_checkpoint(training, network, dataset, transform, config.classifier)
