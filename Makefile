@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
 
 test: $(INSTALLED)  ## the test suite, on two cores
-	$(RUN)/python -m pytest -n 2
+	$(RUN)/python -m pytest -n 2 --dist worksteal
 
 test-versions:  ## the suite with every Python from 3.11 on, and with the least versions: 5 GB and ten minutes each; VERSIONS=--dry-run
 	$(PYTHON) .ci/versions.py test $(VERSIONS)

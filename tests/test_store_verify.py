@@ -14,7 +14,7 @@ from made_store import WITHOUT_VAL, fill, made_plan, made_rows, make_store
 from store.errors import StoreError
 from store.writer import write_store
 
-N_FLIPS = 1000  # of each container, raw and compressed
+N_FLIPS = 500  # of each container, raw and compressed
 
 
 @pytest.fixture(params=[".zarr", ".h5", "packed.zarr", "packed.h5"])
