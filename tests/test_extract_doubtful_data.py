@@ -1,5 +1,6 @@
 """Data that can be listed and are probably meant otherwise: what they are taken for is said in one line."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -222,3 +223,42 @@ def test_held_out_images_that_are_trained_on_are_told(command, size):
     said = succeed(command, *images, *options, "b.zarr").stderr
     assert "2 of 20 test images have the same content as training images, so accuracies on test are" in said
     assert said.count("same content") == 1
+
+
+def write_named(names: list[str]) -> str:
+    """Parquet of images with the names of classes by number, some of each class in either split."""
+    rows = {
+        "image": [{"bytes": Path(f"photos/ape/{k % 4}.png").read_bytes(), "path": None} for k in range(8)],
+        "label": [k % len(names) for k in range(8)],
+        "split": ["train"] * 4 + ["test"] * 4,
+    }
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    Path("named").mkdir(exist_ok=True)
+    pq.write_table(pa.table(rows).replace_schema_metadata(about), "named/all.parquet")
+    return "named"
+
+
+def test_a_file_of_names_orders_the_names_that_a_table_has_itself(photos, quiet, caplog):
+    train = write_named(["cat", "ape", "b\u00e9e"])
+    Path("names").write_text("cow\nbe\u0301e\ncat\nape\n")
+    data, _ = listed(quiet, caplog, train=train, class_names="names")
+    assert data.class_names == ["be\u0301e", "cat", "ape"]
+    number = {"cat": 0, "ape": 1, "be\u0301e": 2}
+    for split in data.splits.values():
+        rows = [int(name.decode().split("/")[1]) for name in split.name]
+        assert [number[data.class_names[k]] for k in split.label] == [row % 3 for row in rows]
+    Path("names").unlink()
+    again = list_dataset(data.config, quiet, listed_before=True)
+    assert (again.class_names, again.fingerprint) == (data.class_names, data.fingerprint)
+
+
+def test_other_names_stand_in_their_place_with_a_note_and_a_mixture_is_refused(photos, quiet, caplog):
+    train = write_named(["cat", "ape", "bee"])
+    Path("names").write_text("Katze\nAffe\nBiene\n")
+    data, said = listed(quiet, caplog, train=train, class_names="names")
+    assert data.class_names == ["Katze", "Affe", "Biene"]
+    assert "(class 0 is Katze, there cat)" in said
+    Path("names").write_text("Katze\nape\nbee\n")
+    says = ["names: lacks cat, a class of ", "all.parquet, but has others of its names; write all of them"]
+    refuse("train", "--train", train, "--class-names", "names", says=says)

@@ -8,7 +8,7 @@ from extract.sources.tables.annotations import read_categories
 from extract.sources.tables.odd_labels import DECIMAL, NUMBER, notes_of_labels
 from extract.sources.tables.rows import Rows
 from store.errors import UserError, check_utf8
-from store.names import shown
+from store.names import composed, shown
 
 
 def classes_of(
@@ -50,6 +50,8 @@ def classes_of(
             names, by_number = {str(number): name for number, name in enumerate(known)}, False
         else:
             names, by_number = read_numbered_names(file)
+        if rows.names is not None and not by_number:
+            names, by_number = _in_their_order(rows, trained, file, names), True
         class_names, class_of = _named(rows, trained, file, names, by_number)
     elif rows.names is not None:
         class_names, class_of = _named(rows, trained, rows.named_by.file, rows.names, by_number=True)
@@ -141,6 +143,39 @@ def _check_no_gaps(rows: Rows) -> None:
             f"{file}: has classes {min(numbers)} to {max(numbers)}, but no class {missing}; number them "
             f"without gaps, or pass --class-names {file} to take them in the order of their numbers"
         )
+
+
+def _in_their_order(rows: Rows, trained: set[str], file: Path, names: dict[str, str]) -> dict[str, str]:
+    """Names by number, in the order of a file's names, for tables that have names for their numbers.
+
+    Names of the tables' own are put in order; others stand in their place, number by number.
+
+    Args:
+        rows: the images.
+        trained: labels of training images.
+        file: that the names are from.
+        names: in order, numbered from 0 on.
+
+    Raises:
+        UserError: the file has only some of the tables' names.
+    """
+    number_of = {composed(name): number for number, name in rows.names.items()}
+    own = {composed(name): name for number, name in rows.names.items() if number in trained}
+    given = {composed(name) for name in names.values()}
+    if own.keys() <= given:
+        return {number_of[c]: name for name in names.values() if (c := composed(name)) in number_of}
+    if own.keys() & given:
+        missing = next(name for form, name in own.items() if form not in given)
+        raise UserError(
+            f"{file}: lacks {shown(missing)}, a class of {rows.named_by.file}, but has others of its names; "
+            "write all of them, in the order that classes are to have, or none"
+        )
+    if (number := next((number for number in names if number in rows.names), None)) is not None:
+        rows.notes.append(
+            f"{file}: its names stand for the numbers of classes, in place of those in {rows.named_by.file} "
+            f"(class {number} is {shown(names[number])}, there {shown(rows.names[number])})"
+        )
+    return names
 
 
 def _named(
