@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import timm
 import torch
 from bad_input import succeed, write_images
 from PIL import Image
@@ -13,6 +12,8 @@ PAIRS = {"ape": 22, "bee": 12, "cat": 5, "dog": 1}  # images of `write_pairs`
 
 def write_weights(folder: Path) -> Path:
     """A "pre-trained" network for other classes, in timm's own names."""
+    import timm  # takes seconds, which tests without such stores do not wait for
+
     path = folder / "net.pth"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
