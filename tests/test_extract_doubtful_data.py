@@ -75,6 +75,7 @@ def test_class_folders_that_look_alike_too(photos, quiet, caplog):
             {"ape": "-1", "bee": "0", "cat": "1"},
             "line 2: label -1 is a number where others are numbers from 0",
         ),
+        ({"ape": "07", "bee": "7"}, "line 6: labels 07 and 7 are one number, but two names of classes"),
         ({}, ""),
         ({"ape": "0", "bee": "1", "cat": "2"}, ""),
         ({"ape": "001", "bee": "002", "cat": "010"}, ""),
@@ -83,7 +84,7 @@ def test_class_folders_that_look_alike_too(photos, quiet, caplog):
 def test_labels_that_may_be_no_names_are_told(new, says, photos, quiet, caplog):
     _, said = listed(quiet, caplog, train=table(relabelled(new)), test_fraction=0.3)
     assert says in said
-    assert said.count(": label ") == bool(says) or "<NA>" in says
+    assert (": label" in said) == bool(says)
 
 
 def test_groups_of_empty_values_are_told(photos, quiet, caplog):

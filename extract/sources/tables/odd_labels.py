@@ -1,6 +1,7 @@
 """Labels that are taken as names of classes and may be none: empty values in words, numbers among names."""
 
 import re
+from decimal import Decimal
 
 from extract.sources.tables.rows import Rows
 from store.names import shown
@@ -30,7 +31,19 @@ def notes_of_labels(rows: Rows) -> list[str]:
             f"{rows.first_of(odd[0])}: label {odd[0]} is a number where others are {others}, such as "
             f"{shown(min(labels - {*odd}))}; all are taken as names of classes"
         )
-    return notes
+    return notes + _notes_of_spellings(rows, numbers)
+
+
+def _notes_of_spellings(rows: Rows, numbers: list[str]) -> list[str]:
+    """What to say of one number that is written in two ways, such as 7 and 07."""
+    first: dict[Decimal, str] = {}
+    twice = next((text for text in numbers if first.setdefault(Decimal(text), text) != text), None)
+    if twice is None:
+        return []
+    return [
+        f"{rows.first_of(twice)}: labels {first[Decimal(twice)]} and {twice} are one number, but two names "
+        "of classes; write them alike"
+    ]
 
 
 def notes_of_groups(rows: Rows) -> list[str]:
