@@ -238,8 +238,12 @@ def test_lists_of_classes_in_safetensors_are_read(kind):
 
 def test_a_list_that_gives_no_order_is_told_with_the_order_that_is_taken():
     state = torch.load("users.pth", weights_only=True)
+    text = {"classes": ",".join(NAMES)}
+    torch.save({"state_dict": state} | text, "w.pth")
+    said = succeed("extract", "--ckpt", "w.pth", *HOW, "--store", "a.zarr").stderr
+    assert "w.pth: its classes gives no names for outputs 0, 1, 2, …, so it is not used" in said
     from_one = {str(k): name for k, name in enumerate(NAMES, 1)}
-    save_file(state, "w.safetensors", {"id2label": json.dumps(from_one), "classes": "zero,one"})
+    save_file(state, "w.safetensors", {"id2label": json.dumps(from_one), "classes": "any"})
     said = succeed("extract", "--ckpt", "w.safetensors", *HOW, "--store", "feats.zarr").stderr
     assert "__metadata__.id2label gives no names for outputs 0, 1, 2, …" in said
     assert "so it is not used, but the data set's own order of classes" in said

@@ -58,6 +58,8 @@ def _found(content: Any) -> Iterator[tuple[str, list[str] | None]]:
     for key in KEYS:
         if isinstance(content.get(key), Mapping | list | tuple):
             yield key, _as_names(key, content[key])
+        elif isinstance(content.get(key), str) and {",", "\n"} & set(content[key]):
+            yield key, None  # names in one text, which may have these in them
     for key in WITHIN:
         inner = content.get(key)
         if isinstance(inner, Mapping):
