@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +29,9 @@ QUIET = Progress(disable=True)
 State = dict[str, torch.Tensor]
 
 
+@cache
 def torchvisions(arch: str = ARCH, n_classes: int = 7) -> State:
-    """The state dict of a network of torchvision's, its statistics not the initial ones."""
+    """The state dict of a network of torchvision's, its statistics not the initial ones. Do not change it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         state = torchvision.models.get_model(arch, num_classes=n_classes).state_dict()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from extract.networks.parts import Network
 
 PREFIX = "timm:"
+_USABLE: set[tuple] = set()  # names, arguments and sizes that passed: one command asks several times
 
 
 def _has(arch: str) -> bool:
@@ -43,6 +44,9 @@ def _refusal(config: Any) -> str | None:
         size = _preparation(config).image_size
     except RuntimeError as error:  # of a tag that there is not
         return _reason(error)
+    asked = (name, tuple(config.arch_option), size)
+    if asked in _USABLE:
+        return None
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             model = timm.create_model(name, **{"num_classes": 2} | arguments(config))
@@ -50,7 +54,10 @@ def _refusal(config: Any) -> str | None:
         return None
     except Exception as error:  # arguments go to code that may fail in any way
         return f"cannot be made ({_reason(error)})"
-    return refusal(model, size)
+    reason = refusal(model, size)
+    if reason is None:
+        _USABLE.add(asked)
+    return reason
 
 
 def _reason(error: Exception) -> str:

@@ -17,6 +17,7 @@ NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152
 WITHOUT_WEIGHTS = "resnet10"  # ImageNet-LT's, always from scratch (Liu et al. 2019); torchvision has none
 REMIX_INPUT = ("googlenet", "inception_v3")  # with pre-trained weights, their first step scales channels
 IMAGE_SIZE = 224  # of ResNets, and of networks without pre-trained weights
+_USABLE: set[tuple] = set()  # names and sizes that passed: one command asks several times
 
 
 def _in_torchvision(arch: str) -> bool:
@@ -35,12 +36,18 @@ def _refusal(config: Any) -> str | None:
 
     if config.arch not in torchvision.models.list_models(module=torchvision.models):
         return "unknown"
+    asked = (config.arch, _preparation(config).image_size)
+    if asked in _USABLE:
+        return None
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # GoogLeNet warns of its weights
             model = torchvision.models.get_model(config.arch, **_as_pretrained(config.arch))
     except NotImplementedError:  # RegNet reads its widths off tensors, which meta tensors refuse
         return None
-    return refusal(model, _preparation(config).image_size)
+    reason = refusal(model, asked[1])
+    if reason is None:
+        _USABLE.add(asked)
+    return reason
 
 
 def _preparation(config: Any) -> Preparation:
