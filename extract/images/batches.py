@@ -46,7 +46,7 @@ def training_batches(
     files = ImageFiles(split, transform, rest.tolist(), seeds.numpy())
     for views, index in load_batches(files, compute):
         images = to_device(views[:, 0], compute.device)
-        yield normalise(images, transform, alone=_alone(compute)), to_device(label[index], compute.device)
+        yield normalise(images, transform), to_device(label[index], compute.device)
 
 
 def evaluation_batches(
@@ -78,12 +78,7 @@ def evaluation_batches(
         of_batch = to_device(label[index], compute.device)
         for images in views.unbind(1):
             out = None if buffer is None else buffer[: len(images)]
-            normalised = normalise(to_device(images, compute.device), transform, out, _alone(compute))
+            normalised = normalise(to_device(images, compute.device), transform, out)
             if reuse and buffer is None:
                 buffer = normalised  # of the first batch, the largest
             yield normalised, of_batch
-
-
-def _alone(compute: Compute) -> bool:
-    """Whether this process has cores of its own beside those that its workers use."""
-    return compute.device.type != "cpu" or compute.workers < torch.get_num_threads()

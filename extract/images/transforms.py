@@ -5,7 +5,7 @@ large ones one by one in worker processes (random resized crop, flip: the ImageN
 choice comes from a generator or seed given by the caller.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,6 @@ from extract.transfer import to_device
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGES_AT_ONCE = 512  # converted to float64 at once
-IN_ONE_THREAD = 32_767  # values; torch shares out more among its threads
 CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
 
 
@@ -70,33 +69,18 @@ def channel_statistics(train: ImageSet) -> tuple[tuple[float, ...], tuple[float,
     return tuple((mean / 255).tolist()), tuple(std.clamp_min(1e-3).tolist())
 
 
-def normalise(
-    images: torch.Tensor, transform: Transform, out: torch.Tensor | None = None, alone: bool = True
-) -> torch.Tensor:
+def normalise(images: torch.Tensor, transform: Transform, out: torch.Tensor | None = None) -> torch.Tensor:
     """uint8 (B, 3, H, W) to float32 with mean 0 and standard deviation 1 in each channel.
 
     Args:
         images: on any device.
         transform: has the means and standard deviations.
         out: float32 (B, 3, H, W) to write to, since fresh memory costs more than arithmetic; None for new.
-        alone: whether the cores have nothing else to do; else one computes, the others are not waited for.
     """
     mean, std = _per_channel(transform.mean, images.device), _per_channel(transform.std, images.device)
     if out is None:
         out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    for part in [...] if alone else _small_parts(images.shape):
-        out[part].copy_(images[part]).div_(255).sub_(mean).div_(std)
-    return out
-
-
-def _small_parts(shape: torch.Size) -> Iterator[tuple[slice, slice, slice]]:
-    """Images and rows of (B, C, H, W), so few at once that torch computes them in the calling thread."""
-    n, channels, height, width = shape
-    images = max(1, IN_ONE_THREAD // (channels * height * width))
-    rows = max(1, IN_ONE_THREAD // (channels * width))
-    for first in range(0, n, images):
-        for top in range(0, height, rows):
-            yield slice(first, first + images), slice(None), slice(top, top + rows)
+    return out.copy_(images).div_(255).sub_(mean).div_(std)
 
 
 def denormalise(images: torch.Tensor, transform: Transform) -> torch.Tensor:

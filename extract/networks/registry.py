@@ -105,11 +105,18 @@ def network_to_load(config: Any, n_classes: int, image_size: int | None = None) 
     """
     import torch
 
-    family = _family(config.arch)
+    family, bare = _family(config.arch), replace(config, weights=None, ema=False)
     # Networks of other makes may have tensors that no state dict holds, so they are made with their values.
-    device = "meta" if config.arch in family.names else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        return build_network(replace(config, weights=None, ema=False), n_classes, image_size)
+    listed = config.arch in family.names
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if listed else "cpu"):
+        if listed:
+            return build_network(bare, n_classes, image_size)
+        try:
+            _check_options(bare, family)
+            return family.build(bare, n_classes, image_size or family.preparation(bare).image_size)
+        except Exception:  # it could be used once; only now is it worth a search for what tells why not
+            check_network(bare)
+            raise
 
 
 def check_loads_again(network: "Network", config: Any, n_classes: int, image_size: int) -> "Network":
