@@ -3,7 +3,7 @@
 Threads share every layer of a network, and wait for the slowest of them at its end. GNU's OpenMP, which torch
 for Linux comes with, lets them wait in a busy loop of some milliseconds, unless the process has more such
 threads than cores: then they sleep almost at once. Where workers keep one thread from its core, the loops of
-the others took a tenth to a fifth of the cores' time from a small network and its images. The library takes
+the others took up to a fifth of the cores' time from a small network and its images. The library takes
 this setting only from the environment, before it is loaded.
 """
 
