@@ -112,6 +112,8 @@ def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     where = f", maps: {facts['residency']['kind']}" if facts.get("residency") else ""
     seconds = f"{facts['seconds']['total']:.1f} s"
     say(f"{result.path}: {'  '.join(cells)}  ({seconds}{where}{on_test})")
+    if (in_folds := result.summary.get("cv")) is not None:
+        say(f"  held-out folds: {'  '.join(accuracy_cells(in_folds, in_folds['phase1']))}")
 
 
 @main.command()

@@ -18,12 +18,15 @@ from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
 from finetune.cross_validation.folds import CrossValidation
 from finetune.cross_validation.options import CV
+from finetune.cross_validation.scores import n_scored
 from finetune.heads.threads import single_threaded
+from finetune.methods.options import without_idle_folds
 from finetune.one_head import MadeHead, make_head
 from finetune.run import Head, Run, check_provenance, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
 from finetune.sampling.head_tail import parts_of
 from finetune.store_identity import StoreIdentity, identify
+from finetune.training.inputs import split_classes
 from finetune.training.resume import LatestState, UnfinishedRun
 from finetune.training.selection import check_selection, selection_split
 from finetune.training.trainer import LoadedStore
@@ -109,7 +112,7 @@ def _resolved(config: FinetuneConfig, store: FeatureStore) -> FinetuneConfig:
     store.check_not_replaced()
     keep_freed_memory()
     make_deterministic()
-    config = config.resolved(len(store.class_names))
+    config = without_idle_folds(config.resolved(len(store.class_names)))
     note_extracted_early(store)
     _check_options(config)
     if config.select_on == CV:
@@ -130,7 +133,9 @@ def _train_and_evaluate(
         loaded = LoadedStore.open(store, config.shot_rule, use_device(resolve_device(config.device)), threads)
         folds = None
         if config.select_on == CV:
+            split_classes(config, loaded.common.class_counts)
             folds = CrossValidation(loaded, config, progress)
+            folds.check_classes(config)
         elif config.keep == "best":
             check_selection(selection_split(loaded.held_out, config.select_on), "--keep best")
         ready = time.perf_counter()
@@ -175,6 +180,7 @@ def _evaluate(
     if folds is not None:
         before = made.scores.frame_of(folds.phase1_right)
         summary[CV] = _summary(made.scores.frame(0, kept), before, config, facts)
+        summary[CV]["n_scored"] = n_scored(made.scores.frame(0, kept), parts_of(facts))
     summary |= {"select_on": config.select_on, "kept_iteration": kept}
     test, (before, after) = loaded.held_out["test"], predicted["test"]
     predictions = pd.DataFrame(

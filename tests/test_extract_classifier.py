@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from extract.classifier.fitting import N_FOLDS, Pooled, fit_classifier
+from extract.classifier.folded import FoldedRows, refit
 from extract.classifier.folds import folds_of, images_of
 from extract.classifier.logistic import fit
 from extract.classifier.rows import FitRows
@@ -180,3 +181,16 @@ def test_folds_hold_whole_images_of_every_class_that_has_two(quiet):
     assert found.record["chosen_on"] == "5 folds of train"
     with pytest.raises(UserError, match="pass --weight-decay"):
         fit_classifier(pooled_of(features[:3], np.arange(3)), None, CPU, quiet)
+
+
+def test_a_fold_knows_nothing_of_what_it_holds_out_where_no_fit_converges():
+    """Without weight decay, labels of pure noise are learned by heart; held-out ones can only be guessed."""
+    generator = np.random.default_rng(0)
+    features, label = generator.normal(size=(90, 200)).astype(np.float32), np.sort(np.arange(90) % 5)
+    fold = folds_of(label, np.arange(90), 5)
+    layers = refit(FoldedRows(features, label, fold, 5, CPU), 0.0, lambda gradient: None)
+    right = sum(
+        (features[fold == i] @ weight.T + bias).argmax(1) == label[fold == i]
+        for i, (weight, bias) in enumerate(layers)
+    )
+    assert right.sum() < 45  # chance is 18

@@ -79,3 +79,17 @@ def test_rows_are_joined_by_anything_that_they_share_also_at_one_remove():
 def test_a_chain_of_any_length_is_one_part(n):
     left, right = np.arange(n) // 2, (np.arange(n) + 1) // 2
     assert len(np.unique(joined(left, right))) == 1
+
+
+def test_as_many_folds_as_images_are_all_used():
+    label = np.repeat(np.arange(3), 2)
+    for n_folds in (4, 5, 6):
+        assert set(folds_of(label, np.arange(6), n_folds)) == set(range(n_folds))
+
+
+def test_small_classes_go_to_other_folds_with_other_keys():
+    label = np.repeat(np.arange(20), 2)
+    ways = {tuple(folds_of(label, np.arange(40), 5, np.random.default_rng(s).random(40))) for s in range(4)}
+    assert len(ways) == 4
+    sizes = [np.bincount(way) for way in ways]
+    assert all(size.max() - size.min() <= 2 for size in sizes)

@@ -168,6 +168,7 @@ def test_shot_groups_are_those_of_the_whole_store(config, fitted):
     scored = run.summary["cv"]
     assert scored["n_classes"] == {"many": 1, "medium": 2, "few": 1} | {"head": 1, "tail": 3}
     assert scored["few"] is None  # the dog
+    assert scored["n_scored"] == {"many": 1, "medium": 2, "few": 0, "head": 1, "tail": 2}
     assert run.metrics["cv_few"].isna().all()
     assert scored["phase1"]["n_test"] == 39
     by_class = [scored[group] for group in ("many", "medium")]

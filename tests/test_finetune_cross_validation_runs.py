@@ -11,6 +11,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from finetune.config import FinetuneConfig
+from finetune.run import read_run
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.sweep import sweep
 from finetune.train import finetune
@@ -99,9 +100,23 @@ def test_a_computed_method_and_a_diverged_fold_in_a_sweep(config):
     assert found.ranking["diverged"].tolist() == [0, 1]
 
 
+def test_folds_that_have_no_effect_do_not_keep_a_sweep_from_going_on(config, monkeypatch):
+    base = replace(config, out="idle", select_on="test", folds=4, fold_seed=1)
+    whole = sweep(SweepConfig(base, ("lr=0.1,0.2",), seeds=1), QUIET, None)
+    again = replace(base, resume=True, folds=5, fold_seed=0)
+    assert sweep(SweepConfig(again, ("lr=0.1,0.2",), seeds=1), QUIET, None).ranking.equals(whole.ranking)
+    interrupt(replace(base, out="run"), monkeypatch, 2)
+    finetune(replace(again, out="run"), QUIET)
+
+
 def test_the_screen_says_what_was_held_out_and_that_it_was(config, pairs_store):
     cv = ("--store", pairs_store, *FEW, "--select-on", "cv", "--folds", 3)
-    said = succeed("finetune", *cv, "--method", "plain", "--out", "plain").stderr
+    done = succeed("finetune", *cv, "--method", "plain", "--out", "plain")
+    said, summary = done.stderr, read_run(Path("plain")).summary["cv"]
+    assert (
+        f"held-out folds: overall (images) {summary['phase1']['overall']:.1f} → {summary['overall']:.1f}"
+        in done.stdout
+    )
     assert "holds out 39 of 40 training images, each once, in 3 folds; 1 class has no two images" in said
     assert "net.pth) never saw them" in said
     told = succeed("sweep", *cv, "--method", "plain", "--method", "crt", "--seeds", 1, "--out", "s").stdout
@@ -149,8 +164,12 @@ def test_stores_whose_backbone_saw_the_images_are_refused(feature_store, pairs_s
         "finetune", "--store", "own.zarr", "--select-on", "cv", says=["own.zarr: was extracted with --ckpt"]
     )
     refuse("finetune", "--store", "own.zarr", "--keep", "best", says=["no val split", "--select-on cv"])
-    few = [f"--folds 40: {pairs_store} has 39 training images that can be held out", "lower it"]
-    refuse("finetune", "--store", pairs_store, "--select-on", "cv", "--folds", 40, says=few)
+    few = [f": {pairs_store} has 20 images or groups of images that can be held out; pass 20 at most"]
+    for folds in (21, 40, 4_000_000_000):
+        refuse("finetune", "--store", pairs_store, "--select-on", "cv", "--folds", folds, *FEW, says=few)
+    told = ["--select-on cv: without fold ", "of 3: --head-ratio 0.97", "no tail"]
+    no_tail = ("--head-ratio", 0.97, "--folds", 3, "--fold-seed", 2, "--iterations", 10**6)
+    refuse("finetune", "--store", pairs_store, "--select-on", "cv", *FEW, *no_tail, says=told)
     refuse("finetune", "--store", pairs_store, "--select-on", "cv", "--folds", 1, says=["--folds 1"])
     own = ("--root", photos, "--image-size", 64, "--device", "cpu", *ARCH)
     succeed("train", *own, "--epochs", 1, "--batch-size", 20, "--out", "trained")
@@ -161,6 +180,12 @@ def test_stores_whose_backbone_saw_the_images_are_refused(feature_store, pairs_s
         Image.open(path).rotate(90).save(path)
     assert "was trained on" not in succeed(*fit, "unseen.zarr").stderr
     succeed("finetune", "--store", "unseen.zarr", "--select-on", "cv", *FEW, "--method", "plain")
+    began = ("--epochs", 1, "--batch-size", 20, "--weights", "trained/checkpoint.pt", "--out", "again")
+    succeed("train", *own, *began)  # on the turned images
+    for path in (photos / "train").rglob("*.png"):
+        Image.open(path).rotate(-90).save(path)
+    again = ["again/checkpoint.pt" if of == "trained/checkpoint.pt" else of for of in fit]
+    assert "trained on 40 of these 40 training images" in succeed(*again, "chain.zarr").stderr
     monkeypatch.setattr("finetune.cross_validation.allowed.image_groups", lambda store, split: None)
     old = [f"{pairs_store}: its images come in groups", "extract again with --overwrite"]
     refuse("sweep", "--store", pairs_store, "--select-on", "cv", says=old)

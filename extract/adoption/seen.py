@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from extract.checkpoints.checkpoint import Checkpoint, file_digest, load_checkpoint
 from extract.dataset import Dataset
 from extract.networks.registry import is_weights_file
 from extract.proof.record import recorded_images
@@ -17,29 +17,39 @@ SEEN = "images_seen"  # in a checkpoint's config and a store's provenance, if th
 def images_seen(weights: str | None, dataset: Dataset) -> int:
     """How many training images of a data set a checkpoint of ours was trained on; a note tells.
 
+    A checkpoint that began with another of ours (`train --weights`) counts what that one saw too, as long as
+    its file is there. Images are compared by digest: other bytes are another image.
+
     Args:
         weights: `--weights`, a file or a name, or None.
         dataset: with the digest of every image.
     """
-    if not is_weights_file(weights) or not is_marked(Path(weights)):
-        return 0
-    checkpoint = load_checkpoint(Path(weights))
-    n_seen = _n_seen(checkpoint, Path(weights), dataset)
+    train, seen = dataset.splits["train"], 0
+    is_seen = np.zeros(len(train), bool)
+    digest: str | None = None
+    while is_weights_file(weights) and Path(weights).is_file() and is_marked(Path(weights)):
+        if digest not in (None, file_digest(Path(weights))):
+            break  # another file than training began with
+        checkpoint = load_checkpoint(Path(weights))
+        is_seen |= _seen_by(checkpoint, Path(weights), dataset)
+        seen = max(seen, int(checkpoint.config.get(SEEN, 0)))
+        weights, digest = (checkpoint.network.get(name) for name in ("weights", "weights_digest"))
+    n_seen, n_train = max(seen, int(is_seen.sum())), len(train)
     if n_seen:
-        n_train = len(dataset.splits["train"])
         note(
-            f"{weights}: was trained on {n_seen:,} of these {n_train:,} training images, so their features "
+            f"--weights: was trained on {n_seen:,} of these {n_train:,} training images, so their features "
             "flatter: a weight decay chosen by folds is too weak; keep a val split (--val-fraction)"
         )
     return n_seen
 
 
-def _n_seen(checkpoint: Checkpoint, path: Path, dataset: Dataset) -> int:
-    if checkpoint.adopted and checkpoint.fit is not None:  # its backbone is of other weights
-        return int(checkpoint.config.get(SEEN, 0))
+def _seen_by(checkpoint: Checkpoint, path: Path, dataset: Dataset) -> np.ndarray:
+    """(N,) bool, which training images of a data set a checkpoint was trained on."""
     train = dataset.splits["train"]
+    if checkpoint.adopted and checkpoint.fit is not None:  # its backbone is of other weights
+        return np.zeros(len(train), bool)
     if checkpoint.images is None or train.digest is None:  # of version 0.1
-        return len(train) if checkpoint.fingerprint == dataset.fingerprint else 0
+        return np.full(len(train), checkpoint.fingerprint == dataset.fingerprint)
     theirs = recorded_images(checkpoint, path)["train"].digest
     digests = [np.ascontiguousarray(of).view(f"V{of.shape[1]}")[:, 0] for of in (train.digest, theirs)]
-    return int(np.isin(*digests).sum())
+    return np.isin(*digests)

@@ -40,24 +40,23 @@ class FoldedRows:
 def refit(
     folded: FoldedRows,
     weight_decay: float,
-    classifier: tuple[np.ndarray, np.ndarray],
     tick: Callable[[float], None],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The FC layer of each fold, fitted to the rows of all others.
 
+    Every fit begins from zeros: one that began from the fit of all rows would remember the held-out ones
+    where it does not converge, as without weight decay.
+
     Args:
         folded: the rows.
         weight_decay: of every fit.
-        classifier: weight (K, C) and bias (K,) of the fit of all rows, from which these begin.
         tick: called with the gradient's norm at every step of every fit.
 
     Returns:
         Weight (K, C) and bias (K,) float32 for each fold.
     """
-    weight, bias = (torch.from_numpy(np.array(of)) for of in classifier)
-    start = folded.rows.from_layer(weight, bias)
     layers = []
     for held in folded.ranges:
-        fitted = fit(folded.rows.without(*held), weight_decay, start, tick=tick)
+        fitted = fit(folded.rows.without(*held), weight_decay, tick=tick)
         layers.append(tuple(of.float().cpu().numpy() for of in (fitted.weight, fitted.bias)))
     return layers

@@ -27,8 +27,10 @@ def folds_of(
         (N,) int64, 0 to n_folds − 1, or TRAIN_ONLY.
     """
     parts = _Parts(label, together)
-    fold = parts.dealt(n_folds, np.arange(len(label)) if keys is None else keys)
-    for of_class in parts.by_class():
+    of_classes = parts.by_class()
+    alone = np.unique([of_class[0] for of_class in of_classes if len(of_class) == 1])
+    fold = parts.dealt(n_folds, np.arange(len(label)) if keys is None else keys, alone.astype(int))
+    for of_class in of_classes:
         if len(np.unique(fold[of_class])) == 1:
             fold[of_class[0]] = TRAIN_ONLY
     return fold[parts.of_row]
@@ -56,22 +58,24 @@ class _Parts:
         starts = np.flatnonzero(np.diff(self._class[order])) + 1
         return np.split(self._part[order], starts)
 
-    def dealt(self, n_folds: int, keys: np.ndarray) -> np.ndarray:
-        """(P,) the fold of each part: that which has the fewest rows of its classes so far.
+    def dealt(self, n_folds: int, keys: np.ndarray, alone: np.ndarray) -> np.ndarray:
+        """(P,) the fold of each part: that which has the fewest rows of its classes so far, then of all.
 
-        Large parts are dealt first, so that small ones even out what those left.
+        Large parts are dealt first, so that small ones even out what those left; parts in `alone` are not.
         """
         starts = np.searchsorted(self._part, np.arange(len(self._first) + 1)).tolist()
         classes, sizes = self._class.tolist(), self._sizes.tolist()
         shares = (1 / self._of_class[self._class]).tolist()
         held = [[0] * n_folds for _ in self._of_class]  # rows of a class, by fold
-        fold = np.empty(len(self._first), np.int64)
-        for part in np.lexsort((keys[self._first], -self._n_rows)).tolist():
+        in_all, n_rows = [0] * n_folds, self._n_rows.tolist()
+        fold = np.full(len(self._first), TRAIN_ONLY)
+        order = np.lexsort((keys[self._first], -self._n_rows))
+        for part in order[~np.isin(order, alone)].tolist():
             pairs = range(starts[part], starts[part + 1])
-            begin = classes[starts[part]]  # a class begins where the one before it did not
             crowd = [sum(sizes[i] * held[classes[i]][f] * shares[i] for i in pairs) for f in range(n_folds)]
-            chosen = min(range(n_folds), key=lambda f: (crowd[f], (f - begin) % n_folds))
+            chosen = min(range(n_folds), key=lambda f: (crowd[f], in_all[f]))
             fold[part] = chosen
+            in_all[chosen] += n_rows[part]
             for i in pairs:
                 held[classes[i]][chosen] += sizes[i]
         return fold

@@ -73,9 +73,3 @@ class FitRows:
         weight = theta[:, :-1] @ self._axes.T
         bias = theta[:, -1] - weight @ self._mean
         return weight, bias - bias.mean()  # a number added to all biases changes nothing
-
-    def from_layer(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """(K, C + 1) float64 on the turned features, of weight (K, C) and bias (K,): undoes `to_layer`."""
-        weight = weight.to(self.device).double()
-        bias = bias.to(self.device).double() + weight @ self._mean
-        return torch.cat([weight @ self._axes, (bias - bias.mean())[:, None]], dim=1)

@@ -15,7 +15,7 @@ from finetune.cross_validation.fold import Fold
 from finetune.cross_validation.fold_store import FoldStore
 from finetune.cross_validation.scores import Scores, n_right
 from finetune.sampling.philox import CounterRNG
-from finetune.training.inputs import TrainStatistics
+from finetune.training.inputs import TrainStatistics, split_classes
 from finetune.training.trainer import LoadedStore
 from store.arrays.image_names import image_digests, image_groups
 from store.errors import UserError
@@ -32,13 +32,14 @@ class CrossValidation:
         phase1_right: (K,) held-out images that the FC layer of their fold predicts right.
     """
 
-    def __init__(self, loaded: LoadedStore, config: FinetuneConfig, progress: Progress):
+    def __init__(self, loaded: LoadedStore, config: FinetuneConfig, progress: Progress, tells: bool = True):
         """Deal the images to folds, and fit the FC layer of each.
 
         Args:
             loaded: all rows.
             config: resolved options; `folds` and `fold_seed` determine the folds.
             progress: shows fits and class activation maps.
+            tells: whether a note says what is held out.
 
         Raises:
             UserError: the backbone saw the images, or there are too few of them for so many folds.
@@ -47,6 +48,8 @@ class CrossValidation:
         self._loaded, self._shot_rule, self.n_folds = loaded, config.shot_rule, config.folds
         train = loaded.store.read("train")
         self._fold = _folds(loaded.store, config)
+        if tells:
+            _note(loaded.store, self._fold)
         self._held = [np.flatnonzero((self._fold == i) & (train.view == 0)) for i in range(self.n_folds)]
         layers = _layers(loaded, self._fold, progress)
         cams = FoldCams(loaded.store, self._fold, layers, loaded.device, progress)
@@ -59,6 +62,14 @@ class CrossValidation:
         ]
         self.class_counts = np.stack([of.class_counts for of in self._statistics])
         self.phase1_right = self._phase1_right()
+
+    def check_classes(self, config: FinetuneConfig) -> None:
+        """Raise UserError if the head and tail classes of a fold's rows do not do for a method."""
+        for i, class_counts in enumerate(self.class_counts):
+            try:
+                split_classes(config, class_counts)
+            except UserError as error:
+                raise UserError(f"--select-on cv: without fold {i + 1} of {self.n_folds}: {error}") from error
 
     def fold(self, i: int) -> Fold:
         """Fold i, loaded; its features are a copy, so keep one fold at a time."""
@@ -96,19 +107,27 @@ def _folds(store: FeatureStore, config: FinetuneConfig) -> np.ndarray:
     known = [of for of in (image_digests(store, "train"), image_groups(store, "train")) if of is not None]
     together = joined(images_of(train.view), *known)
     keys = CounterRNG(config.fold_seed).uniform("fold", 0, 1, len(train.label))[0]
-    fold = folds_of(train.label, together, config.folds, keys)
-    n_images = int(((fold != TRAIN_ONLY) & (train.view == 0)).sum())
-    if len(np.unique(fold[fold != TRAIN_ONLY])) < config.folds:
+    n_folds = min(config.folds, len(np.unique(together)))  # more are refused below
+    fold = folds_of(train.label, together, n_folds, keys)
+    held = fold != TRAIN_ONLY
+    if not held.any():
         raise UserError(
-            f"--folds {config.folds}: {store.path} has {n_images:,} training images that can be held out, in "
-            "fewer parts that belong together; lower it"
+            f"--select-on cv: {store.path}: no class has two images that may be apart, so none can be held "
+            "out; add images, or take a method with --select-on test, whose results are marked"
         )
-    _note(store, train.label[train.view == 0], fold[train.view == 0])
+    if config.folds > n_folds or len(np.unique(fold[held])) < config.folds:
+        n_parts = len(np.unique(together[held]))
+        raise UserError(
+            f"--folds {config.folds}: {store.path} has {n_parts:,} images or groups of images that can be "
+            f"held out; pass {n_parts} at most"
+        )
     return fold
 
 
-def _note(store: FeatureStore, label: np.ndarray, fold: np.ndarray) -> None:
+def _note(store: FeatureStore, fold: np.ndarray) -> None:
     """Say how many images are held out, and what that takes for granted."""
+    train = store.read("train")
+    label, fold = train.label[train.view == 0], fold[train.view == 0]
     n_never = len(np.setdiff1d(label, label[fold != TRAIN_ONLY]))
     classes = "1 class has" if n_never == 1 else f"{n_never:,} classes have"
     never = f"; {classes} no two images that may be apart, so none is scored" if n_never else ""
@@ -130,6 +149,6 @@ def _layers(loaded: LoadedStore, fold: np.ndarray, progress: Progress) -> list[t
 
     train = store.read("train")
     folded = FoldedRows(train.pooled, train.label, fold, len(store.class_names), loaded.device)
-    layers = refit(folded, store.provenance["classifier"]["weight_decay"], store.classifier, tick)
+    layers = refit(folded, store.provenance["classifier"]["weight_decay"], tick)
     progress.remove_task(task)
     return layers

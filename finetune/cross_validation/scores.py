@@ -4,11 +4,14 @@ A rare class has images in some folds only. So right predictions are counted ove
 computed once, rather than averaged over folds.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 
 from analysis.accuracy import counted_frame, group_accuracies
+from analysis.shots import GROUPS
 from finetune.cross_validation.fold import Fold
 from finetune.cross_validation.options import CV
 from finetune.training.selection import Judge, Layer
@@ -19,6 +22,18 @@ def n_right(fold: Fold, layer: Layer) -> np.ndarray:
     held = fold.held_out[CV]
     predicted = held.predict(*layer, fold.threads)
     return np.bincount(held.label[predicted == held.label], minlength=len(held.class_names))
+
+
+def n_scored(frame: pd.DataFrame, parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Classes with held-out images, by group of classes: the others are left out of a group's mean.
+
+    Args:
+        frame: a per-class frame.
+        parts: class indices of head and tail.
+    """
+    is_scored = frame["n_test"] > 0
+    found = {group: int(is_scored[frame["shot_group"] == group].sum()) for group in GROUPS}
+    return found | {part: int(is_scored[np.asarray(ids, int)].sum()) for part, ids in parts.items()}
 
 
 class Scores:

@@ -37,6 +37,13 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     return {name: config[name] for name in names}
 
 
+def without_idle_folds(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration with the default folds where folds have no effect, to keep nothing apart."""
+    if config.select_on == "cv":
+        return config
+    return replace(config, folds=FinetuneConfig.folds, fold_seed=FinetuneConfig.fold_seed)
+
+
 def named_options(config: dict[str, Any]) -> dict[str, Any]:
     """`effective_options` with None for the method's own defaults, which a name leaves out."""
     method = find_method(config["method"])

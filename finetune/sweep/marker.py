@@ -21,6 +21,8 @@ UNRECORDED = {"rank_by": "overall", "max_norm_every": None, "folds": 5, "fold_se
 def options_of(config: SweepConfig) -> dict[str, Any]:
     """Options of a sweep, as in sweep.json."""
     own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
+    if config.base.select_on != "cv":  # then they have no effect, and keep nothing apart
+        own |= {name: UNRECORDED[name] for name in ("folds", "fold_seed")}
     return json.loads(json.dumps(own | {name: getattr(config, name) for name in VARIED}))
 
 

@@ -84,13 +84,14 @@ def sweep(
         loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
         folds = None
         if base.select_on == CV:
-            folds = CrossValidation(loaded, base, progress)
+            folds = CrossValidation(loaded, base, progress, tells=group.rank == 0)
         else:
             check_selection(loaded.held_out.get(base.select_on), "sweep")
         split_head_tail(loaded.common.class_counts, base.head_ratio)  # check both before hours of training
         for one in configs:
-            for class_counts in (loaded.common.class_counts, *([] if folds is None else folds.class_counts)):
-                split_classes(one, class_counts)
+            split_classes(one, loaded.common.class_counts)
+            if folds is not None:
+                folds.check_classes(one)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
