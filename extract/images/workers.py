@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -16,7 +16,6 @@ from torch.utils.data import Dataset as TorchDataset
 
 from extract.device import Compute
 from extract.images.parts import ImageFiles, Part, prepare
-from extract.images.short_waits import short_waits
 from store.errors import UserError
 from store.notes import note
 
@@ -51,7 +50,7 @@ def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Te
     joined: torch.Tensor | None = None
     batches = [_cut(batch, at_once) for batch in _cut(range(n_images), compute.batch_size)]
     parts = [part for batch in batches for part in batch]
-    with _prepared(files, parts, n_workers) as loaded, _cores_shared(n_workers, compute):
+    with _prepared(files, parts, n_workers) as loaded:
         for batch in batches:
             first, last = batch[0][0], batch[-1][-1]
             index = torch.tensor([files.order[position] for position in range(first, last + 1)])
@@ -65,13 +64,6 @@ def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Te
                     joined[part[0] - first : part[-1] + 1 - first] = _received(loaded)  # frees its memory
                 images = joined[: len(index)]
             yield images, index
-
-
-def _cores_shared(n_workers: int, compute: Compute) -> AbstractContextManager[None]:
-    """What lets the network's threads and the workers share the cores, where there are more of them."""
-    crowded = n_workers and compute.device.type == "cpu"
-    crowded = crowded and n_workers + torch.get_num_threads() > available_cores()
-    return short_waits() if crowded else nullcontext()
 
 
 def _cut(positions: range, n: int) -> list[range]:
