@@ -19,7 +19,7 @@ from finetune.sampling.head_tail import split_head_tail
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import posthoc_layer
 from finetune.training.resume import LatestState
-from finetune.training.selection import Judge, Layer, OnSplit, selection_split
+from finetune.training.selection import Layer, OnSplit, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
 from store.errors import UserError
 from store.names import shown
@@ -77,7 +77,7 @@ def posthoc_head(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
 
 
 def _compute(
-    config: FinetuneConfig, loaded: LoadedStore, folds: CrossValidation | None, judge: Judge
+    config: FinetuneConfig, loaded: LoadedStore, folds: CrossValidation | None, judge: OnSplit | Scores
 ) -> tuple[Layer, HeadHistory, dict[str, Any]]:
     if folds is not None:
         for fold in folds:
@@ -98,7 +98,7 @@ class _Training:
         self._config, self._latest, self._progress = config, latest, progress
 
     def run(
-        self, loaded: LoadedStore, folds: CrossValidation | None, judge: Judge
+        self, loaded: LoadedStore, folds: CrossValidation | None, judge: OnSplit | Scores
     ) -> tuple[Layer, HeadHistory, dict[str, Any]]:
         """Train from the latest state to the last step on all rows."""
         state, method = self._latest.state, self._config.method

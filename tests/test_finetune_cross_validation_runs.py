@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from bad_input import refuse, succeed
 from made_fitted import ARCH, write_pairs, write_weights
+from made_interrupt import finetune_interrupted
 from PIL import Image
 from rich.progress import Progress
 
@@ -16,8 +17,7 @@ from finetune.sweep.config import SweepConfig
 from finetune.sweep.sweep import sweep
 from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
-from finetune.training.resume import unfinished_path
-from store.errors import Interrupted, UserError
+from store.errors import UserError
 
 QUIET = Progress(disable=True)
 FEW = ("--confusing-classes", 2, "--head-ratio", 0.5, "--device", "cpu", "--iterations", 4)
@@ -32,21 +32,9 @@ def config(pairs_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def interrupt(config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def interrupt(config: FinetuneConfig, at: int) -> None:
     """Run until Ctrl-C comes in the n-th window, over all folds."""
-    train_on, windows = HeadPool.train_on, []
-
-    def train_until(self, window):
-        windows.append(window.start)
-        if len(windows) == at:
-            raise KeyboardInterrupt
-        return train_on(self, window)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "train_on", train_until)
-        with pytest.raises(Interrupted):
-            finetune(config, QUIET)
-    assert unfinished_path(config.out).exists()
+    finetune_interrupted(config, lambda n_windows, start: n_windows == at)
 
 
 @pytest.mark.parametrize("at", [1, 3, 8, 14, 21])
@@ -54,7 +42,7 @@ def test_a_run_that_is_resumed_in_any_fold_ends_in_the_same_bytes(config, at, mo
     monkeypatch.setattr("finetune.training.resume.KEEP_EVERY", 0.0)
     config = replace(config, keep="best")
     whole = finetune(replace(config, out="whole"), QUIET)
-    interrupt(config, monkeypatch, at)
+    interrupt(config, at)
     calls, train_on = [], HeadPool.train_on
     monkeypatch.setattr(HeadPool, "train_on", lambda self, w: (calls.append(w.start), train_on(self, w))[1])
     resumed = finetune(replace(config, resume=True), QUIET)
@@ -64,7 +52,7 @@ def test_a_run_that_is_resumed_in_any_fold_ends_in_the_same_bytes(config, at, mo
 
 
 def test_a_run_resumes_with_its_own_folds_only(config, monkeypatch):
-    interrupt(config, monkeypatch, 8)
+    interrupt(config, 8)
     for other in ({"folds": 2}, {"fold_seed": 1}, {"select_on": "val"}):
         with pytest.raises(UserError, match=f"cannot resume: {next(iter(other))} was"):
             finetune(replace(config, resume=True, **other), QUIET)
@@ -105,7 +93,7 @@ def test_folds_that_have_no_effect_do_not_keep_a_sweep_from_going_on(config, mon
     whole = sweep(SweepConfig(base, ("lr=0.1,0.2",), seeds=1), QUIET, None)
     again = replace(base, resume=True, folds=5, fold_seed=0)
     assert sweep(SweepConfig(again, ("lr=0.1,0.2",), seeds=1), QUIET, None).ranking.equals(whole.ranking)
-    interrupt(replace(base, out="run"), monkeypatch, 2)
+    interrupt(replace(base, out="run"), 2)
     finetune(replace(again, out="run"), QUIET)
 
 
@@ -180,12 +168,16 @@ def test_stores_whose_backbone_saw_the_images_are_refused(feature_store, pairs_s
         Image.open(path).rotate(90).save(path)
     assert "was trained on" not in succeed(*fit, "unseen.zarr").stderr
     succeed("finetune", "--store", "unseen.zarr", "--select-on", "cv", *FEW, "--method", "plain")
+    refitted = ["seen.checkpoint.pt" if of == "trained/checkpoint.pt" else of for of in fit]
+    assert "was trained on" not in succeed(*refitted, "other.zarr").stderr  # it saw others than these
     began = ("--epochs", 1, "--batch-size", 20, "--weights", "trained/checkpoint.pt", "--out", "again")
     succeed("train", *own, *began)  # on the turned images
     for path in (photos / "train").rglob("*.png"):
         Image.open(path).rotate(-90).save(path)
     again = ["again/checkpoint.pt" if of == "trained/checkpoint.pt" else of for of in fit]
-    assert "trained on 40 of these 40 training images" in succeed(*again, "chain.zarr").stderr
+    for chain in (again, refitted):
+        told = succeed(*chain, "chain.zarr", "--overwrite").stderr
+        assert "trained on 40 of these 40 training images" in told
     monkeypatch.setattr("finetune.cross_validation.allowed.image_groups", lambda store, split: None)
     old = [f"{pairs_store}: its images come in groups", "extract again with --overwrite"]
     refuse("sweep", "--store", pairs_store, "--select-on", "cv", says=old)

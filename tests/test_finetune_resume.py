@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from made_interrupt import finetune_interrupted
 
 from finetune.config import FinetuneConfig
 from finetune.methods.registry import METHODS
@@ -24,21 +25,9 @@ def config(feature_store, tmp_path) -> FinetuneConfig:
     return FinetuneConfig(str(feature_store), out, iterations=60, eval_every=20, window=8, device="cpu")
 
 
-def interrupt(config: FinetuneConfig, quiet, monkeypatch, at: int) -> None:
-    """Run a command until Ctrl-C comes in the window with an iteration."""
-    train_on = HeadPool.train_on
-
-    def train_until(self, window):
-        if window.start >= at:
-            raise KeyboardInterrupt
-        return train_on(self, window)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(HeadPool, "train_on", train_until)
-        with pytest.raises(Interrupted):
-            finetune(config, quiet)
-    assert not Path(config.out).exists()
-    assert unfinished_path(config.out).exists()
+def interrupt(config: FinetuneConfig, at: int) -> None:
+    """Run until Ctrl-C comes in the window with an iteration."""
+    finetune_interrupted(config, lambda n_windows, start: start >= at)
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -50,7 +39,7 @@ def files(run: Path) -> dict[str, bytes]:
 def test_a_resumed_run_ends_in_the_same_bytes(config, method, at, quiet, monkeypatch, tmp_path):
     config = replace(config, method=method)
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
-    interrupt(config, quiet, monkeypatch, at)
+    interrupt(config, at)
     resumed = finetune(replace(config, resume=True, window=5, prefetch=0, residency="auto"), quiet)
     assert files(whole.path) == files(resumed.path)
     empty = [f"empty_{kind}_percent" for kind in ("specific", "generic")]
@@ -62,7 +51,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(config, method, at, quiet, monkeyp
 def test_the_best_head_survives_an_interruption(config, quiet, monkeypatch, tmp_path):
     config = replace(config, keep="best", lr=0.5)
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     resumed = finetune(replace(config, resume=True), quiet)
     assert files(whole.path) == files(resumed.path)
     assert whole.summary["kept_iteration"] == resumed.summary["kept_iteration"]
@@ -102,7 +91,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_state(config, quiet, monkey
 
 
 def test_an_interrupted_run_is_neither_lost_nor_mixed_up(config, quiet, monkeypatch, small_store):
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     with pytest.raises(UserError, match=r"an interrupted run; pass --resume .* or --overwrite"):
         finetune(config, quiet)
     with pytest.raises(UserError, match=r"cannot resume: lr was 0\.001, this command has 0\.01; repeat"):
@@ -120,7 +109,7 @@ def test_steps_since_the_last_look_are_kept(config, quiet, monkeypatch, tmp_path
     config = replace(config, eval_every=60)
     whole = finetune(replace(config, out=str(tmp_path / "whole")), quiet)
     monkeypatch.setattr("finetune.training.resume.KEEP_EVERY", 0.0)
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     assert torch.load(unfinished_path(config.out), weights_only=True)["state"]["iteration"] == 48
     assert files(finetune(replace(config, resume=True), quiet).path) == files(whole.path)
 
@@ -143,7 +132,7 @@ def test_ctrl_c_while_the_folder_is_written_loses_nothing(config, quiet, monkeyp
 
 def test_a_state_is_read_once(config, quiet, monkeypatch):
     """With thousands of classes it is large, and may be on a slow disk."""
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     read = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda file, **options: read.append(file) or load(file, **options))

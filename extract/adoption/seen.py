@@ -1,5 +1,6 @@
 """Whether weights that are named as pre-trained saw these very images; only files of ours can tell."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,11 @@ def images_seen(weights: str | None, dataset: Dataset) -> int:
         weights: `--weights`, a file or a name, or None.
         dataset: with the digest of every image.
     """
-    train, seen = dataset.splits["train"], 0
-    is_seen = np.zeros(len(train), bool)
-    digest: str | None = None
-    while is_weights_file(weights) and Path(weights).is_file() and is_marked(Path(weights)):
-        if digest not in (None, file_digest(Path(weights))):
-            break  # another file than training began with
-        checkpoint = load_checkpoint(Path(weights))
-        is_seen |= _seen_by(checkpoint, Path(weights), dataset)
-        seen = max(seen, int(checkpoint.config.get(SEEN, 0)))
-        weights, digest = (checkpoint.network.get(name) for name in ("weights", "weights_digest"))
-    n_seen, n_train = max(seen, int(is_seen.sum())), len(train)
+    n_train = len(dataset.splits["train"])
+    is_seen = np.zeros(n_train, bool)
+    for path, checkpoint in _trainings(weights):
+        is_seen |= _seen_by(checkpoint, path, dataset)
+    n_seen = int(is_seen.sum())
     if n_seen:
         note(
             f"--weights: was trained on {n_seen:,} of these {n_train:,} training images, so their features "
@@ -43,10 +38,25 @@ def images_seen(weights: str | None, dataset: Dataset) -> int:
     return n_seen
 
 
+def _trainings(weights: str | None) -> Iterator[tuple[Path, Checkpoint]]:
+    """The checkpoint of ours that a file is, the one that it began with, and so on."""
+    digest = None
+    while is_weights_file(weights) and Path(weights).is_file() and is_marked(Path(weights)):
+        path = Path(weights)
+        if digest is not None and file_digest(path) != digest:
+            return  # another file than training began with
+        checkpoint = load_checkpoint(path)
+        yield path, checkpoint
+        weights, digest = (checkpoint.network.get(name) for name in ("weights", "weights_digest"))
+        if digest is None:
+            return
+
+
 def _seen_by(checkpoint: Checkpoint, path: Path, dataset: Dataset) -> np.ndarray:
     """(N,) bool, which training images of a data set a checkpoint was trained on."""
     train = dataset.splits["train"]
-    if checkpoint.adopted and checkpoint.fit is not None:  # its backbone is of other weights
+    if checkpoint.adopted and checkpoint.fit is not None and not checkpoint.config.get(SEEN):
+        # Its backbone is of other weights, which saw none of the images that its classifier was fitted on.
         return np.zeros(len(train), bool)
     if checkpoint.images is None or train.digest is None:  # of version 0.1
         return np.full(len(train), checkpoint.fingerprint == dataset.fingerprint)

@@ -5,10 +5,10 @@ import torch
 from rich.progress import Progress
 
 from extract.cam import class_activation_maps
+from finetune.loading.residency import MAPS
 from store.arrays.finite import first_not_finite
 from store.reader import FeatureStore
 
-MAPS = "train/feature_map"
 AT_ONCE = 256  # maps, in float32
 
 
