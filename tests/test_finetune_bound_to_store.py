@@ -58,7 +58,7 @@ def config(stores, phase1) -> FinetuneConfig:
 
 @pytest.mark.parametrize(("change", "split"), CHANGES)
 def test_a_run_goes_on_with_no_other_split(stores, config, quiet, monkeypatch, change, split):
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     other = stores / f"{change.__name__}_{split}.h5"
     says = rf"run.unfinished.pt: belongs to another store than .*{other.name} \(its {split} split differs\)"
     with pytest.raises(UserError, match=says):
@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_no_other_split(stores, config, quiet, monkeypatch, c
 
 def test_a_run_goes_on_with_the_same_store_in_another_container(stores, config, quiet, monkeypatch):
     whole = finetune(replace(config, out="whole"), quiet)
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     finetune(replace(config, resume=True, store=str(stores / "s.h5")), quiet)
     assert Path("run/head.pt").read_bytes() == (whole.path / "head.pt").read_bytes()
 
@@ -84,7 +84,7 @@ def of_version_0_1(path: Path) -> str:
 
 
 def test_a_run_that_version_0_1_began_goes_on_with_a_note(stores, config, quiet, monkeypatch, caplog):
-    interrupt(config, quiet, monkeypatch, 45)
+    interrupt(config, 45)
     state = torch.load(unfinished_path("run"), weights_only=True)
     torch.save(state | {"store": "0" * 64}, unfinished_path("run"))
     with pytest.raises(UserError, match=r"another store than .* \(its training split or network differs\)"):
