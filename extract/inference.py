@@ -14,6 +14,8 @@ from extract.images.transforms import Transform
 from extract.networks.parts import Network, pool
 from extract.transfer import to_host
 
+PIXELS_AT_ONCE = 16 * 224**2  # on a CPU: what a layer makes of more is fresh memory for each batch
+
 
 def by_class(split: ImageSet) -> ImageSet:
     """The split in the store's row order: by label, then by position in the source."""
@@ -38,8 +40,22 @@ def images_and_maps(
     network.eval()
     for images, _ in evaluation_batches(split, transform, compute, reuse=True):
         with compute.autocast():
-            maps = network.features(images.contiguous(memory_format=compute.memory_format))
+            maps = features_in_pieces(network, images, compute)
         yield images, maps
+
+
+def features_in_pieces(network: Network, images: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """Feature maps (B, C, H', W') of normalised images (B, 3, H, W); a CPU takes PIXELS_AT_ONCE at a time.
+
+    The tensors between the layers of 128 photographs are larger than caches and than the blocks that the C
+    library keeps, so each layer would wait for memory, and for the kernel to clear it. In evaluation no image
+    is looked at with the rest of its batch, so the maps are those of the whole batch.
+    """
+    images = images.contiguous(memory_format=compute.memory_format)
+    most = max(1, PIXELS_AT_ONCE // images[0, 0].numel())
+    if compute.device.type != "cpu" or len(images) <= most:
+        return network.features(images)
+    return torch.cat([network.features(piece) for piece in images.split(most)])
 
 
 def numbered_maps(

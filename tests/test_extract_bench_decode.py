@@ -39,10 +39,12 @@ def test_the_limit_is_shared_cores_or_the_slower_of_two_machines(bench, device, 
         "torchvision": [300.0] * 3,
         "Pillow": [200.0] * 3,
         "forward": [200.0] * 3,
+        "in pieces": [300.0] * 3,
         "extract": [120.0] * 3,
     }
     row = bench.report(bench.TINY, pd.DataFrame(taken), torch.device(device))
     assert row["ratio"] == pytest.approx(ratio)
+    assert row["ratio to it"] == pytest.approx({"cpu": 120 / 150, "cuda": 120 / 300}[device])
     assert ("MISSED" in capsys.readouterr().out) == (ratio < 0.9)
 
 

@@ -1,13 +1,15 @@
 """Networks of any make: the map whose mean their FC layer sees is found and proved, or they are refused."""
 
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from extract.networks.flow import NotExactError
+from extract.networks import found
+from extract.networks.flow import NotExactError, find_split
 from extract.networks.found import FoundNetwork, take_apart
 from extract.networks.parts import pool
 
@@ -96,6 +98,32 @@ def test_the_fc_layer_on_the_mean_of_the_map_gives_the_networks_logits(how):
         torch.testing.assert_close(maps.mean((2, 3)) @ weight.T + found.classifier.bias, logits)
         position = found.features(shifted(images))  # rows and columns are those of the image
         torch.testing.assert_close(position[:, :, :, 1:], maps[:, :, :, :-1])
+
+
+@pytest.mark.parametrize(
+    ("how", "module"),
+    [
+        ("kept axes are cut off", "stem"),
+        ("activated in place", "stem"),  # the module's tensor, changed after it returned
+        ("channels last", "norm"),
+        ("a function activates and pools", None),
+        ("tokens, channels first", None),
+    ],
+)
+def test_a_map_that_a_module_returns_is_taken_from_there(how, module):
+    """Watching every call would take microseconds each; it is done where no module returns the map."""
+    taken, images = take_apart(made(EXACT[how]), SIZE), torch.ones(1, 3, SIZE, SIZE)
+    with mock.patch.object(found, "LastPooled", wraps=found.LastPooled) as watched, torch.inference_mode():
+        torch.testing.assert_close(taken.classify(pool(taken.features(images))), taken(images))
+    assert (find_split(made(EXACT[how]), images).makes_map, watched.called) == (module, module is None)
+
+
+def test_a_module_that_runs_twice_does_not_tell_which_map_it_is():
+    def after(net, x):
+        return net.fc(net.square(net.square(x)).mean((2, 3)))
+
+    assert find_split(made(after), torch.ones(1, 3, SIZE, SIZE)).makes_map is None
+    assert isinstance(take_apart(made(after), SIZE), FoundNetwork)
 
 
 def made(after) -> Made:

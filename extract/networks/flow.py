@@ -6,6 +6,7 @@ activation a function. So the calls of one forward pass are watched, and followe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -128,10 +129,12 @@ class Split:
     Attributes:
         classifier: name of its FC layer among its modules; it may be a 1×1 convolution of pooled features.
         layout: of the tensor that is pooled, of LAYOUTS.
+        makes_map: name of a module that runs once and returns that tensor; None if there is none.
     """
 
     classifier: str
     layout: str
+    makes_map: str | None
 
 
 LAYOUTS: dict[str, tuple[int, tuple[int, ...]]] = {  # by number of axes, and those that are pooled
@@ -153,7 +156,7 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
         NotExactError: there is another way.
         FailedError: it cannot be run on these images.
     """
-    with torch.no_grad(), Watch() as watch:
+    with torch.no_grad(), Watch() as watch, _Outputs(network) as outputs:
         try:
             logits = network(images)
         except Exception as error:  # code of any make can fail in any way
@@ -174,7 +177,36 @@ def find_split(network: nn.Module, images: torch.Tensor) -> Split:
         raise NotExactError("it does not pool by one mean over all positions")
     if pooling is not watch.poolings[-1]:
         raise NotExactError("it pools again after the map that its FC layer sees")
-    return Split(name, layout)
+    return Split(name, layout, outputs.maker(pooling.tensor))
+
+
+class _Outputs:
+    """Keeps what each module of a network returns, while it is entered."""
+
+    def __init__(self, network: nn.Module):
+        self._network, self._returned = network, {}
+
+    def __enter__(self) -> "_Outputs":
+        self._hooks = [
+            module.register_forward_hook(partial(self._keep, name))
+            for name, module in self._network.named_modules()
+            if name and not isinstance(module, torch.jit.ScriptModule)  # which takes none
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._returned.setdefault(name, []).append(output)
+
+    def maker(self, tensor: torch.Tensor) -> str | None:
+        """The first module that ran once and returned a tensor."""
+        for name, outputs in self._returned.items():
+            if len(outputs) == 1 and outputs[0] is tensor:
+                return name
+        return None
 
 
 def _is_linear_convolution(call: Call) -> bool:
@@ -214,8 +246,26 @@ def _owner(network: nn.Module, linear: Call) -> str:
     raise NotExactError("the weights of its FC layer are computed, not its own")
 
 
+class Returned:
+    """Keeps what a module returns, while it is entered; costs nothing in any other call."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self.tensor: torch.Tensor | None = None
+
+    def __enter__(self) -> "Returned":
+        self._hook = self._module.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hook.remove()
+
+    def _keep(self, module: nn.Module, args: Any, output: torch.Tensor) -> None:
+        self.tensor = output
+
+
 class LastPooled(TorchFunctionMode):
-    """Keeps what the last pooling of a forward pass is given."""
+    """Keeps what the last pooling of a forward pass is given; each call in it takes microseconds more."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,15 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from extract.networks.flow import FailedError, LastPooled, NotExactError, Split, as_map, find_split
+from extract.networks.flow import (
+    FailedError,
+    LastPooled,
+    NotExactError,
+    Returned,
+    Split,
+    as_map,
+    find_split,
+)
 from extract.networks.parts import Network
 from store.errors import UserError
 
@@ -43,13 +51,14 @@ class MapOf(nn.Module):
         network: as it was, but for its FC layer.
     """
 
-    def __init__(self, network: nn.Module, layout: str):
+    def __init__(self, network: nn.Module, split: Split):
         super().__init__()
-        self.network, self._layout = network, layout
+        self.network, self._layout, self._makes_map = network, split.layout, split.makes_map
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, H', W') feature maps of (B, 3, H, W) images, in evaluation."""
-        with LastPooled() as last:
+        maker = self._makes_map
+        with LastPooled() if maker is None else Returned(self.network.get_submodule(maker)) as last:
             self.pooled(images)
         if last.tensor is None:
             raise NotExactError("its FC layer is used before its pooling, too")
@@ -78,7 +87,7 @@ class FoundNetwork(Network):
         names = [name for name, child in network.named_modules(remove_duplicate=False) if child is classifier]
         for name in names:  # `self.head = self.fc` gives it two
             network.set_submodule(name, end)
-        super().__init__(MapOf(network, split.layout), _as_linear(classifier))
+        super().__init__(MapOf(network, split), _as_linear(classifier))
         self.classifier_name, self._names = split.classifier, names
         self.convolves, self.had_bias = isinstance(classifier, nn.Conv2d), classifier.bias is not None
 
