@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from extract.device_names import check_device
+from extract.images.augmentation.config import AugmentConfig
 from extract.images.preparation import check_preparation
 from extract.networks.config import NetworkConfig
 from extract.options import (
@@ -29,6 +30,8 @@ from extract.options import (
     check_shot_rule,
 )
 from extract.sources.config import DatasetConfig
+from extract.training.losses.config import LossConfig
+from extract.training.optimisation.config import OptimConfig
 from extract.training.recipes import RECIPES
 from store.errors import UserError
 from store.options import Option, check_bounds
@@ -44,6 +47,9 @@ class TrainConfig:
     out: Annotated[str, Option("folder for the checkpoint and the metrics", "files")] = "runs/phase1"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    objective: LossConfig = field(default_factory=LossConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    optimisation: OptimConfig = field(default_factory=OptimConfig)
     image_size: ImageSize = None
     recipe: Annotated[
         Literal["short", "cosine", "cifar-lt", "inaturalist"],
@@ -102,8 +108,8 @@ class TrainConfig:
 
     def check_numbers(self) -> None:
         """Raise UserError for a value out of its range; None passes."""
-        check_bounds(self)
-        check_bounds(self.network)
+        for config in (self, self.network, self.objective, self.augmentation, self.optimisation):
+            check_bounds(config)
         check_preparation(self)
 
 

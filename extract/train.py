@@ -3,14 +3,12 @@
 import math
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from rich.progress import Progress
-from torch.nn.functional import cross_entropy
 
 from analysis.accuracy import balanced_accuracy
 from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint, with_digest
@@ -35,12 +33,15 @@ from extract.networks.registry import (
 )
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
+from extract.training.batch import Batch
 from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
+from extract.training.losses.objective import Objective
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.schedule import learning_rate
+from extract.training.step import Training, epoch_row, take_step
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
@@ -49,17 +50,6 @@ from store.storage.atomic import write_json, write_text
 from store.storage.lock import sole_writer
 
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch, from which a killed run can resume
-
-
-@dataclass
-class Training:
-    """Everything that changes from epoch to epoch."""
-
-    network: Network
-    optimizer: torch.optim.SGD
-    epoch: int
-    history: list[dict[str, Any]]
-    epoch_state: EpochState
 
 
 def train(config: TrainConfig, progress: Progress) -> Checkpoint:
@@ -151,17 +141,18 @@ def _train_epochs(
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         training.network.train()
         for images, labels in training_batches(dataset.train, transform, generator, compute, taken):
-            rate = learning_rate(config, training.epoch + epoch_state.step / steps)
+            done = training.epoch + epoch_state.step / steps
+            rate = learning_rate(config, done)
             draws = layer_draws(config.seed, training.epoch, epoch_state.step, compute.device)
             with whole_steps.step(), draws:
-                _step(training, images, labels, rate, compute)
+                take_step(training, Batch(images, labels), rate, done / config.epochs, compute)
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)
             if time.perf_counter() - saved > SAVE_EVERY:
                 _save_epoch(training, config)
                 saved = time.perf_counter()
-        row = _row(training, config, len(dataset.train))
+        row = epoch_row(training, config, len(dataset.train))
         if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
             predicted = predict(training.network, held_out, transform, compute, progress)
@@ -178,41 +169,6 @@ def _train_epochs(
     if transform.flip:
         note_mirrored_pairs(dataset, predicted, transform, compute)
     return checkpoint
-
-
-def _step(
-    training: Training, images: torch.Tensor, labels: torch.Tensor, rate: float, compute: Compute
-) -> None:
-    network, optimizer, epoch_state = training.network, training.optimizer, training.epoch_state
-    epoch_state.is_whole = False
-    optimizer.param_groups[0]["lr"] = rate
-    with compute.autocast():
-        logits = network(images.contiguous(memory_format=compute.memory_format))
-    loss = cross_entropy(logits, labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    epoch_state.loss += loss.detach() * len(labels)
-    epoch_state.n_correct += (logits.argmax(dim=1) == labels).sum()
-    epoch_state.step += 1
-    epoch_state.is_whole = True
-
-
-def _row(training: Training, config: TrainConfig, n_images: int) -> dict[str, Any]:
-    """The row of a finished epoch in metrics.csv."""
-    mean_loss = training.epoch_state.loss.item() / n_images
-    rate, epoch = training.optimizer.param_groups[0]["lr"], training.epoch + 1
-    finite = all(parameter.isfinite().all() for parameter in training.network.parameters())
-    if not (finite and math.isfinite(mean_loss)):  # the last step's damage only shows in the weights
-        training.epoch_state.is_whole = False  # not to be resumed
-        forget_epoch(Path(config.out))
-        what = "weights became infinite or NaN" if math.isfinite(mean_loss) else f"loss became {mean_loss}"
-        raise UserError(
-            f"{config.out}: the {what} in epoch {epoch} at lr {rate:g}; start over (--overwrite) with a "
-            "lower --lr or more --warmup-epochs"
-        )
-    train_accuracy = 100 * training.epoch_state.n_correct.item() / n_images
-    return {"epoch": epoch, "lr": rate, "loss": mean_loss, "train_accuracy": train_accuracy}
 
 
 def _save_epoch(training: Training, config: TrainConfig) -> None:
@@ -240,10 +196,11 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     )
     if previous:
         optimizer.load_state_dict(previous.optimizer)
+    objective = Objective()
     if previous is None:
-        return Training(network, optimizer, 0, [], EpochState.empty(0, compute.device))
+        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device))
     epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
-    return Training(network, optimizer, previous.epoch, list(previous.history), epoch_state)
+    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state)
 
 
 @torch.inference_mode()

@@ -106,11 +106,9 @@ class FoundNetwork(Network):
         """The names of the FC layer among its authors'; `self.head = self.fc` gives it two."""
         return self._names
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K), in float32 under autocast too."""
-        if self.training:
-            return self.classify(self.features.pooled(images).float())
-        return super().forward(images)
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C) what the FC layer is given, in training after dropout; in float32 under autocast too."""
+        return self.features.pooled(images).float() if self.training else super().pooled(images)
 
     def original(self) -> nn.Module:
         """A copy as its authors wrote it, with this FC layer in the place of theirs."""

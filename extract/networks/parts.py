@@ -40,7 +40,11 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), in float32 under autocast too."""
-        return self.classify(pool(self.features(images)))
+        return self.classify(self.pooled(images))
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C) what the FC layer is given, in float32 under autocast too."""
+        return pool(self.features(images))
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of float32 pooled features (B, C), never in reduced precision."""

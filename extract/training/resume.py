@@ -7,13 +7,24 @@ from typing import Any
 
 from extract.checkpoints.checkpoint import Checkpoint, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.images.augmentation.config import AugmentConfig
 from extract.networks.registry import check_named
 from extract.sources.config import FILES
 from extract.sources.presence import check_resumable, occupied
+from extract.training.losses.config import LossConfig
+from extract.training.optimisation.config import OptimConfig
 from store.errors import UserError
 from store.names import quoted
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
+NESTED = {
+    "network": NetworkConfig,
+    "dataset": DatasetConfig,
+    "objective": LossConfig,
+    "augmentation": AugmentConfig,
+    "optimisation": OptimConfig,
+}
+NAMED = ("network", "dataset")  # every checkpoint has them
 # What may change on resuming. Moved images and tables may: the fingerprint tells whether they are the same.
 MAY_CHANGE = {
     "device",
@@ -50,25 +61,24 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         )
     stored = _stored_config(checkpoint, path)
     check_named(stored.network.arch, given.get("arch"), path)
-    network = {k: v for k, v in given.items() if k in asdict(stored.network)}
-    dataset = {k: v for k, v in given.items() if k in asdict(stored.dataset)}
-    own = {k: v for k, v in given.items() if k not in network and k not in dataset}
-    images = stored.dataset.moved(dataset["root"]) if "root" in dataset else stored.dataset
-    return replace(
-        stored,
-        **{"overwrite": False} | own | {"out": out, "resume": True},
-        network=replace(stored.network, **network),
-        dataset=replace(images, **dataset),
-    )
+    if "root" in given:
+        stored = replace(stored, dataset=stored.dataset.moved(given["root"]))
+    nested = {name: vars(getattr(stored, name)).keys() & given.keys() for name in NESTED}
+    changed = {
+        name: replace(getattr(stored, name), **{option: given[option] for option in options})
+        for name, options in nested.items()
+    }
+    own = {option: value for option, value in given.items() if option in vars(stored)}
+    return replace(stored, **{"overwrite": False} | own | {"out": out, "resume": True} | changed)
 
 
 def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
-    content = dict(checkpoint.config)
-    network = described(NetworkConfig, content.pop("network", None), path)
-    dataset = described(DatasetConfig, content.pop("dataset", None), path)
+    content = {name: {} for name in NESTED if name not in NAMED} | checkpoint.config  # of older versions
+    nested = {name: described(kind, content.get(name), path) for name, kind in NESTED.items()}
     # Version 0.1 accepted and kept options that the source does not take.
-    dataset = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
-    return described(TrainConfig, content | {"network": network, "dataset": dataset}, path)
+    dataset = nested["dataset"]
+    nested["dataset"] = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
+    return described(TrainConfig, content | nested, path)
 
 
 def _foreign_to_training(out: Path) -> str | None:
@@ -123,4 +133,6 @@ def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     content = asdict(config)
-    return content | content.pop("network") | content.pop("dataset")
+    for name in NESTED:
+        content |= content.pop(name)
+    return content

@@ -1,0 +1,1 @@
+"""How training images are changed at random. Read `config.py` for the options."""
