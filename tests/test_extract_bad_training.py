@@ -221,7 +221,7 @@ def interrupt_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._step", interrupt)
+        patch.setattr("extract.train.take_step", interrupt)
         result = run("train", *FOLDER, *TINY, "--root", root, "--out", "phase1")
     assert result.exit_code == 130
     assert result.stderr.endswith("tailcache: interrupted; continue with: main train --out phase1 --resume\n")

@@ -38,7 +38,7 @@ def interrupt(command: list[object], patch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with patch.context() as of_this:
-        of_this.setattr("extract.train._step", interrupted)
+        of_this.setattr("extract.train.take_step", interrupted)
         assert run(*command).exit_code == 130
 
 

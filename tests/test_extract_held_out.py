@@ -113,7 +113,7 @@ def test_a_training_with_fractions_resumes(photos, monkeypatch, quiet):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._step", interrupted)
+        patch.setattr("extract.train.take_step", interrupted)
         assert run(*command, "--out", "phase1").exit_code == 130
     photos.rename("moved")
     refuse("train", "--resume", "--out", "phase1", "--test-fraction", 0.3, says=["test_fraction was 0.2"])

@@ -216,7 +216,7 @@ def test_no_flip_is_kept_for_views_and_for_going_on(signs, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._step", interrupted)
+        patch.setattr("extract.train.take_step", interrupted)
         assert run(*command).exit_code == 130
     succeed("train", "--out", "phase1", "--resume", "--no-flip")
     assert load_checkpoint(Path("phase1/checkpoint.pt")).dataset["no_flip"] is True
@@ -237,7 +237,7 @@ def test_a_training_that_mirrors_does_not_go_on_without(signs, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._step", interrupted)
+        patch.setattr("extract.train.take_step", interrupted)
         assert run("train", "--root", signs, "--image-size", SIDE, *TINY, "--out", "phase1").exit_code == 130
     says = ["no_flip was False, now it is True"]
     refuse("train", "--out", "phase1", "--resume", "--no-flip", says=says)

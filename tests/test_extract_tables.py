@@ -101,7 +101,7 @@ def test_training_on_a_table_resumes(table, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._step", interrupted)
+        patch.setattr("extract.train.take_step", interrupted)
         assert run(*command, "--out", "phase1").exit_code == 130
     Path("photos").rename("moved")
     succeed("train", "--resume", "--out", "phase1", "--root", "moved")

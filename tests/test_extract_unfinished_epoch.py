@@ -18,6 +18,7 @@ import extract.images.parts
 import extract.train
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
+from extract.training.losses import objective
 from extract.training.unfinished_epoch import NAME
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
@@ -101,9 +102,9 @@ def result(config: TrainConfig) -> tuple:
 
 def resumed(config: TrainConfig, quiet: Progress, monkeypatch: pytest.MonkeyPatch) -> int:
     """Resume; return the number of batches trained on."""
-    steps, step = [], extract.train._step
+    steps, step = [], extract.train.take_step
     with monkeypatch.context() as patch:
-        patch.setattr(extract.train, "_step", lambda *arguments: steps.append(step(*arguments)))
+        patch.setattr(extract.train, "take_step", lambda *arguments: steps.append(step(*arguments)))
         train(replace(config, resume=True), quiet)
     return len(steps)
 
@@ -191,7 +192,7 @@ def test_a_damaged_epoch_is_told(config, quiet):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quiet, monkeypatch, whole):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on the command line
-    calls, loss = itertools.count(1), extract.train.cross_entropy
+    calls, loss = itertools.count(1), objective.cross_entropy
 
     def sending(*arguments: torch.Tensor) -> torch.Tensor:
         if next(calls) == 2:
@@ -199,7 +200,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quie
         return loss(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract.train, "cross_entropy", sending)
+        patch.setattr(objective, "cross_entropy", sending)
         with pytest.raises(Interrupted):
             train(config, quiet)
     assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler
@@ -209,7 +210,7 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quie
 
 
 def test_a_second_signal_does_not_wait_and_keeps_no_half_step(config, quiet, monkeypatch):
-    calls, loss = itertools.count(1), extract.train.cross_entropy
+    calls, loss = itertools.count(1), objective.cross_entropy
 
     def sending(*arguments: torch.Tensor) -> torch.Tensor:
         if next(calls) == 2:
@@ -217,7 +218,7 @@ def test_a_second_signal_does_not_wait_and_keeps_no_half_step(config, quiet, mon
             os.kill(os.getpid(), signal.SIGINT)
         return loss(*arguments)
 
-    monkeypatch.setattr(extract.train, "cross_entropy", sending)
+    monkeypatch.setattr(objective, "cross_entropy", sending)
     with pytest.raises(Interrupted):
         train(config, quiet)
     assert kept(config) is None

@@ -14,7 +14,7 @@ from finetune.demo import DemoPhases, plan_demo
 
 pytestmark = [pytest.mark.figures, pytest.mark.usefixtures("in_tmp_path")]
 MOMENTS = [  # in turn, each in the folder that the previous one left
-    ("extract.train._step", 2),
+    ("extract.train.take_step", 2),
     ("store.drafts.local.LocalDraft.publish.", 1),
     ("finetune.training.head_pool.HeadPool.train_on", 2),
 ]
