@@ -40,7 +40,7 @@ from extract.dump import extract
 from extract.images.jpeg import decode_jpeg
 from extract.images.transforms import Transform, evaluation_resize, normalise
 from extract.images.workers import available_cores
-from extract.inference import features_in_pieces
+from extract.inference import features_in_pieces, images_at_once
 from extract.networks.registry import build_network
 from extract.proof.record import record_images
 from extract.training.preparation import transform_for
@@ -143,7 +143,8 @@ def bare_passes(
         for number, start in enumerate(range(0, n_images, len(batches[0]))):
             features(batches[number % 2][: n_images - start])
 
-    in_pieces = partial(features_in_pieces, network, compute=compute)
+    most = images_at_once(network, batches[0], compute)
+    in_pieces = partial(features_in_pieces, network, most=most, compute=compute)
     return {"forward": partial(run, network.features), "in pieces": partial(run, in_pieces)}
 
 
