@@ -42,27 +42,35 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: one row per run: configuration, phase1_configuration, phase1 (identifies the Phase I network),
-            and for each column of COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's.
+            and for each column of COLUMNS the run's accuracy and, as phase1_<column>, its Phase I's; also
+            subset_seed where runs are of several long-tailed subsets.
 
     Returns:
         One row per configuration of Phase I (over its distinct networks), then one per configuration of Phase
         II: phase, configuration, n, and for every column <column>_mean, <column>_std (NaN for one run) and
-        <column>_change, the mean difference from each run's own Phase I.
+        <column>_change, the mean difference from each run's own Phase I. With subset_seed, n_subsets too.
     """
     rows = []
     networks = runs.drop_duplicates("phase1")
     for name, group in networks.groupby("phase1_configuration", sort=False):
         values = {column: group[f"phase1_{column}"].to_numpy() for column in COLUMNS}
-        rows.append({"phase": 1} | _row(name, values, {column: np.zeros(1) for column in COLUMNS}))
+        counts = {"configuration": name} | _counts(group)
+        rows.append({"phase": 1} | counts | _row(values, {column: np.zeros(1) for column in COLUMNS}))
     for name, group in runs.groupby("configuration", sort=False):
         values = {column: group[column].to_numpy() for column in COLUMNS}
         changes = {column: values[column] - group[f"phase1_{column}"].to_numpy() for column in COLUMNS}
-        rows.append({"phase": 2} | _row(name, values, changes))
+        rows.append({"phase": 2, "configuration": name} | _counts(group) | _row(values, changes))
     return pd.DataFrame(rows)
 
 
-def _row(name: str, values: dict[str, np.ndarray], changes: dict[str, np.ndarray]) -> dict[str, Any]:
-    row: dict[str, Any] = {"configuration": name, "n": len(values["overall"])}
+def _counts(runs: pd.DataFrame) -> dict[str, int]:
+    """Runs and, if they say of which, long-tailed subsets."""
+    counts = {"n": len(runs)}
+    return counts | {"n_subsets": runs["subset_seed"].nunique()} if "subset_seed" in runs else counts
+
+
+def _row(values: dict[str, np.ndarray], changes: dict[str, np.ndarray]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
     for column in COLUMNS:
         row[f"{column}_mean"] = values[column].mean()
         row[f"{column}_std"] = values[column].std(ddof=1) if len(values[column]) > 1 else np.nan
@@ -100,16 +108,18 @@ def comparison_table(comparison: pd.DataFrame, n_classes: dict[str, int]) -> str
     """
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("test accuracy, %", no_wrap=True)
-    table.add_column("runs", justify="right")
+    counts = {"n": "runs"} | ({"n_subsets": "subsets"} if "n_subsets" in comparison else {})
+    for title in counts.values():
+        table.add_column(title, justify="right")
     for column in COLUMNS:
         size = "" if column in ALL_CLASSES else f" ({n_classes[column]})"
         table.add_column(in_words(column).capitalize() + size, no_wrap=True, justify="right")
     for row in comparison.to_dict("records"):
         cells = [format_cell(row[f"{column}_mean"], row[f"{column}_std"]) for column in COLUMNS]
-        table.add_row(visible(row["configuration"]), str(row["n"]), *cells)
+        table.add_row(visible(row["configuration"]), *(str(row[name]) for name in counts), *cells)
         if row["phase"] == 2:
             changes = [format_change(row[f"{column}_change"]) for column in COLUMNS]
-            table.add_row("  against Phase I", "", *changes)
+            table.add_row("  against Phase I", *("" for _ in counts), *changes)
     lines = io.StringIO()
     console = Console(file=lines, width=WIDEST, color_system=None, highlight=False, markup=False)
     console.print(table)

@@ -3,7 +3,6 @@
 The description is saved in every checkpoint and store; the same splits can be made from it again.
 """
 
-import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from extract.images.decode import Reading
 from extract.images.image_set import ImageSet, decode, decode_training, find_unreadable
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.proof.digest import digests_of
+from extract.proof.fingerprint import fingerprint, source_fingerprint
 from extract.sources.class_order import in_order
 from extract.sources.folders import broken_links
 from extract.sources.fractions import with_fractions
@@ -39,8 +39,6 @@ from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS
 
-NAMES_AT_ONCE = 1 << 16  # as Python objects, which take five times their characters
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -54,6 +52,8 @@ class Dataset:
         per_class: (K,) training images of each class, before a long-tailed subset or `val_per_class`; None if
             they were not listed.
         broken: links to nothing in class folders, relative to the root, by split; empty if not asked for.
+        source_fingerprint: of a long-tailed subset, SHA-256 over all images that it was drawn from, which is
+            that of other subsets of the source too; else None.
         record: what a checkpoint saves about the images, once known (`extract.proof.record`).
     """
 
@@ -65,6 +65,7 @@ class Dataset:
     fingerprint: str
     per_class: np.ndarray | None = None
     broken: dict[str, list[str]] = field(default_factory=dict)
+    source_fingerprint: str | None = None
     record: dict[str, dict[str, torch.Tensor]] | None = None
 
     @property
@@ -157,16 +158,17 @@ def list_dataset(
     per_class = np.bincount(listing.splits["train"].label, minlength=len(listing.class_names))
     splits, config = _split(listing, config, per_class)
     splits = {name: _narrowed(split) for name, split in splits.items()}
-    fingerprint = _fingerprint(listing.class_names, splits)
+    is_subset = config.imbalance_factor is not None
     return Dataset(
         config,
         listing.class_names,
         splits["train"],
         splits.get("val"),
         splits["test"],
-        fingerprint,
+        fingerprint(listing.class_names, splits),
         per_class,
         _broken(listing, root) if with_missing else {},
+        source_fingerprint=source_fingerprint(listing) if is_subset else None,
     )
 
 
@@ -199,8 +201,7 @@ def _check_listing(listing: Listing, config: DatasetConfig, root: Path, listed_b
     if config.skip_bad_images:  # leaving out images never makes more of these options valid
         listing = _with_held_out(listing, config)
         label, n_classes = listing.splits["train"].label, len(listing.class_names)
-        n_val = 0 if is_grouped(config) else config.val_per_class
-        split_source(label, n_classes, config.imbalance_factor, n_val, config.tail_order)
+        _drawn(label, n_classes, config)
 
 
 def _with_held_out(listing: Listing, config: DatasetConfig) -> Listing:
@@ -217,8 +218,7 @@ def _split(
     asked, factor = config, config.imbalance_factor
     if factor is not None and config.tail_order is None:
         config = replace(config, tail_order=tail_order(per_class))
-    n_val = 0 if is_grouped(config) else config.val_per_class
-    train_index, val_index = split_source(everything.label, len(per_class), factor, n_val, config.tail_order)
+    train_index, val_index = _drawn(everything.label, len(per_class), config)
     if config != asked and config.tail_order == "frequency":  # the user did not choose it
         val = f", and {len(val_index):,} for validation" if len(val_index) else ""
         note(
@@ -228,9 +228,16 @@ def _split(
             "leave the option out to train on all"
         )
     splits = dict(listing.splits, train=everything.take(train_index))
-    if n_val:
+    if len(val_index):
         splits["val"] = everything.take(val_index)
     return splits, config
+
+
+def _drawn(label: np.ndarray, n_classes: int, config: DatasetConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation images among the source's training images, as `split_source`."""
+    n_val = 0 if is_grouped(config) else config.val_per_class  # whole groups were held out before
+    factor, order, seed = config.imbalance_factor, config.tail_order, config.subset_seed
+    return split_source(label, n_classes, factor, n_val, order, seed)
 
 
 def _named(split: ImageSet, root: Path) -> ImageSet:
@@ -268,18 +275,3 @@ def check_readable(dataset: Dataset, progress: Progress) -> Dataset:
         others = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""
         raise UserError(bad[min(bad)] + others)
     return replace(dataset, **splits)
-
-
-def _fingerprint(class_names: list[str], splits: dict[str, ImageSet]) -> str:
-    digest = hashlib.sha256(repr(class_names).encode())
-    for name, split in sorted(splits.items()):
-        digest.update(f"{name} {len(split)}".encode())
-        digest.update(split.label.tobytes())
-        digest.update(split.sample_index.tobytes())
-        if split.in_memory:
-            digest.update(split.images.numpy().tobytes())
-        else:
-            for start in range(0, len(split), NAMES_AT_ONCE):
-                names = split.name[start : start + NAMES_AT_ONCE].tolist()
-                digest.update((b"\n" if start else b"") + b"\n".join(names))
-    return digest.hexdigest()

@@ -65,12 +65,19 @@ def provenance_of(
         },
         "training": _training(checkpoint),
         "network": checkpoint.network,
-        "dataset": checkpoint.dataset
-        | {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)},
+        "dataset": _data(checkpoint),
         "transform": checkpoint.transform,
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _data(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Which images they are: the description, and its fingerprints."""
+    of_images = {"fingerprint": checkpoint.fingerprint, "content": content_fingerprint(checkpoint)}
+    if checkpoint.source_fingerprint is not None:
+        of_images["source_fingerprint"] = checkpoint.source_fingerprint
+    return checkpoint.dataset | of_images
 
 
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:

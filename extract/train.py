@@ -234,6 +234,7 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         optimizer=training.optimizer.state_dict() if unfinished else None,
         history=training.history,
         images=dataset.record,
+        source_fingerprint=dataset.source_fingerprint,
     )
     if training.history:
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))

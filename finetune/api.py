@@ -201,12 +201,16 @@ def read_run(path: Place) -> Run:
 
 
 @as_user_errors()
-def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling") -> pd.DataFrame:
+def compare(
+    runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupling", across_subsets: bool = False
+) -> pd.DataFrame:
     """Compare runs, as `tailcache analyze` does, without writing anything.
 
     Args:
         runs: runs, or their folders.
         shot_rule: what Many, Medium and Few mean: decoupling, oltr, or thresholds such as "200,50".
+        across_subsets: average over long-tailed subsets of one source (`train --subset-seed`), whose number
+            is then the column n_subsets; otherwise runs of several are refused.
 
     Returns:
         A row per configuration of Phase I, then one per configuration of Phase II: phase, configuration, n,
@@ -218,6 +222,8 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
     if not isinstance(shot_rule, str):
         raise UserError(f'compare: shot_rule is {shot_rule!r}; expected decoupling, oltr, or "200,50"')
     check_shot_rule(shot_rule)
+    if not isinstance(across_subsets, bool):
+        raise UserError(f"compare: across_subsets is {across_subsets!r}; expected True or False")
     several = [runs] if isinstance(runs, Run | str | PathLike) else list(runs)
     if not several:
         raise UserError("compare: no runs; give at least one")
@@ -229,7 +235,7 @@ def compare(runs: Iterable[Run | Place] | Run | Place, shot_rule: str = "decoupl
             found[id(one)] = one
         elif place not in held and place not in found:
             found[place] = _run_at(place)
-    table, _ = measure_runs(list(found.values()), shot_rule)
+    table, _ = measure_runs(list(found.values()), shot_rule, across_subsets)
     return compare_rows(table)
 
 

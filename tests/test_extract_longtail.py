@@ -128,3 +128,25 @@ def test_training_images_come_in_order_of_class():
     train, val = split_source(label, 4, 3, val_per_class=2)
     assert (np.diff(label[train]) >= 0).all()
     assert (np.diff(label[val]) >= 0).all()
+
+
+def test_another_subset_seed_keeps_as_many_other_images():
+    label = shuffled_labels(*[60] * 6)
+    published, first, second = (split_source(label, 6, 20, 0, subset_seed=seed)[0] for seed in (0, 1, 2))
+    assert (published == split_source(label, 6, 20, 0)[0]).all()
+    for train in (first, second):
+        assert (np.bincount(label[train]) == np.bincount(label[published])).all()
+        assert len(set(train)) == len(train)
+    kept = [set(train[label[train] > 0]) for train in (published, first, second)]  # class 0 is whole in each
+    assert kept[0] != kept[1] != kept[2] != kept[0]
+    assert set(first[label[first] == 0]) == set(published[label[published] == 0])
+
+
+def test_subsets_of_one_seed_are_nested_and_validation_is_never_trained_on():
+    label = shuffled_labels(*[60] * 6)
+    for seed in (0, 3):
+        larger, smaller = (set(split_source(label, 6, im, 0, subset_seed=seed)[0]) for im in (5, 20))
+        assert smaller < larger
+        train, val = split_source(label, 6, 20, 8, subset_seed=seed)
+        assert not set(train) & set(val)
+        assert np.bincount(label[val]).tolist() == [8] * 6

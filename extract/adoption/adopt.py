@@ -178,4 +178,5 @@ def adopted_checkpoint(
         epoch=0,
         config=config | {"epochs": 0, "classifier": classifier or "checkpoint"},
         images=dataset.record,
+        source_fingerprint=dataset.source_fingerprint,
     )

@@ -43,6 +43,8 @@ class Checkpoint:
         finetuned: whether Phase II replaced the FC layer.
         images: names and digests of the images (`extract.proof.record`); None in older files.
         fit: how the FC layer was fitted (`extract.classifier`); None if it was not.
+        source_fingerprint: of the images that a long-tailed subset was drawn from, the same for its other
+            seeds; None without a subset and in older files.
     """
 
     network: dict[str, Any]
@@ -59,6 +61,7 @@ class Checkpoint:
     finetuned: bool = False
     images: dict[str, dict[str, torch.Tensor]] | None = None
     fit: dict[str, Any] | None = None
+    source_fingerprint: str | None = None
 
     @property
     def adopted(self) -> bool:
@@ -66,7 +69,7 @@ class Checkpoint:
         return self.epoch == 0 and self.config.get("epochs") == 0
 
 
-LATER_FIELDS = {"images", "fit"}  # files of version 0.1 lack them
+LATER_FIELDS = {"images", "fit", "source_fingerprint"}  # files of version 0.1 lack them
 CHECKPOINT_FORMAT = TorchFormat(
     "a checkpoint",
     FORMAT,
@@ -94,8 +97,9 @@ def as_bytes(checkpoint: Checkpoint) -> bytes:
 def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
     # Not `asdict`, which would copy every tensor.
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
-    if checkpoint.fit is None:
-        del content["fit"]
+    for name in ("fit", "source_fingerprint"):
+        if content[name] is None:
+            del content[name]
     torch.save(CHECKPOINT_FORMAT.marks | content, file)
 
 

@@ -11,7 +11,8 @@ from extract.sources.registry import (
     meant_source,
     source_names,
 )
-from store.options import Option
+from store.errors import UserError
+from store.options import Option, check_bounds
 
 FILES = ("train", "val", "test", "class_names")  # options that name files
 
@@ -81,6 +82,14 @@ class DatasetConfig:
             "all images",
         ),
     ] = None
+    subset_seed: Annotated[
+        int,
+        Option(
+            "random seed of which images the long-tailed subset keeps; 0 is the published protocol's",
+            "data",
+            least=0,
+        ),
+    ] = 0
     val_per_class: Annotated[
         int, Option("validation images to hold out of training, for each class", "data")
     ] = 0
@@ -164,7 +173,13 @@ class DatasetConfig:
         """The same, with the source named.
 
         Raises:
-            UserError: an unknown source, or an option that it does not take.
+            UserError: an unknown source, an option that it does not take, or a seed of no subset.
         """
         check_no_idle_options(self.source, self)
+        check_bounds(self)
+        if self.subset_seed and self.imbalance_factor is None:
+            raise UserError(
+                f"--subset-seed {self.subset_seed}: chooses the images of a long-tailed subset, but there is "
+                "none; add --imbalance-factor, or leave it out (--seed is that of the training)"
+            )
         return replace(self, dataset=self.source)

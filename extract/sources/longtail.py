@@ -10,7 +10,7 @@ import numpy as np
 
 from store.errors import UserError
 
-SUBSET_SEED = 0  # LDAM-DRW's choice, so that every "CIFAR-10-LT" holds the same images
+PROTOCOL_SEED = 0  # LDAM-DRW's choice, so that every "CIFAR-10-LT" holds the same images
 BALANCED = 2  # ratio of the largest to the smallest class up to which a source counts as balanced
 TailOrder = Literal["class index", "frequency"]
 
@@ -54,6 +54,7 @@ def split_source(
     imbalance_factor: float | None,
     val_per_class: int,
     order: TailOrder | None = None,
+    subset_seed: int = PROTOCOL_SEED,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose training images and a balanced validation split among a source's training images.
 
@@ -67,6 +68,8 @@ def split_source(
         val_per_class: validation images of each class, 0 for none.
         order: of the classes of a long-tailed subset; None for `tail_order`'s. Classes of equal size keep
             their order.
+        subset_seed: of the images that each class keeps. With one seed, the subset of a larger factor lies
+            in that of a smaller one; subsets of two seeds are drawn independently.
 
     Returns:
         (train_index, val_index), int64 indices into `label`, in order of class.
@@ -83,7 +86,7 @@ def split_source(
         # Start from the smallest class's count, so that no class needs more images than it has.
         counts = np.empty(n_classes, np.int64)
         counts[largest_first] = long_tail_counts(int(per_class.min()), n_classes, imbalance_factor)
-    rng = np.random.RandomState(SUBSET_SEED)
+    rng = np.random.RandomState(subset_seed)
     train, val = [], []
     of_classes = np.split(np.argsort(label, kind="stable"), np.cumsum(per_class)[:-1])
     for class_id, (count, index) in enumerate(zip(map(int, counts), of_classes, strict=True)):

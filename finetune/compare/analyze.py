@@ -20,6 +20,7 @@ from finetune.compare.figures import report_figures
 from finetune.compare.files import write_report
 from finetune.compare.finished_sweep import is_sweep
 from finetune.compare.folder import TABLES, check_no_foreign_files
+from finetune.compare.subsets import note_unlike_subsets, subset_seed
 from finetune.run import Run, RunError, read_run
 from finetune.sampling.head_tail import parts_of, ratio_in_words
 from store.errors import check_utf8
@@ -78,6 +79,8 @@ def analyze(config: AnalyzeConfig) -> Analysis | SweepAnalysis:
                 note("--rank-by changes nothing for runs; only sweeps are ranked")
             return _analyze_runs(config, paths)
         found = analyze_sweeps(sweeps, out, config.rank_by)
+    if config.across_subsets:
+        note("--across-subsets changes nothing for sweeps; those analyzed together are of one store")
     if config.shot_rule not in (AnalyzeConfig.shot_rule, found.shot_rule):
         note(f"--shot-rule {config.shot_rule} changes nothing: the sweep was run with {found.shot_rule}")
     return found
@@ -92,8 +95,16 @@ def _mixed(sweep: Path, run: Path) -> RunError:
     )
 
 
-def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[dict[str, pd.DataFrame]]]:
+def measure_runs(
+    runs: list[Run], shot_rule: str, across_subsets: bool = False
+) -> tuple[pd.DataFrame, list[dict[str, pd.DataFrame]]]:
     """Check that runs are comparable, and compute their accuracies.
+
+    Args:
+        runs: the runs.
+        shot_rule: what Many, Medium and Few mean.
+        across_subsets: whether they may be of several long-tailed subsets of one source; each row then has
+            its `subset_seed`.
 
     Returns:
         One row per run, for `analysis.tables.compare`; and per run the per-class frames of Phase I and of its
@@ -102,7 +113,7 @@ def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[di
     Raises:
         RunError: the runs are of different images, or a run is given twice.
     """
-    check_alike(runs)
+    check_alike(runs, across_subsets)
     names = name_configurations([all_options(run) for run in runs])
     check_distinct(runs, names)
     note_repeated(runs, names)
@@ -115,12 +126,15 @@ def measure_runs(runs: list[Run], shot_rule: str) -> tuple[pd.DataFrame, list[di
             for run, frames, name, phase1_name in zip(runs, measured, names, phase1_names, strict=True)
         ]
     )
+    if across_subsets:
+        table.insert(table.columns.get_loc("seed") + 1, "subset_seed", [subset_seed(run) for run in runs])
+        note_unlike_subsets(names, runs)
     return table, measured
 
 
 def _analyze_runs(config: AnalyzeConfig, paths: list[Path]) -> Analysis:
     runs = [read_run(path) for path in paths]
-    table, measured = measure_runs(runs, config.shot_rule)
+    table, measured = measure_runs(runs, config.shot_rule, config.across_subsets)
     facts, phase1_names = runs[0].config["facts"], table["phase1_configuration"]
     per_class, changes = _per_class(measured, table)
     n_classes = {group: int((per_class["shot_group"] == group).sum()) for group in GROUPS}

@@ -2,20 +2,24 @@
 
 from collections import Counter
 
-from finetune.compare.same_images import check_same_images
+from finetune.compare.subsets import check_subsets
 from finetune.methods.idle import draws
 from finetune.run import Run, RunError
 from store.notes import note
 
 
-def check_alike(runs: list[Run]) -> None:
+def check_alike(runs: list[Run], across_subsets: bool = False) -> None:
     """Raise RunError if runs differ in classes, training counts, test labels or images.
 
     If a run's store does not record its images, the rest is compared, with a note.
+
+    Args:
+        runs: the runs.
+        across_subsets: whether they may be of several long-tailed subsets of one source.
     """
     for run in runs[1:]:
         _check_same_classes(run, runs[0])
-    check_same_images(runs)
+    check_subsets(runs, across_subsets)
 
 
 def _check_same_classes(run: Run, first: Run) -> None:

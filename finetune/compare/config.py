@@ -22,3 +22,6 @@ class AnalyzeConfig:
             "the sweeps' own",
         ),
     ] = None
+    across_subsets: Annotated[
+        bool, Option("average over long-tailed subsets of one source (train --subset-seed)", "choosing")
+    ] = False
