@@ -58,6 +58,14 @@ class TrainConfig:
             "schedule",
         ),
     ] = "short"
+    sampler: Annotated[
+        Literal["instance", "class-balanced", "square-root", "progressive"],
+        Option(
+            "how often an epoch shows each class: by its images (instance), all alike (class-balanced), by "
+            "the square root of its images, or from the first to the second (progressive)",
+            "method",
+        ),
+    ] = "instance"
     mean: Mean = None
     std: Std = None
     crop: Crop = None

@@ -11,6 +11,7 @@ from extract.checkpoints.checkpoint import Checkpoint
 from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.proof.record import content_fingerprint
+from extract.training.recorded import recorded
 from store.provenance import as_utc, commit, now, versions
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -82,7 +83,7 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:
     """What Phase I's weights come of, besides network and data set."""
-    own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS}
+    own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS} | recorded(checkpoint.config)
     adopted = {name: checkpoint.config[name] for name in ("classifier", SEEN) if name in checkpoint.config}
     return own | (adopted if checkpoint.adopted else {})
 

@@ -40,6 +40,7 @@ from extract.training.losses.objective import Objective
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
+from extract.training.samplers import sampled_order, seen
 from extract.training.schedule import learning_rate
 from extract.training.step import Training, epoch_row, take_step
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
@@ -138,9 +139,10 @@ def _train_epochs(
         started = time.perf_counter() - epoch_state.seconds
         # Each epoch has its own generator, so a resumed run draws the same numbers as an uninterrupted one.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
+        drawn = sampled_order(config, dataset.train.label, training.epoch, generator)
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         training.network.train()
-        for images, labels in training_batches(dataset.train, transform, generator, compute, taken):
+        for images, labels in training_batches(dataset.train, transform, generator, compute, taken, drawn):
             done = training.epoch + epoch_state.step / steps
             rate = learning_rate(config, done)
             draws = layer_draws(config.seed, training.epoch, epoch_state.step, compute.device)
@@ -152,7 +154,7 @@ def _train_epochs(
             if time.perf_counter() - saved > SAVE_EVERY:
                 _save_epoch(training, config)
                 saved = time.perf_counter()
-        row = epoch_row(training, config, len(dataset.train))
+        row = epoch_row(training, config, len(dataset.train)) | ({} if drawn is None else seen(drawn))
         if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
             predicted = predict(training.network, held_out, transform, compute, progress)

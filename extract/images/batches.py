@@ -21,8 +21,9 @@ def training_batches(
     generator: torch.Generator,
     compute: Compute,
     taken: tuple[int, torch.Tensor | None] = (0, None),
+    drawn: torch.Tensor | None = None,
 ) -> Iterator[Batch]:
-    """One epoch in random order, augmented; determined by `generator` (a CPU generator) alone.
+    """One epoch in random order, augmented; determined by `generator` (a CPU generator) and `drawn` alone.
 
     Args:
         split: the images.
@@ -30,8 +31,9 @@ def training_batches(
         generator: in its state at the start of the epoch.
         compute: device and batch size.
         taken: number of batches at the start to skip unread, and the generator's state after them.
+        drawn: (N,) int64 positions of the images, of a sampler; by default each image once.
     """
-    order = torch.randperm(len(split), generator=generator)
+    order = torch.randperm(len(split), generator=generator) if drawn is None else drawn
     label = torch.from_numpy(split.label)
     if split.in_memory:
         if taken[1] is not None:
@@ -41,9 +43,10 @@ def training_batches(
             images = augment_batch(chosen, transform, generator)
             yield normalise(images, transform), to_device(label[index], compute.device)
         return
-    seeds = torch.randint(2**62, (len(split), 1), generator=generator)
-    rest = order[taken[0] * compute.batch_size :]
-    files = ImageFiles(split, transform, rest.tolist(), seeds.numpy())
+    seeds = torch.randint(2**62, (len(order), 1), generator=generator)
+    seeds = seeds[order] if drawn is None else seeds  # an image that comes twice looks another way each time
+    start = taken[0] * compute.batch_size
+    files = ImageFiles(split, transform, order[start:].tolist(), seeds[start:].numpy())
     for views, index in load_batches(files, compute):
         images = to_device(views[:, 0], compute.device)
         yield normalise(images, transform), to_device(label[index], compute.device)

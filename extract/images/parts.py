@@ -37,7 +37,7 @@ class ImageFiles:
         split: the images.
         transform: how they are prepared.
         order: positions in the split.
-        seeds: (N, V) int64, of the views of each image of the split.
+        seeds: (N, V) int64, of the views of each image in this order.
     """
 
     split: ImageSet
@@ -49,7 +49,8 @@ class ImageFiles:
         """The images at some positions of the order."""
         rows = [self.order[position] for position in positions]
         paths, expected = [self.split.images[row] for row in rows], [self.split.expected(row) for row in rows]
-        return Part(paths, self.seeds[rows].tolist(), expected, self.transform)
+        seeds = self.seeds[positions.start : positions.stop]
+        return Part(paths, seeds.tolist(), expected, self.transform)
 
 
 def prepare(part: Part) -> torch.Tensor | str:

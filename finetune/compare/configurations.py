@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from extract.training.recorded import defaults
 from finetune.methods.options import named_options
 from finetune.run import Run
 
@@ -24,7 +25,7 @@ def phase1_options(run: Run) -> dict[str, Any]:
         network["weights"] = f"{Path(network['weights']).name} ({digest[:8]})"
     network["ema"] = made["network"].get("ema", False)
     network["arch_option"] = made["network"].get("arch_option", ())  # older versions have none
-    training = dict.fromkeys(PREPARATION_OPTIONS) | made["training"]
+    training = dict.fromkeys(PREPARATION_OPTIONS) | defaults() | made["training"]
     if training.get("classifier") == "fit":  # None: it was chosen
         training["weight_decay"] = made["config"].get("weight_decay")
     prepared = {name: made.get("transform", {}).get(name, earlier) for name, earlier in IMAGE_OPTIONS.items()}
