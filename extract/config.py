@@ -78,7 +78,8 @@ class TrainConfig:
     ] = None
     lr: Annotated[float | None, Option("initial learning rate", "schedule", "the recipe's", least=0)] = None
     schedule: Annotated[
-        Literal["step", "cosine"] | None, Option("schedule of the learning rate", "schedule", "the recipe's")
+        Literal["step", "cosine", "one-cycle"] | None,
+        Option("schedule of the learning rate", "schedule", "the recipe's"),
     ] = None
     warmup_epochs: Annotated[
         int | None,
@@ -110,6 +111,8 @@ class TrainConfig:
         recipe = RECIPES[self.recipe]
         names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
         values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
+        if values["schedule"] == "one-cycle" and self.warmup_epochs is None:
+            values["warmup_epochs"] = 0
         config = replace(self, dataset=self.dataset.resolved(), **values)
         config.check_numbers()
         return config
@@ -119,6 +122,11 @@ class TrainConfig:
         for config in (self, self.network, self.objective, self.augmentation, self.optimisation):
             check_bounds(config)
         check_preparation(self)
+        self.optimisation.check(self.momentum, self.lr)
+        if self.schedule == "one-cycle" and self.warmup_epochs:
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs}: --schedule one-cycle warms up by itself; leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,12 @@ from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
 from extract.training.losses.objective import Objective
 from extract.training.mirror import note_mirrored_pairs
+from extract.training.optimisation.accumulation import Accumulation
+from extract.training.optimisation.optimizer import Optimizer
+from extract.training.optimisation.schedule import learning_rate, scaling_told
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.samplers import sampled_order, seen
-from extract.training.schedule import learning_rate
 from extract.training.step import Training, epoch_row, take_step
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
 from extract.training.whole_steps import WholeSteps
@@ -97,6 +99,8 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         dataset = check_readable(dataset, progress)
         note_data(dataset)
         note_statistics(config, transform)
+        if scaled := scaling_told(config):
+            note(scaled)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"
@@ -132,6 +136,7 @@ def _train_epochs(
     whole_steps: WholeSteps,
 ) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
+    grouped = Accumulation(config.optimisation.accumulate, config.batch_size, len(dataset.train))
     n_taken = training.epoch * steps + training.epoch_state.step
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
     while training.epoch < config.epochs:
@@ -143,11 +148,12 @@ def _train_epochs(
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         training.network.train()
         for images, labels in training_batches(dataset.train, transform, generator, compute, taken, drawn):
-            done = training.epoch + epoch_state.step / steps
+            done = training.epoch + grouped.first_of(epoch_state.step) / steps
             rate = learning_rate(config, done)
             draws = layer_draws(config.seed, training.epoch, epoch_state.step, compute.device)
             with whole_steps.step(), draws:
-                take_step(training, Batch(images, labels), rate, done / config.epochs, compute)
+                turn = grouped.turn(epoch_state.step)
+                take_step(training, Batch(images, labels), rate, done / config.epochs, compute, turn)
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)
@@ -157,7 +163,8 @@ def _train_epochs(
         row = epoch_row(training, config, len(dataset.train)) | ({} if drawn is None else seen(drawn))
         if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
-            predicted = predict(training.network, held_out, transform, compute, progress)
+            with training.optimizer.evaluated():
+                predicted = predict(training.network, held_out, transform, compute, progress)
             row[f"{name}_accuracy"] = 100 * float((predicted == held_out.label).mean())
             row[f"{name}_balanced_accuracy"] = balanced_accuracy(held_out.label, predicted)
         with whole_steps.step():
@@ -176,9 +183,7 @@ def _train_epochs(
 def _save_epoch(training: Training, config: TrainConfig) -> None:
     """Save the state within the current epoch, if it can be resumed."""
     if training.epoch_state.is_whole and training.epoch_state.step:
-        save_epoch(
-            Path(config.out), training.network, training.optimizer, training.epoch_state, training.history
-        )
+        save_epoch(Path(config.out), training.optimizer, training.epoch_state, training.history)
 
 
 def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
@@ -193,9 +198,7 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)
-    optimizer = torch.optim.SGD(
-        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = Optimizer(network, config)
     if previous:
         optimizer.load_state_dict(previous.optimizer)
     objective = Objective()
@@ -230,7 +233,7 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         class_names=dataset.class_names,
         class_counts=dataset.class_counts.tolist(),
         fingerprint=dataset.fingerprint,
-        state={name: tensor.cpu() for name, tensor in training.network.state_dict().items()},
+        state=training.optimizer.kept_weights(),
         epoch=training.epoch,
         config=asdict(config),
         optimizer=training.optimizer.state_dict() if unfinished else None,

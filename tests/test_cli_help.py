@@ -107,7 +107,8 @@ def test_the_texts_say_default_and_choices():
     text = " ".join(shown("train", columns="200").split())
     assert "--epochs N passes over the training images [default: the recipe's]" in text
     assert "--momentum X SGD momentum [default: 0.9]" in text
-    assert "--schedule step|cosine " in text
+    assert "one of step, cosine, one-cycle [default: the recipe's]" in text
+    assert "--nesterov / --no-nesterov Nesterov momentum [default: the recipe's]" in text
     assert "one of short, cosine, cifar-lt, inaturalist [default: short]" in text
     assert "[required]" in shown("evaluate")
 

@@ -19,7 +19,7 @@ from extract.config import TrainConfig
 from extract.dataset import load_dataset
 from extract.networks.registry import build_network
 from extract.train import train
-from extract.training.schedule import learning_rate
+from extract.training.optimisation.schedule import learning_rate
 
 
 def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[list]:

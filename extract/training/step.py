@@ -12,6 +12,9 @@ from extract.device import Compute
 from extract.networks.parts import Network
 from extract.training.batch import Batch
 from extract.training.losses.objective import Objective
+from extract.training.optimisation.accumulation import ALONE, Turn
+from extract.training.optimisation.optimizer import Optimizer
+from extract.training.optimisation.sam import uphill
 from extract.training.unfinished_epoch import EpochState, forget_epoch
 from store.errors import UserError
 
@@ -21,15 +24,17 @@ class Training:
     """Everything that changes from epoch to epoch, and the loss."""
 
     network: Network
-    optimizer: torch.optim.SGD
+    optimizer: Optimizer
     objective: Objective
     epoch: int
     history: list[dict[str, Any]]
     epoch_state: EpochState
 
 
-def take_step(training: Training, batch: Batch, rate: float, progress: float, compute: Compute) -> None:
-    """One step of SGD.
+def take_step(
+    training: Training, batch: Batch, rate: float, progress: float, compute: Compute, turn: Turn = ALONE
+) -> None:
+    """One step of SGD, or one of the batches that a step is made of.
 
     Args:
         training: changes.
@@ -37,27 +42,43 @@ def take_step(training: Training, batch: Batch, rate: float, progress: float, co
         rate: learning rate.
         progress: finished epochs, with fractions, as a share of all.
         compute: precision and memory format.
+        turn: the batch's place in its step.
     """
-    network, optimizer, epoch_state = training.network, training.optimizer, training.epoch_state
+    optimizer, epoch_state = training.optimizer, training.epoch_state
     epoch_state.is_whole = False
-    optimizer.param_groups[0]["lr"] = rate
-    with compute.autocast():
-        pooled = network.pooled(batch.images.contiguous(memory_format=compute.memory_format))
-        logits = network.classify(pooled)
-    loss = training.objective.mean(logits, pooled, batch, progress)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    if turn.first:
+        optimizer.begin()
+    loss, logits = _loss(training, batch, progress, compute)
+    (loss if turn is ALONE else loss * turn.share).backward()
+    if optimizer.options.sam:
+        with uphill(training.network, optimizer.options.sam):
+            optimizer.begin()
+            _loss(training, batch, progress, compute)[0].backward()
+    if turn.last:
+        optimizer.step(rate)
+    else:
+        optimizer.wait()
     epoch_state.loss += loss.detach() * len(batch.labels)
     epoch_state.n_correct += (logits.argmax(dim=1) == batch.labels).sum()
     epoch_state.step += 1
     epoch_state.is_whole = True
 
 
+def _loss(
+    training: Training, batch: Batch, progress: float, compute: Compute
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean loss of a batch, and its (B, K) logits."""
+    network = training.network
+    with compute.autocast():
+        pooled = network.pooled(batch.images.contiguous(memory_format=compute.memory_format))
+        logits = network.classify(pooled)
+    return training.objective.mean(logits, pooled, batch, progress), logits
+
+
 def epoch_row(training: Training, config: TrainConfig, n_images: int) -> dict[str, Any]:
     """The row of a finished epoch in metrics.csv."""
     mean_loss = training.epoch_state.loss.item() / n_images
-    rate, epoch = training.optimizer.param_groups[0]["lr"], training.epoch + 1
+    rate, epoch = training.optimizer.rate, training.epoch + 1
     finite = all(parameter.isfinite().all() for parameter in training.network.parameters())
     if not (finite and math.isfinite(mean_loss)):  # the last step's damage only shows in the weights
         training.epoch_state.is_whole = False  # not to be resumed

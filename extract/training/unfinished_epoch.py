@@ -11,6 +11,7 @@ import torch
 
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.networks.parts import Network
+from extract.training.optimisation.optimizer import Optimizer
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_file
@@ -55,8 +56,7 @@ class EpochState:
 
 def save_epoch(
     out: Path,
-    network: Network,
-    optimizer: torch.optim.SGD,
+    optimizer: Optimizer,
     epoch_state: EpochState,
     history: list[dict[str, Any]],
 ) -> None:
@@ -64,14 +64,14 @@ def save_epoch(
 
     Args:
         out: folder of the run.
-        network, optimizer: after the last batch.
+        optimizer: after the last batch, with its network.
         epoch_state: the state.
         history: rows of epochs; those before this one identify the checkpoint that it started from.
     """
     content = EPOCH_FORMAT.marks | {
         "history": history[: epoch_state.epoch],
         "epoch": epoch_state.epoch,
-        "state": {name: tensor.cpu() for name, tensor in network.state_dict().items()},
+        "state": optimizer.kept_weights(),
         "optimizer": optimizer.state_dict(),
         "step": epoch_state.step,
         "loss": epoch_state.loss.cpu(),
@@ -86,7 +86,7 @@ def save_epoch(
 def load_epoch(
     out: Path,
     network: Network,
-    optimizer: torch.optim.SGD,
+    optimizer: Optimizer,
     history: list[dict[str, Any]],
     device: torch.device,
 ) -> EpochState:

@@ -55,6 +55,8 @@ def command_line(context: click.Context, values: dict[str, Any]) -> str:
             arguments += map(quoted, several)
         elif value is True:
             words.append(parameter.opts[0])
+        elif value is False and parameter.secondary_opts:
+            words.append(parameter.secondary_opts[0])
         else:
             words += [f"{parameter.opts[0]}{'=' if str(v)[:1] == '-' else ' '}{quoted(v)}" for v in several]
     if any(argument.startswith("-") for argument in arguments):

@@ -80,6 +80,9 @@ def _option(name: str, kind: Any, option: Option, default: Any) -> Callable:
         words = tuple(word for part in others for word in get_args(part))
     if get_origin(kind) is tuple:
         return click.option(flag(name), type=get_args(kind)[0], multiple=True, **shared)
+    if kind is bool and default is None:  # what it is without being named depends on others
+        names = f"{flag(name)}/--no-{flag(name)[2:]}"
+        return click.option(names, default=None, show_default=option.default or False, **shared)
     if kind is bool:
         return click.option(flag(name), is_flag=True, **shared)
     type_ = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind

@@ -1,0 +1,52 @@
+"""The learning rate of Phase I."""
+
+import math
+
+from extract.config import TrainConfig
+from extract.training.recipes import RECIPES
+
+# One-cycle, as torch's OneCycleLR: from lr / 25 up to lr, then down to lr / 25 / 10,000, both along a cosine.
+RISE, FIRST, LAST = 0.3, 1 / 25, 1 / 250_000
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """The learning rate of a resolved config; `epoch` counts finished epochs, with fractions."""
+    highest = highest_rate(config)
+    if epoch < config.warmup_epochs:
+        return highest * epoch / config.warmup_epochs
+    if config.schedule == "cosine":
+        share = (epoch - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
+        return highest * (1 + math.cos(math.pi * share)) / 2
+    if config.schedule == "one-cycle":
+        share = epoch / config.epochs
+        if share < RISE:
+            return highest * _along_cosine(FIRST, 1, share / RISE)
+        return highest * _along_cosine(1, LAST, (share - RISE) / (1 - RISE))
+    milestones = RECIPES[config.recipe].milestones
+    return highest * 0.1 ** sum(epoch >= milestone * config.epochs for milestone in milestones)
+
+
+def highest_rate(config: TrainConfig) -> float:
+    """The learning rate of a resolved config that its schedule starts from or rises to."""
+    stated_for = config.optimisation.lr_batch_size
+    return config.lr if stated_for is None else config.lr * images_a_step(config) / stated_for
+
+
+def images_a_step(config: TrainConfig) -> int:
+    """Images that the gradient of a step is the mean over."""
+    return config.batch_size * config.optimisation.accumulate
+
+
+def scaling_told(config: TrainConfig) -> str | None:
+    """A line on how the learning rate is scaled; None if it is as stated."""
+    stated_for, n_images = config.optimisation.lr_batch_size, images_a_step(config)
+    if stated_for in (None, n_images):
+        return None
+    return (
+        f"the learning rate {config.lr:g} is stated for {stated_for} images in a step; for {n_images} it is "
+        f"{highest_rate(config):g}"
+    )
+
+
+def _along_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
