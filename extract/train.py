@@ -40,7 +40,7 @@ from extract.training.losses.objective import Objective
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.optimisation.accumulation import Accumulation
 from extract.training.optimisation.optimizer import Optimizer
-from extract.training.optimisation.schedule import learning_rate, scaling_told
+from extract.training.optimisation.schedule import learning_rate, note_scaling
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.samplers import sampled_order, seen
@@ -99,8 +99,6 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
         dataset = check_readable(dataset, progress)
         note_data(dataset)
         note_statistics(config, transform)
-        if scaled := scaling_told(config):
-            note(scaled)
         transform = replace(transform, white=white_of(dataset.splits))
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"
@@ -136,6 +134,7 @@ def _train_epochs(
     whole_steps: WholeSteps,
 ) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
+    note_scaling(config)
     grouped = Accumulation(config.optimisation.accumulate, config.batch_size, len(dataset.train))
     n_taken = training.epoch * steps + training.epoch_state.step
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")

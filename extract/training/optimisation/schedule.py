@@ -4,6 +4,7 @@ import math
 
 from extract.config import TrainConfig
 from extract.training.recipes import RECIPES
+from store.notes import note
 
 # One-cycle, as torch's OneCycleLR: from lr / 25 up to lr, then down to lr / 25 / 10,000, both along a cosine.
 RISE, FIRST, LAST = 0.3, 1 / 25, 1 / 250_000
@@ -37,15 +38,14 @@ def images_a_step(config: TrainConfig) -> int:
     return config.batch_size * config.optimisation.accumulate
 
 
-def scaling_told(config: TrainConfig) -> str | None:
-    """A line on how the learning rate is scaled; None if it is as stated."""
+def note_scaling(config: TrainConfig) -> None:
+    """Note how the learning rate is scaled, if it is not as stated."""
     stated_for, n_images = config.optimisation.lr_batch_size, images_a_step(config)
-    if stated_for in (None, n_images):
-        return None
-    return (
-        f"the learning rate {config.lr:g} is stated for {stated_for} images in a step; for {n_images} it is "
-        f"{highest_rate(config):g}"
-    )
+    if stated_for not in (None, n_images):
+        note(
+            f"the learning rate {config.lr:g} is stated for {stated_for} images in a step; for {n_images} it "
+            f"is {highest_rate(config):g}"
+        )
 
 
 def _along_cosine(start: float, end: float, share: float) -> float:

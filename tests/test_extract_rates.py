@@ -1,0 +1,102 @@
+"""Learning rates that are stated for a batch size, the one-cycle schedule, and options that are refused."""
+
+import dataclasses
+
+import pytest
+import torch
+from bad_input import FOLDER, TINY, refuse, succeed
+
+from extract.config import TrainConfig
+from extract.train import train
+from extract.training.optimisation.config import OptimConfig
+from extract.training.optimisation.schedule import learning_rate
+from extract.training.recorded import defaults, recorded
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def test_one_cycle_is_that_of_torch():
+    config = TrainConfig(schedule="one-cycle", epochs=10, lr=0.4).resolved()
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    steps = 1000
+    cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, 0.4, total_steps=steps + 1, cycle_momentum=False)
+    for step in range(steps):
+        # torch's rise ends a step early: 0.3 of its steps, less one
+        share = step / steps
+        assert learning_rate(config, 10 * share) == pytest.approx(sgd.param_groups[0]["lr"], abs=3e-3)
+        sgd.step()
+        cycle.step()
+    assert learning_rate(config, 0) == pytest.approx(0.4 / 25)
+    assert learning_rate(config, 3) == pytest.approx(0.4)
+    assert learning_rate(config, 10) == pytest.approx(0.4 / 25e4)
+    assert TrainConfig(recipe="cosine", schedule="one-cycle").resolved().warmup_epochs == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "stated", "rate"),
+    [(64, 1, 128, 0.025), (128, 1, 128, 0.05), (32, 4, 128, 0.05), (256, 2, 128, 0.2), (64, 1, None, 0.05)],
+)
+def test_the_rate_is_scaled_to_the_images_of_a_step(batch_size, accumulate, stated, rate):
+    options = OptimConfig(accumulate=accumulate, lr_batch_size=stated)
+    config = TrainConfig(batch_size=batch_size, lr=0.05, optimisation=options).resolved()
+    assert learning_rate(config, 0) == pytest.approx(rate)
+    assert learning_rate(config, 45) == pytest.approx(rate / 100)
+    assert config.lr == 0.05
+
+
+def test_scaling_is_told_and_shows_in_the_metrics(tiny, quiet, caplog):
+    config = dataclasses.replace(tiny, epochs=1, optimisation=OptimConfig(lr_batch_size=32))
+    (row,) = train(config, quiet).history
+    assert row["lr"] == pytest.approx(0.05 / 4)
+    says = "the learning rate 0.05 is stated for 32 images in a step; for 8 it is 0.0125"
+    assert says in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--sam -0.1", ["--sam -0.1: must be 0 or more"]),
+        ("--sam 0.5 --accumulate 2", ["--sam 0.5", "leave --accumulate out"]),
+        ("--ema-decay 1", ["--ema-decay 1: must be below 1"]),
+        ("--ema-decay 1.5", ["--ema-decay 1.5: must be below 1"]),
+        ("--ema-decay -0.5", ["--ema-decay -0.5: must be 0 or more"]),
+        ("--accumulate 0", ["--accumulate 0: must be 1 or more"]),
+        ("--clip-gradient 0", ["--clip-gradient 0: must be above 0"]),
+        ("--clip-gradient nan", ["--clip-gradient nan: must be above 0"]),
+        ("--lr-batch-size 0", ["--lr-batch-size 0: must be 1 or more"]),
+        ("--nesterov --momentum 0", ["--nesterov: needs --momentum above 0"]),
+        ("--classifier-lr 0.1 --lr 0", ["--classifier-lr 0.1: follows --lr, which is 0"]),
+        ("--schedule one-cycle --warmup-epochs 3", ["--warmup-epochs 3: --schedule one-cycle warms up"]),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(small_root, options, says):
+    refuse("train", *FOLDER, *TINY, "--root", small_root, *options.split(), says=says)
+
+
+def test_a_command_can_turn_each_option_on_and_off_and_stores_tell(small_root):
+    on = [
+        "--nesterov",
+        "--no-decay-on-norms",
+        "--ema-decay",
+        "0.9",
+        "--accumulate",
+        "2",
+        "--sampler",
+        "square-root",
+    ]
+    succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", "on", *on)
+    config = torch.load("on/checkpoint.pt", weights_only=True)["config"]
+    assert recorded(config) == {
+        "sampler": "square-root",
+        "nesterov": True,
+        "decay_on_norms": False,
+        "ema_decay": 0.9,
+        "accumulate": 2,
+    }
+    assert recorded({"epochs": 3}) == {}  # of version 0.1
+    assert defaults()["sampler"] == "instance"
+    off = ["--no-nesterov", "--decay-on-norms", "--no-decoupled-decay", "--ema-decay", "0", "--sam", "0"]
+    for out, options in (("off", off), ("plain", [])):
+        succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", out, *options)
+    states = [torch.load(f"{out}/checkpoint.pt", weights_only=True)["state"] for out in ("off", "plain")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
