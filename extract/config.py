@@ -32,9 +32,11 @@ from extract.options import (
 from extract.sources.config import DatasetConfig
 from extract.training.losses.config import LossConfig
 from extract.training.optimisation.config import OptimConfig
-from extract.training.recipes import RECIPES
+from extract.training.recipes import RECIPES, RECIPES_TOLD
 from store.errors import UserError
 from store.options import Option, check_bounds
+
+FILLED_BY_RECIPES = ("objective", "augmentation", "optimisation")  # nested configs
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,17 @@ class TrainConfig:
     optimisation: OptimConfig = field(default_factory=OptimConfig)
     image_size: ImageSize = None
     recipe: Annotated[
-        Literal["short", "cosine", "cifar-lt", "inaturalist"],
-        Option(
-            "preset of epochs, batch size, weight decay, and learning rate with its schedule and warm-up",
-            "schedule",
-        ),
+        Literal[
+            "short",
+            "cosine",
+            "cifar-lt",
+            "imagenet-lt",
+            "places-lt",
+            "inaturalist",
+            "strong",
+            "strong-200",
+        ],
+        Option(f"preset of Phase I, of which any other option takes precedence ({RECIPES_TOLD})", "schedule"),
     ] = "short"
     sampler: Annotated[
         Literal["instance", "class-balanced", "square-root", "progressive"],
@@ -113,7 +121,10 @@ class TrainConfig:
         values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}
         if values["schedule"] == "one-cycle" and self.warmup_epochs is None:
             values["warmup_epochs"] = 0
-        config = replace(self, dataset=self.dataset.resolved(), **values)
+        # A learning rate that the user names is for the user's batches.
+        but = () if self.lr is None else ("lr_batch_size",)
+        nested = {name: recipe.fill(getattr(self, name), but) for name in FILLED_BY_RECIPES}
+        config = replace(self, dataset=self.dataset.resolved(), **values, **nested)
         config.check_numbers()
         return config
 

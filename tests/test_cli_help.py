@@ -109,7 +109,9 @@ def test_the_texts_say_default_and_choices():
     assert "--momentum X SGD momentum [default: 0.9]" in text
     assert "one of step, cosine, one-cycle [default: the recipe's]" in text
     assert "--nesterov / --no-nesterov Nesterov momentum [default: the recipe's]" in text
-    assert "one of short, cosine, cifar-lt, inaturalist [default: short]" in text
+    names = "short, cosine, cifar-lt, imagenet-lt, places-lt, inaturalist, strong, strong-200"
+    assert f"one of {names} [default: short]" in text
+    assert "places-lt: 30 epochs, lr 0.001 divided by 10 after 10, 20, batch 128, decay 0.0005" in text
     assert "[required]" in shown("evaluate")
 
 

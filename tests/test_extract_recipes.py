@@ -1,0 +1,113 @@
+"""Recipes: their values and rates, against formulas of their sources, and one step of each."""
+
+import dataclasses
+import itertools
+import math
+from typing import get_args, get_type_hints
+
+import pytest
+from bad_input import FOLDER, refuse
+from made_training import saved, train_interrupted
+
+from extract.config import TrainConfig
+from extract.training.optimisation.config import OptimConfig
+from extract.training.optimisation.schedule import learning_rate
+from extract.training.recipes import RECIPES
+from extract.training.recorded import recorded
+
+
+def cosine_5(epochs: int):
+    """Up over five epochs to 0.1, then down along half a cosine."""
+    return lambda e: 0.1 * (e / 5 if e < 5 else math.cos(math.pi / 2 * (e - 5) / (epochs - 5)) ** 2)
+
+
+RATES = {  # of an epoch, as the sources say it
+    "short": (60, lambda e: [0.1, 0.01, 0.001][(e >= 30) + (e >= 45)]),
+    "cosine": (200, cosine_5(200)),
+    "cifar-lt": (300, lambda e: 0.1 / 10 ** (e // 150)),
+    "imagenet-lt": (30, lambda e: 0.1 / 10 ** (e // 10)),
+    "places-lt": (30, lambda e: 0.001 / 10 ** (e // 10)),
+    "inaturalist": (100, lambda e: 0.1 / 10 ** (e // 30)),
+    "strong": (100, cosine_5(100)),
+    "strong-200": (200, cosine_5(200)),
+}
+VALUES = {  # batch size, weight decay, and options that are not at their defaults
+    "short": (128, 2e-4, {}),
+    "cosine": (128, 5e-4, {}),
+    "cifar-lt": (128, 2e-4, {}),
+    "imagenet-lt": (256, 5e-4, {"lr_batch_size": 256}),
+    "places-lt": (128, 5e-4, {"lr_batch_size": 128, "classifier_lr": 0.1}),
+    "inaturalist": (128, 2e-4, {}),
+    "strong": (128, 5e-4, {"lr_batch_size": 128, "nesterov": True}),
+    "strong-200": (128, 5e-4, {"lr_batch_size": 128, "nesterov": True}),
+}
+
+
+def test_recipes_are_those_that_can_be_named():
+    assert get_args(get_type_hints(TrainConfig)["recipe"]) == tuple(RECIPES) == tuple(RATES) == tuple(VALUES)
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_rate_of_every_epoch_is_that_of_the_source(name):
+    config, (epochs, rate) = TrainConfig(recipe=name).resolved(), RATES[name]
+    assert config.epochs == epochs
+    assert (config.momentum, config.sampler) == (0.9, "instance")
+    for epoch in range(epochs):
+        assert learning_rate(config, epoch) == pytest.approx(rate(epoch), rel=1e-9), epoch
+    batch_size, decay, options = VALUES[name]
+    assert (config.batch_size, config.weight_decay) == (batch_size, decay)
+    assert recorded(dataclasses.asdict(config)) == options
+
+
+def test_every_option_of_a_recipe_is_one_of_a_nested_config():
+    config = TrainConfig()
+    nested = (config.objective, config.augmentation, config.optimisation)
+    known = set(itertools.chain.from_iterable(vars(one) for one in nested))
+    for recipe in RECIPES.values():
+        assert recipe.options.keys() <= known
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_of_each_recipe_can_be_taken(tiny, name, quiet):
+    config = dataclasses.replace(tiny, recipe=name, epochs=None, lr=None)
+    train_interrupted(config, 2)
+    kept = saved(config)
+    assert kept.epoch == 0
+    resolved = TrainConfig(recipe=name, batch_size=8).resolved()
+    assert kept.config["epochs"] == RATES[name][0]
+    assert kept.config["optimisation"] == dataclasses.asdict(resolved.optimisation)
+    train_interrupted(dataclasses.replace(config, resume=True), 2)
+
+
+def test_what_the_user_names_wins():
+    def options(**changes) -> OptimConfig:
+        config = TrainConfig(recipe="strong", **changes).resolved()
+        assert config.resolved() == config  # as when it is resumed
+        return config.optimisation
+
+    assert options().nesterov is True
+    assert options(optimisation=OptimConfig(nesterov=False)).nesterov is False
+    assert options(lr=0.3).lr_batch_size is None
+    assert options(lr=0.3, optimisation=OptimConfig(lr_batch_size=64)).lr_batch_size == 64
+    assert options(batch_size=32).lr_batch_size == 128
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "rate"),
+    [
+        ("strong", {"batch_size": 64}, 0.05),
+        ("strong", {"batch_size": 64, "lr": 0.1}, 0.1),
+        ("imagenet-lt", {"batch_size": 64}, 0.025),
+        ("short", {"batch_size": 64}, 0.1),
+        ("short", {"batch_size": 64, "optimisation": OptimConfig(lr_batch_size=128)}, 0.05),
+    ],
+)
+def test_a_recipe_scales_its_own_rate_alone(recipe, changes, rate):
+    config = TrainConfig(recipe=recipe, warmup_epochs=0, **changes).resolved()
+    assert learning_rate(config, 0) == pytest.approx(rate)
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_recipe_that_needs_momentum_is_refused_without(small_root):
+    command = ["train", *FOLDER, "--root", small_root, "--device", "cpu", "--recipe", "strong"]
+    refuse(*command, "--momentum", 0, says=["--nesterov: needs --momentum above 0"])
