@@ -124,14 +124,16 @@ class TrainConfig:
         # A learning rate that the user names is for the user's batches.
         but = () if self.lr is None else ("lr_batch_size",)
         nested = {name: recipe.fill(getattr(self, name), but) for name in FILLED_BY_RECIPES}
+        nested["objective"] = nested["objective"].resolved(values["epochs"])
         config = replace(self, dataset=self.dataset.resolved(), **values, **nested)
         config.check_numbers()
         return config
 
     def check_numbers(self) -> None:
         """Raise UserError for a value out of its range; None passes."""
-        for config in (self, self.network, self.objective, self.augmentation, self.optimisation):
+        for config in (self, self.network, self.augmentation, self.optimisation):
             check_bounds(config)
+        self.objective.check_numbers()
         check_preparation(self)
         self.optimisation.check(self.momentum, self.lr)
         if self.schedule == "one-cycle" and self.warmup_epochs:

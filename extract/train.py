@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
@@ -36,7 +37,7 @@ from extract.proof.record import record_images
 from extract.training.batch import Batch
 from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
-from extract.training.losses.objective import Objective
+from extract.training.losses.objective import objective_of_epoch
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.optimisation.accumulation import Accumulation
 from extract.training.optimisation.optimizer import Optimizer
@@ -93,7 +94,7 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
     config = replace(config, dataset=dataset.config, network=with_digest(config.network))
     transform = transform or transform_for(config, dataset)
-    training = _start(config, len(dataset.class_names), previous, compute)
+    training = _start(config, dataset.class_counts, previous, compute)
     _check_no_lone_image(training.network, config, len(dataset.train), compute)
     if previous is None:
         dataset = check_readable(dataset, progress)
@@ -145,7 +146,8 @@ def _train_epochs(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
         drawn = sampled_order(config, dataset.train.label, training.epoch, generator)
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
-        training.network.train()
+        network, counts = training.network.train(), dataset.class_counts
+        training.objective = objective_of_epoch(config, counts, training.epoch, network.classifier)
         for images, labels in training_batches(dataset.train, transform, generator, compute, taken, drawn):
             done = training.epoch + grouped.first_of(epoch_state.step) / steps
             rate = learning_rate(config, done)
@@ -185,7 +187,10 @@ def _save_epoch(training: Training, config: TrainConfig) -> None:
         save_epoch(Path(config.out), training.optimizer, training.epoch_state, training.history)
 
 
-def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, compute: Compute) -> Training:
+def _start(
+    config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute
+) -> Training:
+    n_classes = len(class_counts)
     with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
         torch.manual_seed(config.seed)
         make = network_to_load if previous else build_network  # weights to begin with may be gone by now
@@ -200,8 +205,9 @@ def _start(config: TrainConfig, n_classes: int, previous: Checkpoint | None, com
     optimizer = Optimizer(network, config)
     if previous:
         optimizer.load_state_dict(previous.optimizer)
-    objective = Objective()
+    objective = objective_of_epoch(config, class_counts, 0, network.classifier)
     if previous is None:
+        objective.constrain()
         return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device))
     epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
     return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.progress import Progress
+from torch.nn import functional
 
 import extract.images.parts
 import extract.train
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
-from extract.training.losses import objective
 from extract.training.unfinished_epoch import NAME
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
@@ -192,15 +192,15 @@ def test_a_damaged_epoch_is_told(config, quiet):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quiet, monkeypatch, whole):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on the command line
-    calls, loss = itertools.count(1), objective.cross_entropy
+    calls, loss = itertools.count(1), functional.cross_entropy
 
-    def sending(*arguments: torch.Tensor) -> torch.Tensor:
+    def sending(*arguments: torch.Tensor, **options: Any) -> torch.Tensor:
         if next(calls) == 2:
             os.kill(os.getpid(), number)
-        return loss(*arguments)
+        return loss(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objective, "cross_entropy", sending)
+        patch.setattr(functional, "cross_entropy", sending)
         with pytest.raises(Interrupted):
             train(config, quiet)
     assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler
@@ -210,15 +210,15 @@ def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(config, number, quie
 
 
 def test_a_second_signal_does_not_wait_and_keeps_no_half_step(config, quiet, monkeypatch):
-    calls, loss = itertools.count(1), objective.cross_entropy
+    calls, loss = itertools.count(1), functional.cross_entropy
 
-    def sending(*arguments: torch.Tensor) -> torch.Tensor:
+    def sending(*arguments: torch.Tensor, **options: Any) -> torch.Tensor:
         if next(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return loss(*arguments)
+        return loss(*arguments, **options)
 
-    monkeypatch.setattr(objective, "cross_entropy", sending)
+    monkeypatch.setattr(functional, "cross_entropy", sending)
     with pytest.raises(Interrupted):
         train(config, quiet)
     assert kept(config) is None

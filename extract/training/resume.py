@@ -61,6 +61,11 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
         )
     stored = _stored_config(checkpoint, path)
     check_named(stored.network.arch, given.get("arch"), path)
+    # Here, since options that depend on these two would be refused first.
+    was = {"loss": stored.objective.loss}
+    was |= {} if stored.objective.drw_epoch is None else {"epochs": stored.epochs}
+    for name, value in was.items():
+        _check_same(out, name, value, given.get(name) or value)
     if "root" in given:
         stored = replace(stored, dataset=stored.dataset.moved(given["root"]))
     nested = {name: vars(getattr(stored, name)).keys() & given.keys() for name in NESTED}
@@ -114,12 +119,16 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         raise occupied(path.parent, previous.epoch, previous.config["epochs"])
     stored, asked = _flat(_stored_config(previous, path)), _flat(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
-        if stored[name] != asked[name]:
-            raise UserError(
-                f"{config.out}: cannot resume: {name} was {stored[name]}, now it is {asked[name]}; "
-                "leave the option out, or start over with --overwrite"
-            )
+        _check_same(config.out, name, stored[name], asked[name])
     return previous
+
+
+def _check_same(out: str, name: str, stored: Any, asked: Any) -> None:
+    if stored != asked:
+        raise UserError(
+            f"{out}: cannot resume: {name} was {stored}, now it is {asked}; leave the option out, or start "
+            "over with --overwrite"
+        )
 
 
 def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:

@@ -56,6 +56,7 @@ def take_step(
             _loss(training, batch, progress, compute)[0].backward()
     if turn.last:
         optimizer.step(rate)
+        training.objective.constrain()
     else:
         optimizer.wait()
     epoch_state.loss += loss.detach() * len(batch.labels)
