@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test same-bytes whole-way test-versions lint format mutants results frozen store-size bench-store bench-extract bench-decode bench-finetune bench-scale gpu networks methods soak soak-s3 clean
+.PHONY: demo test same-bytes whole-way test-versions lint format mutants results frozen store-size bench-store bench-extract bench-decode bench-train bench-finetune bench-scale gpu networks methods soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -46,6 +46,9 @@ bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about f
 
 bench-decode: $(INSTALLED)  ## extraction from JPEG files beside decoding and the forward pass, about ten minutes
 	$(RUN)/python benchmarks/bench_decode.py
+
+bench-train: $(INSTALLED)  ## training beside a bare loop and beside decoding, about ten minutes
+	$(RUN)/python benchmarks/bench_train.py
 
 bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about ten minutes, 2 GB of disk
 	$(RUN)/python benchmarks/bench_finetune.py
