@@ -135,7 +135,7 @@ class TrainConfig:
             check_bounds(config)
         self.objective.check_numbers()
         check_preparation(self)
-        self.optimisation.check(self.momentum, self.lr)
+        self.optimisation.check(self.momentum, self.lr, self.weight_decay)
         if self.schedule == "one-cycle" and self.warmup_epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs}: --schedule one-cycle warms up by itself; leave it out"

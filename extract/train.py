@@ -41,7 +41,7 @@ from extract.training.losses.objective import objective_of_epoch
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.optimisation.accumulation import Accumulation
 from extract.training.optimisation.optimizer import Optimizer
-from extract.training.optimisation.schedule import learning_rate, note_scaling
+from extract.training.optimisation.schedule import learning_rate, note_rates
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.samplers import sampled_order, seen
@@ -135,7 +135,7 @@ def _train_epochs(
     whole_steps: WholeSteps,
 ) -> Checkpoint:
     steps = math.ceil(len(dataset.train) / config.batch_size)
-    note_scaling(config)
+    note_rates(config, len(dataset.train))
     grouped = Accumulation(config.optimisation.accumulate, config.batch_size, len(dataset.train))
     n_taken = training.epoch * steps + training.epoch_state.step
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")

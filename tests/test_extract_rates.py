@@ -52,6 +52,21 @@ def test_scaling_is_told_and_shows_in_the_metrics(tiny, quiet, caplog):
     assert says in caplog.messages
 
 
+def test_a_warm_up_without_end_and_a_step_of_all_batches_are_told(tiny, quiet, caplog):
+    config = dataclasses.replace(tiny, warmup_epochs=2, epochs=2)
+    train(dataclasses.replace(config, optimisation=OptimConfig(accumulate=6)), quiet)
+    text = "\n".join(caplog.messages)
+    assert "warms up for 2 epochs and training has 2, so it never reaches 0.05" in text
+    assert "--accumulate 6: an epoch has 5 batches, so that all of them are one step" in text
+    caplog.clear()
+    enough = dataclasses.replace(
+        config, out="enough", warmup_epochs=1, optimisation=OptimConfig(accumulate=4)
+    )
+    train(enough, quiet)
+    assert "warms up" not in "\n".join(caplog.messages)
+    assert "--accumulate" not in "\n".join(caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -65,6 +80,7 @@ def test_scaling_is_told_and_shows_in_the_metrics(tiny, quiet, caplog):
         ("--clip-gradient nan", ["--clip-gradient nan: must be above 0"]),
         ("--lr-batch-size 0", ["--lr-batch-size 0: must be 1 or more"]),
         ("--nesterov --momentum 0", ["--nesterov: needs --momentum above 0"]),
+        ("--decoupled-decay --lr 0.1 --weight-decay 10", ["--decoupled-decay: --lr 0.1 times", "below 1"]),
         ("--classifier-lr 0.1 --lr 0", ["--classifier-lr 0.1: follows --lr, which is 0"]),
         ("--schedule one-cycle --warmup-epochs 3", ["--warmup-epochs 3: --schedule one-cycle warms up"]),
     ],

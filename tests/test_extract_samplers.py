@@ -76,6 +76,27 @@ def test_an_image_that_comes_twice_is_cropped_anew_each_time(tmp_path):
     assert not any(torch.equal(images[0], other) for other in images[1:])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drawn_images_are_the_same_with_workers_and_after_a_pause(tmp_path, workers):
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 90, 90, 3), np.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image).save(path)
+    split = ImageSet(paths, np.array([0, 0, 0, 0, 0, 1]), np.arange(6))
+
+    def shown(n_workers: int, taken: int) -> list[torch.Tensor]:
+        generator = seeded(5)
+        drawn = drawn_order("class-balanced", split.label, 0, generator)
+        assert len(set(drawn.tolist())) < 6
+        compute = Compute(torch.device("cpu"), "fp32", 2, n_workers)
+        epoch = training_batches(split, Transform(72), generator, compute, (taken, None), drawn)
+        return [images.clone() for images, _ in epoch]
+
+    whole, rest = shown(0, 0), shown(workers, 1)
+    assert len(whole) == 3
+    assert all(torch.equal(a, b) for a, b in zip(whole[1:], rest, strict=True))
+
+
 @pytest.mark.parametrize("sampler", ["class-balanced", "square-root", "progressive"])
 def test_a_run_with_a_sampler_resumes_to_the_same_bits_and_says_how_often_images_came(
     tiny, sampler, quiet, monkeypatch

@@ -74,7 +74,7 @@ class OptimConfig:
         int, Option("batches in an SGD step, whose loss is the mean over all images", "schedule", least=1)
     ] = 1
 
-    def check(self, momentum: float, lr: float | None) -> None:
+    def check(self, momentum: float, lr: float | None, weight_decay: float | None) -> None:
         """Raise UserError for options that mean nothing, alone or together; None passes."""
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise UserError(
@@ -82,6 +82,11 @@ class OptimConfig:
             )
         if self.nesterov and momentum == 0:
             raise UserError("--nesterov: needs --momentum above 0, found 0")
+        if self.decoupled_decay and lr is not None and weight_decay is not None and lr * weight_decay >= 1:
+            raise UserError(
+                f"--decoupled-decay: --lr {lr:g} times --weight-decay {weight_decay:g} must be below 1, or a "
+                "step shrinks weights past 0; lower one of them"
+            )
         if self.classifier_lr and lr == 0:
             raise UserError(
                 f"--classifier-lr {self.classifier_lr:g}: follows --lr, which is 0; "

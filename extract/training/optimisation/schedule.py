@@ -38,14 +38,27 @@ def images_a_step(config: TrainConfig) -> int:
     return config.batch_size * config.optimisation.accumulate
 
 
-def note_scaling(config: TrainConfig) -> None:
-    """Note how the learning rate is scaled, if it is not as stated."""
-    stated_for, n_images = config.optimisation.lr_batch_size, images_a_step(config)
-    if stated_for not in (None, n_images):
+def note_rates(config: TrainConfig, n_images: int) -> None:
+    """Note what may surprise in learning rates and steps: scaling, a warm-up without end, few batches.
+
+    Args:
+        config: as resolved.
+        n_images: in an epoch.
+    """
+    stated_for, n_step = config.optimisation.lr_batch_size, images_a_step(config)
+    if stated_for not in (None, n_step):
         note(
-            f"the learning rate {config.lr:g} is stated for {stated_for} images in a step; for {n_images} it "
+            f"the learning rate {config.lr:g} is stated for {stated_for} images in a step; for {n_step} it "
             f"is {highest_rate(config):g}"
         )
+    if config.warmup_epochs >= config.epochs:
+        note(
+            f"the learning rate warms up for {config.warmup_epochs} epochs and training has {config.epochs}, "
+            f"so it never reaches {highest_rate(config):g}; --warmup-epochs shortens it"
+        )
+    if (n_batches := config.optimisation.accumulate) > 1 and n_step > n_images:
+        found = -(-n_images // config.batch_size)
+        note(f"--accumulate {n_batches}: an epoch has {found} batches, so that all of them are one step")
 
 
 def _along_cosine(start: float, end: float, share: float) -> float:
