@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from extract.device_names import check_device
 from extract.images.augmentation.config import AugmentConfig
 from extract.images.preparation import check_preparation
+from extract.inner_layers.options import layer_dtypes, named_layers
 from extract.networks.config import NetworkConfig
 from extract.options import (
     Codec,
@@ -18,6 +19,8 @@ from extract.options import (
     ImagesAtOnce,
     ImageSize,
     Interpolation,
+    LayerDtypes,
+    Layers,
     MapDtype,
     Mean,
     MovedRoot,
@@ -187,6 +190,8 @@ class ExtractConfig:
         ),
     ] = None
     views: NViews = 1
+    layers: Layers = None
+    layer_dtype: LayerDtypes = ()
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Precision = "fp32"
@@ -204,6 +209,7 @@ class ExtractConfig:
         check_bounds(self)
         check_bounds(self.network)
         check_preparation(self)
+        layer_dtypes(named_layers(self.layers), self.dtype, self.layer_dtype)
 
 
 @dataclass(frozen=True)
@@ -273,6 +279,8 @@ class ForecastConfig:
         "feats.zarr"
     )
     views: NViews = 1
+    layers: Layers = None
+    layer_dtype: LayerDtypes = ()
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Precision = "fp32"
@@ -286,3 +294,4 @@ class ForecastConfig:
         """Raise UserError for a value out of its range; None passes."""
         check_bounds(self)
         check_bounds(self.network)
+        layer_dtypes(named_layers(self.layers), self.dtype, self.layer_dtype)

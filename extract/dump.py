@@ -31,6 +31,7 @@ from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
 from extract.images.workers import keep_workers
 from extract.inference import by_class
+from extract.inner_layers.stored import IDENTITY, in_words, stored_layers
 from extract.networks.parts import Network
 from extract.provenance import provenance_of
 from extract.rows import check_rows, computed_rows
@@ -149,10 +150,17 @@ def _spec(
     provenance: dict[str, Any],
 ) -> StoreSpec:
     sizes = axis_lengths(restored.network, splits, restored.transform, compute)
-    class_names = restored.dataset.class_names
+    class_names, layers = restored.dataset.class_names, stored_layers(config, restored, compute)
     layouts = store_layout(
-        sizes, len(class_names), config.dtype, config.batch_size, config.codec, n_views=config.views
+        sizes,
+        len(class_names),
+        config.dtype,
+        config.batch_size,
+        config.codec,
+        n_views=config.views,
+        layers=layers,
     )
+    dtypes = {layer: maps.dtype for layer, maps in layers.items()}
     identity = {
         "checkpoint": provenance["checkpoint"]["sha256"],
         "data set": provenance["dataset"]["fingerprint"],
@@ -163,11 +171,12 @@ def _spec(
         "codec": config.codec,
         "batch size": config.batch_size,
         "number of views": config.views,
-    }
+    } | ({IDENTITY: in_words(dtypes)} if layers else {})
     if is_fitted(restored):
         identity |= {"checkpoint": backbone_digest(restored.network), "weight decay": config.weight_decay}
         provenance = provenance | ROOM
-    return StoreSpec(layouts, config.dtype, class_names, provenance, json.loads(json.dumps(identity)))
+    identity = json.loads(json.dumps(identity))
+    return StoreSpec(layouts, config.dtype, class_names, provenance, identity, dtypes)
 
 
 @torch.inference_mode()
@@ -236,9 +245,10 @@ def _dump(
     if len(missing) < len(images):
         images = images.take(missing)
     network, transform, dtype = restored.network, restored.transform, writer.map_dtype
-    batches = computed_rows(network, images, transform, compute, dtype if split == "train" else None)
+    layers = writer.layer_dtypes if split == "train" else {}
+    batches = computed_rows(network, images, transform, compute, dtype if split == "train" else None, layers)
     for start, view, computed in batches:
-        rows = check_rows(computed, split, dtype)
+        rows = check_rows(computed, split, dtype, layers)
         if is_fitted(restored):
             rows.pop("cam", None)  # of an FC layer that is not fitted yet
         writer.write(split, int(missing[start]) * n_views + view, rows, every=n_views)

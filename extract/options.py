@@ -46,6 +46,21 @@ MapDtype = Annotated[
     Literal["float16", "float32", "bfloat16", "int8", "float8_e4m3"],
     Option("number format of the stored feature maps; int8 and float8_e4m3 are lossy", "storage"),
 ]
+Layers = Annotated[
+    str | None,
+    Option(
+        "layers of the network (its modules' names, as layer2,layer3) whose maps are stored too, of the "
+        "training images",
+        "storage",
+        "the last layer alone",
+    ),
+]
+LayerDtypes = Annotated[
+    tuple[str, ...],
+    Option(
+        "number format of one layer's maps, as layer2=int8; may be repeated; others take --dtype", "storage"
+    ),
+]
 Codec = Annotated[Literal["none", "zstd", "lz4"], Option("compression of the stored feature maps", "storage")]
 Precision = Annotated[
     Literal["fp32", "bf16"], Option("precision of the network's computations; bf16 uses autocast", "machine")

@@ -35,6 +35,7 @@ TRAINING_OPTIONS = (
 )
 # Options that a checkpoint of ours determines; what they come to is recorded beside them.
 OF_PHASE1 = ("network", "dataset", "image_size", "mean", "std", "crop", "interpolation")
+OF_LAYERS = ("layers", "layer_dtype")  # recorded where maps of earlier layers are asked for
 OF_ADOPTED = ("classifier", "seed", "weight_decay")  # options that only another program's network takes
 
 
@@ -93,5 +94,6 @@ def _asked(config: ExtractConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     own = {"ckpt": config.ckpt, "store": config.store}
     own |= {"arch": config.network.arch, "root": config.dataset.root}
     others = OF_PHASE1 if checkpoint.adopted else (*OF_PHASE1, *OF_ADOPTED)
+    others += OF_LAYERS if config.layers is None else ()
     asked = asdict(config)
     return own | {f.name: asked[f.name] for f in fields(config) if f.name not in others}

@@ -1,6 +1,6 @@
 """What a store holds of a batch of images: computed on the device, then copied to the host and checked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from extract.device import Compute
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.inference import numbered_maps
+from extract.inner_layers.captured import EXTREMES, CapturedLayers, extremes_of
 from extract.networks.parts import Network, pool
 from extract.transfer import Tensors, to_device, to_host
 from store.arrays.dtypes import NUMPY, largest
 from store.errors import UserError
+from store.schema import maps_name
 
 BUFFERED_AS = {  # as the writer takes them; of lossy dtypes it computes the scales itself
     "float16": torch.float16,
@@ -22,7 +24,7 @@ BUFFERED_AS = {  # as the writer takes them; of lossy dtypes it computes the sca
     "int8": torch.float32,
     "float8_e4m3": torch.float32,
 }
-EXTREMES = "extremes"  # the lowest and highest value of a batch's maps, which are not stored
+NO_LAYERS: Mapping[str, str] = {}
 
 
 def computed_rows(
@@ -31,6 +33,7 @@ def computed_rows(
     transform: Transform,
     compute: Compute,
     map_dtype: str | None = None,
+    layers: Mapping[str, str] = NO_LAYERS,
 ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
     """Position of the first image, view, and rows by array name, of each batch in turn; see `check_rows`.
 
@@ -40,18 +43,23 @@ def computed_rows(
         transform: how they are prepared.
         compute: device and batch size.
         map_dtype: dtype of the stored maps; None for images of which only pooled features are stored.
+        layers: dtypes of the stored maps of earlier layers, by the layer's name; none without `map_dtype`.
 
     Raises:
         UserError: an image cannot be read.
     """
     label, weight = torch.from_numpy(images.label), network.classifier.weight.detach()
 
+    buffered = {layer: BUFFERED_AS[dtype] for layer, dtype in layers.items()}
+
     def on_device() -> Iterator[tuple[tuple[int, int], Tensors]]:
-        for start, view, maps in numbered_maps(network, images, transform, compute):
-            rows = {"pooled": pool(maps)}
-            if map_dtype is not None:
-                rows |= _map_rows(maps, weight, label[start : start + len(maps)], BUFFERED_AS[map_dtype])
-            yield (start, view), rows
+        with CapturedLayers(network, buffered) as captured:
+            for start, view, maps in numbered_maps(network, images, transform, compute):
+                rows = {"pooled": pool(maps)}
+                if map_dtype is not None:
+                    rows |= _map_rows(maps, weight, label[start : start + len(maps)], BUFFERED_AS[map_dtype])
+                    rows |= captured.take(len(maps))
+                yield (start, view), rows
 
     for (start, view), rows in to_host(on_device(), compute.device):
         yield start, view, {name: _as_array(tensor) for name, tensor in rows.items()}
@@ -73,17 +81,28 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def check_rows(rows: dict[str, np.ndarray], split: str, map_dtype: str) -> dict[str, np.ndarray]:
+def check_rows(
+    rows: dict[str, np.ndarray], split: str, map_dtype: str, layers: Mapping[str, str] = NO_LAYERS
+) -> dict[str, np.ndarray]:
     """The rows that are stored of a batch.
 
     Raises:
         UserError: features that are not finite, or beyond the range of the maps' dtype.
     """
-    stored = {name: values for name, values in rows.items() if name != EXTREMES}
+    extremes = {EXTREMES, *(extremes_of(maps_name(layer)) for layer in layers)}
+    stored = {name: values for name, values in rows.items() if name not in extremes}
     if EXTREMES in rows and np.abs(rows[EXTREMES]).max() > largest(map_dtype):
         raise UserError(f"train: feature maps exceed the range of {map_dtype}; pass --dtype float32")
     if not np.isfinite(stored["pooled"]).all():
         raise UserError(
             f"{split}: the network's features are not finite, so its weights are useless; train again"
         )
+    for layer, dtype in layers.items():
+        most = np.abs(rows[extremes_of(maps_name(layer))]).max()
+        if not np.isfinite(most):
+            raise UserError(f"{split}: maps of {layer} are not finite; leave it out of --layers")
+        if most > largest(dtype):
+            raise UserError(
+                f"{split}: maps of {layer} exceed the range of {dtype}; pass --layer-dtype {layer}=float32"
+            )
     return stored

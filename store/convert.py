@@ -17,15 +17,25 @@ from rich.progress import Progress
 
 from store.arrays.compressed import PackedArray
 from store.arrays.dtypes import MAY_BECOME, largest
+from store.arrays.maps import StoredMaps
 from store.checked import CheckedReader
 from store.config import ConvertConfig
 from store.drafts.lifecycle import check_writable, draft_of, is_finished
 from store.errors import StoreError
-from store.layout import Chunking, store_layout
+from store.layout import Chunking, LayerMaps, store_layout
 from store.options import check_bounds
 from store.provenance import versions
 from store.reader import FeatureStore
-from store.schema import CLASSIFIER, EVERY_SPLIT, OF_IMAGES, SCALE, SCALED, STREAMED
+from store.schema import (
+    CLASSIFIER,
+    EVERY_SPLIT,
+    LAYERS,
+    OF_IMAGES,
+    STREAMED,
+    in_blocks,
+    maps_name,
+    scale_name,
+)
 from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -85,49 +95,75 @@ def _open(where: Path | Bucket) -> FeatureStore:
 
 def _spec(config: ConvertConfig, source: CheckedReader) -> StoreSpec:
     store = source.store
-    maps = store.arrays["train/feature_map"]
-    was = {"dtype": store.map_dtype, "codec": maps.codec if isinstance(maps, PackedArray) else "none"}
-    now = {"dtype": config.dtype or was["dtype"], "codec": config.codec or was["codec"]}
-    _check_not_finer(store, now["dtype"])
+    was = {layer: _stored_form(store.maps(layer)) for layer in (None, *store.layers)}
+    now = {
+        layer: {"dtype": config.dtype or of["dtype"], "codec": config.codec or of["codec"]}
+        for layer, of in was.items()
+    }
+    for layer, form in now.items():
+        _check_not_finer(store, layer, form["dtype"])
     chunking = _chunking(config, store)
     n_classes, batch_size, n_views = (
         len(store.class_names),
         _extraction_option(store, "batch_size"),
         _extraction_option(store, "views"),
     )
+    of_last, of_layers = now[None], {layer: form for layer, form in now.items() if layer is not None}
+    layers = {layer: LayerMaps(store.maps(layer).shape[1:], **form) for layer, form in of_layers.items()}
     layouts = store_layout(
-        _sizes(store), n_classes, now["dtype"], batch_size, now["codec"], chunking, n_views
+        _sizes(store), n_classes, of_last["dtype"], batch_size, of_last["codec"], chunking, n_views, layers
     )
-    streamed = {name: layout for name, layout in layouts.items() if name.split("/")[-1] in STREAMED}
-    identity = now | {
+    streamed = {
+        name: layout for name, layout in layouts.items() if name.split("/")[-1] in STREAMED or in_blocks(name)
+    }
+    identity = _with_layers(now) | {
         "source": source.digest,
         "block rows": {name: layout.block_rows for name, layout in streamed.items()},
         "chunk rows": {name: layout.chunk_rows for name, layout in streamed.items()},
     }
-    provenance = _provenance(store, locate(config.target), was, now)
-    return StoreSpec(layouts, now["dtype"], store.class_names, provenance, identity)
+    provenance = _provenance(store, locate(config.target), _with_layers(was), _with_layers(now))
+    dtypes = {layer: form["dtype"] for layer, form in of_layers.items()}
+    return StoreSpec(layouts, of_last["dtype"], store.class_names, provenance, identity, dtypes)
 
 
-def _check_not_finer(store: FeatureStore, dtype: str) -> None:
-    allowed = MAY_BECOME[store.map_dtype]
+def _stored_form(maps: StoredMaps) -> dict[str, str]:
+    """Dtype and codec of the maps of a layer."""
+    array = maps.array
+    return {"dtype": maps.dtype, "codec": array.codec if isinstance(array, PackedArray) else "none"}
+
+
+def _with_layers(forms: dict[str | None, dict[str, str]]) -> dict[str, Any]:
+    """Dtype and codec of the feature maps, and of earlier layers if there are any."""
+    layers = {layer: form for layer, form in forms.items() if layer is not None}
+    return forms[None] | ({LAYERS: layers} if layers else {})
+
+
+def _check_not_finer(store: FeatureStore, layer: str | None, dtype: str) -> None:
+    maps = store.maps(layer)
+    allowed = MAY_BECOME[maps.dtype]
     if dtype not in allowed:
+        whose = "its feature maps" if layer is None else f"its maps of {layer}"
         raise StoreError(
-            f"{store.path}: its feature maps are {store.map_dtype}, which can become {', '.join(allowed)} "
+            f"{store.path}: {whose} are {maps.dtype}, which can become {', '.join(allowed)} "
             f"and not {dtype}, since rounding cannot be undone; extract again with --dtype {dtype}"
         )
 
 
 def _chunking(config: ConvertConfig, store: FeatureStore) -> Chunking:
     """The chunking asked for; lossy maps keep their blocks, each of which has its own scales."""
-    lossy = store.map_dtype in SCALED
+    lossy = [maps.dtype for maps in _all_maps(store) if maps.is_lossy]
     if lossy and config.block_mib is not None:
         raise StoreError(
-            f"{store.path}: its {store.map_dtype} maps have scales for each block, so their blocks cannot "
+            f"{store.path}: its {lossy[0]} maps have scales for each block, so their blocks cannot "
             "change; leave out --block-mib"
         )
     chunk_bytes = config.chunk_kib and config.chunk_kib * 1024
     block_bytes = config.block_mib and config.block_mib * 1024**2
     return Chunking(chunk_bytes, block_bytes, store.block_rows("train/feature_map") if lossy else None)
+
+
+def _all_maps(store: FeatureStore) -> list[StoredMaps]:
+    return [store.maps(layer) for layer in (None, *store.layers)]
 
 
 def _sizes(store: FeatureStore) -> dict[str, dict[str, int]]:
@@ -151,7 +187,7 @@ def _extraction_option(store: FeatureStore, option: str) -> int:
 
 
 def _provenance(
-    store: FeatureStore, target: Path | Bucket, was: dict[str, str], now: dict[str, str]
+    store: FeatureStore, target: Path | Bucket, was: dict[str, Any], now: dict[str, Any]
 ) -> dict[str, Any]:
     """The source's provenance, with this conversion added."""
     step = {
@@ -195,7 +231,7 @@ def _copy(writer: StoreWriter, source: CheckedReader, split: str, progress: Prog
         parts = list(_parts(missing, *block))
         if not parts:
             continue
-        rows = _rows(source, split, block, writer.map_dtype)
+        rows = _rows(source, split, block, writer)
         for start, stop in parts:
             of_part = slice(start - block[0], stop - block[0])
             writer.write(split, start, {name: value[of_part] for name, value in rows.items()})
@@ -210,29 +246,36 @@ def _parts(missing: list[tuple[int, int]], start: int, stop: int) -> Iterator[tu
         yield max(missing[i][0], start), min(missing[i][1], stop)
 
 
-def _rows(source: CheckedReader, split: str, block: tuple[int, int], map_dtype: str) -> dict[str, np.ndarray]:
+def _rows(
+    source: CheckedReader, split: str, block: tuple[int, int], writer: StoreWriter
+) -> dict[str, np.ndarray]:
     """One block of the arrays that the network filled, by name; lossy codes are copied with their scales."""
     store = source.store
     names = [name for name in STREAMED if f"{split}/{name}" in store.arrays]
     rows = {name: source.block(f"{split}/{name}", *block) for name in names}
     if split != "train":
         return rows
-    if store.map_dtype in SCALED:
-        index = block[0] // store.block_rows("train/feature_map")
-        return rows | {SCALE: source.block(f"train/{SCALE}", index, index + 1)}
-    rows["feature_map"] = store.decoded(rows["feature_map"], block[0])
-    if map_dtype != store.map_dtype:
-        _check_range(rows["feature_map"], map_dtype, store.path, block[0])
+    for layer, dtype in {None: writer.map_dtype, **writer.layer_dtypes}.items():
+        maps, name = store.maps(layer), maps_name(layer)
+        codes = rows[name] if layer is None else source.block(maps.path, *block)
+        if maps.is_lossy:
+            index = block[0] // maps.block_rows
+            scale = source.block(maps.scale_path, index, index + 1)
+            rows |= {name: codes, scale_name(name): scale}
+            continue
+        rows[name] = maps.decoded(codes, block[0])
+        if dtype != maps.dtype:
+            _check_range(rows[name], dtype, f"{store.path}: {maps.path}", block[0])
     return rows
 
 
-def _check_range(maps: np.ndarray, map_dtype: str, path: Path | Bucket, start: int) -> None:
+def _check_range(maps: np.ndarray, map_dtype: str, where: str, start: int) -> None:
     limit = largest(map_dtype)
     if float(maps.max()) <= limit and float(maps.min()) >= -limit:  # False for NaN
         return
     magnitude = np.abs(maps.astype(np.float32)).max((1, 2, 3))
     row = int(np.argmax(~(magnitude <= limit)))
     raise StoreError(
-        f"{path}: train/feature_map: row {start + row} has a feature of magnitude {magnitude[row]:.6g}, but "
+        f"{where}: row {start + row} has a feature of magnitude {magnitude[row]:.6g}, but "
         f"{map_dtype} ends at {limit:.6g}; keep the dtype, or choose another --dtype"
     )

@@ -12,7 +12,8 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 
     Returns:
         Among others `arrays` with shape, dtype and size, `classes` with the number of images of each class in
-        each split (several views count once), and `views`, the number of views of each image, by split.
+        each split (several views count once), `views`, the number of views of each image, by split, and
+        `layers`, the dtypes of the maps of earlier layers by name.
     """
     arrays = {
         name: {"shape": list(array.shape), "dtype": array.dtype.name, "bytes": array.n_bytes}
@@ -32,6 +33,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             for k, name in enumerate(store.class_names)
         ],
         "views": {split: of_split.n_views for split, of_split in splits.items()},
+        "layers": store.layer_dtypes,
         "provenance": store.provenance,
         "finished": None if store.finished is None else as_utc(store.finished),
     }

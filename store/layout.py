@@ -9,6 +9,7 @@ row is a block.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,11 @@ from store.schema import (
     OF_ROOT,
     SCALE,
     SCALED,
+    STORED_AS,
     STREAMED,
     ArraySpec,
+    maps_name,
+    scale_name,
     split_arrays,
 )
 
@@ -80,6 +84,29 @@ class Chunking:
 EXTRACTED = Chunking()
 
 
+@dataclass(frozen=True)
+class LayerMaps:
+    """Maps of an earlier layer, as they are stored.
+
+    Attributes:
+        shape: (H, W, C).
+        dtype: a member of MAP_DTYPES.
+        codec: a member of CODECS.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    codec: str = "none"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one map as the network computes it, which in a lossy dtype is float32."""
+        return _map_itemsize(self.dtype) * math.prod(self.shape)
+
+
+NO_LAYERS: Mapping[str, LayerMaps] = {}
+
+
 def store_layout(
     sizes: dict[str, dict[str, int]],
     n_classes: int,
@@ -88,6 +115,7 @@ def store_layout(
     codec: str = "none",
     chunking: Chunking = EXTRACTED,
     n_views: int = 1,
+    layers: Mapping[str, LayerMaps] = NO_LAYERS,
 ) -> dict[str, ArrayLayout]:
     """The layout of every array of a store, by its path in the tree.
 
@@ -100,6 +128,7 @@ def store_layout(
         codec: of the feature maps, a member of CODECS.
         chunking: sizes of chunks and blocks.
         n_views: rows of each training image.
+        layers: maps of earlier layers of the training images, by the layer's name.
     """
     layouts = {name: _whole((1,), spec.dtype) for name, spec in OF_ROOT.items()}
     of_classifier = {"K": n_classes, "C": sizes["train"]["C"]}
@@ -109,7 +138,8 @@ def store_layout(
         specs = split_arrays(split, map_dtype)
         specs |= {name: spec for name, spec in OF_IMAGES.items() if spec.axes[1] in lengths}
         batch_rows = batch_size * n_views if split == "train" else batch_size
-        block_rows = _block_rows(specs, lengths, map_dtype, batch_rows, chunking)
+        widest = _widest(specs, lengths, map_dtype, layers if split == "train" else NO_LAYERS)
+        block_rows = _block_rows(split, widest, lengths["N"], batch_rows, chunking)
         lengths = lengths | {"n": math.ceil(lengths["N"] / block_rows)}
         for name, spec in specs.items():
             shape = tuple(lengths[axis] for axis in spec.axes)
@@ -122,30 +152,56 @@ def store_layout(
                 layouts[f"{split}/{name}"] = ArrayLayout(shape, spec.dtype, chunk_rows=1, block_rows=1)
             else:
                 layouts[f"{split}/{name}"] = _whole(shape, spec.dtype)
+    layouts |= _of_layers(layers, layouts["train/feature_map"], chunking)
     n_blocks = {path: layout.n_blocks for path, layout in layouts.items()} | {"metadata": 1}
     return layouts | {f"{CHECKSUM}/{path}": _whole((n,), "uint32") for path, n in n_blocks.items()}
 
 
-def _block_rows(
-    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, batch_rows: int, chunking: Chunking
+def _of_layers(
+    layers: Mapping[str, LayerMaps], beside: ArrayLayout, chunking: Chunking
+) -> dict[str, ArrayLayout]:
+    """Layouts of earlier layers, by path: in the blocks of the feature maps, with scales if lossy."""
+    layouts = {}
+    for layer, maps in layers.items():
+        name, shape = maps_name(layer), (beside.shape[0], *maps.shape)
+        dtype = STORED_AS.get(maps.dtype, maps.dtype)
+        layouts[f"train/{name}"] = _streamed(
+            shape, dtype, beside.block_rows, maps.codec, chunking.chunk_bytes
+        )
+        if maps.dtype in SCALED:
+            scales = ArrayLayout((beside.n_blocks, maps.shape[2]), "float32", chunk_rows=1, block_rows=1)
+            layouts[f"train/{scale_name(name)}"] = scales
+    return layouts
+
+
+def _map_itemsize(map_dtype: str) -> int:
+    return 4 if map_dtype in SCALED else np.dtype(STORED_AS.get(map_dtype, map_dtype)).itemsize
+
+
+def _widest(
+    specs: dict[str, ArraySpec], lengths: dict[str, int], map_dtype: str, layers: Mapping[str, LayerMaps]
 ) -> int:
+    """Bytes of a row of the widest array that the network fills."""
+    widest = max((maps.row_bytes for maps in layers.values()), default=0)
+    for name in STREAMED:
+        if name in specs:
+            of_map = name == "feature_map"
+            size = _map_itemsize(map_dtype) if of_map else np.dtype(specs[name].dtype).itemsize
+            widest = max(widest, size * math.prod(lengths[axis] for axis in specs[name].axes[1:]))
+    return widest
+
+
+def _block_rows(split: str, widest: int, n_rows: int, batch_rows: int, chunking: Chunking) -> int:
     """Rows of a block of a split: as many whole batches of its widest array as fit in BLOCK_BYTES.
 
     With a given block size they are a power of two, which the chunks of any array divide well.
     """
-    if "feature_map" in specs and chunking.train_rows:
+    if split == "train" and chunking.train_rows:
         return chunking.train_rows
-    widest = 0
-    for name in STREAMED:
-        if name in specs:
-            size = (
-                4 if name == "feature_map" and map_dtype in SCALED else np.dtype(specs[name].dtype).itemsize
-            )
-            widest = max(widest, size * math.prod(lengths[axis] for axis in specs[name].axes[1:]))
     if chunking.block_bytes:
         fitting = max(1, chunking.block_bytes // widest).bit_length() - 1
-        return 2 ** min(fitting, (lengths["N"] - 1).bit_length())
-    batches = min(BLOCK_BYTES // (widest * batch_rows), math.ceil(lengths["N"] / batch_rows))
+        return 2 ** min(fitting, (n_rows - 1).bit_length())
+    batches = min(BLOCK_BYTES // (widest * batch_rows), math.ceil(n_rows / batch_rows))
     return max(1, batches) * batch_rows
 
 

@@ -2,35 +2,32 @@
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from store.arrays.dtypes import computing_dtype, decode
+from store.arrays.dtypes import computing_dtype
 from store.arrays.finite import first_not_finite
-from store.arrays.gather import gather
+from store.arrays.maps import StoredMaps
 from store.arrays.raw import StoredArray
 from store.arrays.shapes import check_shapes
 from store.arrays.split import SplitArrays
+from store.containers.attributes import check_ours, recorded_dtypes
 from store.containers.detect import open_container, stamp_of
 from store.errors import StoreError, UnreadableError
 from store.notes import note
 from store.schema import (
     CLASSIFIER,
     FINISHED,
-    FORMAT,
     MAP_DTYPES,
-    SCALE,
-    SCALED,
-    SCHEMA_VERSION,
     SPLITS,
-    STREAMED,
+    in_blocks,
+    is_scale,
     split_arrays,
 )
 from store.storage.cache import Cache
-from store.storage.location import draft_advice
 from store.storage.s3 import Bucket, BucketError
 
 SPLIT_ARRAYS = ("label", "sample_index", "view", "pooled")
@@ -44,6 +41,7 @@ class FeatureStore:
         class_names: K names.
         provenance: what made it.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
+        layer_dtypes: of the maps of earlier layers, by the layer's name.
         attributes: of the root, as written.
         arrays: every array, by its path in the tree.
 
@@ -56,7 +54,7 @@ class FeatureStore:
         self.path = path
         self._stamp = stamp_of(path)
         self._splits: dict[str, SplitArrays] = {}
-        attributes, self.arrays = open_container(path, self._check_ours, cache)
+        attributes, self.arrays = open_container(path, partial(check_ours, path), cache)
         self.attributes = attributes
         self.class_names: list[str] = attributes.get("class_names")
         self.provenance: dict[str, Any] = attributes.get("provenance")
@@ -65,33 +63,12 @@ class FeatureStore:
             raise StoreError(f"{path}: class_names is not a list of two or more names; extract again")
         if not isinstance(self.provenance, dict):
             raise StoreError(f"{path}: provenance does not say what made it; extract again")
-        self.map_dtype: str = attributes.get("map_dtype")
-        if self.map_dtype not in MAP_DTYPES:
-            raise StoreError(
-                f"{path}: feature maps of dtype {self.map_dtype!r}, expected one of {', '.join(MAP_DTYPES)}; "
-                "extract again"
-            )
+        dtypes = recorded_dtypes(path, attributes)
+        self._maps = {layer: StoredMaps(self, layer, dtype) for layer, dtype in dtypes.items()}
+        self.map_dtype = dtypes.pop(None)
+        self.layer_dtypes: dict[str, str] = dtypes
         check_shapes(self)
         self._check_blocks()
-
-    def _check_ours(self, attributes: dict[str, Any]) -> None:
-        """Raise StoreError if attributes are not those of a complete store of this version."""
-        if attributes.get("format") != FORMAT:
-            raise StoreError(
-                f"{self.path}: not a feature store (its format is {attributes.get('format')!r}, "
-                f"expected {FORMAT!r}); `extract` writes one"
-            )
-        version = attributes.get("schema_version")
-        if version != SCHEMA_VERSION:
-            newer = isinstance(version, int) and version > SCHEMA_VERSION
-            what, advice = (", of a newer tailcache", "update tailcache, or ") if newer else ("", "")
-            raise StoreError(
-                f"{self.path}: schema version {version}{what}, this program reads {SCHEMA_VERSION}; "
-                f"{advice}extract again"
-            )
-        if attributes.get("complete") is not True:
-            found = draft_advice(self.path) or "was never finished; extract again with --overwrite"
-            raise StoreError(f"{self.path}: {found}")
 
     @property
     def splits(self) -> list[str]:
@@ -104,9 +81,9 @@ class FeatureStore:
         rows = [block_rows.get(split) for split in self.splits] if isinstance(block_rows, dict) else [None]
         if not all(type(n) is int and n > 0 for n in rows):
             raise StoreError(f"{self.path}: block_rows is not a number of rows for each split; extract again")
-        if self.map_dtype in SCALED:
-            n_blocks = -(-self.map_shape[0] // block_rows["train"])
-            if self.array(f"train/{SCALE}").shape[0] != n_blocks:
+        n_blocks = -(-self.map_shape[0] // block_rows["train"])
+        for maps in self._maps.values():
+            if maps.is_lossy and self.array(maps.scale_path).shape[0] != n_blocks:
                 raise StoreError(
                     f"{self.path}: does not have a scale for each of {n_blocks} blocks; extract again"
                 )
@@ -114,12 +91,12 @@ class FeatureStore:
     @property
     def finished(self) -> int | None:
         """When writing finished, in seconds since 1970 UTC; None if the store does not record it."""
-        return int(self._read(FINISHED)[0]) if FINISHED in self.arrays else None
+        return int(self.read_array(FINISHED)[0]) if FINISHED in self.arrays else None
 
     @cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Phase I's FC layer: weight (K, C) and bias (K,), float32."""
-        weight, bias = (self._read(f"classifier/{name}") for name in CLASSIFIER)
+        weight, bias = (self.read_array(f"classifier/{name}") for name in CLASSIFIER)
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise StoreError(
                 f"{self.path}: classifier holds NaN or infinite weights; train and extract again"
@@ -157,7 +134,7 @@ class FeatureStore:
         return self._splits[split]
 
     def _read_split(self, split: str) -> SplitArrays:
-        label, sample_index, view, pooled = (self._read(f"{split}/{n}") for n in SPLIT_ARRAYS)
+        label, sample_index, view, pooled = (self.read_array(f"{split}/{n}") for n in SPLIT_ARRAYS)
         if (np.diff(label) < 0).any():
             raise StoreError(f"{self.path}: {split}/label is damaged; extract again with --overwrite")
         if not (label[0] >= 0 and label[-1] < len(self.class_names)):
@@ -188,16 +165,16 @@ class FeatureStore:
         Raises:
             StoreError: a value that is not finite.
         """
-        cam = self._read("train/cam")
+        cam = self.read_array("train/cam")
         self._check_finite("train/cam", cam)
         return cam
 
     def block_rows(self, name: str) -> int:
         """Rows of an array that were written together and share a checksum."""
-        split, _, leaf = name.rpartition("/")
-        if leaf == SCALE:
+        if is_scale(name):
             return 1
-        return self.attributes["block_rows"][split] if leaf in STREAMED else self.arrays[name].shape[0]
+        split = name.partition("/")[0]
+        return self.attributes["block_rows"][split] if in_blocks(name) else self.arrays[name].shape[0]
 
     @property
     def map_shape(self) -> tuple[int, int, int, int]:
@@ -209,40 +186,53 @@ class FeatureStore:
         """Bytes that the train split's feature maps take in memory, decoded."""
         return math.prod(self.map_shape) * computing_dtype(self.map_dtype).itemsize
 
-    def read_feature_map(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the earlier layers whose maps it holds, in the order in which they run."""
+        return tuple(self.layer_dtypes)
+
+    def maps(self, layer: str | None = None) -> StoredMaps:
+        """The maps of one layer.
+
+        Args:
+            layer: one of `layers`; None for the last one.
+
+        Raises:
+            StoreError: the store does not hold them.
+        """
+        if layer not in self._maps:
+            found = f"holds {', '.join(self.layers)}" if self.layers else "holds none of earlier layers"
+            raise StoreError(
+                f"{self.path}: has no maps of layer {layer!r} ({found}; the last one needs no name); extract "
+                "with --layers"
+            )
+        return self._maps[layer]
+
+    def read_feature_map(
+        self, start: int = 0, stop: int | None = None, layer: str | None = None
+    ) -> np.ndarray:
         """Feature maps of the train split, all or a range of rows.
+
+        Args:
+            start: number of the first row.
+            stop: the row after the last; None for all.
+            layer: one of `layers`; None for the last layer.
 
         Returns:
             (B, H, W, C) in `computing_dtype`; bfloat16 is ml_dtypes'.
 
         Raises:
             IndexError: a row number out of range.
-            StoreError: a value that is not finite.
+            StoreError: a value that is not finite, or no such layer.
         """
-        n = self.map_shape[0]
-        stop = n if stop is None else min(stop, n)
-        if not 0 <= start <= stop:
-            raise IndexError(f"rows {start} to {stop} of {n} feature maps")
-        maps = self._maps(start, stop)
-        bad = first_not_finite(maps)
-        self.check_finite_row("train/feature_map", None if bad is None else start + bad)
-        return maps
+        return self.maps(layer).read(start, stop)
 
-    def _maps(self, start: int, stop: int) -> np.ndarray:
-        if self.map_dtype not in SCALED:
-            return self.decoded(self._read("train/feature_map", start, stop), start)
-        maps = np.empty((stop - start, *self.map_shape[1:]), computing_dtype(self.map_dtype))
-        rows = self.block_rows("train/feature_map")
-        for begin in range(start, stop, rows):
-            codes = self._read("train/feature_map", begin, min(begin + rows, stop))
-            maps[begin - start : begin - start + len(codes)] = self.decoded(codes, begin)
-        return maps
-
-    def feature_map(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def feature_map(self, rows: Sequence[int] | np.ndarray, layer: str | None = None) -> np.ndarray:
         """Feature maps of any rows of the train split, in any order, repeats allowed.
 
         Args:
             rows: (B,) row numbers, as `read("train")` counts them.
+            layer: one of `layers`; None for the last layer.
 
         Returns:
             (B, H, W, C) in `computing_dtype`, map i that of row `rows[i]`.
@@ -250,33 +240,25 @@ class FeatureStore:
         Raises:
             TypeError: rows are not integers; a mask, for example.
             IndexError: a row number out of range.
-            StoreError: a file is missing or damaged, or a value is not finite.
+            StoreError: a file is missing or damaged, a value is not finite, or there is no such layer.
         """
-        rows, array = np.asarray(rows), self.array("train/feature_map")
-        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
-            raise TypeError(f"rows: expected a list of row numbers, found {rows.dtype} {rows.shape}")
-        codes, scale = gather(array, rows), None
-        if self.map_dtype in SCALED:
-            scale = self.scale[rows.astype(np.int64) // self.block_rows("train/feature_map")]
-        maps = decode(codes, self.map_dtype, scale, computing_dtype(self.map_dtype))
-        bad = first_not_finite(maps)
-        self.check_finite_row("train/feature_map", None if bad is None else int(rows[bad]))
-        return maps
+        return self.maps(layer).take(rows)
 
     def decoded(self, codes: np.ndarray, start: int, dtype: np.dtype | None = None) -> np.ndarray:
         """Decode stored codes of the rows from `start` on to feature maps (B, H, W, C)."""
-        scale = None
-        if self.map_dtype in SCALED:
-            rows = np.arange(start, start + len(codes))
-            scale = self.scale[rows // self.block_rows("train/feature_map")]
-        return decode(codes, self.map_dtype, scale, dtype or computing_dtype(self.map_dtype))
+        return self.maps().decoded(codes, start, dtype)
 
-    @cached_property
+    @property
     def scale(self) -> np.ndarray:
         """Scales of a lossy dtype, (blocks, C) float32."""
-        return self._read(f"train/{SCALE}")
+        return self.maps().scale
 
-    def _read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def read_array(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows of an array by its path, all by default, as they are stored.
+
+        Raises:
+            StoreError: there is no such array, or a file is missing or damaged.
+        """
         try:
             return self.array(name).read(start, stop)
         except UnreadableError:

@@ -1,14 +1,15 @@
 """What a store will hold, and what decides its rows, before the first row is written."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from store.errors import StoreError
 from store.layout import ArrayLayout
-from store.schema import CHECKSUM, FORMAT, OF_IMAGES, SCHEMA_VERSION, SPLITS
+from store.schema import CHECKSUM, FORMAT, LAYERS, OF_IMAGES, SCHEMA_VERSION, SPLITS, WITH_LAYERS, maps_name
 
 OLD_DEFAULTS = {"number of views": 1}  # of entries that older identities lack
+MAY_LACK = ("list of layers",)  # entries that are recorded only where they say something
 BEGUN = {"identity": dict, "layouts": dict, "attributes": dict, "replaces": bool, "state": dict}
 
 
@@ -33,7 +34,7 @@ def differing(asked: dict[str, Any], made: dict[str, Any]) -> tuple[str, Any, An
     Returns:
         Its name, the recorded value (None if absent) and the asked one; None if all agree.
     """
-    for name, value in asked.items():
+    for name, value in (asked | {name: asked.get(name) for name in MAY_LACK}).items():
         was = made.get(name, OLD_DEFAULTS.get(name))
         if was != value:
             return name, was, value
@@ -50,6 +51,7 @@ class StoreSpec:
         class_names: K names.
         provenance: what makes the store, as JSON values.
         identity: the part of provenance that decides the rows. A draft with another identity is not resumed.
+        layer_dtypes: of the maps of earlier layers, by the layer's name; members of MAP_DTYPES.
     """
 
     layouts: dict[str, ArrayLayout]
@@ -57,6 +59,13 @@ class StoreSpec:
     class_names: list[str]
     provenance: dict[str, Any]
     identity: dict[str, Any]
+    layer_dtypes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def map_dtypes(self) -> dict[str, str]:
+        """Dtypes of all maps, by path."""
+        layers = {f"train/{maps_name(layer)}": dtype for layer, dtype in self.layer_dtypes.items()}
+        return {f"train/{maps_name(None)}": self.map_dtype} | layers
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -64,12 +73,12 @@ class StoreSpec:
         splits = [split for split in SPLITS if f"{split}/pooled" in self.layouts]
         return {
             "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": WITH_LAYERS if self.layer_dtypes else SCHEMA_VERSION,
             "class_names": self.class_names,
             "map_dtype": self.map_dtype,
             "block_rows": {split: self.layouts[f"{split}/pooled"].block_rows for split in splits},
             "provenance": self.provenance | {"identity": self.identity},
-        }
+        } | ({LAYERS: self.layer_dtypes} if self.layer_dtypes else {})
 
     def as_begun(self, begun: dict[str, Any]) -> "StoreSpec":
         """This spec without the optional arrays that the draft to resume lacks."""

@@ -12,11 +12,12 @@ from rich.progress import Progress
 from store.arrays.checksum import crc32c, metadata_checksum
 from store.arrays.dtypes import OF_SCALE, RELATIVE
 from store.arrays.image_names import DIGEST, GROUP, NAME, names_from_bytes
+from store.arrays.maps import StoredMaps
 from store.arrays.raw import StoredArray
 from store.errors import StoreError
 from store.layout import ArrayLayout
 from store.reader import FeatureStore
-from store.schema import CHECKSUM, SCALED
+from store.schema import CHECKSUM
 
 CAM_ROUNDING = 2.0**-11  # relative error of rounding to float16
 SUMMING = 1e-5  # relative error of a float32 sum of magnitudes, in any order of summation
@@ -164,11 +165,14 @@ def _map_faults(
     rows = f"rows {block[0]} to {block[1] - 1}"
     maps = store.decoded(arrays["feature_map"].read(*block), block[0], np.dtype(np.float32))
     cam = arrays["cam"].read(*block).astype(np.float32)
-    for name, values in {"feature_map": maps, "cam": cam}.items():
-        if not np.isfinite(values).all():
-            yield Fault(f"train/{name}", f"{rows} hold NaN or infinite values")
-            return
-    error = rounding_errors(store, maps, block[0])
+    faults = [*_not_finite({"train/feature_map": maps, "train/cam": cam}, rows)]
+    yield from faults
+    if faults:
+        return
+    for layer in map(store.maps, store.layers):
+        of_layer = layer.decoded(layer.array.read(*block), block[0], np.dtype(np.float32))
+        yield from _not_finite({layer.path: of_layer}, rows)
+    error = rounding_errors(store.maps(), maps, block[0])
     if (np.abs(maps.mean((1, 2)) - pooled) > 2 * error.mean((1, 2)) + 1e-6).any():
         yield Fault("train/pooled", f"{rows} are not the means of their feature maps")
     low, high = cam.min((1, 2)), cam.max((1, 2))
@@ -181,12 +185,18 @@ def _map_faults(
         yield Fault("train/cam", f"{rows} are not the class activation maps of their feature maps")
 
 
-def rounding_errors(store: FeatureStore, maps: np.ndarray, start: int) -> np.ndarray:
+def _not_finite(values: dict[str, np.ndarray], rows: str) -> Iterator[Fault]:
+    for name, of_rows in values.items():
+        if not np.isfinite(of_rows).all():
+            yield Fault(name, f"{rows} hold NaN or infinite values")
+
+
+def rounding_errors(stored: StoredMaps, maps: np.ndarray, start: int) -> np.ndarray:
     """Bound on the error of each value (B, H, W, C), from rounding to its dtype and float32 sums."""
-    error = np.abs(maps) * (RELATIVE[store.map_dtype] + SUMMING)
-    if store.map_dtype in SCALED:
-        rows = np.arange(start, start + len(maps)) // store.block_rows("train/feature_map")
-        error += OF_SCALE[store.map_dtype] * store.scale[rows][:, None, None, :]
+    error = np.abs(maps) * (RELATIVE[stored.dtype] + SUMMING)
+    if stored.is_lossy:
+        rows = np.arange(start, start + len(maps)) // stored.block_rows
+        error += OF_SCALE[stored.dtype] * stored.scale[rows][:, None, None, :]
     return error
 
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from store import provenance
 from store.arrays.checksum import crc32c, metadata_checksum
-from store.arrays.dtypes import buffer_dtype, encode
+from store.arrays.maps import buffer_dtypes, encoded
 from store.drafts.journal import Commit, by_block, check_all_written, checksums_of
 from store.drafts.lifecycle import Draft, opened_draft
 from store.errors import Interrupted, StoreError
-from store.schema import CHECKSUM, FINISHED, SCALE, SPLITS
+from store.schema import CHECKSUM, FINISHED, SPLITS, is_scale
 from store.spec import StoreSpec
 from store.storage.s3 import Bucket, BucketError
 
@@ -69,6 +69,7 @@ class StoreWriter:
         n_resumed: blocks that an earlier attempt wrote.
         has_rows: whether a block that took computing is on disk.
         map_dtype: of the feature maps, a member of MAP_DTYPES.
+        layer_dtypes: of the maps of earlier layers, by the layer's name.
         n_classes: K.
         splits: names of the splits that it will hold.
         paths: of the arrays that it will hold; optional ones may be absent.
@@ -83,7 +84,8 @@ class StoreWriter:
         replaces: bool,
     ):
         self._where, self._draft, self._spec, self._replaces = where, draft, spec, replaces
-        self.map_dtype, self.n_classes = spec.map_dtype, len(spec.class_names)
+        self.map_dtype, self.layer_dtypes = spec.map_dtype, spec.layer_dtypes
+        self.n_classes = len(spec.class_names)
         self.splits = [split for split in SPLITS if f"{split}/pooled" in spec.layouts]
         self.paths = frozenset(spec.layouts)
         self._container = draft.container(spec.layouts, begun["state"] if begun else {})
@@ -151,7 +153,7 @@ class StoreWriter:
         first = self._spec.layouts[f"{split}/pooled"]
         block = start // first.block_rows
         begin, end = first.block(block)
-        if SCALE in rows:
+        if any(is_scale(f"{split}/{name}") for name in rows):
             self._submit(split, block, {f"{split}/{name}": value for name, value in rows.items()})
             return
         if start == begin:
@@ -228,9 +230,7 @@ class StoreWriter:
         return rows
 
     def _buffer_dtype(self, path: str) -> np.dtype:
-        if path == "train/feature_map":
-            return buffer_dtype(self.map_dtype)
-        return np.dtype(self._spec.layouts[path].dtype)
+        return buffer_dtypes(self._spec.map_dtypes).get(path, np.dtype(self._spec.layouts[path].dtype))
 
     def finish(self) -> None:
         """Wait for the disk, add the time and the checksums, set `complete`, and publish the store.
@@ -266,10 +266,7 @@ class StoreWriter:
         self._wait(IN_FLIGHT)
 
     def _commit(self, group: str, block: int, arrays: dict[str, np.ndarray]) -> None:
-        if "train/feature_map" in arrays and f"train/{SCALE}" not in arrays:
-            codes, scale = encode(arrays["train/feature_map"], self.map_dtype)
-            arrays["train/feature_map"] = codes
-            arrays |= {} if scale is None else {f"train/{SCALE}": scale}
+        arrays = encoded(arrays, self._spec.map_dtypes)
         for path, rows in arrays.items():
             self._container.write_block(path, block, rows)
         self._log.append(Commit(group, block, {path: crc32c(rows) for path, rows in arrays.items()}))

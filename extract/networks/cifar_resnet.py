@@ -43,12 +43,15 @@ def _build(config: Any, n_classes: int, image_size: int) -> "Network":
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     ]
+    stages = {}
     for stage, n_blocks in enumerate(architecture.blocks):
         for block in range(n_blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(_block(channels, channels * stride, stride, architecture.projection))
             channels *= stride  # halving H and W doubles the channels
+        stages[f"layer{stage + 1}"] = str(len(layers) - 1)  # its last block, among numbered modules
     network = Network(nn.Sequential(*layers), nn.Linear(channels, n_classes))
+    network.stages = stages
     for module in network.features.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # which has no values to draw
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

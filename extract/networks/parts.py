@@ -16,12 +16,14 @@ class Network(nn.Module):
     Attributes:
         features: (B, 3, H, W) images to (B, C, H', W') feature maps ("Block4").
         classifier: the FC layer, C to K.
+        stages: names of modules of `backbone` that are numbered there, by the usual names of their stages.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Linear):
         super().__init__()
         self.features = features
         self.classifier = classifier
+        self.stages: dict[str, str] = {}
 
     @property
     def backbone(self) -> nn.Module:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
 from extract.checkpoints.phase1 import load_phase1
@@ -24,13 +25,14 @@ from extract.dump import row_images, row_names, store_splits
 from extract.images.image_set import ImageSet
 from extract.images.views import MOST_VIEWS
 from extract.inference import feature_maps
+from extract.inner_layers.captured import CapturedLayers
 from extract.networks.parts import pool
+from extract.proof.distances import cam_distance, map_distance, roundings, stored_maps
 from extract.sources.presence import check_phase1_exists
-from store.arrays.dtypes import RELATIVE
 from store.errors import StoreError
 from store.names import shown
 from store.reader import FeatureStore
-from store.verify import CAM_ROUNDING, rounding_errors
+from store.schema import maps_name
 
 # Largest distance of vectors, relative to the longest of the image. Measured in ResNet-20 and -32, most of it
 # with random weights: 3e-6 between batches of 1 and 64 in fp32, 5e-3 between fp32 and TF32 (cuDNN's default
@@ -136,15 +138,27 @@ def compare(sample: Sample, progress: Progress) -> Iterator[Difference]:
         task = progress.add_task(f"comparing {split}", total=len(rows), status="")
         done = 0
         chosen = _views_of(images, rows)
-        for maps in feature_maps(sample.restored.network, chosen, sample.restored.transform, sample.compute):
-            pooled = pool(maps).cpu().numpy()
-            maps = maps.permute(0, 2, 3, 1).float().cpu().numpy()  # (B, H, W, C)
-            for i in range(len(maps)):
+        for maps, pooled in _computed(sample, split, chosen):
+            for i in range(len(pooled)):
                 row = int(rows[done + i])
-                if what := _unlike(sample, split, row, maps[i], pooled[i]):
+                of_image = {layer: of_layer[i] for layer, of_layer in maps.items()}
+                if what := _unlike(sample, split, row, of_image, pooled[i]):
                     yield sample.difference(split, row, what)
-            done += len(maps)
-            progress.advance(task, len(maps))
+            done += len(pooled)
+            progress.advance(task, len(pooled))
+
+
+def _computed(
+    sample: Sample, split: str, images: ImageSet
+) -> Iterator[tuple[dict[str | None, np.ndarray], np.ndarray]]:
+    """Maps (B, H, W, C) of all stored layers (of the last under None), and pooled features, of each batch."""
+    network, transform = sample.restored.network, sample.restored.transform
+    layers = sample.store.layers if split == "train" else ()
+    with CapturedLayers(network, dict.fromkeys(layers, torch.float32)) as captured:
+        for maps in feature_maps(network, images, transform, sample.compute):
+            kept = captured.take(len(maps))
+            found = {layer: kept[maps_name(layer)].cpu().numpy() for layer in layers}
+            yield found | {None: maps.permute(0, 2, 3, 1).float().cpu().numpy()}, pool(maps).cpu().numpy()
 
 
 def _views_of(images: ImageSet, rows: np.ndarray) -> ImageSet:
@@ -189,82 +203,42 @@ def _numbered(label: int, index: int, view: int) -> str:
     return f"image {index} of class {label}{_in_view(view)}"
 
 
-def _unlike(sample: Sample, split: str, row: int, maps: np.ndarray, pooled: np.ndarray) -> str:
-    """What differs in a row from what its image gives: maps (H, W, C), pooled (C,); empty if nothing.
+def _unlike(
+    sample: Sample, split: str, row: int, of_layers: dict[str | None, np.ndarray], pooled: np.ndarray
+) -> str:
+    """What differs in a row from what its image gives; empty if nothing.
+
+    Args:
+        sample: what is compared.
+        split: of the row.
+        row: its number.
+        of_layers: maps (H, W, C) of all stored layers; of the last one under None.
+        pooled: (C,).
 
     Means over L positions are allowed 2/√L of the bound for vectors, because errors that are independent in
     each position average out. Errors from rounded weights do so less: 2.4/√L was measured between fp32 and
     bf16, for which ARITHMETIC leaves room.
     """
-    store, arithmetic = sample.store, sample.arithmetic
+    store, arithmetic, maps = sample.store, sample.arithmetic, of_layers[None]
     longest = float(np.linalg.norm(maps, axis=-1).max())
+    lengths = {"pooled": longest}
     stored = store.arrays[f"{split}/pooled"].read(row, row + 1)[0]
     at_most = arithmetic * longest * min(1, 2 / np.sqrt(maps[..., 0].size))
     off = {"pooled": (np.linalg.norm(stored - pooled), at_most)}
     if split == "train":
-        off["feature_map"] = _map_distance(store, row, maps, arithmetic * longest)
-        off["cam"] = _cam_distance(store, row, maps, arithmetic * longest)
+        for layer, of_layer in of_layers.items():
+            name = maps_name(layer)
+            lengths[name] = float(np.linalg.norm(of_layer, axis=-1).max())
+            off[name] = map_distance(store.maps(layer), store, row, of_layer, arithmetic * lengths[name])
+        off["cam"] = cam_distance(store, row, maps, arithmetic * longest)
         if store.provenance.get("classifier") and off["cam"][0] > off["cam"][1]:
-            stored = _stored_maps(store, row)  # a fitted classifier's CAM is that of maps that were rounded
-            since = _roundings(store, row, stored, fitted=True)
-            off["cam"] = _cam_distance(store, row, stored, arithmetic * longest, since)
+            stored = stored_maps(store.maps(), row)  # of a fitted classifier: that of rounded maps
+            since = roundings(store.maps(), store, row, stored, fitted=True)
+            off["cam"] = cam_distance(store, row, stored, arithmetic * longest, since)
     wrong = [name for name, (distance, most) in off.items() if not distance <= most]  # NaN counts as wrong
     if not wrong:
         return ""
     distance, most = off[wrong[0]]
-    relative = longest if longest and wrong[0] != "cam" else 1
+    relative = lengths.get(wrong[0]) or 1
     numbers = f"{wrong[0]} is off by {distance / relative:.2g}, allowed {most / relative:.2g}"
     return f"{', '.join(wrong)}: not what this image gives ({numbers})"
-
-
-def _map_distance(store: FeatureStore, row: int, maps: np.ndarray, error: float) -> tuple[float, float]:
-    """The worst distance of a stored vector relative to its tolerance, and that tolerance."""
-    stored = _stored_maps(store, row)
-    distance = np.linalg.norm(stored - maps, axis=-1)
-    allowed = error + np.linalg.norm(_roundings(store, row, stored), axis=-1)
-    worst = np.unravel_index(np.argmax(np.nan_to_num(distance - allowed, nan=np.inf)), distance.shape)
-    return float(distance[worst]), float(allowed[worst])
-
-
-def _stored_maps(store: FeatureStore, row: int) -> np.ndarray:
-    """The feature maps (H, W, C) of a row, float32."""
-    codes = store.arrays["train/feature_map"].read(row, row + 1)
-    return store.decoded(codes, row, np.dtype(np.float32))[0]
-
-
-def _roundings(store: FeatureStore, row: int, maps: np.ndarray, fitted: bool = False) -> np.ndarray:
-    """Bounds (H, W, C) on the errors of stored maps from rounding to every dtype that they have had.
-
-    With `fitted`, only to those since the classifier was fitted, on maps in the first.
-    """
-    steps = store.provenance.get("converted") or []
-    first, *later = (*(step["from"]["dtype"] for step in steps), store.map_dtype)
-    dtypes = {*later} - {first} if fitted else {first, *later}
-    error = sum((np.abs(maps) * RELATIVE[dtype] for dtype in dtypes - {store.map_dtype}), np.zeros_like(maps))
-    return error + rounding_errors(store, maps[None], row)[0] if store.map_dtype in dtypes else error
-
-
-def _cam_distance(
-    store: FeatureStore, row: int, maps: np.ndarray, error: float, rounded: np.ndarray | None = None
-) -> tuple[float, float]:
-    """The same for the CAM, whose values before normalisation move by at most |weight| · error.
-
-    If that exceeds the CAM's range, anything passes here: `verify` compares the CAM with the stored maps.
-
-    Args:
-        store: the store.
-        row: number of the row.
-        maps: (H, W, C) that the CAM is compared with that of.
-        error: bound on the length of the error of a vector of the maps.
-        rounded: (H, W, C) bounds on errors of single values besides; None for none.
-    """
-    label = int(store.arrays["train/label"].read(row, row + 1)[0])
-    weight = store.classifier[0][label]
-    raw = maps @ weight
-    span = float(np.ptp(raw))
-    of_values = 0.0 if rounded is None else float((rounded @ np.abs(weight)).max())
-    moved = 3 * (float(np.linalg.norm(weight)) * error + of_values)  # value, minimum and maximum
-    if moved >= span:
-        return 0.0, 1.0
-    stored = store.arrays["train/cam"].read(row, row + 1)[0].astype(np.float32)
-    return float(np.abs(stored - (raw - raw.min()) / span).max()), moved / span + 2 * CAM_ROUNDING

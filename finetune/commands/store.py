@@ -43,6 +43,9 @@ def info(path: str, as_json: bool) -> None:
     say(f"{len(content['classes'])} classes: " + ", ".join(_counts(content["classes"])))
     if content["views"]["train"] > 1:
         say(f"{content['views']['train']} views of each training image")
+    if content["layers"]:
+        stored = ", ".join(f"{name} ({dtype})" for name, dtype in content["layers"].items())
+        say(f"maps of earlier layers: {stored}")
     try:
         made = content["provenance"]
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]

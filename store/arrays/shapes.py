@@ -4,7 +4,15 @@ from typing import Any
 
 from store.arrays.image_names import DIGEST_BYTES
 from store.errors import StoreError
-from store.schema import CLASSIFIER, FINISHED, OF_IMAGES, OF_ROOT, ArraySpec, split_arrays
+from store.schema import (
+    CLASSIFIER,
+    FINISHED,
+    OF_IMAGES,
+    OF_ROOT,
+    ArraySpec,
+    layer_arrays,
+    split_arrays,
+)
 
 
 def check_shapes(store: Any) -> None:
@@ -17,6 +25,10 @@ def check_shapes(store: Any) -> None:
         for axis in ("N", "n", "T", "G"):
             lengths.pop(axis, None)
         _fit(store, split, split_arrays(split, store.map_dtype), lengths)
+        if split == "train":
+            for layer, dtype in store.layer_dtypes.items():  # each has an H, W and C of its own
+                of_rows = {axis: lengths[axis] for axis in ("N", "n") if axis in lengths}
+                _fit(store, split, layer_arrays(layer, dtype), of_rows)
         of_images = {name: s for name, s in OF_IMAGES.items() if f"{split}/{name}" in store.arrays}
         _fit(store, split, of_images, lengths)
 
