@@ -1,6 +1,7 @@
 """Running a network in evaluation mode, the same way in every phase."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle
 from typing import Any
 
@@ -16,6 +17,8 @@ from extract.images.transforms import Transform
 from extract.networks.parts import Network, pool
 from extract.transfer import to_host
 
+UNWATCHED: AbstractContextManager = nullcontext()
+
 
 def by_class(split: ImageSet) -> ImageSet:
     """The split in the store's row order: by label, then by position in the source."""
@@ -23,25 +26,34 @@ def by_class(split: ImageSet) -> ImageSet:
 
 
 def feature_maps(
-    network: Network, split: ImageSet, transform: Transform, compute: Compute
+    network: Network,
+    split: ImageSet,
+    transform: Transform,
+    compute: Compute,
+    watched: AbstractContextManager = UNWATCHED,
 ) -> Iterator[torch.Tensor]:
     """Feature maps (B, C, H, W), batch by batch in the split's order, on the device.
 
-    A batch of images with V views gives V batches of maps, one of each view.
+    A batch of images with V views gives V batches of maps, one of each view. `watched` is entered while each
+    batch runs through the network, all of its pieces and nothing else.
     """
-    return (maps for _, maps in images_and_maps(network, split, transform, compute))
+    return (maps for _, maps in images_and_maps(network, split, transform, compute, watched))
 
 
 @torch.inference_mode()
 def images_and_maps(
-    network: Network, split: ImageSet, transform: Transform, compute: Compute
+    network: Network,
+    split: ImageSet,
+    transform: Transform,
+    compute: Compute,
+    watched: AbstractContextManager = UNWATCHED,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
     most: int | None = None
     for images, _ in evaluation_batches(split, transform, compute, reuse=True):
         most = most or images_at_once(network, images, compute)
-        with compute.autocast():
+        with compute.autocast(), watched:
             maps = features_in_pieces(network, images, most, compute)
         yield images, maps
 
@@ -85,11 +97,16 @@ def images_at_once(network: Network, images: torch.Tensor, compute: Compute) -> 
 
 
 def numbered_maps(
-    network: Network, split: ImageSet, transform: Transform, compute: Compute
+    network: Network,
+    split: ImageSet,
+    transform: Transform,
+    compute: Compute,
+    watched: AbstractContextManager = UNWATCHED,
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
     """Like `feature_maps`, each with the position of its first image in the split and its view."""
     start, views = 0, cycle(range(split.n_views))
-    for view, maps in zip(views, feature_maps(network, split, transform, compute), strict=False):
+    maps_of_views = feature_maps(network, split, transform, compute, watched)
+    for view, maps in zip(views, maps_of_views, strict=False):
         yield start, view, maps
         if view == split.n_views - 1:
             start += len(maps)

@@ -50,16 +50,15 @@ def computed_rows(
     """
     label, weight = torch.from_numpy(images.label), network.classifier.weight.detach()
 
-    buffered = {layer: BUFFERED_AS[dtype] for layer, dtype in layers.items()}
+    captured = CapturedLayers(network, {layer: BUFFERED_AS[dtype] for layer, dtype in layers.items()})
 
     def on_device() -> Iterator[tuple[tuple[int, int], Tensors]]:
-        with CapturedLayers(network, buffered) as captured:
-            for start, view, maps in numbered_maps(network, images, transform, compute):
-                rows = {"pooled": pool(maps)}
-                if map_dtype is not None:
-                    rows |= _map_rows(maps, weight, label[start : start + len(maps)], BUFFERED_AS[map_dtype])
-                    rows |= captured.take(len(maps))
-                yield (start, view), rows
+        for start, view, maps in numbered_maps(network, images, transform, compute, captured):
+            rows = {"pooled": pool(maps)}
+            if map_dtype is not None:
+                rows |= _map_rows(maps, weight, label[start : start + len(maps)], BUFFERED_AS[map_dtype])
+                rows |= captured.take(len(maps))
+            yield (start, view), rows
 
     for (start, view), rows in to_host(on_device(), compute.device):
         yield start, view, {name: _as_array(tensor) for name, tensor in rows.items()}

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from store.schema import maps_name
 EXTREMES = "extremes"  # the lowest and highest value of a batch's maps, which are not stored
 
 
-class CapturedLayers:
+class CapturedLayers(AbstractContextManager):
     """Keeps what some modules of a network return while it is entered; the network computes what it would.
 
     What is kept is a copy, made when a module returns: an activation behind it may work in place.

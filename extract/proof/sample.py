@@ -154,11 +154,11 @@ def _computed(
     """Maps (B, H, W, C) of all stored layers (of the last under None), and pooled features, of each batch."""
     network, transform = sample.restored.network, sample.restored.transform
     layers = sample.store.layers if split == "train" else ()
-    with CapturedLayers(network, dict.fromkeys(layers, torch.float32)) as captured:
-        for maps in feature_maps(network, images, transform, sample.compute):
-            kept = captured.take(len(maps))
-            found = {layer: kept[maps_name(layer)].cpu().numpy() for layer in layers}
-            yield found | {None: maps.permute(0, 2, 3, 1).float().cpu().numpy()}, pool(maps).cpu().numpy()
+    captured = CapturedLayers(network, dict.fromkeys(layers, torch.float32))
+    for maps in feature_maps(network, images, transform, sample.compute, captured):
+        kept = captured.take(len(maps))
+        found = {layer: kept[maps_name(layer)].cpu().numpy() for layer in layers}
+        yield found | {None: maps.permute(0, 2, 3, 1).float().cpu().numpy()}, pool(maps).cpu().numpy()
 
 
 def _views_of(images: ImageSet, rows: np.ndarray) -> ImageSet:
