@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.training.together.place import is_first_process
 from finetune.commands import early
 from finetune.commands.advice import resumable
 from finetune.commands.check_data import checks_data
@@ -60,6 +61,8 @@ def train(context: click.Context, **values: Any) -> None:
     config = resumed_config(values["out"], named) if values["resume"] else build(TrainConfig, values)
     with resumable(context, "out"), progress_bar() as progress:
         checkpoint = run(config, progress)
+    if not is_first_process():
+        return
     last = checkpoint.history[-1]
     scores = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
     scores |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in scores if "balanced" in k}

@@ -16,7 +16,7 @@ from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint, with_dig
 from extract.config import TrainConfig
 from extract.data_notes import note_data
 from extract.dataset import Dataset, check_readable, decoded, list_dataset
-from extract.device import Compute, make_deterministic, resolve_device, use_device
+from extract.device import Compute, make_deterministic, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
 from extract.images.preparation import check_preparation
@@ -46,6 +46,10 @@ from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.samplers import sampled_order, seen
 from extract.training.step import Training, epoch_row, take_step
+from extract.training.together.joining import joined, own_device
+from extract.training.together.ranks import Ranks
+from extract.training.together.shares import check_last_batch, check_shares, options_in_lines
+from extract.training.together.statistics import with_shared_statistics
 from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
 from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
@@ -61,7 +65,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
 
     The checkpoint is written before the first epoch and after each one; the state within an epoch is saved on
     Ctrl-C and every few minutes. So a run that is interrupted and resumed ends in the same weights as an
-    uninterrupted one.
+    uninterrupted one. Under `torchrun` each process computes its share of every batch, and the first writes.
 
     Raises:
         UserError: the data, the options or the folder cannot be used.
@@ -73,29 +77,33 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     if config.image_size is None:
         config = replace(config, image_size=preparation(config.network).image_size)
         check_preparation(config)
-    with sole_writer(Path(config.out), "training run"):
-        return _train(config, progress)
+    with joined(config.device) as ranks:
+        ranks.check_same("options", options_in_lines(config))
+        check_shares(config, ranks.world)
+        if ranks.is_first:
+            with sole_writer(Path(config.out), "training run"):
+                return _train(config, progress, ranks)
+        return _train(config, Progress(disable=True), ranks)
 
 
-def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
+def _train(config: TrainConfig, progress: Progress, ranks: Ranks) -> Checkpoint:
     previous = earlier_run(config)
+    ranks.check_same("run to resume", f"{previous.epoch} epochs" if previous else "none")
     if previous and previous.optimizer is None:
-        forget_epoch(Path(config.out))
+        if ranks.is_first:
+            forget_epoch(Path(config.out))
         note(f"{config.out}: was already finished (epoch {previous.epoch}); nothing to do")
         return previous
-    device = use_device(resolve_device(config.device))
+    device = use_device(own_device(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
-    described = config.dataset if previous is None else with_found(config.dataset, previous)
-    dataset = list_dataset(described, progress, listed_before=previous is not None)
-    if previous:
-        dataset = bound_to(dataset, previous, config.out)
     transform = Transform(**previous.transform) if previous else None
-    dataset = decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
+    dataset = _dataset(config, previous, transform, progress, ranks)
     config = replace(config, dataset=dataset.config, network=with_digest(config.network))
     transform = transform or transform_for(config, dataset)
-    training = _start(config, dataset.class_counts, previous, compute)
-    _check_no_lone_image(training.network, config, len(dataset.train), compute)
+    training = _start(config, dataset.class_counts, previous, compute, ranks)
+    check_last_batch(config, len(dataset.train), ranks.world)
+    _check_no_lone_image(training.network, config, len(dataset.train), compute, ranks)
     if previous is None:
         dataset = check_readable(dataset, progress)
         note_data(dataset)
@@ -104,12 +112,13 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
     dataset = replace(dataset, record=record_images(dataset.splits, dataset.per_class))
     path = Path(config.out) / "checkpoint.pt"
     before = _identity(path)
+    ranks.wait()  # until all have read what the first replaces
     try:
-        if previous is None:
+        if previous is None and ranks.is_first:
             forget_epoch(path.parent)  # of a run that this one replaces
         _save(training, config, dataset, transform)
-        # After the checkpoint, which marks the folder as ours.
-        write_json(path.with_name("config.json"), asdict(config))
+        if ranks.is_first:  # after the checkpoint, which marks the folder as ours
+            write_json(path.with_name("config.json"), asdict(config))
         with WholeSteps() as whole_steps, keep_workers():
             return _train_epochs(training, config, dataset, transform, compute, progress, whole_steps)
     except (KeyboardInterrupt, UserError) as error:
@@ -118,6 +127,22 @@ def _train(config: TrainConfig, progress: Progress) -> Checkpoint:
             with suppress(KeyboardInterrupt):
                 _save_epoch(training, config)
         raise (Interrupted() if started and isinstance(error, KeyboardInterrupt) else error) from error
+
+
+def _dataset(
+    config: TrainConfig,
+    previous: Checkpoint | None,
+    transform: Transform | None,
+    progress: Progress,
+    ranks: Ranks,
+) -> Dataset:
+    """The images; those of an earlier run, read as then, if it is resumed."""
+    described = config.dataset if previous is None else with_found(config.dataset, previous)
+    dataset = list_dataset(described, progress, listed_before=previous is not None)
+    if previous:
+        dataset = bound_to(dataset, previous, config.out)
+    ranks.check_same("images", f"a data set of fingerprint {dataset.fingerprint}")
+    return decoded(dataset, config.image_size, progress, reading=transform.reading if transform else None)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -148,21 +173,24 @@ def _train_epochs(
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         network, counts = training.network.train(), dataset.class_counts
         training.objective = objective_of_epoch(config, counts, training.epoch, network.classifier)
-        for images, labels in training_batches(dataset.train, transform, generator, compute, taken, drawn):
+        epoch = (dataset.train, transform, generator, compute, taken, drawn, training.ranks)
+        for images, labels in training_batches(*epoch):
             done = training.epoch + grouped.first_of(epoch_state.step) / steps
             rate = learning_rate(config, done)
-            draws = layer_draws(config.seed, training.epoch, epoch_state.step, compute.device)
+            place = (config.seed, training.epoch, epoch_state.step)
+            draws = layer_draws(*place, compute.device, training.ranks.rank)
             with whole_steps.step(), draws:
                 turn = grouped.turn(epoch_state.step)
                 take_step(training, Batch(images, labels), rate, done / config.epochs, compute, turn)
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)
-            if time.perf_counter() - saved > SAVE_EVERY:
+            if time.perf_counter() - saved > SAVE_EVERY and training.is_resumable:
                 _save_epoch(training, config)
                 saved = time.perf_counter()
         row = epoch_row(training, config, len(dataset.train)) | ({} if drawn is None else seen(drawn))
-        if row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs:
+        measured = row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs
+        if measured and training.ranks.is_first:
             name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
             with training.optimizer.evaluated():
                 predicted = predict(training.network, held_out, transform, compute, progress)
@@ -173,22 +201,23 @@ def _train_epochs(
             training.epoch += 1
             checkpoint = _save(training, config, dataset, transform)
             training.epoch_state = EpochState.empty(training.epoch, compute.device)
-            forget_epoch(Path(config.out))
+            if training.ranks.is_first:
+                forget_epoch(Path(config.out))
         status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
-    if transform.flip:
+    if transform.flip and training.ranks.is_first:
         note_mirrored_pairs(dataset, predicted, transform, compute)
     return checkpoint
 
 
 def _save_epoch(training: Training, config: TrainConfig) -> None:
     """Save the state within the current epoch, if it can be resumed."""
-    if training.epoch_state.is_whole and training.epoch_state.step:
+    if training.is_resumable and training.ranks.is_first:
         save_epoch(Path(config.out), training.optimizer, training.epoch_state, training.history)
 
 
 def _start(
-    config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute
+    config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute, ranks: Ranks
 ) -> Training:
     n_classes = len(class_counts)
     with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
@@ -202,21 +231,26 @@ def _start(
     if previous:
         network.load_state_dict(previous.state, assign=True)
     network.to(compute.device, memory_format=compute.memory_format)
+    network = with_shared_statistics(network, ranks, compute.device)
     optimizer = Optimizer(network, config)
     if previous:
         optimizer.load_state_dict(previous.optimizer)
     objective = objective_of_epoch(config, class_counts, 0, network.classifier)
     if previous is None:
         objective.constrain()
-        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device))
+        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device), ranks)
     epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
-    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state)
+    ranks.share_gradients(network)
+    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state, ranks)
 
 
 @torch.inference_mode()
-def _check_no_lone_image(network: Network, config: TrainConfig, n_images: int, compute: Compute) -> None:
+def _check_no_lone_image(
+    network: Network, config: TrainConfig, n_images: int, compute: Compute, ranks: Ranks
+) -> None:
     """Raise UserError for a batch of one image with 1×1 maps: batch normalisation needs variance."""
-    if n_images % config.batch_size != 1 and min(n_images, config.batch_size) > 1:
+    last = n_images % config.batch_size or config.batch_size
+    if min(n_images, config.batch_size, last) // ranks.world > 1:
         return
     side = config.image_size
     maps = network.eval().features(torch.zeros(1, 3, side, side, device=compute.device))
@@ -246,6 +280,8 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         images=dataset.record,
         source_fingerprint=dataset.source_fingerprint,
     )
+    if not training.ranks.is_first:
+        return checkpoint
     if training.history:
         write_text(out / "metrics.csv", pd.DataFrame(training.history).to_csv(index=False))
     else:

@@ -1,6 +1,7 @@
 """Streams of batches of a split, from memory or through worker processes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from extract.images.image_set import EVALUATION, ImageSet
 from extract.images.parts import ImageFiles
 from extract.images.transforms import Transform, augment_batch, normalise, view_batch
 from extract.images.workers import load_batches
+from extract.training.together.ranks import ONE_PROCESS, Ranks
 from extract.transfer import to_device
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (B, 3, H, W) normalised, int64 (B,) labels
@@ -22,6 +24,7 @@ def training_batches(
     compute: Compute,
     taken: tuple[int, torch.Tensor | None] = (0, None),
     drawn: torch.Tensor | None = None,
+    ranks: Ranks = ONE_PROCESS,
 ) -> Iterator[Batch]:
     """One epoch in random order, augmented; determined by `generator` (a CPU generator) and `drawn` alone.
 
@@ -32,6 +35,8 @@ def training_batches(
         compute: device and batch size.
         taken: number of batches at the start to skip unread, and the generator's state after them.
         drawn: (N,) int64 positions of the images, of a sampler; by default each image once.
+        ranks: processes that need the same batches: each reads its share of the files. Of images in memory
+            each prepares all, which takes less time than to hand them over.
     """
     order = torch.randperm(len(split), generator=generator) if drawn is None else drawn
     label = torch.from_numpy(split.label)
@@ -45,10 +50,16 @@ def training_batches(
         return
     seeds = torch.randint(2**62, (len(order), 1), generator=generator)
     seeds = seeds[order] if drawn is None else seeds  # an image that comes twice looks another way each time
-    start = taken[0] * compute.batch_size
-    files = ImageFiles(split, transform, order[start:].tolist(), seeds[start:].numpy())
-    for views, index in load_batches(files, compute):
-        images = to_device(views[:, 0], compute.device)
+    start, size = taken[0] * compute.batch_size, compute.batch_size
+    order, seeds = order[start:], seeds[start:]
+    if not len(order):  # all of the epoch was taken
+        return
+    own = torch.cat([batch[ranks.rows(len(batch))] for batch in torch.arange(len(order)).split(size)])
+    files = ImageFiles(split, transform, order[own].tolist(), seeds[own].numpy())
+    rows = ranks.rows(size)
+    loaded = load_batches(files, replace(compute, batch_size=rows.stop - rows.start))
+    for (views, _), index in zip(loaded, order.split(size), strict=True):
+        images = ranks.gathered(to_device(views[:, 0], compute.device), len(index))
         yield normalise(images, transform), to_device(label[index], compute.device)
 
 

@@ -8,7 +8,7 @@ import torch
 
 
 @contextmanager
-def layer_draws(seed: int, epoch: int, step: int, device: torch.device) -> Iterator[None]:
+def layer_draws(seed: int, epoch: int, step: int, device: torch.device, rank: int = 0) -> Iterator[None]:
     """Layers draw from torch's global generators: here, the numbers of a step, whatever was drawn before.
 
     So a run that is resumed within an epoch ends in the same weights as an uninterrupted one. Afterwards the
@@ -18,8 +18,10 @@ def layer_draws(seed: int, epoch: int, step: int, device: torch.device) -> Itera
         seed: of the run.
         epoch, step: finished ones.
         device: that the network is on.
+        rank: of this process, which has other images than the others.
     """
-    digest = hashlib.sha256(f"layers {seed} {epoch} {step}".encode()).digest()
+    own = f" {rank}" if rank else ""
+    digest = hashlib.sha256(f"layers {seed} {epoch} {step}{own}".encode()).digest()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int.from_bytes(digest[:8], "big"))
         yield

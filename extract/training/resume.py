@@ -117,7 +117,7 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
     previous = load_checkpoint(path)
     if not config.resume:
         raise occupied(path.parent, previous.epoch, previous.config["epochs"])
-    stored, asked = _flat(_stored_config(previous, path)), _flat(config)
+    stored, asked = flat_options(_stored_config(previous, path)), flat_options(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
         _check_same(config.out, name, stored[name], asked[name])
     return previous
@@ -140,7 +140,8 @@ def with_found(dataset: DatasetConfig, previous: Checkpoint) -> DatasetConfig:
     )
 
 
-def _flat(config: TrainConfig) -> dict[str, Any]:
+def flat_options(config: TrainConfig) -> dict[str, Any]:
+    """All options by name, those of nested configs too."""
     content = asdict(config)
     for name in NESTED:
         content |= content.pop(name)

@@ -15,6 +15,7 @@ from extract.training.losses.objective import Objective
 from extract.training.optimisation.accumulation import ALONE, Turn
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.sam import uphill
+from extract.training.together.ranks import ONE_PROCESS, Ranks
 from extract.training.unfinished_epoch import EpochState, forget_epoch
 from store.errors import UserError
 
@@ -29,6 +30,13 @@ class Training:
     epoch: int
     history: list[dict[str, Any]]
     epoch_state: EpochState
+    ranks: Ranks = ONE_PROCESS
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether its state within the epoch can be saved: no step is half done, in any process."""
+        half = self.ranks.world > 1 and self.optimizer.waits  # each process has gradients of its own rows
+        return self.epoch_state.is_whole and self.epoch_state.step > 0 and not half
 
 
 def take_step(
@@ -38,23 +46,25 @@ def take_step(
 
     Args:
         training: changes.
-        batch: on the device.
+        batch: on the device, whole in every process.
         rate: learning rate.
         progress: finished epochs, with fractions, as a share of all.
         compute: precision and memory format.
         turn: the batch's place in its step.
     """
-    optimizer, epoch_state = training.optimizer, training.epoch_state
+    optimizer, epoch_state, ranks = training.optimizer, training.epoch_state, training.ranks
     epoch_state.is_whole = False
     if turn.first:
         optimizer.begin()
     loss, logits = _loss(training, batch, progress, compute)
     (loss if turn is ALONE else loss * turn.share).backward()
     if optimizer.options.sam:
+        ranks.sum_gradients(training.network)
         with uphill(training.network, optimizer.options.sam):
             optimizer.begin()
             _loss(training, batch, progress, compute)[0].backward()
     if turn.last:
+        ranks.sum_gradients(training.network)
         optimizer.step(rate)
         training.objective.constrain()
     else:
@@ -69,9 +79,11 @@ def _loss(
     training: Training, batch: Batch, progress: float, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean loss of a batch, and its (B, K) logits."""
-    network = training.network
+    network, ranks, n_images = training.network, training.ranks, len(batch.images)
+    images = batch.images[ranks.rows(n_images)]
     with compute.autocast():
-        pooled = network.pooled(batch.images.contiguous(memory_format=compute.memory_format))
+        pooled = network.pooled(images.contiguous(memory_format=compute.memory_format))
+        pooled = ranks.gathered(pooled, n_images)
         logits = network.classify(pooled)
     return training.objective.mean(logits, pooled, batch, progress), logits
 

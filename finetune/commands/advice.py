@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from extract.networks.factory import is_factory
+from extract.training.together.place import is_first_process
 from finetune.commands.console import INTERRUPTED, fail
 from finetune.commands.options import given
 from store.errors import Interrupted
@@ -17,7 +18,7 @@ from store.names import quoted
 
 @contextmanager
 def resumable(context: click.Context, *enough: str) -> Iterator[None]:
-    """On an interruption, exit with one line that has the command to resume with.
+    """On an interruption, exit with one line that has the command to resume with; the first process says it.
 
     Args:
         context: click's context of the command.
@@ -26,6 +27,8 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
     try:
         yield
     except Interrupted:
+        if not is_first_process():
+            sys.exit(INTERRUPTED)
         fail(f"interrupted; continue with: {resuming_command(context, enough)}", INTERRUPTED)
     except KeyboardInterrupt:
         command = command_line(context, given(context))

@@ -40,6 +40,11 @@ class Optimizer:
         """The learning rate of the last step."""
         return self.sgd.param_groups[0]["lr"]
 
+    @property
+    def waits(self) -> bool:
+        """Whether some batches of a step are done, and others are not."""
+        return self._waiting
+
     def begin(self) -> None:
         """Before the first batch of a step."""
         self.sgd.zero_grad()
