@@ -279,6 +279,8 @@ class ForecastConfig:
         "feats.zarr"
     )
     views: NViews = 1
+    layers: Layers = None
+    layer_dtype: LayerDtypes = ()
     dtype: MapDtype = "float16"
     codec: Codec = "none"
     precision: Precision = "fp32"
@@ -292,3 +294,4 @@ class ForecastConfig:
         """Raise UserError for a value out of its range; None passes."""
         check_bounds(self)
         check_bounds(self.network)
+        layer_dtypes(named_layers(self.layers), self.dtype, self.layer_dtype)

@@ -31,7 +31,7 @@ from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
 from extract.images.workers import keep_workers
 from extract.inference import by_class
-from extract.inner_layers.stored import IDENTITY, in_words, stored_layers
+from extract.inner_layers.stored import IDENTITY, in_words, layer_shapes, stored_layers
 from extract.networks.parts import Network
 from extract.provenance import provenance_of
 from extract.rows import check_rows, computed_rows
@@ -150,7 +150,9 @@ def _spec(
     provenance: dict[str, Any],
 ) -> StoreSpec:
     sizes = axis_lengths(restored.network, splits, restored.transform, compute)
-    class_names, layers = restored.dataset.class_names, stored_layers(config, restored, compute)
+    class_names = restored.dataset.class_names
+    shapes = layer_shapes(config, restored.network, restored.transform.image_size, compute.device)
+    layers = stored_layers(config, shapes, config.dtype, config.codec)
     layouts = store_layout(
         sizes,
         len(class_names),

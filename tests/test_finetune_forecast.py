@@ -154,6 +154,8 @@ def test_a_checkpoint_says_what_there_is(small_ckpt: Path) -> None:
         (["--batch-size", 0], "--batch-size 0: must be 1 or more"),
         (["--iterations", 0], "--iterations 0: must be 1 or more"),
         (["--device", "tpu"], "--device tpu: unknown"),
+        (["--layers", "layer1,layer1"], "names layer1 twice"),
+        (["--layers", "layer7"], "--layers layer7: no such layer; expected some of layer1, layer2"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )

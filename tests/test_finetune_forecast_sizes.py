@@ -71,25 +71,48 @@ def test_every_array_takes_what_was_said(suffix: str, dtype: str) -> None:
     assert size.n_shards == (len(files_of(store)) - n_metadata if suffix == ".zarr" else 0)
 
 
+LAYERS = ["--layers", "layer1,layer2", "--layer-dtype", "layer2=int8"]
+
+
 @pytest.mark.parametrize(
-    ("store", "dtype", "n_views"),
-    [("feats.zarr", "float16", 1), ("feats.h5", "int8", 1), ("v.zarr", "int8", 3)],
+    ("store", "dtype", "n_views", "layers"),
+    [
+        ("feats.zarr", "float16", 1, []),
+        ("feats.h5", "int8", 1, []),
+        ("v.zarr", "int8", 3, []),
+        ("l.zarr", "float16", 2, LAYERS),
+        ("l.h5", "bfloat16", 1, LAYERS),
+    ],
 )
 def test_an_extraction_takes_what_was_planned(
-    phase1: Path, store: str, dtype: str, n_views: int, monkeypatch: pytest.MonkeyPatch
+    phase1: Path, store: str, dtype: str, n_views: int, layers: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.layout.BLOCK_BYTES", 2**17)
     options = ["--ckpt", phase1, "--store", store, "--dtype", dtype, "--batch-size", 32, "--views", n_views]
+    options += layers
     content = planned(*options)
     assert not Path(store).exists()
     succeed("extract", *options, "--device", "cpu")
     choice, found = chosen(content), bytes_of_arrays(Path(store))
     assert (choice["dtype"], choice["exact"]) == (dtype, True)
+    assert content["layers"] == ({"layer1": [32, 32, 4], "layer2": [16, 16, 8]} if layers else {})
     assert choice["n_bytes"] == choice["peak_bytes"] == sum(found.values())
     assert choice["n_files"] == len(files_of(Path(store)))
     if Path(store).is_dir():
         shards = [f for f in files_of(Path(store)) if f.name != "zarr.json"]
         assert choice["n_shards"] == len(shards) > len(found)
+
+
+def test_the_compressed_size_of_layers_is_measured_on_their_own_maps(phase1: Path) -> None:
+    """Maps of an earlier layer compress in another way than the last ones."""
+    options = ["--ckpt", phase1, "--store", "s.zarr", "--layers", "layer1", "--codec", "zstd"]
+    content = planned(*options)
+    succeed("extract", *options, "--device", "cpu")
+    assert chosen(content)["n_bytes"] == pytest.approx(
+        sum(bytes_of_arrays(Path("s.zarr")).values()), rel=0.05
+    )
+    said = succeed("store", "plan", *QUICK, *options).stdout
+    assert "maps of earlier layers: layer1 32×32×4\n" in said
 
 
 @pytest.mark.usefixtures("blocks")

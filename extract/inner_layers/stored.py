@@ -2,38 +2,49 @@
 
 from collections.abc import Mapping
 
-from extract.checkpoints.restore import Restored
-from extract.config import ExtractConfig
-from extract.device import Compute
+import torch
+
+from extract.config import ExtractConfig, ForecastConfig
 from extract.inner_layers.found import find_layers
 from extract.inner_layers.options import layer_dtypes, named_layers
+from extract.networks.parts import Network
 from store.errors import UserError
 from store.layout import LayerMaps
 
 IDENTITY = "list of layers"  # entry of a store's identity
+Shapes = dict[str, tuple[int, int, int]]
 
 
-def stored_layers(config: ExtractConfig, restored: Restored, compute: Compute) -> dict[str, LayerMaps]:
-    """The maps of earlier layers that a store will hold, by the layer's name, in the order in which they run.
+def layer_shapes(
+    config: ExtractConfig | ForecastConfig, network: Network, image_size: int, device: torch.device
+) -> Shapes:
+    """Shapes (H, W, C) of the maps of earlier layers that a store will hold, in the order in which they run.
 
     Args:
         config: the options.
-        restored: the network, on the device.
-        compute: the device.
+        network: on the device.
+        image_size: side of the images in pixels.
+        device: where the network is.
 
     Raises:
         UserError: there is no such layer, or its maps cannot be stored.
     """
-    named = named_layers(config.layers)
-    dtypes = layer_dtypes(named, config.dtype, config.layer_dtype)
-    shapes = find_layers(restored.network, named, restored.transform.image_size, compute.device)
+    shapes = find_layers(network, named_layers(config.layers), image_size, device)
     for text in config.layer_dtype:
         layer = text.partition("=")[0].strip()
         if layer not in shapes:
             raise UserError(
                 f"--layer-dtype {text}: {layer} is the last layer, whose maps have the dtype of --dtype"
             )
-    return {layer: LayerMaps(shape, dtypes[layer], config.codec) for layer, shape in shapes.items()}
+    return shapes
+
+
+def stored_layers(
+    config: ExtractConfig | ForecastConfig, shapes: Shapes, dtype: str, codec: str
+) -> dict[str, LayerMaps]:
+    """How maps of earlier layers are stored beside feature maps of a dtype and codec, by the layer's name."""
+    dtypes = layer_dtypes(named_layers(config.layers), dtype, config.layer_dtype)
+    return {layer: LayerMaps(shape, dtypes[layer], codec) for layer, shape in shapes.items()}
 
 
 def in_words(dtypes: Mapping[str, str]) -> str:

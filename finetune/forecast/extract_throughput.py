@@ -18,9 +18,12 @@ from extract.images.preparation import IN_MEMORY_SIZE
 from extract.inference import by_class
 from extract.rows import computed_rows
 from finetune.forecast.workload import Workload
+from store.schema import maps_name
 
 SAMPLE = 32  # maps to measure compression on
 SMALL_BATCH = 8
+LAYER_BYTES = 8 * 1024**2  # of an earlier layer's maps to measure compression on
+MAPS = f"train/{maps_name(None)}"
 MOST_GROWTH = 8  # of the number of images, from one attempt to the next
 
 
@@ -43,18 +46,28 @@ def settle_batch_norms(workload: Workload, compute: Compute) -> None:
         norm.momentum = momentum
 
 
-def sample_maps(workload: Workload, compute: Compute, seconds: float) -> np.ndarray:
-    """Feature maps (B, H, W, C) float32 of training images, in store order.
+def sample_maps(workload: Workload, compute: Compute, seconds: float) -> dict[str, np.ndarray]:
+    """Maps (B, H, W, C) float32 of training images, in store order, by path in the store.
 
-    32 of them, or as many as fit the time, but at least one batch of images in all views.
+    32 of them, or as many as fit the time, but at least one batch of images in all views; of large maps of
+    earlier layers fewer.
     """
     n_views = workload.dataset.train.n_views
     images = by_class(workload.dataset.train.take(_order(workload)[: -(-SAMPLE // n_views)]))
-    started, maps = time.perf_counter(), []
+    names = [maps_name(layer) for layer in (None, *workload.layers)]
+    started, maps = time.perf_counter(), {name: [] for name in names}
     for view, rows in _rows(workload, images, replace(compute, batch_size=SMALL_BATCH)):
-        maps.append(rows["feature_map"])
+        for name in names:
+            maps[name].append(rows[name])
         if view == n_views - 1 and time.perf_counter() - started > seconds:
             break
+    found = {f"train/{name}": _in_store_order(of_name, n_views) for name, of_name in maps.items()}
+    most = {path: max(1, LAYER_BYTES // of_path[0].nbytes) for path, of_path in found.items()}
+    return {path: of if path == MAPS else of[: most[path]] for path, of in found.items()}
+
+
+def _in_store_order(maps: list[np.ndarray], n_views: int) -> np.ndarray:
+    """Batches of maps, each batch once in every view, as rows of images with their views."""
     batches = [np.stack(maps[i : i + n_views], axis=1) for i in range(0, len(maps), n_views)]
     return np.ascontiguousarray(np.concatenate([batch.reshape(-1, *batch.shape[2:]) for batch in batches]))
 
@@ -88,7 +101,8 @@ def _rows(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """View and rows that `extract` computes from training images, batch by batch."""
     images = _decoded(images, workload)
-    for _, view, rows in computed_rows(workload.network, images, workload.transform, compute, "float32"):
+    layers, network = dict.fromkeys(workload.layers, "float32"), workload.network
+    for _, view, rows in computed_rows(network, images, workload.transform, compute, "float32", layers):
         yield view, rows
 
 

@@ -9,15 +9,17 @@ that is, written again.
 from dataclasses import dataclass, replace
 from itertools import product
 
+import numpy as np
 from rich.progress import Progress
 
 from extract.config import ForecastConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import axis_lengths
 from extract.images.views import check_views, with_views
+from extract.inner_layers.stored import Shapes, layer_shapes, stored_layers
 from finetune.forecast.compression import Packing, measure_packing
 from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
-from finetune.forecast.extract_throughput import images_per_second, sample_maps, settle_batch_norms
+from finetune.forecast.extract_throughput import MAPS, images_per_second, sample_maps, settle_batch_norms
 from finetune.forecast.options import check_local
 from finetune.forecast.store_size import StoreSize, store_size
 from finetune.forecast.workload import Workload, find_workload
@@ -25,10 +27,8 @@ from store.arrays.codecs import CODECS
 from store.arrays.image_names import DIGEST_BYTES
 from store.drafts.lifecycle import check_writable
 from store.layout import ArrayLayout, store_layout
-from store.schema import MAP_DTYPES
+from store.schema import MAP_DTYPES, maps_name
 from store.storage.location import locate
-
-MAPS = "train/feature_map"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Choice:
         dtype, codec: dtype and codec of its feature maps.
         maps: layout of the feature maps.
         size: size of the store; exact without a codec, else estimated from a sample.
-        packing: measurements on the sample.
+        packing: measurements on the sample of feature maps.
         seconds: expected time of the extraction; None if the disk could not be measured.
     """
 
@@ -61,6 +61,7 @@ class Extraction:
         sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
         views: V, views of each training image.
         n_classes: K.
+        layers: shapes (H, W, C) of the maps of earlier layers that are stored too, by name.
         n_sampled: maps that compression was measured on.
         images_per_second: images through the network, decoding included; each view counts as one.
         folder: folder of the target, or the nearest existing one above it.
@@ -76,6 +77,7 @@ class Extraction:
     sizes: dict[str, dict[str, int]]
     views: int
     n_classes: int
+    layers: Shapes
     n_sampled: int
     images_per_second: float
     folder: str
@@ -107,6 +109,8 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     sizes = axis_lengths(workload.network, workload.dataset.splits, workload.transform, compute)
     if config.ckpt is None:  # training will store a digest of every image
         sizes = {split: lengths | {"D": DIGEST_BYTES} for split, lengths in sizes.items()}
+    shapes = layer_shapes(config, workload.network, workload.transform.image_size, compute.device)
+    workload = replace(workload, layers=tuple(shapes))
     maps = sample_maps(workload, compute, config.seconds)
     pace = images_per_second(workload, compute, config.seconds)
     progress.update(task, completed=1, status="the disk")
@@ -114,7 +118,10 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     free = free_bytes(folder)
 
     def layouts_of(dtype: str, codec: str) -> dict[str, ArrayLayout]:
-        return store_layout(sizes, n_classes, dtype, config.batch_size, codec, n_views=config.views)
+        layers = stored_layers(config, shapes, dtype, codec)
+        return store_layout(
+            sizes, n_classes, dtype, config.batch_size, codec, n_views=config.views, layers=layers
+        )
 
     layout = layouts_of(config.dtype, config.codec)[MAPS]
     disk = measure_disk(folder, layout.block_rows * layout.row_bytes, layout.row_bytes, config.seconds)
@@ -122,10 +129,11 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     choices = []
     for dtype, codec in product(MAP_DTYPES, CODECS):
         layouts = layouts_of(dtype, codec)
-        packing = measure_packing(maps, dtype, layouts[MAPS])
-        size = store_size(path.suffix, layouts, packing.share)
-        seconds = None if disk is None else _seconds(sizes, pace, size, packing, disk)
-        choices.append(Choice(dtype, codec, layouts[MAPS], size, packing, seconds))
+        packings = _packings(maps, _map_dtypes(config, shapes, dtype), layouts)
+        size = store_size(path.suffix, layouts, {of: packing.share for of, packing in packings.items()})
+        to_pack = sum(packing.pack_seconds for packing in packings.values())
+        seconds = None if disk is None else _seconds(sizes, pace, size, to_pack, disk)
+        choices.append(Choice(dtype, codec, layouts[MAPS], size, packings[MAPS], seconds))
     progress.remove_task(task)
     return Extraction(
         arch=workload.arch,
@@ -135,13 +143,27 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
         sizes=sizes,
         views=config.views,
         n_classes=n_classes,
-        n_sampled=len(maps),
+        layers=shapes,
+        n_sampled=len(maps[MAPS]),
         images_per_second=pace,
         folder=str(folder),
         free_bytes=free,
         disk=disk,
         choices=tuple(choices),
     )
+
+
+def _packings(
+    maps: dict[str, np.ndarray], dtypes: dict[str, str], layouts: dict[str, ArrayLayout]
+) -> dict[str, Packing]:
+    """Measurements on the samples of all maps, by path."""
+    return {path: measure_packing(of, dtypes[path], layouts[path]) for path, of in maps.items()}
+
+
+def _map_dtypes(config: ForecastConfig, shapes: Shapes, dtype: str) -> dict[str, str]:
+    """Dtypes of all maps, by path, where feature maps have this one."""
+    layers = stored_layers(config, shapes, dtype, config.codec)
+    return {MAPS: dtype} | {f"train/{maps_name(layer)}": of.dtype for layer, of in layers.items()}
 
 
 def _in_views(workload: Workload, n_views: int) -> Workload:
@@ -151,11 +173,11 @@ def _in_views(workload: Workload, n_views: int) -> Workload:
 
 
 def _seconds(
-    sizes: dict[str, dict[str, int]], pace: float, size: StoreSize, packing: Packing, disk: DiskSpeed
+    sizes: dict[str, dict[str, int]], pace: float, size: StoreSize, pack_seconds: float, disk: DiskSpeed
 ) -> float:
-    """Expected time of an extraction."""
+    """Expected time of an extraction, which rounds and compresses a row of the train split in so long."""
     computing = sum(lengths["N"] for lengths in sizes.values()) / pace
     assembled = size.n_bytes if size.peak_bytes > size.n_bytes else 0
     blocks = size.peak_bytes - assembled
-    writing = blocks / disk.write + sizes["train"]["N"] * packing.pack_seconds
+    writing = blocks / disk.write + sizes["train"]["N"] * pack_seconds
     return max(computing, writing) + assembled / disk.write

@@ -1,6 +1,7 @@
 """Size of a store, computed from its layout."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from store.arrays.shard import index_bytes, raw_shard
@@ -25,19 +26,24 @@ class StoreSize:
     n_shards: int
 
 
-def store_size(suffix: str, layouts: dict[str, ArrayLayout], packed_share: float = 1.0) -> StoreSize:
+def store_size(
+    suffix: str, layouts: dict[str, ArrayLayout], packed_share: float | Mapping[str, float] = 1.0
+) -> StoreSize:
     """The size of a store; exact without compression.
 
     Args:
         suffix: ".zarr" or ".h5".
         layouts: layout of every array, by path.
-        packed_share: compressed over uncompressed bytes of a chunk, for arrays with a codec.
+        packed_share: compressed over uncompressed bytes of a chunk, for arrays with a codec; for all of them,
+            or by path.
     """
-    in_shards = sum(shard_bytes(layout, packed_share) for layout in layouts.values())
+    of_paths = packed_share if isinstance(packed_share, Mapping) else dict.fromkeys(layouts, packed_share)
+    shares = {path: of_paths.get(path, 1.0) for path in layouts}
+    in_shards = sum(shard_bytes(layout, shares[path]) for path, layout in layouts.items())
     if suffix == ".zarr":
         n_shards = sum(layout.n_blocks for layout in layouts.values())
         return StoreSize(in_shards, in_shards, n_shards + len(layouts) + _n_groups(layouts), n_shards)
-    in_file = sum(dataset_bytes(layout, packed_share) for layout in layouts.values())
+    in_file = sum(dataset_bytes(layout, shares[path]) for path, layout in layouts.items())
     packed = any(layout.codec != "none" for layout in layouts.values())
     # A compressed file is assembled from shards, which are removed afterwards.
     return StoreSize(in_file, in_file + in_shards if packed else in_file, n_files=1, n_shards=0)

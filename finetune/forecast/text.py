@@ -69,6 +69,9 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
         f"{extraction.arch}, {extraction.weights}, on {extraction.device}: "
         f"{extraction.images_per_second:,.0f} {'views' if views > 1 else 'images'}/s, decoding included"
     )
+    if extraction.layers:
+        shapes = {layer: "×".join(map(str, shape)) for layer, shape in extraction.layers.items()}
+        yield "maps of earlier layers: " + ", ".join(f"{layer} {of}" for layer, of in shapes.items())
     yield f"{extraction.folder}: {size(extraction.free_bytes)} free"
     yield (
         f"its disk writes {disk.write / GB:.2f} GB/s, reads {disk.read / GB:.2f} GB/s in order, "

@@ -27,6 +27,7 @@ class Workload:
         network: the network, in evaluation mode, on the CPU.
         dataset: the images; files stay paths.
         transform: preprocessing of the images.
+        layers: earlier layers whose maps are stored too.
     """
 
     arch: str
@@ -35,6 +36,7 @@ class Workload:
     network: Network
     dataset: Dataset
     transform: Transform
+    layers: tuple[str, ...] = ()
 
 
 def find_workload(config: ForecastConfig, progress: Progress) -> Workload:
