@@ -254,7 +254,7 @@ METRIC = {"lifted": (lifted_structure, lifted_by_hand), "range": (range_loss, ra
 def test_a_metric_loss_is_its_formula(name, labels):
     loss, by_hand = METRIC[name]
     rng, y = np.random.default_rng(0), np.array(labels)
-    x = rng.normal(size=(len(y), 5)) * 2 + 30  # far from the origin, where products lose digits
+    x = rng.normal(size=(len(y), 5)) * 2 + 300  # far from the origin, where products lose digits
     for margin in (0.5, 5.0):
         pooled = torch.tensor(x, dtype=torch.float32, requires_grad=True)
         found = loss(pooled, torch.tensor(y), margin)

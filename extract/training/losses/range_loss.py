@@ -27,7 +27,7 @@ def range_loss(pooled: "Tensor", labels: "Tensor", margin: float) -> "Tensor":
     """
     same = labels[:, None] == labels
     is_first = ~same.tril(-1).any(dim=1)  # of its class: it stands for the class
-    return within(distances(pooled), same, is_first) + between(pooled, same, is_first, margin)
+    return within(distances(pooled), same, is_first) + between(pooled, same, margin)
 
 
 def within(distance: "Tensor", same: "Tensor", is_first: "Tensor") -> "Tensor":
@@ -43,11 +43,12 @@ def within(distance: "Tensor", same: "Tensor", is_first: "Tensor") -> "Tensor":
     return mean.masked_fill(~is_first | (largest < 0), 0).sum()
 
 
-def between(pooled: "Tensor", same: "Tensor", is_first: "Tensor", margin: float) -> "Tensor":
+def between(pooled: "Tensor", same: "Tensor", margin: float) -> "Tensor":
     """[m − the smallest distance between two classes' centres]₊; 0 for a single class."""
     share = same / same.sum(dim=1, keepdim=True)
-    others = ~same & is_first & is_first[:, None]
-    distance = distances(share @ pooled).masked_fill(~others, margin)
+    distance = distances(share @ pooled).masked_fill(
+        same, margin
+    )  # between the centres of each image's class
     return (margin - distance.min()).relu()
 
 
