@@ -177,6 +177,8 @@ def evaluate(as_json: bool, **values: Any) -> None:
         say(*frame.to_string(index=False, float_format="%.1f").splitlines())
     counts = f"{summary['n_correct']} of {summary['n_test']} correct"
     say(f"{counts}: {'  '.join(accuracy_cells(summary))}")
+    if "aggregated" in summary:
+        say(f"aggregated over four turns of each image: {'  '.join(accuracy_cells(summary['aggregated']))}")
     head = ratio_in_words(summary["head_ratio"])
     say(LEGEND, f"{rule_in_words(values['shot_rule'])}; {head}")
 

@@ -14,6 +14,7 @@ from extract.checkpoints.restore import restore
 from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.inference import by_class, predict
+from extract.turned import has_turned, predict_aggregated
 from store.errors import UserError
 
 
@@ -23,7 +24,8 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     Rows and batches are the same as in `extract`, so that cached and direct accuracies agree image by image.
 
     Returns:
-        The per-class frame.
+        The per-class frame; of a network of `--loss sla` also with n_correct_aggregated and
+        accuracy_aggregated, of predictions over four turns of each image.
 
     Raises:
         UserError: the checkpoint, its images or the split cannot be used.
@@ -43,10 +45,20 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     prediction = predict(network, split, restored.transform, compute, progress)
     checkpoint = restored.checkpoint
     counts = np.asarray(checkpoint.class_counts)
-    return per_class_frame(split.label, prediction, checkpoint.class_names, counts, config.shot_rule)
+    frame = per_class_frame(split.label, prediction, checkpoint.class_names, counts, config.shot_rule)
+    if has_turned(checkpoint):
+        aggregate = predict_aggregated(network, checkpoint, split, restored.transform, compute, progress)
+        of_turns = per_class_frame(split.label, aggregate, checkpoint.class_names, counts, config.shot_rule)
+        frame[["n_correct_aggregated", "accuracy_aggregated"]] = of_turns[["n_correct", "accuracy"]]
+    return frame
 
 
 def summary_of(frame: pd.DataFrame, shot_rule: str) -> dict[str, Any]:
     """The summary that `evaluate` prints of a per-class frame; head and tail go by `finetune`'s ratio."""
     parts = head_and_tail(frame["n_train"].to_numpy(), HEAD_RATIO)
-    return summarise(frame, shot_rule, dict(zip(PARTS, parts, strict=True))) | {"head_ratio": HEAD_RATIO}
+    summary = summarise(frame, shot_rule, dict(zip(PARTS, parts, strict=True))) | {"head_ratio": HEAD_RATIO}
+    if "n_correct_aggregated" in frame:
+        n_correct, accuracy = frame["n_correct_aggregated"].sum(), frame["accuracy_aggregated"].mean()
+        aggregated = {"overall": 100 * n_correct / frame["n_test"].sum(), "balanced_accuracy": accuracy}
+        summary["aggregated"] = {name: float(value) for name, value in aggregated.items()}
+    return summary

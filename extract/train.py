@@ -38,6 +38,7 @@ from extract.training.batch import Batch
 from extract.training.first_step import check_trains
 from extract.training.layer_draws import layer_draws
 from extract.training.losses.objective import objective_of_epoch
+from extract.training.losses.sla import add_turned, split_turned
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.optimisation.accumulation import Accumulation
 from extract.training.optimisation.optimizer import Optimizer
@@ -228,8 +229,10 @@ def _start(
             again = check_loads_again(network, config.network, n_classes, config.image_size)
             check_trains(again, config.network.arch, config.image_size, compute)
             del again
+        if config.objective.loss == "sla":
+            add_turned(network.classifier)
     if previous:
-        network.load_state_dict(previous.state, assign=True)
+        network.load_state_dict(previous.state | (previous.turned or {}), assign=True)
     network.to(compute.device, memory_format=compute.memory_format)
     network = with_shared_statistics(network, ranks, compute.device)
     optimizer = Optimizer(network, config)
@@ -265,6 +268,7 @@ def _check_no_lone_image(
 def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
     out = Path(config.out)
     unfinished = training.epoch < config.epochs
+    state, turned = split_turned(training.optimizer.kept_weights())
     checkpoint = Checkpoint(
         network=asdict(config.network),
         dataset=asdict(dataset.config),
@@ -272,7 +276,8 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
         class_names=dataset.class_names,
         class_counts=dataset.class_counts.tolist(),
         fingerprint=dataset.fingerprint,
-        state=training.optimizer.kept_weights(),
+        state=state,
+        turned=turned,
         epoch=training.epoch,
         config=asdict(config),
         optimizer=training.optimizer.state_dict() if unfinished else None,

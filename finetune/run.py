@@ -103,7 +103,7 @@ def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
     """
     head = run.head._asdict()
     state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
-    deployed = replace(phase1, state=state, optimizer=None, finetuned=True)
+    deployed = replace(phase1, state=state, optimizer=None, finetuned=True, turned=None)
     with whole_folder(run.path) as folder:
         write_json(folder / "config.json", run.config)
         write_json(folder / "summary.json", run.summary)

@@ -45,6 +45,8 @@ class Checkpoint:
         fit: how the FC layer was fitted (`extract.classifier`); None if it was not.
         source_fingerprint: of the images that a long-tailed subset was drawn from, the same for its other
             seeds; None without a subset and in older files.
+        turned: state of the outputs of turned images, trained with `--loss sla` beside the FC layer, whose
+            own outputs need them not; None without.
     """
 
     network: dict[str, Any]
@@ -62,6 +64,7 @@ class Checkpoint:
     images: dict[str, dict[str, torch.Tensor]] | None = None
     fit: dict[str, Any] | None = None
     source_fingerprint: str | None = None
+    turned: dict[str, torch.Tensor] | None = None
 
     @property
     def adopted(self) -> bool:
@@ -69,7 +72,7 @@ class Checkpoint:
         return self.epoch == 0 and self.config.get("epochs") == 0
 
 
-LATER_FIELDS = {"images", "fit", "source_fingerprint"}  # files of version 0.1 lack them
+LATER_FIELDS = {"images", "fit", "source_fingerprint", "turned"}  # files of version 0.1 lack them
 CHECKPOINT_FORMAT = TorchFormat(
     "a checkpoint",
     FORMAT,
@@ -97,7 +100,7 @@ def as_bytes(checkpoint: Checkpoint) -> bytes:
 def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
     # Not `asdict`, which would copy every tensor.
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
-    for name in ("fit", "source_fingerprint"):
+    for name in ("fit", "source_fingerprint", "turned"):
         if content[name] is None:
             del content[name]
     torch.save(CHECKPOINT_FORMAT.marks | content, file)
@@ -114,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_torch_file(path, CHECKPOINT_FORMAT)
     checkpoint = Checkpoint(**{f.name: content[f.name] for f in fields(Checkpoint) if f.name in content})
     _check_sound(checkpoint, path)
-    for name, tensor in checkpoint.state.items():
+    for name, tensor in (checkpoint.state | (checkpoint.turned or {})).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
                 f"{path}: {name} holds NaN or infinite weights; train again, perhaps with a lower --lr"

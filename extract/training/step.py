@@ -79,13 +79,14 @@ def _loss(
     training: Training, batch: Batch, progress: float, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean loss of a batch, and its (B, K) logits."""
-    network, ranks, n_images = training.network, training.ranks, len(batch.images)
-    images = batch.images[ranks.rows(n_images)]
+    network, ranks, images = training.network, training.ranks, training.objective.images(batch.images)
+    n_images = len(images)
+    images = images[ranks.rows(n_images)]
     with compute.autocast():
         pooled = network.pooled(images.contiguous(memory_format=compute.memory_format))
         pooled = ranks.gathered(pooled, n_images)
         logits = network.classify(pooled)
-    return training.objective.mean(logits, pooled, batch, progress), logits
+    return training.objective.mean(logits, pooled, batch, progress), logits[: len(batch.labels)]
 
 
 def epoch_row(training: Training, config: TrainConfig, n_images: int) -> dict[str, Any]:

@@ -24,7 +24,11 @@ class LossConfig:
 
     loss: Annotated[
         str,
-        Option("loss of Phase I; lifted and range are added to cross-entropy", "method", names=_losses),
+        Option(
+            "loss of Phase I; lifted and range are added to cross-entropy, sla tells turned images apart too",
+            "method",
+            names=_losses,
+        ),
     ] = "ce"
     label_smoothing: Annotated[
         float, Option("share of a label that is spread over all classes, with ce", "method", least=0)

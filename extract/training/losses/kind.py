@@ -49,6 +49,8 @@ class Loss:
     Attributes:
         terms: (B, K) outputs and (B,) labels to the (B,) losses of the images.
         mean: the mean of these, where it has a faster form; used if all images weigh the same.
+        images: what the network sees of a batch's images, which may be several versions of each; None for
+            the images themselves.
         outputs: (B, K) logits and (B, C) pooled features to what `terms` takes; None for the logits.
         weights: of images by label; None if all weigh the same.
         beside: (B, C) pooled features and (B,) labels to a loss of the batch, which is added.
@@ -57,6 +59,7 @@ class Loss:
 
     terms: "Callable[[Tensor, Tensor], Tensor]"
     mean: "Callable[[Tensor, Tensor], Tensor] | None" = None
+    images: "Callable[[Tensor], Tensor] | None" = None
     outputs: "Callable[[Tensor, Tensor], Tensor] | None" = None
     weights: ClassWeights | None = None
     beside: "Callable[[Tensor, Tensor], Tensor] | None" = None

@@ -21,12 +21,16 @@ class Objective:
 
     loss: Loss = field(default_factory=smoothed_cross_entropy)
 
+    def images(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network sees of a batch: (B, 3, H, W), or versions of them one after the other."""
+        return images if self.loss.images is None else self.loss.images(images)
+
     def mean(self, logits: torch.Tensor, pooled: torch.Tensor, batch: Batch, progress: float) -> torch.Tensor:
         """The loss of a batch.
 
         Args:
-            logits: (B, K) float32.
-            pooled: (B, C) float32 pooled features.
+            logits: (B, K) float32, or those of all versions that `images` made.
+            pooled: (B, C) float32 pooled features, likewise.
             batch: the labels, two for each image where images were mixed.
             progress: finished epochs, with fractions, as a share of all.
 

@@ -9,6 +9,7 @@ from extract.training.losses import (
     ldam,
     lifted,
     range_loss,
+    sla,
 )
 from extract.training.losses.kind import LossKind
 from store.options import registered
@@ -22,6 +23,7 @@ LOSSES: dict[str, LossKind] = {
     "label-aware-smoothing": label_aware_smoothing.KIND,
     "lifted": lifted.KIND,
     "range": range_loss.KIND,
+    "sla": sla.KIND,
 }
 
 
