@@ -176,6 +176,21 @@ def test_averaged_weights_are_the_average_of_the_steps(tiny):
     assert all(torch.equal(t, own[k]) for k, t in training.network.state_dict().items())
 
 
+def test_weights_are_averaged_as_the_loss_requires_them(tiny):
+    training = made_training(with_options(dataclasses.replace(tiny, weight_decay=DECAY), ema_decay=0.9))
+    followed = []
+
+    class Held(Objective):
+        def constrain(self) -> None:
+            with torch.no_grad():
+                training.network.classifier.weight.fill_(0.25)
+
+    training.objective = Held()
+    training.optimizer.average.follow = lambda network: followed.append(network.classifier.weight.clone())
+    take_step(training, batches(1, 8)[0], LR, 0.0, CPU)
+    assert [weight.unique().tolist() for weight in followed] == [[0.25]]
+
+
 def test_averaged_weights_are_evaluated_and_kept(tiny, quiet, monkeypatch):
     seen, predict = [], extract.train.predict
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bad_input import FOLDER, TINY, refuse, succeed
 
+import extract.train
 from extract.config import TrainConfig
 from extract.train import train
 from extract.training.optimisation.config import OptimConfig
@@ -50,6 +51,14 @@ def test_scaling_is_told_and_shows_in_the_metrics(tiny, quiet, caplog):
     assert row["lr"] == pytest.approx(0.05 / 4)
     says = "the learning rate 0.05 is stated for 32 images in a step; for 8 it is 0.0125"
     assert says in caplog.messages
+
+
+def test_a_step_of_several_batches_has_the_rate_of_its_first(tiny, quiet, monkeypatch):
+    moments = []
+    monkeypatch.setattr(extract.train, "learning_rate", lambda _, epoch: moments.append(epoch) or 0.01)
+    train(dataclasses.replace(tiny, epochs=2, optimisation=OptimConfig(accumulate=2)), quiet)
+    firsts = [0, 0, 2, 2, 4]
+    assert moments == pytest.approx([first / 5 for first in firsts] + [1 + first / 5 for first in firsts])
 
 
 def test_a_warm_up_without_end_and_a_step_of_all_batches_are_told(tiny, quiet, caplog):

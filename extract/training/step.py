@@ -67,6 +67,7 @@ def take_step(
         ranks.sum_gradients(training.network)
         optimizer.step(rate)
         training.objective.constrain()
+        optimizer.follow()
     else:
         optimizer.wait()
     epoch_state.loss += loss.detach() * len(batch.labels)

@@ -65,6 +65,9 @@ class Optimizer:
         if self.options.clip_gradient is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_gradient)
         self.sgd.step()
+
+    def follow(self) -> None:
+        """Average the weights of a step, once they are as the loss requires."""
         if self.average is not None:
             self.average.follow(self.network)
 
