@@ -104,9 +104,9 @@ def test_a_run_with_a_sampler_resumes_to_the_same_bits_and_says_how_often_images
     config = dataclasses.replace(tiny, sampler=sampler)
     orders, make = [], extract.train.training_batches
 
-    def recorded(split, *rest):
-        orders.append((split.label, rest[-1]))
-        return make(split, *rest)
+    def recorded(split, transform, generator, compute, taken, drawn, *rest):
+        orders.append((split.label, drawn))
+        return make(split, transform, generator, compute, taken, drawn, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(extract.train, "training_batches", recorded)
