@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
+from extract.parts.options import part_of
 from extract.training.together.place import is_first_process
 from finetune.commands import early
 from finetune.commands.advice import resumable
@@ -85,6 +86,10 @@ def extract(context: click.Context, **values: Any) -> None:
 
     with resumable(context), progress_bar() as progress:
         shapes = run(config, progress)
+    if config.part is not None and not shapes:
+        say(
+            f"{config.store}: part {part_of(config)} is written; when all are, run: store join {config.store}"
+        )
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
         n_views = config.views if split == "train" else 1

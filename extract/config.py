@@ -27,6 +27,7 @@ from extract.options import (
     NViews,
     Precision,
     RepeatedArch,
+    ShareOfStore,
     ShotRule,
     Std,
     Workers,
@@ -164,6 +165,7 @@ class ExtractConfig:
     store: Annotated[
         str, Option("store to write: a path that ends in .zarr or .h5, or s3://bucket/name.zarr", "files")
     ] = "feats.zarr"
+    part: ShareOfStore = None
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(arch=None))
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     image_size: ImageSize = None

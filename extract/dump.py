@@ -33,19 +33,22 @@ from extract.images.workers import keep_workers
 from extract.inference import by_class
 from extract.inner_layers.stored import IDENTITY, in_words, layer_shapes, stored_layers
 from extract.networks.parts import Network
+from extract.parts.options import part_of
+from extract.parts.ranks import device_of_rank
+from extract.parts.write import check_place, opened_writer
 from extract.provenance import provenance_of
 from extract.rows import check_rows, computed_rows
 from extract.training.how_far import is_marked
 from store.arrays.image_names import DIGEST, GROUP, NAME, names_as_bytes
-from store.drafts.lifecycle import check_writable, is_finished
 from store.errors import CheckpointError, UserError
 from store.layout import store_layout
+from store.parts.writer import PartWriter
 from store.reader import FeatureStore
 from store.schema import CLASSIFIER
 from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
-from store.writer import StoreWriter, write_store
+from store.writer import StoreWriter
 
 
 def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, ...]]:
@@ -53,20 +56,23 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
 
     Rows are sorted by label, position in the source, and view. The store appears when it is complete. With
     `resume`, only what an interrupted extraction did not write is computed; the result has the same bytes.
+    With `part`, or under torchrun, this process writes its share of the blocks.
 
     Returns:
-        The shape of each split's features: (N, H, W, C) or, without maps, (N, C).
+        The shape of each split's features: (N, H, W, C) or, without maps, (N, C). Nothing if the store is not
+        complete yet, or another of torchrun's processes has completed it.
 
     Raises:
         UserError: a checkpoint, image, or path that cannot be used.
         Interrupted: Ctrl-C, once there is something to resume.
     """
     where = locate(config.store)
-    check_writable(where, config.resume, config.overwrite)
+    part = part_of(config)
+    check_place(where, config, part)
     config.check()
     check_phase1_options(config)
     check_views(config)
-    device = use_device(resolve_device(config.device))
+    device = use_device(device_of_rank(resolve_device(config.device), config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()
@@ -78,15 +84,16 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         digest = PENDING if is_fitted(restored) else file_digest(held)
         made = provenance_of(config, restored.checkpoint, ckpt, digest, compute)
         spec = _spec(config, restored, splits, compute, made)
-        if config.resume and is_finished(where, spec, config.overwrite):
-            if is_fitted(restored):
-                put_checkpoint(FeatureStore(where), held)
-        else:
-            with write_store(where, spec, config.resume, config.overwrite) as writer:
+        with opened_writer(where, spec, config, part) as writer:
+            if writer is not None:
                 fill(writer, restored, splits, compute, progress)
                 if is_fitted(restored):
                     fit_in_store(writer, held, config.weight_decay, compute.device, progress)
                 writer.finish()
+            elif is_fitted(restored):
+                put_checkpoint(FeatureStore(where), held)
+    if isinstance(writer, PartWriter) and not writer.completed:
+        return {}
     if is_fitted(restored):
         tell_fitted_accuracy(FeatureStore(where))
     return {
@@ -243,7 +250,7 @@ def _dump(
     if not len(missing):
         progress.update(task, completed=len(images) * n_views)
         return
-    progress.update(task, completed=int(missing[0]) * n_views)
+    progress.update(task, completed=(len(images) - len(missing)) * n_views)  # or another part's
     if len(missing) < len(images):
         images = images.take(missing)
     network, transform, dtype = restored.network, restored.transform, writer.map_dtype

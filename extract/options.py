@@ -33,6 +33,15 @@ RepeatedArch = Annotated[
 ImageSize = Annotated[
     int | None, Option("side of the input images in pixels", "data", "the network's", least=8)
 ]
+ShareOfStore = Annotated[
+    str | None,
+    Option(
+        "share of the store to write: 2/3 for the second of three processes, or slurm for the task of an "
+        "array of jobs; `store join` then completes the store",
+        "machine",
+        "all",
+    ),
+]
 NViews = Annotated[
     int,
     Option(

@@ -36,6 +36,7 @@ TRAINING_OPTIONS = (
 # Options that a checkpoint of ours determines; what they come to is recorded beside them.
 OF_PHASE1 = ("network", "dataset", "image_size", "mean", "std", "crop", "interpolation")
 OF_LAYERS = ("layers", "layer_dtype")  # recorded where maps of earlier layers are asked for
+OF_PROCESS = ("part",)  # options that change nothing in the store
 OF_ADOPTED = ("classifier", "seed", "weight_decay")  # options that only another program's network takes
 
 
@@ -93,7 +94,7 @@ def _asked(config: ExtractConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     """The options of the extraction; those of network and images are recorded in the checkpoint's words."""
     own = {"ckpt": config.ckpt, "store": config.store}
     own |= {"arch": config.network.arch, "root": config.dataset.root}
-    others = OF_PHASE1 if checkpoint.adopted else (*OF_PHASE1, *OF_ADOPTED)
+    others = OF_PROCESS + (OF_PHASE1 if checkpoint.adopted else (*OF_PHASE1, *OF_ADOPTED))
     others += OF_LAYERS if config.layers is None else ()
     asked = asdict(config)
     return own | {f.name: asked[f.name] for f in fields(config) if f.name not in others}

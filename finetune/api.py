@@ -94,7 +94,7 @@ def extract(
     *,
     progress: bool = False,
     **options: Any,
-) -> FeatureStore:
+) -> FeatureStore | None:
     """Run every image through the network once and cache what Phase II needs.
 
     Args:
@@ -105,7 +105,8 @@ def extract(
         options: options of `tailcache extract`, such as views=8.
 
     Returns:
-        The store, open for reading.
+        The store, open for reading; None if only a part was written (`part="1/3"`, or under torchrun), and
+        the store is not complete.
 
     Raises:
         UserError: the checkpoint, an image, an option or the target cannot be used.
@@ -115,8 +116,8 @@ def extract(
     config = build(ExtractConfig, checked_options(ExtractConfig, "extract", named))
     early.check_extraction(config)
     with computing(progress) as bar:
-        run_extract(config, bar)
-    return FeatureStore(locate(config.store))
+        shapes = run_extract(config, bar)
+    return FeatureStore(locate(config.store)) if shapes else None
 
 
 @as_user_errors()

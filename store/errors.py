@@ -32,5 +32,9 @@ class StoreError(UserError):
     """A feature store is missing, incomplete, foreign, damaged, or in the way."""
 
 
+class InUseError(StoreError):
+    """Another process is writing the store, or this part of it."""
+
+
 class UnreadableError(StoreError):
     """A file of a store is there, but the system does not let it be read."""

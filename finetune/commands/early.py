@@ -19,6 +19,7 @@ from extract.deploy.config import ExportConfig, PredictConfig
 from extract.device_names import check_device
 from extract.networks.registry import check_arch, check_named_network, check_weights
 from extract.options import check_shot_rule
+from extract.parts.options import part_of
 from extract.sources.presence import (
     check_checkpoint_exists,
     check_images_exist,
@@ -63,7 +64,8 @@ def check_extraction(config: ExtractConfig) -> None:
     config.check()
     check_device(config.device)
     check_phase1_options(config)
-    check_target(config.store, config.resume, config.overwrite)
+    if part_of(config) is None:
+        check_target(config.store, config.resume, config.overwrite)
 
 
 def check_evaluation(config: EvaluateConfig) -> None:

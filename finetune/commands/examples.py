@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "extract": (
         "tailcache extract --ckpt runs/phase1/checkpoint.pt --store feats.zarr",
         "tailcache extract --ckpt resnet50.pth --arch resnet50 --root photos --store feats.zarr",
+        "tailcache extract --ckpt runs/phase1/checkpoint.pt --store feats.zarr --part 1/3",
     ),
     "finetune": (
         "tailcache finetune --store feats.zarr --out runs/fsa",
@@ -45,6 +46,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tailcache store verify feats.zarr --sample 100 --ckpt runs/phase1/checkpoint.pt",
     ),
     "convert": ("tailcache store convert feats.zarr small.h5 --dtype int8 --codec zstd",),
+    "join": ("tailcache store join feats.zarr",),
     "plan": (
         "tailcache store plan --root photos --arch resnet50",
         "tailcache store plan --ckpt runs/phase1/checkpoint.pt --dtype int8",

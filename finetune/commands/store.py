@@ -1,4 +1,4 @@
-"""The commands `store info`, `store verify`, `store convert` and `store plan`."""
+"""The commands `store info`, `store verify`, `store convert`, `store join` and `store plan`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +18,7 @@ from store.notes import note
 
 @click.group("store", cls=HelpGroup)
 def store_group() -> None:
-    """Inspect, verify, convert or plan a feature store."""
+    """Inspect, verify, convert, join or plan a feature store."""
 
 
 @store_group.command()
@@ -124,6 +124,17 @@ def convert(context: click.Context, as_json: bool, **values: Any) -> None:
     form = content["provenance"]["converted"][-1]
     size = f"{content['bytes'] / 2**20:,.1f} MiB in {content['files']:,} files"
     say(f"{target}: feature maps in {form['dtype']}, codec {form['codec']}; {size}")
+
+
+@store_group.command()
+@click.argument("path", type=PLACE)
+def join(path: str) -> None:
+    """Complete a store whose parts (`extract --part i/n`) are all written."""
+    from store.parts.join import join as run
+    from store.storage.location import locate
+
+    n_parts = run(locate(path))
+    say(f"{path}: complete{f', of {n_parts} parts' if n_parts else ' already'}")
 
 
 @store_group.command()

@@ -27,23 +27,23 @@ class Commit:
 
 
 class CommitLog:
-    """The log of one draft."""
+    """The log of one draft, or of one part of it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *of_parts: Path):
+        """Read it, and the logs of parts beside it, which are only read."""
         self.path = path
         self._lock = Lock()
-        self.commits = list(self._read())
+        self.commits = [*self._read(), *(commit for part in of_parts for commit in CommitLog(part).commits)]
 
     def _read(self) -> Iterator[Commit]:
-        sound = 0
-        if self.path.exists():
-            for line in self.path.read_bytes().splitlines(keepends=True):
-                commit = recorded(line)
-                if commit is None:
-                    break
-                sound += len(line)
-                yield commit
-            os.truncate(self.path, sound)
+        sound, content = 0, self.path.read_bytes() if self.path.exists() else b""
+        for line in content.splitlines(keepends=True):
+            commit = recorded(line)
+            if commit is None:
+                os.truncate(self.path, sound)
+                return
+            sound += len(line)
+            yield commit
 
     def append(self, commit: Commit) -> None:
         """Record that a block is on disk."""

@@ -14,6 +14,7 @@ from store.storage.location import check_suffix
 from store.storage.s3 import Bucket
 
 Draft = LocalDraft | S3Draft
+START_OVER = "pass --overwrite to start over"
 
 
 def draft_of(where: Path | Bucket) -> Draft:
@@ -41,6 +42,11 @@ def check_writable(where: Path | Bucket, resume: bool, overwrite: bool) -> None:
 
 
 def _check_place(draft: Draft, begun: dict[str, Any] | None, resume: bool, overwrite: bool) -> None:
+    if begun is not None and "parts" in begun and not overwrite:
+        raise StoreError(
+            f"{draft}: was started in {begun['parts']} parts (--part, or torchrun); continue with these, or "
+            f"{START_OVER}"
+        )
     if begun is not None and not (
         resume or overwrite
     ):  # first: the other errors advise --overwrite, which would lose the draft
@@ -115,7 +121,7 @@ def opened_draft(
             raise StoreError(f"{where}: another process has just finished this store; run the command again")
         replaces = overwrite or _replaces_store(begun)
         if begun is not None and resume:
-            _check_same(draft, begun, spec)
+            check_same(draft, begun, spec)
         else:
             draft.discard()
             begun = None
@@ -127,8 +133,8 @@ def _replaces_store(begun: dict[str, Any] | None) -> bool:
     return begun is not None and begun["replaces"]
 
 
-def _check_same(draft: Draft, begun: dict[str, Any], spec: StoreSpec) -> None:
-    """Raise StoreError if the draft is of another store than `spec`."""
+def check_same(draft: Draft, begun: dict[str, Any], spec: StoreSpec, advice: str = START_OVER) -> None:
+    """Raise StoreError if the draft is of another store than `spec`; `advice` tells how to start over."""
     found = differing(spec.identity, begun["identity"])
     if found is None:
         layouts = {f"layout of {path}": layout for path, layout in begun["layouts"].items()}
@@ -136,11 +142,10 @@ def _check_same(draft: Draft, begun: dict[str, Any], spec: StoreSpec) -> None:
         asked = {f"layout of {path}": layout for path, layout in spec.layouts_as_json.items()}
         found = differing(asked, layouts)
     if found is not None:
-        raise _other_store(draft, *found)
+        raise _other_store(draft, *found, advice)
 
 
-def _other_store(where: Any, name: str, was: Any, now: Any) -> StoreError:
+def _other_store(where: Any, name: str, was: Any, now: Any, advice: str = START_OVER) -> StoreError:
     return StoreError(
-        f"{where}: was started with another {name} ({was}) than now ({now}); use the same, or pass "
-        "--overwrite to start over"
+        f"{where}: was started with another {name} ({was}) than now ({now}); use the same, or {advice}"
     )

@@ -1,24 +1,28 @@
 """The draft of a store on a local disk.
 
 `feats.zarr.unfinished` holds the store under its own name, `begun.json` (what the store will be),
-`commits.jsonl` (the blocks on disk), `lock`, and at the end `replaced`, the store that was there before.
+`commits.jsonl` (the blocks on disk), `lock`, and at the end `replaced`, the store that was there before. If
+it is written in parts, each has `commits.2-of-3.jsonl` and `lock.2-of-3`, and those that begin wait for each
+other at `lock.begin`.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from store.containers.detect import Container, container, foreign_to_store
 from store.drafts.journal import CommitLog
-from store.errors import StoreError
+from store.errors import InUseError, StoreError
 from store.layout import ArrayLayout
 from store.spec import parse_begun
 from store.storage.atomic import TEMPORARY, check_replaceable, foreign_names, sync_folder, write_json
 from store.storage.location import draft_place
 from store.storage.lock import acquire, release
+
+TURN = "lock.begin"
 
 
 class LocalDraft:
@@ -69,7 +73,8 @@ class LocalDraft:
         cut_short = (file.name for file in self.folder.glob(f".*{TEMPORARY}*"))
         name = self.path.name
         trees = (name, f"{name}.parts", f"{name}.assembling")
-        ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
+        of_parts = (file.name for kind in ("lock.*", "commits.*") for file in self.folder.glob(kind))
+        ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees, *of_parts)
         if found := foreign_names(self.folder, (*ours, *cut_short)):
             raise StoreError(
                 f"{self.folder}: is needed for the store's draft, but {found}; move it elsewhere"
@@ -83,14 +88,66 @@ class LocalDraft:
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
-        """Create the folder if it is missing, and hold its lock.
+        """Create the folder if it is missing, and hold its lock and those of all parts.
 
         If it has no begun.json at the end, it is removed, its lock last: until then no other process can use
         it.
 
         Raises:
-            StoreError: another process holds the lock, or the folder is not a draft.
+            StoreError: another process holds a lock, or the folder is not a draft.
         """
+        with self._main_lock(), ExitStack() as of_parts:
+            for lock in sorted(self.folder.glob("lock.*-of-*")):
+                of_parts.enter_context(_held(lock, _of_part(lock.name)))
+            yield
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Hold the lock as `sole_writer` does, but of no part, and wait for other parts that begin or end.
+
+        Raises:
+            StoreError: the whole store is being written or completed, or the folder is not a draft.
+        """
+        with self.waiting(), self._main_lock():
+            yield
+
+    @contextmanager
+    def part_writer(self, part: str) -> Iterator[None]:
+        """Hold the lock of one part, which must be taken while beginning."""
+        with _held(self.folder / f"lock.{part}", _of_part(part)):
+            yield
+
+    def part_log(self, part: str) -> CommitLog:
+        """The log of the blocks of one part."""
+        return CommitLog(self.folder / f"commits.{part}.jsonl")
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for other processes that begin parts, or complete a store of parts, and make them wait."""
+        lock = self.folder / TURN
+        while True:
+            self._make_folder()
+            with suppress(FileNotFoundError):  # the folder was removed meanwhile
+                file = acquire(lock, "", StoreError, wait=True)
+                break
+        try:
+            yield
+        finally:
+            if not (self.folder / "begun.json").exists():
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # another process may be using it by now
+                    self.folder.rmdir()
+            release(file)
+
+    def _remove_turn(self) -> None:
+        """Remove the lock at which others wait, unless one holds it, which then removes it."""
+        with suppress(StoreError, FileNotFoundError):
+            if (self.folder / TURN).exists():
+                file = acquire(self.folder / TURN, "", StoreError)
+                (self.folder / TURN).unlink()
+                release(file)
+
+    def _make_folder(self) -> None:
         self._check_ours()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +155,10 @@ class LocalDraft:
             raise StoreError(
                 f"{self.folder}: cannot be created ({error.strerror}); name another path"
             ) from error
+
+    @contextmanager
+    def _main_lock(self) -> Iterator[None]:
+        self._make_folder()
         with _held(self.folder / "lock"):
             try:
                 yield
@@ -105,6 +166,7 @@ class LocalDraft:
                 if not (self.folder / "begun.json").exists():
                     self.clear()
                     (self.folder / "lock").unlink()
+                    self._remove_turn()
                     with suppress(OSError):  # another process may be using it by now
                         self.folder.rmdir()
 
@@ -113,8 +175,8 @@ class LocalDraft:
         return container(self.folder / self.path.name, layouts, state)
 
     def log(self) -> CommitLog:
-        """The log of the blocks on disk."""
-        return CommitLog(self.folder / "commits.jsonl")
+        """The log of the blocks on disk, with those of all parts."""
+        return CommitLog(self.folder / "commits.jsonl", *self.folder.glob("commits.*-of-*.jsonl"))
 
     def tidy(self) -> None:
         """Remove temporary files that a killed writer left."""
@@ -133,14 +195,14 @@ class LocalDraft:
         self.clear()
 
     def clear(self) -> None:
-        """Remove all of the draft but the lock, which is still held.
+        """Remove all of the draft but its lock, which is still held, and that at which others wait.
 
         `begun.json` goes first, so that a kill in between leaves nothing that looks like a draft to resume.
         """
         self._check_ours()
         (self.folder / "begun.json").unlink(missing_ok=True)
         for entry in self.folder.iterdir():
-            if entry.name != "lock":
+            if entry.name not in ("lock", TURN):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def confirm_lock(self) -> None:
@@ -160,11 +222,16 @@ class LocalDraft:
         self.clear()
 
 
+def _of_part(name: str) -> str:
+    """What a part's name in a file means: part 2/3 of this store."""
+    return f"part {name.removeprefix('lock.').replace('-of-', '/')} of this store"
+
+
 @contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    busy = f"{lock.parent}: another process is writing this store; wait for it, or stop it"
+def _held(lock: Path, what: str = "this store") -> Iterator[None]:
+    busy = f"{lock.parent}: another process is writing {what}; wait for it, or stop it"
     try:
-        file = acquire(lock, busy, StoreError)
+        file = acquire(lock, busy, InUseError)
     except FileNotFoundError as error:
         raise StoreError(
             f"{lock.parent}: another process has just finished this store; run the command again"

@@ -7,14 +7,14 @@ for each written block, and the lock.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from store.containers.detect import foreign_files
 from store.containers.zarr_v3 import ROOT, ZarrContainer
 from store.drafts.journal import Commit, record, recorded
 from store.drafts.s3_lock import S3Lock
-from store.errors import UserError
+from store.errors import InUseError, UserError
 from store.layout import ArrayLayout
 from store.schema import FORMAT
 from store.spec import parse_begun
@@ -23,6 +23,8 @@ from store.storage.s3 import Bucket
 
 BEGUN = "begun.json"
 COMMITS = "commits/"
+TURN = "lock.begin.json"
+OF_PARTS = "lock.part."  # then 2-of-3.json
 
 
 class S3Draft:
@@ -78,9 +80,38 @@ class S3Draft:
 
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
-        """Hold the lock of the draft."""
+        """Hold the lock of the draft and those of all parts."""
+        with self._lock.held(), ExitStack() as of_parts:
+            for name in sorted(name for name in self._side.sizes() if name.startswith(OF_PARTS)):
+                of_parts.enter_context(S3Lock(self._side, name).held())
+            yield
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Hold the lock, but of no part, and wait for other parts that begin or end."""
+        with self.waiting(), self._lock.held():
+            yield
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for other processes that begin parts, or complete a store of parts, and make them wait."""
+        with ExitStack() as held:
+            while True:
+                with suppress(InUseError):  # found out by watching the lock, or by losing a race for it
+                    held.enter_context(S3Lock(self._side, TURN).held())
+                    break
+            yield
+
+    @contextmanager
+    def part_writer(self, part: str) -> Iterator[None]:
+        """Hold the lock of one part, which is the one that counts from now on."""
+        self._lock = S3Lock(self._side, f"{OF_PARTS}{part}.json")
         with self._lock.held():
             yield
+
+    def part_log(self, part: str) -> "S3CommitLog":
+        """The log, which all parts share: each record is an object."""
+        return self.log()
 
     def container(self, layouts: dict[str, ArrayLayout], state: dict[str, Any]) -> ZarrContainer:
         """The writer of the store's container."""

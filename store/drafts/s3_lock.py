@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from store.errors import StoreError
+from store.errors import InUseError, StoreError
 from store.storage.s3 import Bucket
 
 NAME = "lock.json"
@@ -25,10 +25,14 @@ STALE = 20.0  # seconds without a renewal after which the holder checks that it 
 
 
 class S3Lock:
-    """The lock of one draft."""
+    """The lock of one draft, or of one part of it; to be held once.
 
-    def __init__(self, bucket: Bucket):
-        self._bucket = bucket
+    Attributes:
+        name: of its object.
+    """
+
+    def __init__(self, bucket: Bucket, name: str = NAME):
+        self._bucket, self.name = bucket, name
         self._token = secrets.token_hex(8)
         self._n_renewals = 0
         self._tag: str | None = None
@@ -42,7 +46,7 @@ class S3Lock:
         Raises:
             StoreError: another process holds it.
         """
-        self._tag = self._bucket.write_if(NAME, self._content(), None) or self._take_over()
+        self._tag = self._bucket.write_if(self.name, self._content(), None) or self._take_over()
         self._renewed = time.monotonic()
         thread = Thread(target=self._renew, name="store lock", daemon=True)
         thread.start()
@@ -52,7 +56,7 @@ class S3Lock:
             self._stop.set()
             thread.join()
             if self._tag is not None and self._tag_of_ours() is not None:
-                self._bucket.delete([NAME])
+                self._bucket.delete([self.name])
 
     @property
     def is_lost(self) -> bool:
@@ -86,7 +90,9 @@ class S3Lock:
         while not self._stop.wait(LEASE / RENEWALS):
             sent = time.monotonic()
             try:
-                self._tag = self._bucket.write_if(NAME, self._content(), self._tag) or self._tag_of_ours()
+                self._tag = (
+                    self._bucket.write_if(self.name, self._content(), self._tag) or self._tag_of_ours()
+                )
             except StoreError:  # the network, which may come back
                 continue
             if self._tag is None:
@@ -96,14 +102,14 @@ class S3Lock:
     def _tag_of_ours(self) -> str | None:
         """The lock's ETag if it is ours: after a lost answer, obstore repeats a write that had succeeded."""
         try:
-            content, tag = self._bucket.read_tagged(NAME)
+            content, tag = self._bucket.read_tagged(self.name)
         except FileNotFoundError:
             return None
         return tag if _parsed(content).get("token") == self._token else None
 
     def _take_over(self) -> str:
         try:
-            content, tag = self._bucket.read_tagged(NAME)
+            content, tag = self._bucket.read_tagged(self.name)
         except FileNotFoundError:  # just released
             return self._taken(None)
         holder = _parsed(content)
@@ -115,21 +121,23 @@ class S3Lock:
         while time.monotonic() < deadline:
             self._stop.wait(LEASE / RENEWALS / 4)
             try:
-                if self._bucket.read_tagged(NAME)[1] != tag:
+                if self._bucket.read_tagged(self.name)[1] != tag:
                     raise self._in_use(holder)
             except FileNotFoundError:  # released
                 return self._taken(None)
         return self._taken(tag)
 
     def _taken(self, tag: str | None) -> str:
-        mine = self._bucket.write_if(NAME, self._content(), tag)
+        mine = self._bucket.write_if(self.name, self._content(), tag)
         if mine is None:
             raise self._in_use({})
         return mine
 
-    def _in_use(self, holder: dict[str, Any]) -> StoreError:
+    def _in_use(self, holder: dict[str, Any]) -> InUseError:
         who = f"process {holder['pid']} of {holder['host']}" if holder else "another process"
-        return StoreError(f"{self._bucket}: {who} is writing this store; wait for it, or stop it")
+        number = self.name.removeprefix("lock.part.").removesuffix(".json")
+        what = f"part {number.replace('-of-', '/')} of this store" if "-of-" in number else "this store"
+        return InUseError(f"{self._bucket}: {who} is writing {what}; wait for it, or stop it")
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

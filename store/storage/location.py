@@ -66,10 +66,16 @@ def draft_advice(where: Path | Bucket) -> str | None:
     draft = draft_place(Path(os.path.realpath(where)) if isinstance(where, Path) else where)
     try:
         begun = draft.read("begun.json") if isinstance(draft, Bucket) else (draft / "begun.json").read_bytes()
-        converted = "converted" in json.loads(begun)["attributes"]["provenance"]
+        begun = json.loads(begun)
+        converted, parts = "converted" in begun["attributes"]["provenance"], begun.get("parts")
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError):  # damaged, as resuming it reports
-        converted = False
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, as resuming it reports
+        converted, parts = False, None
+    if parts is not None:
+        return (
+            f"is not finished (its draft is {draft}); once its {parts} parts are written, run `store join "
+            f"{where}`, which names those that are missing"
+        )
     how = "`store convert`" if converted else "`extract`"
     return f"is not finished (its draft is {draft}); repeat the {how} command that started it with --resume"

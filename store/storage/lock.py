@@ -74,7 +74,9 @@ def _acquired(lock: Path, folder: Path, what: str, made: list[Path]) -> BinaryIO
     raise AssertionError
 
 
-def acquire(lock: Path, busy: str, error_type: type[UserError] = UserError, needed: bool = True) -> BinaryIO:
+def acquire(
+    lock: Path, busy: str, error_type: type[UserError] = UserError, needed: bool = True, wait: bool = False
+) -> BinaryIO:
     """Acquire a lock, until `release`.
 
     Args:
@@ -82,15 +84,17 @@ def acquire(lock: Path, busy: str, error_type: type[UserError] = UserError, need
         busy: the error message if another process holds it.
         error_type: of the errors raised.
         needed: whether a file system without locks is an error, or only a note.
+        wait: whether to wait for a process that holds it.
 
     Raises:
-        UserError: another process holds it, or the file system has no locks and one is needed.
+        UserError: another process holds it and is not waited for, or the file system has no locks and one is
+            needed.
         FileNotFoundError: its folder is gone, or the previous holder removed the file.
     """
     file = lock.open("ab", buffering=0)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise error_type(busy) from error
         except OSError as error:

@@ -1,0 +1,1 @@
+"""Extraction by several processes: parts of `--part`, and ranks of torchrun."""
