@@ -33,14 +33,14 @@ class Changed(nn.Module):
         self.last, self.twice = nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(6, 6, 1)
         self.tokens, self.both, self.unused = nn.Flatten(), Both(), nn.Conv2d(6, 6, 1)
         self.swapped, self.squeezed, self.laid = Swapped(), nn.AdaptiveAvgPool2d(1), LaidOut()
-        self.head = nn.Linear(8, n_classes)
+        self.mask, self.head = Mask(), nn.Linear(8, n_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K)."""
         maps = self.stem(images)
         nn.functional.relu_(maps)
         maps = self.twice(self.twice(maps))
-        self.tokens(maps), self.both(maps), self.swapped(maps), self.squeezed(maps)
+        self.tokens(maps), self.both(maps), self.swapped(maps), self.squeezed(maps), self.mask(maps)
         maps = self.laid(self.stage(maps).mul_(2)).sub_(1)
         maps = nn.functional.relu_(self.last(maps))
         return self.head(maps.mean((2, 3)))
@@ -52,6 +52,14 @@ class Both(nn.Module):
     def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps, twice."""
         return maps, maps
+
+
+class Mask(nn.Module):
+    """Returns no features."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) bool."""
+        return maps > 0
 
 
 class Swapped(nn.Module):
@@ -163,6 +171,7 @@ def test_layers_that_cannot_be_stored_are_refused_in_one_line():
         "layer2": ["--layers layer2: no such layer; expected some of stem, stage, laid, last"],
         "stem,twice": ["--layers twice: runs 2 times"],
         "both": ["--layers both: returns a tuple", "(B, C, H, W)"],
+        "mask": ["--layers mask: returns numbers of bool"],
         "tokens": ["--layers tokens: returns (2, 1536)"],
         "swapped": ["--layers swapped: returns (2, 16, 16, 6)", "channels come last"],
         "squeezed": ["--layers squeezed: returns one position"],

@@ -85,7 +85,7 @@ def _tried(network: Network, image_size: int, copied: Any, device: torch.device)
     trial, copied = Trial(), set(copied)
 
     def note(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        is_tensor = isinstance(output, torch.Tensor)
+        is_tensor = isinstance(output, torch.Tensor) and output.is_floating_point()
         trial.outputs.setdefault(path, []).append(tuple(output.shape) if is_tensor else _kind(output))
         if path in copied and is_tensor:
             trial.copies[path] = output.clone()
@@ -106,6 +106,8 @@ def _tried(network: Network, image_size: int, copied: Any, device: torch.device)
 
 
 def _kind(output: Any) -> str:
+    if isinstance(output, torch.Tensor):
+        return f"numbers of {str(output.dtype).removeprefix('torch.')}"
     return f"a {type(output).__name__}" if output is not None else "nothing"
 
 
