@@ -59,6 +59,7 @@ from store.storage.atomic import write_json, write_text
 from store.storage.lock import sole_writer
 
 SAVE_EVERY = 120.0  # seconds between saved states within an epoch, from which a killed run can resume
+MEET_EVERY = 20  # steps on GPUs after which processes ask each other about Ctrl-C, which waits for the GPU
 
 
 def train(config: TrainConfig, progress: Progress) -> Checkpoint:
@@ -120,7 +121,7 @@ def _train(config: TrainConfig, progress: Progress, ranks: Ranks) -> Checkpoint:
         _save(training, config, dataset, transform)
         if ranks.is_first:  # after the checkpoint, which marks the folder as ours
             write_json(path.with_name("config.json"), asdict(config))
-        with WholeSteps() as whole_steps, keep_workers():
+        with WholeSteps(ranks) as whole_steps, keep_workers():
             return _train_epochs(training, config, dataset, transform, compute, progress, whole_steps)
     except (KeyboardInterrupt, UserError) as error:
         started = previous is not None or _identity(path) != before
@@ -164,6 +165,7 @@ def _train_epochs(
     note_rates(config, len(dataset.train))
     grouped = Accumulation(config.optimisation.accumulate, config.batch_size, len(dataset.train))
     n_taken = training.epoch * steps + training.epoch_state.step
+    meet_every = 1 if compute.device.type == "cpu" else MEET_EVERY
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
     while training.epoch < config.epochs:
         epoch_state = training.epoch_state
@@ -186,6 +188,8 @@ def _train_epochs(
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)
+            if training.is_resumable and epoch_state.step % meet_every == 0:
+                whole_steps.meet()
             if time.perf_counter() - saved > SAVE_EVERY and training.is_resumable:
                 _save_epoch(training, config)
                 saved = time.perf_counter()

@@ -12,15 +12,18 @@ from bad_input import run, write_images
 from made_together import NETS, in_processes
 from made_training import saved
 from rich.progress import Progress
+from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import extract.train
 from extract.checkpoints.checkpoint import Checkpoint
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
+from extract.training.losses.config import LossConfig
 from extract.training.optimisation.config import OptimConfig
 from extract.training.together.ranks import Ranks
-from store.errors import UserError
+from extract.training.together.statistics import synchronised
+from store.errors import Interrupted, UserError
 
 N_IMAGES = 18  # of training; in batches of 7, the last has 4
 
@@ -56,17 +59,17 @@ def check_close(found: Checkpoint, expected: Checkpoint) -> None:
 
 
 OPTIONS = {
-    "plain": OptimConfig(),
-    "accumulated and clipped": OptimConfig(accumulate=2, clip_gradient=0.1),
-    "sharp and averaged": OptimConfig(sam=0.05, ema_decay=0.5),
+    "plain": {},
+    "accumulated and clipped": {"optimisation": OptimConfig(accumulate=2, clip_gradient=0.1)},
+    "sharp and averaged": {"optimisation": OptimConfig(sam=0.05, ema_decay=0.5)},
+    "pairs of images": {"objective": LossConfig(loss="lifted")},
+    "turned images": {"objective": LossConfig(loss="sla")},
 }
 
 
-@pytest.mark.parametrize(
-    ("world", "named"), [(2, "plain"), (3, "accumulated and clipped"), (2, "sharp and averaged")]
-)
+@pytest.mark.parametrize(("world", "named"), list(zip((2, 3, 2, 2, 3), OPTIONS, strict=True)))
 def test_processes_take_the_steps_of_a_single_one(config, world, named):
-    config = replace(config, optimisation=OPTIONS[named])
+    config = replace(config, **OPTIONS[named])
     alone = quietly(config)
     assert in_processes(world, lambda rank: quietly(replace(config, out="together"))) == [0] * world
     check_close(saved(replace(config, out="together")), alone)
@@ -117,6 +120,34 @@ def test_one_that_dies_ends_the_others_in_one_line_and_others_resume(config, kil
     resumed = replace(config, out="together", resume=True)
     assert in_processes(3, lambda rank: quietly(resumed)) == [0] * 3
     check_close(saved(resumed), alone)
+
+
+def test_ctrl_c_in_one_process_ends_all_after_the_same_step(config):
+    alone = quietly(config)
+    calls, rate = [], extract.train.learning_rate
+
+    def told(rank: int) -> None:
+        def until(*arguments: object) -> float:
+            calls.append(1)
+            if rank == 1 and len(calls) == 4:
+                for _ in range(2):  # torchrun hands on what a terminal sent to all
+                    os.kill(os.getpid(), signal.SIGINT)
+            return rate(*arguments)
+
+        extract.train.learning_rate = until
+        with pytest.raises(Interrupted):
+            quietly(replace(config, out="together"))
+        assert len(calls) == 4
+
+    assert in_processes(2, told) == [0, 0], Path("stderr-1").read_text()
+    resumed = replace(config, out="together", resume=True)
+    assert saved_steps(resumed) == 1
+    check_close(quietly(resumed), alone)
+
+
+def saved_steps(config: TrainConfig) -> int:
+    """Steps of the interrupted epoch that are saved."""
+    return torch.load(Path(config.out) / "unfinished_epoch.pt", weights_only=True)["step"]
 
 
 def test_a_step_half_done_by_one_process_is_finished_by_two(config):
@@ -193,6 +224,22 @@ def test_what_cannot_be_shared_is_refused_in_one_line(config, changes, says):
     codes = in_processes(2, refused)
     assert codes == [0, 0], [Path(f"stderr-{rank}").read_text() for rank in range(2)]
     assert not Path("alone").exists()
+
+
+def test_synchronised_layers_keep_names_and_tensors_and_derived_ones_what_they_do():
+    class NormAndReLU(nn.BatchNorm2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).relu()
+
+    twice = nn.BatchNorm2d(3)
+    network = nn.Sequential(nn.Identity(), twice, nn.Sequential(NormAndReLU(3), twice)).eval()
+    images, names = torch.linspace(-1, 1, 384).view(2, 3, 8, 8), list(network.state_dict())
+    before = network(images)
+    assert torch.equal(synchronised(network)(images), before)
+    assert list(network.state_dict()) == names
+    kinds = [type(network[1]), type(network[2][0]), type(network[2][1])]
+    assert kinds == [nn.SyncBatchNorm, NormAndReLU, nn.SyncBatchNorm]
+    assert network[1] is network[2][1]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

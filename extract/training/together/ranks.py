@@ -101,6 +101,10 @@ class Ranks:
         if self.world > 1:
             _summed(torch.zeros(1, device=_device()))
 
+    def any(self, own: bool) -> bool:
+        """Whether it is so in any process; all must ask."""
+        return own if self.world == 1 else bool(_summed(torch.full((1,), float(own), device=_device())))
+
     def check_same(self, what: str, own: str) -> None:
         """Raise UserError in every process unless all say the same.
 

@@ -28,9 +28,17 @@ def with_shared_statistics(network: Network, ranks: Ranks, device: torch.device)
             f"{len(own)} BatchNorm layers take their statistics over each process's own share of a batch (on "
             "GPUs over the whole batch), so results are not quite those of a single process"
         )
-    if device.type == "cuda":
-        shared = {id(m): nn.SyncBatchNorm.convert_sync_batchnorm(m) for m in norms if type(m) in PLAIN}
-        for name, module in list(network.named_modules(remove_duplicate=False)):
-            if id(module) in shared:
-                network.set_submodule(name, shared[id(module)])
+    return synchronised(network) if device.type == "cuda" else network
+
+
+def synchronised(network: nn.Module) -> nn.Module:
+    """The network, its plain BatchNorm layers replaced by SyncBatchNorm, with the same names and tensors.
+
+    torch's own function replaces derived layers too, and what they do besides would be lost.
+    """
+    plain = [module for module in network.modules() if type(module) in PLAIN]
+    shared = {id(module): nn.SyncBatchNorm.convert_sync_batchnorm(module) for module in plain}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if id(module) in shared:
+            network.set_submodule(name, shared[id(module)])
     return network
