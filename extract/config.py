@@ -137,7 +137,13 @@ class TrainConfig:
         """Raise UserError for a value out of its range; None passes."""
         for config in (self, self.network, self.augmentation, self.optimisation):
             check_bounds(config)
+        self.augmentation.check()
         self.objective.check_numbers()
+        if self.augmentation.mixes and not self.objective.mixes:
+            raise UserError(
+                f"--loss {self.objective.loss}: compares whole images, and cannot take mixed ones; leave "
+                "--mixup, --cutmix and --mixup-features out (0 if the recipe has them)"
+            )
         check_preparation(self)
         self.optimisation.check(self.momentum, self.lr, self.weight_decay)
         if self.schedule == "one-cycle" and self.warmup_epochs:

@@ -40,6 +40,7 @@ from extract.training.layer_draws import layer_draws
 from extract.training.losses.objective import objective_of_epoch
 from extract.training.losses.sla import add_turned, split_turned
 from extract.training.mirror import note_mirrored_pairs
+from extract.training.mixing import Mixing
 from extract.training.optimisation.accumulation import Accumulation
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.schedule import learning_rate, note_rates
@@ -167,6 +168,7 @@ def _train_epochs(
     n_taken = training.epoch * steps + training.epoch_state.step
     meet_every = 1 if compute.device.type == "cpu" else MEET_EVERY
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
+    mixing = Mixing(config.augmentation, dataset.class_counts, config.seed)
     while training.epoch < config.epochs:
         epoch_state = training.epoch_state
         started = time.perf_counter() - epoch_state.seconds
@@ -184,7 +186,8 @@ def _train_epochs(
             draws = layer_draws(*place, compute.device, training.ranks.rank)
             with whole_steps.step(), draws:
                 turn = grouped.turn(epoch_state.step)
-                take_step(training, Batch(images, labels), rate, done / config.epochs, compute, turn)
+                batch = mixing.mixed(Batch(images, labels), training.epoch, epoch_state.step)
+                take_step(training, batch, rate, done / config.epochs, compute, turn)
                 epoch_state.generator = generator.get_state()
                 epoch_state.seconds = time.perf_counter() - started
             progress.advance(task)

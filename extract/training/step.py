@@ -12,6 +12,7 @@ from extract.device import Compute
 from extract.networks.parts import Network
 from extract.training.batch import Batch
 from extract.training.losses.objective import Objective
+from extract.training.mixing import mixed_features
 from extract.training.optimisation.accumulation import ALONE, Turn
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.sam import uphill
@@ -71,7 +72,7 @@ def take_step(
     else:
         optimizer.wait()
     epoch_state.loss += loss.detach() * len(batch.labels)
-    epoch_state.n_correct += (logits.argmax(dim=1) == batch.labels).sum()
+    epoch_state.n_correct += batch.n_correct(logits.argmax(dim=1))
     epoch_state.step += 1
     epoch_state.is_whole = True
 
@@ -85,7 +86,7 @@ def _loss(
     images = images[ranks.rows(n_images)]
     with compute.autocast():
         pooled = network.pooled(images.contiguous(memory_format=compute.memory_format))
-        pooled = ranks.gathered(pooled, n_images)
+        pooled = mixed_features(ranks.gathered(pooled, n_images), batch)
         logits = network.classify(pooled)
     return training.objective.mean(logits, pooled, batch, progress), logits[: len(batch.labels)]
 

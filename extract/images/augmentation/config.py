@@ -1,8 +1,78 @@
 """Options of Phase I's augmentation."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from store.errors import UserError
+from store.options import Option, flag
+
+LARGEST_ALPHA = 100  # of a Beta distribution; beyond it every share is a half
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are changed at random, besides crops and mirror images."""
+    """How training images are changed at random, besides crops and mirror images.
+
+    None is the recipe's value; where it has none, 0, which means never.
+    """
+
+    mixup: Annotated[
+        float | None,
+        Option(
+            "α of mixup: each image becomes the mean of two, weighted by a share from Beta(α, α)",
+            "augmentation",
+            "the recipe's, else 0: none",
+            least=0,
+        ),
+    ] = None
+    cutmix: Annotated[
+        float | None,
+        Option(
+            "α of CutMix: a box of another image, of a share of the area from Beta(α, α), is put into each",
+            "augmentation",
+            "the recipe's, else 0: none",
+            least=0,
+        ),
+    ] = None
+    mixup_features: Annotated[
+        float | None,
+        Option(
+            "α of mixup of pooled features, in front of the FC layer, instead of images",
+            "augmentation",
+            "the recipe's, else 0: none",
+            least=0,
+        ),
+    ] = None
+    remix: Annotated[
+        bool | None,
+        Option(
+            "a mixed image of a frequent and a rare class has the rare class's label alone (Remix)",
+            "augmentation",
+            "the recipe's",
+        ),
+    ] = None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images or features of two labels are mixed."""
+        return bool(self.mixup or self.cutmix or self.mixup_features)
+
+    def check(self) -> None:
+        """Raise UserError for options out of their range, or that mean nothing together; None passes."""
+        for name in ("mixup", "cutmix", "mixup_features"):
+            value = getattr(self, name)
+            if value is not None and not value <= LARGEST_ALPHA:
+                raise UserError(
+                    f"{flag(name)} {value:g}: must be at most {LARGEST_ALPHA}; with 1, shares are uniform"
+                )
+        if self.mixup_features and (self.mixup or self.cutmix):
+            other = "mixup" if self.mixup else "cutmix"
+            raise UserError(
+                f"--mixup-features {self.mixup_features:g}: mixes features instead of images; leave "
+                f"--{other} out (0 if the recipe has it)"
+            )
+        if self.remix and not self.mixes:
+            raise UserError(
+                "--remix: decides the labels of mixed images, and none are; pass --mixup, --cutmix or "
+                "--mixup-features too"
+            )
