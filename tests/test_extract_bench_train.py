@@ -19,7 +19,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("bench_train")
 
 
-def test_it_measures_every_candidate(bench, tmp_path):
+def test_training_is_measured_beside_every_candidate(bench, tmp_path):
     found = tmp_path / "figures.json"
     options = ["--tiny", "--repeats", "1", "--folder", str(tmp_path), "--json", str(found)]
     result = CliRunner().invoke(bench.main, options)
@@ -34,7 +34,7 @@ def test_it_measures_every_candidate(bench, tmp_path):
 
 
 @pytest.mark.parametrize(("device", "ratio"), [("cpu", 1.0), ("cuda", 0.6)])
-def test_the_limit_is_shared_cores_or_the_slower_of_two_machines(bench, device, ratio, capsys):
+def test_the_limit_of_training_is_shared_cores_or_the_slower_machine(bench, device, ratio, capsys):
     taken = {"d": [300.0] * 3, "t": [200.0] * 3, "train": [120.0] * 3}
     row = bench.report(bench.TINY[0], pd.DataFrame(taken), torch.device(device))
     assert row["ratio"] == pytest.approx(ratio)
