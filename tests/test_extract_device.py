@@ -7,8 +7,9 @@ import torch
 from bad_input import refuse, succeed
 from torch.nn.functional import conv2d
 
-from extract.config import DatasetConfig, ForecastConfig, NetworkConfig
+from extract.config import DatasetConfig, NetworkConfig
 from extract.device import make_deterministic, resolve_device, use_device
+from finetune.forecast.config import ForecastConfig
 from finetune.forecast.finetune_throughput import Pace
 from finetune.forecast.forecast import forecast
 from finetune.forecast.workload import find_workload

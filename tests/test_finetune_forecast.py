@@ -10,10 +10,10 @@ from bad_input import refuse, snapshot, succeed
 from made_forecast import QUICK, TINY, chosen, planned
 
 from cli import main
-from extract.config import ForecastConfig
 from extract.images.transforms import view_batch
 from finetune.commands.options import build, option_fields
 from finetune.forecast.compression import Packing
+from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed
 from finetune.forecast.finetune_throughput import Pace
 from store.layout import ArrayLayout

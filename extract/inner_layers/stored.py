@@ -1,10 +1,10 @@
 """The layers that an extraction stores besides the last one, with their dtypes and codecs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from extract.config import ExtractConfig, ForecastConfig
 from extract.inner_layers.found import find_layers
 from extract.inner_layers.options import layer_dtypes, named_layers
 from extract.networks.parts import Network
@@ -15,13 +15,11 @@ IDENTITY = "list of layers"  # entry of a store's identity
 Shapes = dict[str, tuple[int, int, int]]
 
 
-def layer_shapes(
-    config: ExtractConfig | ForecastConfig, network: Network, image_size: int, device: torch.device
-) -> Shapes:
+def layer_shapes(config: Any, network: Network, image_size: int, device: torch.device) -> Shapes:
     """Shapes (H, W, C) of the maps of earlier layers that a store will hold, in the order in which they run.
 
     Args:
-        config: the options.
+        config: the options of an extraction, or of `store plan`.
         network: on the device.
         image_size: side of the images in pixels.
         device: where the network is.
@@ -39,9 +37,7 @@ def layer_shapes(
     return shapes
 
 
-def stored_layers(
-    config: ExtractConfig | ForecastConfig, shapes: Shapes, dtype: str, codec: str
-) -> dict[str, LayerMaps]:
+def stored_layers(config: Any, shapes: Shapes, dtype: str, codec: str) -> dict[str, LayerMaps]:
     """How maps of earlier layers are stored beside feature maps of a dtype and codec, by the layer's name."""
     dtypes = layer_dtypes(named_layers(config.layers), dtype, config.layer_dtype)
     return {layer: LayerMaps(shape, dtypes[layer], codec) for layer, shape in shapes.items()}

@@ -11,7 +11,6 @@ from extract.adoption.options import check_phase1_options
 from extract.config import (
     EvaluateConfig,
     ExtractConfig,
-    ForecastConfig,
     SampleConfig,
     TrainConfig,
 )
@@ -31,6 +30,7 @@ from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
 from finetune.config import FinetuneConfig
 from finetune.demo import DemoConfig
+from finetune.forecast.config import ForecastConfig
 from finetune.run_folder import check_no_unfinished, check_run_exists, foreign_to_run
 from finetune.sweep.config import SweepConfig
 from store.errors import check_utf8

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from extract.config import ForecastConfig, SampleConfig
+from extract.config import SampleConfig
 from finetune.commands import early
 from finetune.commands.advice import resumable
 from finetune.commands.console import print_json, progress_bar, say
 from finetune.commands.help import HelpGroup
 from finetune.commands.options import PLACE, build, given, json_option, options
+from finetune.forecast.config import ForecastConfig
 from store.config import ConvertConfig
 from store.names import shown, visible
 from store.notes import note

@@ -12,12 +12,12 @@ from itertools import product
 import numpy as np
 from rich.progress import Progress
 
-from extract.config import ForecastConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.dump import axis_lengths
 from extract.images.views import check_views, with_views
 from extract.inner_layers.stored import Shapes, layer_shapes, stored_layers
 from finetune.forecast.compression import Packing, measure_packing
+from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed, existing_folder, free_bytes, measure_disk
 from finetune.forecast.extract_throughput import MAPS, images_per_second, sample_maps, settle_batch_norms
 from finetune.forecast.options import check_local

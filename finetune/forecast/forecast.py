@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from rich.progress import Progress
 
-from extract.config import ForecastConfig
 from extract.device import resolve_device, use_device
 from finetune.config import FinetuneConfig
+from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed
 from finetune.forecast.extraction import Choice, Extraction, forecast_extraction
 from finetune.forecast.finetune_throughput import Pace, measure_pace

@@ -8,12 +8,13 @@ from rich.progress import Progress
 
 from extract.checkpoints.checkpoint import Checkpoint
 from extract.checkpoints.restore import restore_listed
-from extract.config import ForecastConfig, NetworkConfig, TrainConfig
+from extract.config import NetworkConfig, TrainConfig
 from extract.dataset import Dataset, list_dataset
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
 from extract.networks.registry import build_network, check_network, preparation
 from extract.training.preparation import transform_for
+from finetune.forecast.config import ForecastConfig
 
 
 @dataclass(frozen=True)
