@@ -24,7 +24,6 @@ from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from extract.inference import predict
 from extract.networks.found import FoundNetwork
-from extract.networks.parts import Network
 from extract.networks.registry import (
     build_network,
     check_loads_again,
@@ -35,7 +34,7 @@ from extract.networks.registry import (
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.batch import Batch
-from extract.training.first_step import check_trains
+from extract.training.first_step import check_no_lone_image, check_trains
 from extract.training.layer_draws import layer_draws
 from extract.training.losses.objective import objective_of_epoch
 from extract.training.losses.sla import add_turned, split_turned
@@ -106,7 +105,7 @@ def _train(config: TrainConfig, progress: Progress, ranks: Ranks) -> Checkpoint:
     transform = transform or transform_for(config, dataset)
     training = _start(config, dataset.class_counts, previous, compute, ranks)
     check_last_batch(config, len(dataset.train), ranks.world)
-    _check_no_lone_image(training.network, config, len(dataset.train), compute, ranks)
+    check_no_lone_image(training.network, config, len(dataset.train), compute, ranks)
     if previous is None:
         dataset = check_readable(dataset, progress)
         note_data(dataset)
@@ -252,24 +251,6 @@ def _start(
     epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
     ranks.share_gradients(network)
     return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state, ranks)
-
-
-@torch.inference_mode()
-def _check_no_lone_image(
-    network: Network, config: TrainConfig, n_images: int, compute: Compute, ranks: Ranks
-) -> None:
-    """Raise UserError for a batch of one image with 1×1 maps: batch normalisation needs variance."""
-    last = n_images % config.batch_size or config.batch_size
-    if min(n_images, config.batch_size, last) // ranks.world > 1:
-        return
-    side = config.image_size
-    maps = network.eval().features(torch.zeros(1, 3, side, side, device=compute.device))
-    if maps.shape[2:] == (1, 1):
-        raise UserError(
-            f"--batch-size {config.batch_size}: leaves one of {n_images} training images alone in a batch, "
-            f"and {config.network.arch} shrinks images of {side} pixels to 1×1, too little for batch "
-            "normalisation; choose another --batch-size or a larger --image-size"
-        )
 
 
 def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:
