@@ -198,11 +198,8 @@ def _train_epochs(
         row = epoch_row(training, config, len(dataset.train)) | ({} if drawn is None else seen(drawn))
         measured = row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs
         if measured and training.ranks.is_first:
-            name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
-            with training.optimizer.evaluated():
-                predicted = predict(training.network, held_out, transform, compute, progress)
-            row[f"{name}_accuracy"] = 100 * float((predicted == held_out.label).mean())
-            row[f"{name}_balanced_accuracy"] = balanced_accuracy(held_out.label, predicted)
+            predicted, accuracies = _evaluated(training, dataset, transform, compute, progress)
+            row |= accuracies
         with whole_steps.step():
             training.history.append(row | {"seconds": time.perf_counter() - started})
             training.epoch += 1
@@ -215,6 +212,18 @@ def _train_epochs(
     if transform.flip and training.ranks.is_first:
         note_mirrored_pairs(dataset, predicted, transform, compute)
     return checkpoint
+
+
+def _evaluated(
+    training: Training, dataset: Dataset, transform: Transform, compute: Compute, progress: Progress
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Predictions on the validation split, else the test split, and their accuracies by name."""
+    name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
+    with training.optimizer.evaluated():
+        predicted = predict(training.network, held_out, transform, compute, progress)
+    accuracy = 100 * float((predicted == held_out.label).mean())
+    balanced = balanced_accuracy(held_out.label, predicted)
+    return predicted, {f"{name}_accuracy": accuracy, f"{name}_balanced_accuracy": balanced}
 
 
 def _save_epoch(training: Training, config: TrainConfig) -> None:
