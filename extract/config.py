@@ -145,6 +145,7 @@ class TrainConfig:
                 "--mixup, --cutmix and --mixup-features out (0 if the recipe has them)"
             )
         check_preparation(self)
+        self.augmentation.check_fits(self.image_size)
         self.optimisation.check(self.momentum, self.lr, self.weight_decay)
         if self.schedule == "one-cycle" and self.warmup_epochs:
             raise UserError(

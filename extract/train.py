@@ -19,7 +19,6 @@ from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
-from extract.images.preparation import check_preparation
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from extract.inference import predict
@@ -78,7 +77,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     check_network(replace(config.network, weights=None, ema=False) if config.resume else config.network)
     if config.image_size is None:
         config = replace(config, image_size=preparation(config.network).image_size)
-        check_preparation(config)
+        config.check_numbers()
     with joined(config.device) as ranks:
         ranks.check_same("options", options_in_lines(config))
         check_shares(config, ranks.world)
@@ -269,7 +268,7 @@ def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: 
     checkpoint = Checkpoint(
         network=asdict(config.network),
         dataset=asdict(dataset.config),
-        transform=asdict(transform),
+        transform=transform.saved(),
         class_names=dataset.class_names,
         class_counts=dataset.class_counts.tolist(),
         fingerprint=dataset.fingerprint,

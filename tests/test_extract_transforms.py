@@ -231,7 +231,7 @@ def test_evaluation_keeps_the_order_and_the_pixels(tmp_path, workers):
 def test_workers_do_not_change_the_training_batches(tmp_path):
     paths = write_images(tmp_path, 10, 24)
     split = ImageSet(paths, np.arange(10), np.arange(10))
-    transform = Transform(16)
+    transform = Transform(16, augment="randaugment", jitter=0.4, cutout=5, erasing=0.5)
     alone, helped, other = (
         list(training_batches(split, transform, seeded(seed), compute(4, workers)))
         for seed, workers in ((0, 0), (0, 2), (1, 0))

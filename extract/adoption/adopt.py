@@ -170,7 +170,7 @@ def adopted_checkpoint(
     return Checkpoint(
         network=asdict(training.network),
         dataset=asdict(dataset.config),
-        transform=asdict(transform),
+        transform=transform.saved(),
         class_names=dataset.class_names,
         class_counts=dataset.class_counts.tolist(),
         fingerprint=dataset.fingerprint,

@@ -6,14 +6,16 @@ choice comes from a generator or seed given by the caller.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torchvision.transforms import v2
 
+from extract.images.augmentation.changes import N_DRAWS, NO_CHANGES, Changes, changed
 from extract.images.decode import Reading
 from extract.images.image_set import EVALUATION, ImageSet, read_image, resize_and_crop
 from extract.images.preparation import IN_MEMORY_SIZE
@@ -21,6 +23,7 @@ from extract.images.views import draw_below
 from extract.transfer import to_device
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FRACTIONS = 2**53  # of [0, 1), that float64 has exactly
 IMAGES_AT_ONCE = 512  # converted to float64 at once
 CROP_PADDING = 4  # of a 32-pixel image; He et al. 2016, sec. 4.2
 
@@ -36,6 +39,7 @@ class Transform:
         upright, white: how files are read, see Reading; the defaults are version 0.1's.
         resize: shorter side of images above 64 pixels before the central crop; None for 256 of 224.
         interpolation: of resizing those, "bilinear" or "bicubic".
+        augment, jitter, cutout, erasing: of training images, after crops and mirror images; see Changes.
     """
 
     image_size: int
@@ -46,6 +50,20 @@ class Transform:
     white: Mapping[int, int] | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
+    augment: str = NO_CHANGES.augment
+    jitter: float = NO_CHANGES.jitter
+    cutout: int = NO_CHANGES.cutout
+    erasing: float = NO_CHANGES.erasing
+
+    @property
+    def changes(self) -> Changes:
+        """What is changed of training images after crops and mirror images."""
+        return Changes(self.augment, self.jitter, self.cutout, self.erasing)
+
+    def saved(self) -> dict[str, Any]:
+        """The fields for a checkpoint; without changes, the very ones of checkpoints that know of none."""
+        without = {f.name for f in fields(Changes)} if self.changes == NO_CHANGES else set()
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
     @property
     def reading(self) -> Reading:
@@ -97,20 +115,24 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tenso
 
 
 def augment_batch(images: torch.Tensor, transform: Transform, generator: torch.Generator) -> torch.Tensor:
-    """Pad, crop at random and flip a whole batch.
+    """Pad, crop at random and flip a whole batch; then change each image as the transform says.
 
     Args:
         images: uint8 (B, 3, H, W) on any device.
-        transform: says whether to flip.
+        transform: says whether to flip, and what else to change.
         generator: on the CPU, so that the draws do not depend on the device.
 
     Returns:
-        uint8 (B, 3, H, W) in channels-last memory.
+        uint8 (B, 3, H, W), in channels-last memory if nothing else is changed.
     """
     n, padding = len(images), _padding(images)
     top, left = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
     mirrored = torch.rand(n, 1, generator=generator) < (0.5 if transform.flip else 0.0)
-    return _cropped(images, top, left, mirrored)
+    cropped = _cropped(images, top, left, mirrored)
+    if transform.changes == NO_CHANGES:
+        return cropped
+    draws = torch.rand(n, N_DRAWS, dtype=torch.float64, generator=generator)
+    return changed(cropped, transform.changes, draws.numpy(), _mean_colour(transform))
 
 
 def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) -> torch.Tensor:
@@ -118,7 +140,7 @@ def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) ->
 
     Args:
         images: uint8 (B, 3, H, W) on any device.
-        transform: says whether to flip.
+        transform: says whether to flip, and what else to change.
         seeds: (B,) int64; EVALUATION leaves an image unchanged.
 
     Returns:
@@ -130,7 +152,19 @@ def view_batch(images: torch.Tensor, transform: Transform, seeds: np.ndarray) ->
     padding = _padding(images)
     top, left = (np.where(augmented, draw_below(seeds, i, 2 * padding + 1), padding) for i in (0, 1))
     mirrored = augmented & transform.flip & (draw_below(seeds, 2, 2) == 1)
-    return _cropped(images, *(torch.from_numpy(drawn)[:, None] for drawn in (top, left, mirrored)))
+    views = _cropped(images, *(torch.from_numpy(drawn)[:, None] for drawn in (top, left, mirrored)))
+    if transform.changes == NO_CHANGES:
+        return views
+    rows = np.flatnonzero(augmented)
+    drawn = np.stack([draw_below(seeds[rows], 3 + k, FRACTIONS) for k in range(N_DRAWS)], axis=1)
+    index = to_device(torch.from_numpy(rows), views.device)
+    views[index] = changed(views[index], transform.changes, drawn / FRACTIONS, _mean_colour(transform))
+    return views
+
+
+def _mean_colour(transform: Transform) -> tuple[int, ...]:
+    """What is 0 after normalisation, to 8 bits."""
+    return tuple(round(255 * value) for value in transform.mean)
 
 
 def _padding(images: torch.Tensor) -> int:
@@ -184,7 +218,7 @@ def evaluation_resize(transform: Transform) -> tuple[int, str]:
 
 
 def training_image(image: torch.Tensor, transform: Transform, seed: int) -> torch.Tensor:
-    """An image (3, H, W) cropped and flipped at random from `seed`, uint8 (3, side, side)."""
+    """An image (3, H, W) cropped, flipped and changed at random from `seed`, uint8 (3, side, side)."""
     augment = v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -197,4 +231,8 @@ def training_image(image: torch.Tensor, transform: Transform, seed: int) -> torc
     )
     with torch.random.fork_rng(devices=[]):  # v2 draws from the global generator
         torch.manual_seed(seed)
-        return augment(image)
+        cropped = augment(image)
+        if transform.changes == NO_CHANGES:
+            return cropped
+        draws = torch.rand(1, N_DRAWS, dtype=torch.float64).numpy()
+    return changed(cropped[None], transform.changes, draws, _mean_colour(transform))[0]

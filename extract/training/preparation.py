@@ -39,6 +39,7 @@ def transform_for(config: TrainConfig, dataset: Dataset) -> Transform:
         flip=config.dataset.mirrored,
         upright=True,
         white={},
+        **config.augmentation.changes(),
     )
     return transform if size <= IN_MEMORY_SIZE else replace(transform, **_resizing(config, own))
 

@@ -46,6 +46,8 @@ class Recipe:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"
 
 

@@ -1,7 +1,7 @@
 """Options of Phase I's augmentation."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from store.errors import UserError
 from store.options import Option, flag
@@ -16,6 +16,41 @@ class AugmentConfig:
     None is the recipe's value; where it has none, 0, which means never.
     """
 
+    augment: Annotated[
+        Literal["none", "autoaugment", "randaugment", "trivialaugment"] | None,
+        Option(
+            "operations on colours and shape that each image goes through, drawn by this policy",
+            "augmentation",
+            "the recipe's, else none",
+        ),
+    ] = None
+    cutout: Annotated[
+        int | None,
+        Option(
+            "side in pixels of a square of the mean colour that covers a part of each image (Cutout)",
+            "augmentation",
+            "the recipe's, else 0: none",
+            least=0,
+        ),
+    ] = None
+    erasing: Annotated[
+        float | None,
+        Option(
+            "probability that a box of 2 to 33 % of an image is covered with the mean colour",
+            "augmentation",
+            "the recipe's, else 0",
+            least=0,
+        ),
+    ] = None
+    jitter: Annotated[
+        float | None,
+        Option(
+            "how far brightness, contrast and saturation change: times 1 - STRENGTH to 1 + STRENGTH",
+            "augmentation",
+            "the recipe's, else 0",
+            least=0,
+        ),
+    ] = None
     mixup: Annotated[
         float | None,
         Option(
@@ -57,6 +92,19 @@ class AugmentConfig:
         """Whether images or features of two labels are mixed."""
         return bool(self.mixup or self.cutmix or self.mixup_features)
 
+    def changes(self) -> dict[str, Any]:
+        """What is changed of single images, as fields of Transform; what is not is left out."""
+        asked = {name: getattr(self, name) for name in ("augment", "jitter", "cutout", "erasing")}
+        return {name: value for name, value in asked.items() if value}
+
+    def check_fits(self, image_size: int | None) -> None:
+        """Raise UserError for a square that is larger than images of this side; None passes."""
+        if self.cutout and image_size is not None and self.cutout > image_size:
+            raise UserError(
+                f"--cutout {self.cutout}: larger than the images of {image_size} pixels; half their side is "
+                "usual"
+            )
+
     def check(self) -> None:
         """Raise UserError for options out of their range, or that mean nothing together; None passes."""
         for name in ("mixup", "cutmix", "mixup_features"):
@@ -65,6 +113,11 @@ class AugmentConfig:
                 raise UserError(
                     f"{flag(name)} {value:g}: must be at most {LARGEST_ALPHA}; with 1, shares are uniform"
                 )
+        for name in ("erasing", "jitter"):
+            value = getattr(self, name)
+            if value is not None and not value <= 1:
+                what = "a probability" if name == "erasing" else "a share"
+                raise UserError(f"{flag(name)} {value:g}: must be {what}, at most 1")
         if self.mixup_features and (self.mixup or self.cutmix):
             other = "mixup" if self.mixup else "cutmix"
             raise UserError(
