@@ -81,7 +81,7 @@ class FeatureStore:
         rows = [block_rows.get(split) for split in self.splits] if isinstance(block_rows, dict) else [None]
         if not all(type(n) is int and n > 0 for n in rows):
             raise StoreError(f"{self.path}: block_rows is not a number of rows for each split; extract again")
-        n_blocks = -(-self.map_shape[0] // block_rows["train"])
+        n_blocks = -(-self.array("train/label").shape[0] // block_rows["train"])
         for maps in self._maps.values():
             if maps.is_lossy and self.array(maps.scale_path).shape[0] != n_blocks:
                 raise StoreError(

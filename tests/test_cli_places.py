@@ -33,6 +33,9 @@ NO_PLACES = {
     "std",
     "shot_rule",
     "grid",
+    "part",
+    "layers",
+    "layer_dtype",
     "range",
 }  # texts that are not paths
 

@@ -56,9 +56,9 @@ def newer_version(path: Path) -> None:
 
 
 def newer_arrays(path: Path) -> None:
-    """With a layout and types that version 1 does not know."""
+    """With a layout and types that no version so far knows."""
     root = zarr.open_group(path, mode="r+")
-    root.attrs["schema_version"] = 2
+    root.attrs["schema_version"] = 3
     root.create_array("train/feature_map", shape=(3, 3), dtype="complex64", chunks=(2, 1), overwrite=True)
 
 
@@ -170,8 +170,8 @@ def infinite_cam(path: Path) -> None:
         (another_programs_store, ["not a feature store", "`extract` writes one"]),
         (unfinished, ["was never finished", "extract again with --overwrite"]),
         (newer_version, ["schema version 99, of a newer tailcache, this program reads 1", "extract again"]),
-        (newer_arrays, ["schema version 2, of a newer tailcache, this program reads 1", "update tailcache"]),
-        (older_version, ["schema version 0, this program reads 1; extract again"]),
+        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1 and 2", "update tailcache"]),
+        (older_version, ["schema version 0, this program reads 1 and 2; extract again"]),
         (no_cam, ["lacks train/cam", "extract again"]),
         (no_test_split, ["lacks test/label", "extract again"]),
         (no_classifier, ["lacks classifier/weight", "extract again"]),

@@ -47,7 +47,7 @@ def newer_version(file: h5py.File) -> None:
 
 @edit
 def newer_arrays(file: h5py.File) -> None:
-    file.attrs["schema_version"] = 2
+    file.attrs["schema_version"] = 3
     del file["train/feature_map"]
     file.create_dataset("train/feature_map", (3, 3), "complex64", chunks=(2, 1), compression="gzip")
 
@@ -184,7 +184,7 @@ NOT_HDF5 = ["not an HDF5 store", "expected one written by `extract`"]
             newer_version,
             ["schema version 99, of a newer tailcache, this program reads 1", "update tailcache"],
         ),
-        (newer_arrays, ["schema version 2, of a newer tailcache, this program reads 1", "update tailcache"]),
+        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1 and 2", "update tailcache"]),
         (unfinished, ["was never finished", "extract again with --overwrite"]),
         (not_said_to_be_complete, ["was never finished", "extract again with --overwrite"]),
         (no_cam, ["lacks train/cam", "extract again"]),
