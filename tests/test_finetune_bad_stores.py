@@ -170,7 +170,7 @@ def infinite_cam(path: Path) -> None:
         (another_programs_store, ["not a feature store", "`extract` writes one"]),
         (unfinished, ["was never finished", "extract again with --overwrite"]),
         (newer_version, ["schema version 99, of a newer tailcache, this program reads 1", "extract again"]),
-        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1 and 2", "update tailcache"]),
+        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1", "update tailcache"]),
         (older_version, ["schema version 0, this program reads 1 and 2; extract again"]),
         (no_cam, ["lacks train/cam", "extract again"]),
         (no_test_split, ["lacks test/label", "extract again"]),

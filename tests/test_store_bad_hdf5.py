@@ -184,7 +184,7 @@ NOT_HDF5 = ["not an HDF5 store", "expected one written by `extract`"]
             newer_version,
             ["schema version 99, of a newer tailcache, this program reads 1", "update tailcache"],
         ),
-        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1 and 2", "update tailcache"]),
+        (newer_arrays, ["schema version 3, of a newer tailcache, this program reads 1", "update tailcache"]),
         (unfinished, ["was never finished", "extract again with --overwrite"]),
         (not_said_to_be_complete, ["was never finished", "extract again with --overwrite"]),
         (no_cam, ["lacks train/cam", "extract again"]),
