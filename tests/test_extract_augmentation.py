@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from made_training import STEPS, same_weights, timeless, train_interrupted
+from made_views import splitmix
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
@@ -156,11 +157,12 @@ def test_boxes_are_erased_as_often_and_as_large_as_torchvision_does():
     assert (never[:, 0] == never[:, 1]).all()
 
 
-def test_jitter_is_torchvisions_to_a_rounding_and_leaves_grey_images_grey():
+def test_jitter_is_torchvisions_to_a_rounding_and_saturation_leaves_grey_images_alone():
     images, draws = smooth(60), uniform(60, 4)
-    images[0] = images[0, :1]
     shown = jittered(images, 0.4, draws)
-    assert torch.equal(shown[0], shown[0, :1].expand(3, -1, -1))
+    grey = images[:, :1].repeat(1, 3, 1, 1)
+    draws_of_saturation = np.column_stack([draws[:, 0], np.full((60, 2), 0.5), draws[:, 3]])
+    assert torch.equal(jittered(grey, 0.4, draws_of_saturation), grey)
     adjust = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
     for row, image in enumerate(images):
         expected = image
@@ -201,6 +203,11 @@ def test_every_image_has_draws_of_its_own_and_a_view_is_the_same_in_any_batch(ch
     alone = [view_batch(images[i : i + 1], transform, seeds[i : i + 1]) for i in range(50)]
     assert torch.equal(views, torch.cat(alone))
     assert torch.equal(views[::7], images[::7])  # evaluation
+    row, seed = 1, int(seeds[1])  # by the draws that docs/store-format.md documents
+    drawn = [[splitmix(seed, 3 + k) % 2**53 / 2**53 for k in range(36)]]
+    crop = view_batch(images[row : row + 1], Transform(32), seeds[row : row + 1])
+    fill = tuple(round(255 * value) for value in transform.mean)
+    assert torch.equal(views[row], changed(crop, transform.changes, np.array(drawn), fill)[0])
 
 
 def test_what_is_covered_is_0_after_normalisation():

@@ -37,7 +37,7 @@ def jittered(images: torch.Tensor, strength: float, draws: np.ndarray) -> torch.
 
 
 def _blended(images: torch.Tensor, change: str, factor: torch.Tensor) -> torch.Tensor:
-    """Between an image and black, its mean grey, or its grey version; rounded, so grey ones stay grey."""
+    """Between an image and black, its mean grey, or its grey version; rounded, so that grey ones stay."""
     if change == "brightness":
         other = torch.zeros((), device=images.device)
     else:
