@@ -8,16 +8,19 @@ import pytest
 import torch
 from made_training import STEPS, same_weights, timeless, train_interrupted
 from made_views import splitmix
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from extract.config import TrainConfig
+from extract.device import Compute
 from extract.images.augmentation.boxes import ERASING_DRAWS, covered, erased, squares
 from extract.images.augmentation.changes import N_DRAWS, Changes, changed
 from extract.images.augmentation.config import AugmentConfig
 from extract.images.augmentation.jitter import ORDERS, jittered
 from extract.images.augmentation.policies import operations
-from extract.images.image_set import EVALUATION
+from extract.images.batches import training_batches
+from extract.images.image_set import EVALUATION, ImageSet
 from extract.images.transforms import Transform, augment_batch, normalise, training_image, view_batch
 from extract.images.views import view_seeds
 from extract.train import train
@@ -208,6 +211,26 @@ def test_every_image_has_draws_of_its_own_and_a_view_is_the_same_in_any_batch(ch
     crop = view_batch(images[row : row + 1], Transform(32), seeds[row : row + 1])
     fill = tuple(round(255 * value) for value in transform.mean)
     assert torch.equal(views[row], changed(crop, transform.changes, np.array(drawn), fill)[0])
+
+
+def test_large_files_are_changed_alike_by_workers_and_after_a_resumption(tmp_path):
+    side, paths = 72, [tmp_path / f"{i}.png" for i in range(10)]
+    for path, image in zip(paths, smooth(10, 80, 90), strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    split = ImageSet(paths, np.arange(10) % 3, np.arange(10))
+
+    def epoch(n_workers: int, n_taken: int = 0, **changes) -> list[torch.Tensor]:
+        compute, generator = Compute(torch.device("cpu"), "fp32", 4, n_workers), torch.Generator()
+        taken, transform = (n_taken, None), Transform(side, **changes)
+        batches = training_batches(split, transform, generator.manual_seed(0), compute, taken)
+        return [images for images, _ in batches]
+
+    whole, by_workers, resumed = (epoch(*how, **EVERYTHING) for how in ((0,), (2,), (2, 1)))
+    assert len(whole) == 3
+    assert torch.equal(torch.cat(whole), torch.cat(by_workers))
+    assert torch.equal(torch.cat(whole[1:]), torch.cat(resumed))
+    plain = torch.cat(epoch(0))
+    assert (plain != torch.cat(whole)).flatten(1).any(dim=1).all()  # every image was changed
 
 
 def test_what_is_covered_is_0_after_normalisation():
