@@ -65,7 +65,11 @@ def train(context: click.Context, **values: Any) -> None:
     if not is_first_process():
         return
     last = checkpoint.history[-1]
-    scores = {k: f"{k.removesuffix('_accuracy')} {v:.1f}" for k, v in last.items() if k.endswith("_accuracy")}
+    scores = {
+        k: f"{k.removesuffix('_accuracy').replace('_', ' ')} {v:.1f}"
+        for k, v in last.items()
+        if k.endswith("_accuracy")
+    }
     scores |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in scores if "balanced" in k}
     accuracy = ", ".join(scores.values())
     counts = checkpoint.class_counts

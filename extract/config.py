@@ -141,12 +141,12 @@ class TrainConfig:
         self.objective.check_numbers()
         if self.augmentation.mixes and not self.objective.mixes:
             raise UserError(
-                f"--loss {self.objective.loss}: compares whole images, and cannot take mixed ones; leave "
-                "--mixup, --cutmix and --mixup-features out (0 if the recipe has them)"
+                f"--loss {self.objective.loss}: cannot take mixed images; leave --mixup, --cutmix and "
+                "--mixup-features out (0 if the recipe has them)"
             )
         check_preparation(self)
         self.augmentation.check_fits(self.image_size)
-        self.optimisation.check(self.momentum, self.lr, self.weight_decay)
+        self.optimisation.check(self.momentum, self.lr, self.weight_decay, self.batch_size)
         if self.schedule == "one-cycle" and self.warmup_epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs}: --schedule one-cycle warms up by itself; leave it out"

@@ -85,7 +85,9 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:
     """What Phase I's weights come of, besides network and data set."""
-    own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS} | recorded(checkpoint.config)
+    own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS} | recorded(
+        checkpoint.config, checkpoint.history
+    )
     adopted = {name: checkpoint.config[name] for name in ("classifier", SEEN) if name in checkpoint.config}
     return own | (adopted if checkpoint.adopted else {})
 

@@ -45,7 +45,7 @@ from extract.training.optimisation.schedule import learning_rate, note_rates
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.resume import earlier_run, with_found
 from extract.training.samplers import sampled_order, seen
-from extract.training.step import Training, epoch_row, take_step
+from extract.training.step import Training, accuracy_name, epoch_row, take_step
 from extract.training.together.joining import joined, own_device
 from extract.training.together.ranks import Ranks
 from extract.training.together.shares import check_last_batch, check_shares, options_in_lines
@@ -179,7 +179,7 @@ def _train_epochs(
         epoch = (dataset.train, transform, generator, compute, taken, drawn, training.ranks)
         for images, labels in training_batches(*epoch):
             done = training.epoch + grouped.first_of(epoch_state.step) / steps
-            rate = learning_rate(config, done)
+            rate = learning_rate(config, done, len(dataset.train))
             place = (config.seed, training.epoch, epoch_state.step)
             draws = layer_draws(*place, compute.device, training.ranks.rank)
             with whole_steps.step(), draws:
@@ -206,7 +206,7 @@ def _train_epochs(
             training.epoch_state = EpochState.empty(training.epoch, compute.device)
             if training.ranks.is_first:
                 forget_epoch(Path(config.out))
-        status = f"loss {row['loss']:.3f}  accuracy {row['train_accuracy']:.1f}"
+        status = f"loss {row['loss']:.3f}  accuracy {row[accuracy_name(config)]:.1f}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
     if transform.flip and training.ranks.is_first:
         note_mirrored_pairs(dataset, predicted, transform, compute)

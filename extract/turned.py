@@ -9,6 +9,7 @@ from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
+from extract.inference import features_in_pieces, images_at_once
 from extract.networks.parts import Network, pool
 from extract.training.losses.sla import PREFIX, TURNS, joint_outputs, turns
 
@@ -37,12 +38,14 @@ def predict_aggregated(
     layer = [checkpoint.turned[PREFIX + name].to(compute.device) for name in ("weight", "bias")]
     task = progress.add_task("evaluating turned images", total=len(split), status="")
     network.eval()
-    predictions = []
+    predictions: list[torch.Tensor] = []
+    most: int | None = None
     for images, _ in evaluation_batches(split, transform, compute):
+        most = most or images_at_once(network, images, compute)
         total = 0
         for m, turned in enumerate(turns(images)):
             with compute.autocast():
-                maps = network.features(turned.contiguous(memory_format=compute.memory_format))
+                maps = features_in_pieces(network, turned, most, compute)
             pooled = pool(maps)
             outputs = joint_outputs(network.classify(pooled), torch.nn.functional.linear(pooled, *layer))
             total = total + outputs[:, m::TURNS]

@@ -168,11 +168,11 @@ def test_options_that_cannot_be_are_refused(options, says):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("loss", ["lifted", "range"])
-def test_losses_that_compare_images_take_no_mixed_ones(loss):
+@pytest.mark.parametrize("loss", ["lifted", "range", "sla"])
+def test_losses_that_compare_whole_images_take_no_mixed_ones(loss):
     config = TrainConfig()
     objective = type(config.objective)(loss=loss)
-    with pytest.raises(UserError, match=f"--loss {loss}: compares whole images"):
+    with pytest.raises(UserError, match=f"--loss {loss}: cannot take mixed images"):
         TrainConfig(objective=objective, augmentation=AugmentConfig(mixup=1.0)).resolved()
     assert asdict(TrainConfig(objective=objective).resolved())["objective"]["loss"] == loss
 

@@ -10,6 +10,7 @@ import extract.train
 from extract.config import TrainConfig
 from extract.train import train
 from extract.training.optimisation.config import OptimConfig
+from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.schedule import learning_rate
 from extract.training.recorded import defaults, recorded
 
@@ -90,6 +91,14 @@ def test_a_warm_up_without_end_and_a_step_of_all_batches_are_told(tiny, quiet, c
         ("--lr-batch-size 0", ["--lr-batch-size 0: must be 1 or more"]),
         ("--nesterov --momentum 0", ["--nesterov: needs --momentum above 0"]),
         ("--decoupled-decay --lr 0.1 --weight-decay 10", ["--decoupled-decay: --lr 0.1 times", "below 1"]),
+        (
+            "--decoupled-decay --lr 0.1 --classifier-lr 10 --weight-decay 0.15",
+            ["--decoupled-decay: --classifier-lr 10 times --weight-decay 0.15", "below 1"],
+        ),
+        (
+            "--decoupled-decay --lr 0.1 --lr-batch-size 1 --batch-size 8 --weight-decay 2",
+            ["--decoupled-decay: --lr 0.1 (times 8 for --lr-batch-size 1) times", "below 1"],
+        ),
         ("--classifier-lr 0.1 --lr 0", ["--classifier-lr 0.1: follows --lr, which is 0"]),
         ("--schedule one-cycle --warmup-epochs 3", ["--warmup-epochs 3: --schedule one-cycle warms up"]),
     ],
@@ -125,3 +134,22 @@ def test_a_command_can_turn_each_option_on_and_off_and_stores_tell(small_root):
         succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", out, *options)
     states = [torch.load(f"{out}/checkpoint.pt", weights_only=True)["state"] for out in ("off", "plain")]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_rates_of_0_change_nothing(tiny, quiet):
+    still = dataclasses.replace(tiny, epochs=1, lr=0.0, optimisation=OptimConfig(classifier_lr=0.0))
+    assert train(still, quiet).history[0]["lr"] == 0
+
+
+def test_the_rate_is_not_that_of_an_fc_layer_that_comes_first(tiny):
+    class FirstFc(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classifier = torch.nn.Linear(2, 2)
+            self.body = torch.nn.Linear(2, 2)
+
+    config = dataclasses.replace(tiny.resolved(), optimisation=OptimConfig(classifier_lr=0.5))
+    with torch.random.fork_rng():
+        optimizer = Optimizer(FirstFc(), config)
+    optimizer.step(0.05)
+    assert optimizer.rate == 0.05

@@ -10,7 +10,7 @@ from extract.device import Compute
 from extract.images.image_set import EVALUATION, ImageSet
 from extract.images.parts import ImageFiles
 from extract.images.transforms import Transform, augment_batch, normalise, view_batch
-from extract.images.workers import load_batches
+from extract.images.workers import load_batches, load_parts
 from extract.training.together.ranks import ONE_PROCESS, Ranks
 from extract.transfer import to_device
 
@@ -86,9 +86,14 @@ def evaluation_batches(
             for of_view in seeds[batch].T:
                 yield normalise(view_batch(images, transform, of_view), transform), of_batch
         return
-    buffer: torch.Tensor | None = None
+    files = ImageFiles(split, transform, range(len(split)), seeds)
     reuse = reuse and compute.device.type == "cpu"  # a GPU's memory is reused anyway
-    for views, index in load_batches(ImageFiles(split, transform, range(len(split)), seeds), compute):
+    if reuse and split.n_views == 1:
+        for images, rows in _normalised_parts(files, compute):
+            yield images, label[rows]
+        return
+    buffer: torch.Tensor | None = None
+    for views, index in load_batches(files, compute):
         of_batch = to_device(label[index], compute.device)
         for images in views.unbind(1):
             out = None if buffer is None else buffer[: len(images)]
@@ -96,3 +101,18 @@ def evaluation_batches(
             if reuse and buffer is None:
                 buffer = normalised  # of the first batch, the largest
             yield normalised, of_batch
+
+
+def _normalised_parts(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Batches of files of one view, normalised, and their rows; on the CPU, all in the same memory.
+
+    Each part is normalised straight from where its worker put it, without a copy of the whole batch.
+    """
+    n_images, size, side = len(files.order), compute.batch_size, files.transform.image_size
+    buffer = torch.empty(min(size, n_images), 3, side, side)
+    for views, positions in load_parts(files, compute):
+        start = positions[0] % size
+        end, done = start + len(views), positions[-1] + 1
+        normalise(views[:, 0], files.transform, buffer[start:end])
+        if end == size or done == n_images:
+            yield buffer[:end], slice(done - end, done)

@@ -36,34 +36,45 @@ def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Te
     """Views uint8 (B, V, 3, H, W) and index int64 (B,) of each batch of images in turn.
 
     The next batch overwrites the views of this one, except for a GPU, which may not have fetched them yet.
+
+    Raises:
+        UserError: as of `load_parts`.
+    """
+    n_images, size = len(files.order), compute.batch_size
+    pinned = compute.device.type == "cuda"  # from where a GPU can fetch it while it computes
+    joined: torch.Tensor | None = None
+    for views, positions in load_parts(files, compute):
+        first = positions[0] - positions[0] % size
+        n_batch, start = min(size, n_images - first), positions[0] - first
+        if len(views) == n_batch:  # a whole batch would only be copied
+            images = views
+        else:
+            if start == 0 and (joined is None or pinned):
+                joined = torch.empty((n_batch, *views.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+            joined[start : start + len(views)] = views
+            images = joined[:n_batch]
+        if start + len(views) == n_batch:
+            yield images, torch.tensor([files.order[position] for position in range(first, first + n_batch)])
+
+
+def load_parts(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, range]]:
+    """Views uint8 (b, V, 3, H, W) of some images of a batch, and their positions in the order, in turn.
+
     Workers share every batch: each hands over parts of it, as many as shared memory allows.
 
     Raises:
         UserError: an image cannot be read, shared memory is full, or a worker died or hangs.
     """
     n_workers, n_images = min(compute.workers, available_cores()), len(files.order)
-    pinned = compute.device.type == "cuda"  # from where a GPU can fetch it while it computes
     n_views = files.seeds.shape[1]
     at_once = -(-compute.batch_size // (max(1, n_workers) * n_views))
     if n_workers:
         at_once = min(at_once, _fitting(n_workers, n_views * 3 * files.transform.image_size**2, at_once))
-    joined: torch.Tensor | None = None
-    batches = [_cut(batch, at_once) for batch in _cut(range(n_images), compute.batch_size)]
-    parts = [part for batch in batches for part in batch]
+    batches = _cut(range(n_images), compute.batch_size)
+    parts = [part for batch in batches for part in _cut(batch, at_once)]
     with _prepared(files, parts, n_workers) as loaded:
-        for batch in batches:
-            first, last = batch[0][0], batch[-1][-1]
-            index = torch.tensor([files.order[position] for position in range(first, last + 1)])
-            images = _received(loaded)
-            if len(batch) > 1:  # a whole batch would only be copied
-                shape = (len(index), *images.shape[1:])
-                if joined is None or pinned:
-                    joined = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-                joined[: len(images)] = images
-                for part in batch[1:]:
-                    joined[part[0] - first : part[-1] + 1 - first] = _received(loaded)  # frees its memory
-                images = joined[: len(index)]
-            yield images, index
+        for part in parts:
+            yield _received(loaded), part  # the next one frees its memory
 
 
 def _cut(positions: range, n: int) -> list[range]:

@@ -62,10 +62,10 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
     stored = _stored_config(checkpoint, path)
     check_named(stored.network.arch, given.get("arch"), path)
     # Here, since options that depend on these two would be refused first.
-    was = {"loss": stored.objective.loss}
+    was = {"loss": stored.objective.loss, "drw_epoch": stored.objective.drw_epoch}
     was |= {} if stored.objective.drw_epoch is None else {"epochs": stored.epochs}
     for name, value in was.items():
-        _check_same(out, name, value, given.get(name) or value)
+        _check_same(out, name, value, given.get(name, value))
     if "root" in given:
         stored = replace(stored, dataset=stored.dataset.moved(given["root"]))
     nested = {name: vars(getattr(stored, name)).keys() & given.keys() for name in NESTED}

@@ -16,6 +16,7 @@ from extract.training.mixing import mixed_features
 from extract.training.optimisation.accumulation import ALONE, Turn
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.sam import uphill
+from extract.training.recorded import PROCESSES
 from extract.training.together.ranks import ONE_PROCESS, Ranks
 from extract.training.unfinished_epoch import EpochState, forget_epoch
 from store.errors import UserError
@@ -104,5 +105,11 @@ def epoch_row(training: Training, config: TrainConfig, n_images: int) -> dict[st
             f"{config.out}: the {what} in epoch {epoch} at lr {rate:g}; start over (--overwrite) with a "
             "lower --lr or more --warmup-epochs"
         )
-    train_accuracy = 100 * training.epoch_state.n_correct.item() / n_images
-    return {"epoch": epoch, "lr": rate, "loss": mean_loss, "train_accuracy": train_accuracy}
+    accuracy = 100 * training.epoch_state.n_correct.item() / n_images
+    row = {"epoch": epoch, "lr": rate, "loss": mean_loss, accuracy_name(config): accuracy}
+    return row if training.ranks.world == 1 else row | {PROCESSES: training.ranks.world}
+
+
+def accuracy_name(config: TrainConfig) -> str:
+    """What the accuracy on an epoch's training images is called, which counts mixed ones by shares."""
+    return "mixed_train_accuracy" if config.augmentation.mixes else "train_accuracy"

@@ -81,7 +81,8 @@ class AugmentConfig:
     remix: Annotated[
         bool | None,
         Option(
-            "a mixed image of a frequent and a rare class has the rare class's label alone (Remix)",
+            "a mixed image has the label of the rarer class alone if that is at least half of it, and the "
+            "other class has at least three times the training images (Remix)",
             "augmentation",
             "the recipe's",
         ),

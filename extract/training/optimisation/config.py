@@ -74,7 +74,9 @@ class OptimConfig:
         int, Option("batches in an SGD step, whose loss is the mean over all images", "schedule", least=1)
     ] = 1
 
-    def check(self, momentum: float, lr: float | None, weight_decay: float | None) -> None:
+    def check(
+        self, momentum: float, lr: float | None, weight_decay: float | None, batch_size: int | None
+    ) -> None:
         """Raise UserError for options that mean nothing, alone or together; None passes."""
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise UserError(
@@ -82,11 +84,8 @@ class OptimConfig:
             )
         if self.nesterov and momentum == 0:
             raise UserError("--nesterov: needs --momentum above 0, found 0")
-        if self.decoupled_decay and lr is not None and weight_decay is not None and lr * weight_decay >= 1:
-            raise UserError(
-                f"--decoupled-decay: --lr {lr:g} times --weight-decay {weight_decay:g} must be below 1, or a "
-                "step shrinks weights past 0; lower one of them"
-            )
+        if self.decoupled_decay:
+            self._check_decay(lr, weight_decay, batch_size)
         if self.classifier_lr and lr == 0:
             raise UserError(
                 f"--classifier-lr {self.classifier_lr:g}: follows --lr, which is 0; "
@@ -97,3 +96,16 @@ class OptimConfig:
                 f"--sam {self.sam:g}: goes uphill on the batch of a step, not on {self.accumulate} of them; "
                 "leave --accumulate out, or raise --batch-size"
             )
+
+    def _check_decay(self, lr: float | None, weight_decay: float | None, batch_size: int | None) -> None:
+        """Raise UserError if a step of decoupled decay would turn weights around; None passes."""
+        scale, scaled = 1.0, ""
+        if self.lr_batch_size is not None and batch_size is not None:
+            scale = batch_size * self.accumulate / self.lr_batch_size
+            scaled = "" if scale == 1 else f" (times {scale:g} for --lr-batch-size {self.lr_batch_size})"
+        for name, rate in (("--lr", lr), ("--classifier-lr", self.classifier_lr)):
+            if rate is not None and weight_decay is not None and scale * rate * weight_decay >= 1:
+                raise UserError(
+                    f"--decoupled-decay: {name} {rate:g}{scaled} times --weight-decay {weight_decay:g} must "
+                    "be below 1, or a step shrinks weights past 0; lower one of them"
+                )

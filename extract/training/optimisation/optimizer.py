@@ -37,8 +37,9 @@ class Optimizer:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step."""
-        return self.sgd.param_groups[0]["lr"]
+        """The learning rate of the last step, not that of the FC layer alone."""
+        groups = self.sgd.param_groups  # a network may have its FC layer first
+        return next((group["lr"] for group in groups if "factor" not in group), groups[0]["lr"])
 
     @property
     def waits(self) -> bool:
@@ -109,7 +110,8 @@ class Optimizer:
 def _groups(network: Network, config: TrainConfig) -> list[Any]:
     """The network's weights, in groups where they are not treated alike; one group is in torch's order."""
     options, decay = config.optimisation, config.weight_decay
-    own_rate = None if options.classifier_lr is None else options.classifier_lr / config.lr
+    # Where --lr is 0, so is --classifier-lr, or it was refused.
+    own_rate = None if options.classifier_lr is None or not config.lr else options.classifier_lr / config.lr
     of_classifier = {id(weight) for weight in network.classifier.parameters()}
     groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
     for weight in network.parameters():
