@@ -56,7 +56,7 @@ def test_scaling_is_told_and_shows_in_the_metrics(tiny, quiet, caplog):
 
 def test_a_step_of_several_batches_has_the_rate_of_its_first(tiny, quiet, monkeypatch):
     moments = []
-    monkeypatch.setattr(extract.train, "learning_rate", lambda _, epoch: moments.append(epoch) or 0.01)
+    monkeypatch.setattr(extract.train, "learning_rate", lambda _, epoch, __: moments.append(epoch) or 0.01)
     train(dataclasses.replace(tiny, epochs=2, optimisation=OptimConfig(accumulate=2)), quiet)
     firsts = [0, 0, 2, 2, 4]
     assert moments == pytest.approx([first / 5 for first in firsts] + [1 + first / 5 for first in firsts])

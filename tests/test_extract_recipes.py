@@ -35,11 +35,11 @@ VALUES = {  # batch size, weight decay, and options that are not at their defaul
     "short": (128, 2e-4, {}),
     "cosine": (128, 5e-4, {}),
     "cifar-lt": (128, 2e-4, {}),
-    "imagenet-lt": (256, 5e-4, {"lr_batch_size": 256}),
-    "places-lt": (128, 5e-4, {"lr_batch_size": 128, "classifier_lr": 0.1}),
+    "imagenet-lt": (256, 5e-4, {}),
+    "places-lt": (128, 5e-4, {"classifier_lr": 0.1}),
     "inaturalist": (128, 2e-4, {}),
-    "strong": (128, 5e-4, {"lr_batch_size": 128, "nesterov": True}),
-    "strong-200": (128, 5e-4, {"lr_batch_size": 128, "nesterov": True}),
+    "strong": (128, 5e-4, {"nesterov": True}),
+    "strong-200": (128, 5e-4, {"nesterov": True}),
 }
 
 
@@ -57,6 +57,10 @@ def test_the_rate_of_every_epoch_is_that_of_the_source(name):
     batch_size, decay, options = VALUES[name]
     assert (config.batch_size, config.weight_decay) == (batch_size, decay)
     assert recorded(dataclasses.asdict(config)) == options
+    if config.optimisation.lr_batch_size is not None:
+        doubled = TrainConfig(recipe=name, batch_size=2 * batch_size).resolved()
+        assert recorded(dataclasses.asdict(doubled)) == options | {"lr_batch_size": batch_size}
+        assert learning_rate(doubled, 10) == pytest.approx(2 * rate(10), rel=1e-9)
 
 
 def test_every_option_of_a_recipe_is_one_of_a_nested_config():

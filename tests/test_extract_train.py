@@ -75,7 +75,7 @@ def test_recipes_carry_the_papers_epochs_and_yield_to_options():
 def test_each_step_takes_the_rate_of_its_moment(tiny, monkeypatch, quiet):
     moments = []
 
-    def rate(config, epoch):
+    def rate(config, epoch, n_images):
         moments.append(epoch)
         return 0.01
 

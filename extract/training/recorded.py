@@ -39,7 +39,7 @@ def recorded(config: dict[str, Any], history: Sequence[dict[str, Any]] = ()) -> 
     for place in LATER:
         flat |= config.get(place, {})
     flat |= {name: None for name, off in OFF.items() if flat.get(name) == off}
-    if flat.get("lr_batch_size") == config.get("batch_size", 0) * flat.get("accumulate", 1):
+    if config.get("batch_size") and flat.get("lr_batch_size") == config["batch_size"] * flat.get("accumulate", 1):
         flat["lr_batch_size"] = None  # nothing is scaled
     if flat.get("classifier_lr") == config.get("lr"):
         flat["classifier_lr"] = None
