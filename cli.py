@@ -11,7 +11,7 @@ import click
 
 from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from extract.parts.options import part_of
-from extract.training.together.place import is_first_process
+from extract.torchrun.environment import is_first_process
 from finetune.commands import early
 from finetune.commands.advice import resumable
 from finetune.commands.check_data import checks_data
@@ -56,7 +56,7 @@ def train(context: click.Context, **values: Any) -> None:
     from analysis.accuracy import in_words
     from extract.data_notes import note_skipped
     from extract.train import train as run
-    from extract.training.resume import resumed_config
+    from extract.training.interrupted.resume import resumed_config
 
     named = given(context)
     config = resumed_config(values["out"], named) if values["resume"] else build(TrainConfig, values)
@@ -177,6 +177,8 @@ def evaluate(as_json: bool, **values: Any) -> None:
 
     with progress_bar() as progress:
         frame = run(EvaluateConfig(**values), progress)
+    if not is_first_process():
+        return
     summary = summary_of(frame, values["shot_rule"])
     if as_json:
         print_json(summary | {"per_class": frame.to_dict("records")})

@@ -25,7 +25,7 @@ from extract.classifier.in_store import (
     put_checkpoint,
 )
 from extract.config import ExtractConfig
-from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, use_device
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
@@ -34,11 +34,11 @@ from extract.inference import by_class
 from extract.inner_layers.stored import IDENTITY, in_words, layer_shapes, stored_layers
 from extract.networks.parts import Network
 from extract.parts.options import part_of
-from extract.parts.ranks import device_of_rank
 from extract.parts.write import check_place, opened_writer
 from extract.provenance import provenance_of
 from extract.rows import check_rows, computed_rows
-from extract.training.how_far import is_marked
+from extract.torchrun.device import device_of_rank
+from extract.training.interrupted.how_far import is_marked
 from store.arrays.image_names import DIGEST, GROUP, NAME, names_as_bytes
 from store.errors import CheckpointError, UserError
 from store.layout import store_layout
@@ -72,7 +72,7 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     config.check()
     check_phase1_options(config)
     check_views(config)
-    device = use_device(device_of_rank(resolve_device(config.device), config.device))
+    device = use_device(device_of_rank(config.device))
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     keep_freed_memory()

@@ -118,7 +118,7 @@ def predict(
 ) -> np.ndarray:
     """(N,) int64 predicted class of every image of a split."""
     task = progress.add_task("evaluating", total=len(split), status="")
-    predictions = []
+    predictions = [torch.empty(0, dtype=torch.int64)]  # a share of an evaluation may have no images
     batches = (
         (len(maps), {"class": network.classify(pool(maps)).argmax(dim=1)})
         for maps in feature_maps(network, split, transform, compute)

@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,36 +23,29 @@ from extract.images.image_set import white_of
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from extract.inference import predict
-from extract.networks.found import FoundNetwork
-from extract.networks.registry import (
-    build_network,
-    check_loads_again,
-    check_network,
-    network_to_load,
-    preparation,
-)
+from extract.networks.registry import check_network, preparation
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.batch import Batch
-from extract.training.first_step import check_no_lone_image, check_trains
+from extract.training.first_step import check_no_lone_image
+from extract.training.interrupted.resume import earlier_run, with_found
+from extract.training.interrupted.unfinished_epoch import EpochState, forget_epoch, save_epoch
+from extract.training.interrupted.whole_steps import WholeSteps
 from extract.training.layer_draws import layer_draws
 from extract.training.losses.objective import objective_of_epoch
-from extract.training.losses.sla import add_turned, split_turned
+from extract.training.losses.sla import split_turned
 from extract.training.mirror import note_mirrored_pairs
 from extract.training.mixing import Mixing
 from extract.training.optimisation.accumulation import Accumulation
-from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.schedule import learning_rate, note_rates
 from extract.training.preparation import note_statistics, transform_for
-from extract.training.resume import earlier_run, with_found
+from extract.training.profile import EVALUATING, WRITING, Profile
 from extract.training.samplers import sampled_order, seen
+from extract.training.start import start_training
 from extract.training.step import Training, accuracy_name, epoch_row, take_step
 from extract.training.together.joining import joined, own_device
 from extract.training.together.ranks import Ranks
 from extract.training.together.shares import check_last_batch, check_shares, options_in_lines
-from extract.training.together.statistics import with_shared_statistics
-from extract.training.unfinished_epoch import EpochState, forget_epoch, load_epoch, save_epoch
-from extract.training.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
 from store.notes import note
 from store.storage.atomic import write_json, write_text
@@ -102,7 +96,7 @@ def _train(config: TrainConfig, progress: Progress, ranks: Ranks) -> Checkpoint:
     dataset = _dataset(config, previous, transform, progress, ranks)
     config = replace(config, dataset=dataset.config, network=with_digest(config.network))
     transform = transform or transform_for(config, dataset)
-    training = _start(config, dataset.class_counts, previous, compute, ranks)
+    training = start_training(config, dataset.class_counts, previous, compute, ranks)
     check_last_batch(config, len(dataset.train), ranks.world)
     check_no_lone_image(training.network, config, len(dataset.train), compute, ranks)
     if previous is None:
@@ -169,7 +163,7 @@ def _train_epochs(
     mixing = Mixing(config.augmentation, dataset.class_counts, config.seed)
     while training.epoch < config.epochs:
         epoch_state = training.epoch_state
-        started = time.perf_counter() - epoch_state.seconds
+        started, profile = time.perf_counter() - epoch_state.seconds, Profile(dict(epoch_state.spent))
         # Each epoch has its own generator, so a resumed run draws the same numbers as an uninterrupted one.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + training.epoch)
         drawn = sampled_order(config, dataset.train.label, training.epoch, generator)
@@ -177,7 +171,7 @@ def _train_epochs(
         network, counts = training.network.train(), dataset.class_counts
         training.objective = objective_of_epoch(config, counts, training.epoch, network.classifier)
         epoch = (dataset.train, transform, generator, compute, taken, drawn, training.ranks)
-        for images, labels in training_batches(*epoch):
+        for images, labels in profile.awaited(training_batches(*epoch)):
             done = training.epoch + grouped.first_of(epoch_state.step) / steps
             rate = learning_rate(config, done, len(dataset.train))
             place = (config.seed, training.epoch, epoch_state.step)
@@ -187,29 +181,43 @@ def _train_epochs(
                 batch = mixing.mixed(Batch(images, labels), training.epoch, epoch_state.step)
                 take_step(training, batch, rate, done / config.epochs, compute, turn)
                 epoch_state.generator = generator.get_state()
-                epoch_state.seconds = time.perf_counter() - started
+                epoch_state.take_time(time.perf_counter() - started, profile)
             progress.advance(task)
             if training.is_resumable and epoch_state.step % meet_every == 0:
                 whole_steps.meet()
             if time.perf_counter() - saved > SAVE_EVERY and training.is_resumable:
-                _save_epoch(training, config)
+                with profile.during(WRITING):
+                    _save_epoch(training, config)
                 saved = time.perf_counter()
         row = epoch_row(training, config, len(dataset.train)) | ({} if drawn is None else seen(drawn))
         measured = row["epoch"] % config.eval_every == 0 or row["epoch"] == config.epochs
         if measured and training.ranks.is_first:
-            predicted, accuracies = _evaluated(training, dataset, transform, compute, progress)
+            with profile.during(EVALUATING):
+                predicted, accuracies = _evaluated(training, dataset, transform, compute, progress)
             row |= accuracies
+        row |= {"seconds": time.perf_counter() - started} | profile.columns()
         with whole_steps.step():
-            training.history.append(row | {"seconds": time.perf_counter() - started})
-            training.epoch += 1
-            checkpoint = _save(training, config, dataset, transform)
-            training.epoch_state = EpochState.empty(training.epoch, compute.device)
-            if training.ranks.is_first:
-                forget_epoch(Path(config.out))
-        status = f"loss {row['loss']:.3f}  accuracy {row[accuracy_name(config)]:.1f}"
-        progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {status}")
+            checkpoint = _end_epoch(training, config, dataset, transform, row)
+        what = f"loss {row['loss']:.3f}  accuracy {row[accuracy_name(config)]:.1f}"
+        what += f"  {profile.told(row['seconds'])}"
+        progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {what}")
     if transform.flip and training.ranks.is_first:
         note_mirrored_pairs(dataset, predicted, transform, compute)
+    return checkpoint
+
+
+def _end_epoch(
+    training: Training, config: TrainConfig, dataset: Dataset, transform: Transform, row: dict[str, Any]
+) -> Checkpoint:
+    """Save the checkpoint of an epoch, which the next one's clock counts."""
+    began = time.perf_counter()
+    training.history.append(row)
+    training.epoch += 1
+    checkpoint = _save(training, config, dataset, transform)
+    device, written = training.epoch_state.loss.device, time.perf_counter() - began
+    training.epoch_state = EpochState.empty(training.epoch, device, written)
+    if training.ranks.is_first:
+        forget_epoch(Path(config.out))
     return checkpoint
 
 
@@ -229,36 +237,6 @@ def _save_epoch(training: Training, config: TrainConfig) -> None:
     """Save the state within the current epoch, if it can be resumed."""
     if training.is_resumable and training.ranks.is_first:
         save_epoch(Path(config.out), training.optimizer, training.epoch_state, training.history)
-
-
-def _start(
-    config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute, ranks: Ranks
-) -> Training:
-    n_classes = len(class_counts)
-    with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
-        torch.manual_seed(config.seed)
-        make = network_to_load if previous else build_network  # weights to begin with may be gone by now
-        network = make(config.network, n_classes, config.image_size)
-        if previous is None and isinstance(network, FoundNetwork):
-            again = check_loads_again(network, config.network, n_classes, config.image_size)
-            check_trains(again, config.network.arch, config.image_size, compute)
-            del again
-        if config.objective.loss == "sla":
-            add_turned(network.classifier)
-    if previous:
-        network.load_state_dict(previous.state | (previous.turned or {}), assign=True)
-    network.to(compute.device, memory_format=compute.memory_format)
-    network = with_shared_statistics(network, ranks, compute.device)
-    optimizer = Optimizer(network, config)
-    if previous:
-        optimizer.load_state_dict(previous.optimizer)
-    objective = objective_of_epoch(config, class_counts, 0, network.classifier)
-    if previous is None:
-        objective.constrain()
-        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device), ranks)
-    epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
-    ranks.share_gradients(network)
-    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state, ranks)
 
 
 def _save(training: Training, config: TrainConfig, dataset: Dataset, transform: Transform) -> Checkpoint:

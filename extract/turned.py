@@ -38,7 +38,7 @@ def predict_aggregated(
     layer = [checkpoint.turned[PREFIX + name].to(compute.device) for name in ("weight", "bias")]
     task = progress.add_task("evaluating turned images", total=len(split), status="")
     network.eval()
-    predictions: list[torch.Tensor] = []
+    predictions = [torch.empty(0, dtype=torch.int64)]  # a share of an evaluation may have no images
     most: int | None = None
     for images, _ in evaluation_batches(split, transform, compute):
         most = most or images_at_once(network, images, compute)

@@ -17,7 +17,7 @@ from extract.dump import extract as run_extract
 from extract.networks.parts import Network
 from extract.options import check_shot_rule
 from extract.train import train as run_train
-from extract.training.resume import resumed_config
+from extract.training.interrupted.resume import resumed_config
 from finetune.calls import Place, computing, path_text
 from finetune.commands import early
 from finetune.commands.failures import as_user_errors

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.training.unfinished import note_extracted_early
+from extract.training.interrupted.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
 from finetune.cross_validation.folds import CrossValidation

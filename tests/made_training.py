@@ -25,7 +25,7 @@ def same_weights(a: Checkpoint, b: Checkpoint) -> bool:
 
 
 def timeless(history: list[dict]) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in history]
 
 
 def train_interrupted(config: TrainConfig, n: int, what: str = "learning_rate") -> None:

@@ -109,11 +109,11 @@ def outcome(name: str, target: str) -> Any:
         return {n: Path(target, n).read_bytes() for n in ("head.pt", "metrics.csv", "predictions.csv")}
     if name == "sweep":
         return [
-            pd.read_csv(Path(target, n)).drop(columns="seconds", errors="ignore").to_csv()
+            pd.read_csv(Path(target, n)).filter(regex="^(?!seconds)").to_csv()
             for n in ("results.csv", "ranking.csv")
         ]
     checkpoint = torch.load(Path(target, "checkpoint.pt"), weights_only=True)
-    history = [{k: v for k, v in row.items() if k != "seconds"} for row in checkpoint["history"]]
+    history = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in checkpoint["history"]]
     weights = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["state"].items()}
     return history, weights, checkpoint["optimizer"], sorted(p.name for p in Path(target).iterdir())
 

@@ -12,8 +12,8 @@ from test_cli_early import CASES, OF_STORES, make_folder
 
 from extract.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from extract.config import TrainConfig
-from extract.training.how_far import how_far
-from extract.training.resume import earlier_run
+from extract.training.interrupted.how_far import how_far
+from extract.training.interrupted.resume import earlier_run
 from finetune.commands import early
 from store.errors import UserError
 

@@ -184,7 +184,7 @@ def test_interrupted_before_the_first_checkpoint(small_root: Path, monkeypatch: 
 
     command = ["train", *FOLDER, *TINY, "--root", small_root, "--out", "phase1"]
     with monkeypatch.context() as patch:
-        patch.setattr("extract.train._start", interrupt)
+        patch.setattr("extract.train.start_training", interrupt)
         result = run(*command)
     assert result.exit_code == 130
     said, _, advised = result.stderr.partition(": main train ")

@@ -9,11 +9,11 @@ from torch.nn.functional import conv2d
 
 from extract.config import DatasetConfig, NetworkConfig
 from extract.device import make_deterministic, resolve_device, use_device
+from extract.torchrun.device import device_of_rank
 from finetune.forecast.config import ForecastConfig
 from finetune.forecast.finetune_throughput import Pace
 from finetune.forecast.forecast import forecast
 from finetune.forecast.workload import find_workload
-from finetune.sweep.sweep import _device
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def test_a_gpu_that_is_not_there_is_refused(two_gpus, small_ckpt, in_tmp_path):
         ("cpu", "1", "cpu"),
     ],
 )
-def test_processes_of_a_sweep_take_a_gpu_each(two_gpus, monkeypatch, name, local_rank, expected):
+def test_processes_take_a_gpu_each(two_gpus, monkeypatch, name, local_rank, expected):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert _device(name) == torch.device(expected)
+    assert device_of_rank(name) == torch.device(expected)
 
 
 def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quiet):

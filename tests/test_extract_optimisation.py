@@ -17,12 +17,12 @@ from extract.networks.parts import Network
 from extract.networks.registry import build_network
 from extract.train import train
 from extract.training.batch import Batch
+from extract.training.interrupted.unfinished_epoch import EpochState
 from extract.training.losses.objective import Objective
 from extract.training.optimisation.accumulation import Accumulation, Turn
 from extract.training.optimisation.config import OptimConfig
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.step import Training, take_step
-from extract.training.unfinished_epoch import EpochState
 
 CPU = Compute(torch.device("cpu"), "fp32", 8, 0)
 LR, DECAY, MOMENTUM = 0.1, 0.03, 0.9

@@ -19,8 +19,8 @@ import extract.images.parts
 import extract.train
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
-from extract.training.unfinished_epoch import NAME
-from extract.training.whole_steps import WholeSteps
+from extract.training.interrupted.unfinished_epoch import NAME
+from extract.training.interrupted.whole_steps import WholeSteps
 from store.errors import Interrupted, UserError
 
 STEPS = 3  # an epoch of 18 images in batches of 7
@@ -95,7 +95,7 @@ def kept(config: TrainConfig) -> dict[str, Any] | None:
 def result(config: TrainConfig) -> tuple:
     """Weights, metrics without times, and the other files in the folder."""
     checkpoint = torch.load(Path(config.out, "checkpoint.pt"), weights_only=True)
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in checkpoint["history"]]
+    rows = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in checkpoint["history"]]
     weights = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["state"].items()}
     return weights, rows, sorted(path.name for path in Path(config.out).iterdir())
 

@@ -112,6 +112,7 @@ def test_a_lone_process_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_processes_that_do_not_find_each_other_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match="sweep: its processes cannot find each other"), processes():
         pass

@@ -11,7 +11,7 @@ from extract.config import DatasetConfig, ExtractConfig, NetworkConfig
 from extract.networks.factory import is_factory
 from extract.networks.registry import check_named_network, check_weights
 from extract.sources.presence import check_checkpoint_exists, check_images_exist
-from extract.training.how_far import is_marked
+from extract.training.interrupted.how_far import is_marked
 from store.errors import CheckpointError, UserError
 from store.options import flag
 

@@ -12,7 +12,7 @@ from extract.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
 from extract.sources.tables.labels import read_class_names
-from extract.training.resume import MAY_CHANGE
+from extract.training.interrupted.resume import MAY_CHANGE
 from store.errors import CheckpointError, UserError
 from store.options import flag
 

@@ -9,7 +9,7 @@ from extract.checkpoints.checkpoint import Checkpoint, file_digest, load_checkpo
 from extract.dataset import Dataset
 from extract.networks.registry import is_weights_file
 from extract.proof.record import recorded_images
-from extract.training.how_far import is_marked
+from extract.training.interrupted.how_far import is_marked
 from store.notes import note
 
 SEEN = "images_seen"  # in a checkpoint's config and a store's provenance, if there are any

@@ -15,7 +15,7 @@ from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.config import DatasetConfig, NetworkConfig
 from extract.networks.registry import is_weights_file
 from extract.sources.presence import check_checkpoint_exists
-from extract.training.how_far import FORMAT, FORMAT_VERSION
+from extract.training.interrupted.how_far import FORMAT, FORMAT_VERSION
 from store.errors import CheckpointError
 from store.storage.atomic import whole_file
 

@@ -15,7 +15,7 @@ from extract.networks.registry import check_named, network_to_load
 from extract.proof.identity import bound_to
 from extract.sources.content import lies_turned
 from extract.sources.registry import find_source
-from extract.training.unfinished import note_stopped_early
+from extract.training.interrupted.unfinished import note_stopped_early
 from store.errors import UserError
 from store.notes import note
 from store.schema import SPLITS

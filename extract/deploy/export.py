@@ -18,7 +18,7 @@ from extract.device import make_deterministic
 from extract.images.transforms import Transform
 from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
-from extract.training.unfinished import note_stopped_early
+from extract.training.interrupted.unfinished import note_stopped_early
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_file, write_json

@@ -22,7 +22,7 @@ from extract.images.image_set import ADVICE, find_unreadable
 from extract.images.transforms import Transform, denormalise
 from extract.inference import images_and_maps
 from extract.networks.parts import Network, pool
-from extract.training.unfinished import note_stopped_early
+from extract.training.interrupted.unfinished import note_stopped_early
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_folder, write_text

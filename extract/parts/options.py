@@ -1,22 +1,15 @@
 """Which part of an extraction this process has, and options that do not go with parts."""
 
-import os
-
 from extract.adoption.options import is_adoption
 from extract.config import ExtractConfig
+from extract.torchrun.environment import n_processes, rank
 from store.errors import UserError
 from store.parts.part import MOST, Part, parse_part
 
 
 def is_rank() -> bool:
     """Whether this is one of several processes that torchrun started."""
-    return world() > 1
-
-
-def world() -> int:
-    """Number of processes that torchrun started; 1 without it."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    return int(text) if text.isdecimal() else 1
+    return n_processes() > 1
 
 
 def part_of(config: ExtractConfig) -> Part | None:
@@ -57,7 +50,6 @@ def _check_container(config: ExtractConfig) -> None:
 
 
 def _of_rank() -> Part:
-    rank = os.environ.get("RANK", "")
-    if not rank.isdecimal() or not int(rank) < world() <= MOST:
-        raise UserError(f"extract: RANK is {rank or 'not set'}, expected a number below WORLD_SIZE {world()}")
-    return Part(int(rank) + 1, world())
+    if (world := n_processes()) > MOST:
+        raise UserError(f"extract: WORLD_SIZE is {world}, and a store has at most {MOST:,} parts")
+    return Part(rank() + 1, world)

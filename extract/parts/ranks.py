@@ -3,17 +3,12 @@
 Between that they do not talk: a rank is a part, as of `--part`. If one fails, torchrun ends the others.
 """
 
-import os
-from datetime import timedelta
 from typing import Any
 
-import torch
-
+from extract.torchrun.meeting import PATIENCE, meet
 from store.errors import UserError
 from store.parts.part import Part
 
-PATIENCE = timedelta(days=1)  # ranks read checkpoint and images at their own pace, and torchrun watches them
-MEETING = timedelta(minutes=5)
 BEGUN = "extract/begun"
 
 
@@ -31,7 +26,7 @@ class Ranks:
             UserError: the processes cannot find each other.
         """
         self.part, self.is_first = part, part.number == 1
-        self._store = _rendezvous() if store is None else store
+        self._store = meet("extract").store if store is None else store
 
     def wait_for_first(self) -> None:
         """Wait until the first rank has begun; it returns at once for that one."""
@@ -57,23 +52,5 @@ class Ranks:
             raise UserError("extract: another process stopped; its message says why") from error
 
 
-def device_of_rank(device: torch.device, name: str) -> torch.device:
-    """The device of this process: under torchrun, a GPU each unless the user names one by its number."""
-    local = os.environ.get("LOCAL_RANK", "")
-    if name in ("auto", "cuda") and device.type == "cuda" and local.isdecimal():
-        return torch.device("cuda", int(local) % torch.cuda.device_count())
-    return device
-
-
 def _here(number: int) -> str:
     return f"extract/{number}"
-
-
-def _rendezvous() -> Any:
-    from torch.distributed import rendezvous
-
-    try:
-        return next(rendezvous("env://", timeout=MEETING))[0]
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"extract: its processes cannot find each other ({reason}); restart it") from error

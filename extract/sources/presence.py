@@ -6,7 +6,7 @@ from pathlib import Path
 from extract.config import DatasetConfig
 from extract.sources.held_out import check_held_out
 from extract.sources.registry import find_source
-from extract.training.how_far import how_far
+from extract.training.interrupted.how_far import how_far
 from store.errors import CheckpointError, UserError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # https:// and s3://, as a Path has them

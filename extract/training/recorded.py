@@ -38,8 +38,9 @@ def recorded(config: dict[str, Any], history: Sequence[dict[str, Any]] = ()) -> 
     flat = {name: config[name] for name in LATER_OWN if name in config}
     for place in LATER:
         flat |= config.get(place, {})
+    batch_size = config.get("batch_size")
     flat |= {name: None for name, off in OFF.items() if flat.get(name) == off}
-    if config.get("batch_size") and flat.get("lr_batch_size") == config["batch_size"] * flat.get("accumulate", 1):
+    if batch_size and flat.get("lr_batch_size") == batch_size * flat.get("accumulate", 1):
         flat["lr_batch_size"] = None  # nothing is scaled
     if flat.get("classifier_lr") == config.get("lr"):
         flat["classifier_lr"] = None

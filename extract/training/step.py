@@ -11,6 +11,7 @@ from extract.config import TrainConfig
 from extract.device import Compute
 from extract.networks.parts import Network
 from extract.training.batch import Batch
+from extract.training.interrupted.unfinished_epoch import EpochState, forget_epoch
 from extract.training.losses.objective import Objective
 from extract.training.mixing import mixed_features
 from extract.training.optimisation.accumulation import ALONE, Turn
@@ -18,7 +19,6 @@ from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.sam import uphill
 from extract.training.recorded import PROCESSES
 from extract.training.together.ranks import ONE_PROCESS, Ranks
-from extract.training.unfinished_epoch import EpochState, forget_epoch
 from store.errors import UserError
 
 

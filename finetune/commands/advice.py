@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from extract.networks.factory import is_factory
-from extract.training.together.place import is_first_process
+from extract.torchrun.environment import is_first_process
 from finetune.commands.console import INTERRUPTED, fail
 from finetune.commands.options import given
 from store.errors import Interrupted

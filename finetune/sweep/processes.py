@@ -5,13 +5,13 @@ the others'. A machine that vanishes closes no connection, so only silence revea
 waited for, however long they take.
 """
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
+from extract.torchrun.environment import n_processes
+from extract.torchrun.meeting import meet
 from store.errors import UserError
 
 SILENCE = 300.0  # seconds without a heartbeat after which a process counts as gone
@@ -119,8 +119,10 @@ def processes(silence: float = SILENCE) -> Iterator[Processes]:
     Raises:
         UserError: the processes cannot find each other.
     """
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    found = Processes() if world == 1 else Processes(*_rendezvous(), silence)
+    found = Processes()
+    if n_processes() > 1:
+        store, rank, world = meet("sweep")
+        found = Processes(rank, world, store, silence)
     failed = True
     try:
         found.meet()
@@ -128,15 +130,3 @@ def processes(silence: float = SILENCE) -> Iterator[Processes]:
         failed = False
     finally:
         found.leave(failed)
-
-
-def _rendezvous() -> tuple[int, int, Any]:
-    """Rank, number of processes, and their common store."""
-    from torch.distributed import rendezvous
-
-    try:
-        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=SILENCE)))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"sweep: its processes cannot find each other ({reason}); restart it") from error
-    return rank, world, store

@@ -1,6 +1,5 @@
 """A sweep: many configurations and seeds from one store; heads that share a plan are trained together."""
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.progress import Progress, TaskID
 
 from analysis.sweeps import rank_configurations
-from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.training.unfinished import note_extracted_early
+from extract.device import keep_freed_memory, make_deterministic, use_device
+from extract.torchrun.device import device_of_rank
+from extract.training.interrupted.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
 from finetune.cross_validation.folds import CrossValidation
@@ -81,7 +80,7 @@ def sweep(
     check_no_idle_axes(config, configs)
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
-        loaded = LoadedStore.open(store, base.shot_rule, use_device(_device(base.device)), threads)
+        loaded = LoadedStore.open(store, base.shot_rule, use_device(device_of_rank(base.device)), threads)
         folds = None
         if base.select_on == CV:
             folds = CrossValidation(loaded, base, progress, tells=group.rank == 0)
@@ -157,14 +156,6 @@ def _train_share(
 
 def _show(progress: Progress, task: TaskID, text: str) -> None:
     progress.update(task, status=text)
-
-
-def _device(name: str) -> torch.device:
-    """The device of this process: under `torchrun`, one GPU per process unless the user names a GPU."""
-    device = resolve_device(name)
-    if name in ("auto", "cuda") and device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    return device
 
 
 def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:

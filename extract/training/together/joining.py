@@ -1,24 +1,21 @@
 """How the processes of a training find each other: by what `torchrun` tells them in the environment."""
 
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import count
 
 import torch
 import torch.distributed as dist
 
 from extract.device import resolve_device
-from extract.training.together.place import n_processes
+from extract.torchrun.device import device_of_rank
+from extract.torchrun.environment import n_processes, n_processes_here
+from extract.torchrun.meeting import finding, meet
 from extract.training.together.ranks import ONE_PROCESS, Ranks
 from store.errors import UserError
-from store.notes import NOTES
+from store.notes import notes_kept_back
 
-MEETING = timedelta(minutes=5)  # the longest wait for processes that start
 LONGEST = timedelta(hours=12)  # the longest that one works while the others wait, as for an evaluation
-_TRAININGS = count()  # one process may train several networks, one after another, with the same others
 
 
 def own_device(asked: str) -> torch.device:
@@ -30,10 +27,9 @@ def own_device(asked: str) -> torch.device:
     Raises:
         UserError: no such device, more processes than GPUs, or one GPU named for several processes.
     """
-    device = resolve_device(asked)
-    n_here, number = (int(os.environ.get(name, 0)) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK"))
-    if device.type != "cuda" or n_processes() == 1 or n_here <= 1:
-        return device
+    n_here = n_processes_here()
+    if resolve_device(asked).type != "cuda" or n_processes() == 1 or n_here == 1:
+        return resolve_device(asked)
     if asked not in ("auto", "cuda"):
         raise UserError(
             f"--device {asked}: is one GPU, but torchrun started {n_here} processes here that need one each; "
@@ -44,7 +40,7 @@ def own_device(asked: str) -> torch.device:
             f"train: torchrun started {n_here} processes here, of {torch.cuda.device_count()} GPUs; "
             "start one for each (--nproc-per-node), or use --device cpu"
         )
-    return torch.device("cuda", number)
+    return device_of_rank(asked)
 
 
 @contextmanager
@@ -61,20 +57,11 @@ def joined(asked: str) -> Iterator[Ranks]:
         yield ONE_PROCESS
         return
     backend = "nccl" if own_device(asked).type == "cuda" else "gloo"
-    try:
-        found, rank, world = next(dist.rendezvous("env://", timeout=MEETING))
-        store = dist.PrefixStore(f"phase1 {next(_TRAININGS)}", found)
+    store, rank, world = meet("train")
+    with finding("train"):
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"train: its processes cannot find each other ({reason}); start them again"
-        ) from error
-    level = NOTES.level
     try:
-        if rank > 0:
-            NOTES.setLevel(logging.ERROR)
-        yield Ranks(rank, world, store)
+        with notes_kept_back(rank > 0):
+            yield Ranks(rank, world, store)
     finally:
-        NOTES.setLevel(level)
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
 """What processes that train together must have in common, and batches that can be shared out."""
 
 from extract.config import TrainConfig
-from extract.training.resume import flat_options
+from extract.training.interrupted.resume import flat_options
 from store.errors import UserError
 from store.options import flag
 

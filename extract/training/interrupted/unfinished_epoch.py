@@ -3,7 +3,7 @@
 The checkpoint itself is always that of a whole epoch, so that nobody reads one from the middle of an epoch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.networks.parts import Network
 from extract.training.optimisation.optimizer import Optimizer
+from extract.training.profile import WRITING, Profile
 from store.errors import UserError
 from store.notes import note
 from store.storage.atomic import whole_file
@@ -36,7 +37,8 @@ class EpochState:
         step: batches trained on.
         loss, n_correct: () float32 sums over the images of these batches.
         generator: state of the epoch's generator after them; None before the first.
-        seconds: time that they took.
+        seconds: time that they took, and the checkpoint before them to be written.
+        spent: what that time went to, see Profile.
         is_whole: whether network and optimiser are in the state after a batch, not in the middle of one.
     """
 
@@ -47,11 +49,18 @@ class EpochState:
     generator: torch.Tensor | None = None
     seconds: float = 0.0
     is_whole: bool = True
+    spent: dict[str, float] = field(default_factory=lambda: Profile().spent)
 
     @classmethod
-    def empty(cls, epoch: int, device: torch.device) -> "EpochState":
-        """Before the first batch."""
-        return cls(epoch, 0, torch.zeros((), device=device), torch.zeros((), device=device))
+    def empty(cls, epoch: int, device: torch.device, written: float = 0.0) -> "EpochState":
+        """Before the first batch, after a checkpoint that took some seconds to be written."""
+        spent = Profile().spent | {WRITING: written}
+        sums = torch.zeros((), device=device), torch.zeros((), device=device)
+        return cls(epoch, 0, *sums, seconds=written, spent=spent)
+
+    def take_time(self, seconds: float, profile: Profile) -> None:
+        """Keep how long the batches took, and where that time went."""
+        self.seconds, self.spent = seconds, dict(profile.spent)
 
 
 def save_epoch(
@@ -78,6 +87,7 @@ def save_epoch(
         "n_correct": epoch_state.n_correct.cpu(),
         "generator": epoch_state.generator,
         "seconds": epoch_state.seconds,
+        "spent": epoch_state.spent,
     }
     with whole_file(out / NAME) as unfinished, unfinished.open("wb") as file:
         torch.save(content, file)
@@ -113,6 +123,7 @@ def load_epoch(
             content["generator"],
             content["seconds"],
         )
+        epoch_state.spent |= content.get("spent", {})  # which early versions did not save
         network.load_state_dict(content["state"])
         optimizer.load_state_dict(content["optimizer"])
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:

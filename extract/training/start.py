@@ -1,0 +1,62 @@
+"""Network, optimiser, loss and state that a training begins with."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extract.checkpoints.checkpoint import Checkpoint
+from extract.config import TrainConfig
+from extract.device import Compute
+from extract.networks.found import FoundNetwork
+from extract.networks.registry import build_network, check_loads_again, network_to_load
+from extract.training.first_step import check_trains
+from extract.training.interrupted.unfinished_epoch import EpochState, load_epoch
+from extract.training.losses.objective import objective_of_epoch
+from extract.training.losses.sla import add_turned
+from extract.training.optimisation.optimizer import Optimizer
+from extract.training.step import Training
+from extract.training.together.ranks import Ranks
+from extract.training.together.statistics import with_shared_statistics
+
+
+def start_training(
+    config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute, ranks: Ranks
+) -> Training:
+    """A training before its first step, or where an earlier run stopped.
+
+    Args:
+        config: as resolved.
+        class_counts: (K,) training images of each class.
+        previous: the checkpoint of the run to resume; None for a new one.
+        compute: device and precision.
+        ranks: the processes that train together.
+
+    Raises:
+        UserError: the network cannot be trained or resumed.
+    """
+    n_classes = len(class_counts)
+    with torch.random.fork_rng(devices=[]):  # the network is built on the CPU
+        torch.manual_seed(config.seed)
+        make = network_to_load if previous else build_network  # weights to begin with may be gone by now
+        network = make(config.network, n_classes, config.image_size)
+        if previous is None and isinstance(network, FoundNetwork):
+            again = check_loads_again(network, config.network, n_classes, config.image_size)
+            check_trains(again, config.network.arch, config.image_size, compute)
+            del again
+        if config.objective.loss == "sla":
+            add_turned(network.classifier)
+    if previous:
+        network.load_state_dict(previous.state | (previous.turned or {}), assign=True)
+    network.to(compute.device, memory_format=compute.memory_format)
+    network = with_shared_statistics(network, ranks, compute.device)
+    optimizer = Optimizer(network, config)
+    if previous:
+        optimizer.load_state_dict(previous.optimizer)
+    objective = objective_of_epoch(config, class_counts, 0, network.classifier)
+    if previous is None:
+        objective.constrain()
+        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device), ranks)
+    epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
+    ranks.share_gradients(network)
+    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state, ranks)
