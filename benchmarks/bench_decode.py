@@ -195,7 +195,7 @@ def report(case: Case, taken: pd.DataFrame, device: torch.device) -> dict[str, o
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), help="on the disk to use; a temporary one else")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
-@click.option("--n", "n_images", default=2000, show_default=True, help="JPEG files")
+@click.option("--n", "n_images", default=6000, show_default=True, help="JPEG files")
 @click.option("--repeats", default=3, show_default=True, help="repeats of every candidate, in turns")
 @click.option("--network", help="only networks whose name contains this")
 @click.option("--tiny", is_flag=True, help="a few images through a small network, to see that it runs")
