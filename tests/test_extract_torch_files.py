@@ -8,7 +8,7 @@ import torch
 
 from extract.checkpoints import checkpoint
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
-from extract.training import unfinished_epoch
+from extract.training.interrupted import unfinished_epoch
 from finetune.training import resume
 from store.errors import CheckpointError, UserError
 
