@@ -20,6 +20,7 @@ from extract.dataset import Dataset, check_readable, decoded, list_dataset
 from extract.device import Compute, make_deterministic, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
+from extract.images.resident import resident
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from extract.inference import predict
@@ -160,6 +161,7 @@ def _train_epochs(
     n_taken = training.epoch * steps + training.epoch_state.step
     meet_every = 1 if compute.device.type == "cpu" else MEET_EVERY
     task = progress.add_task("training", total=config.epochs * steps, completed=n_taken, status="")
+    images_of_training = resident(dataset.train, compute.device)
     mixing = Mixing(config.augmentation, dataset.class_counts, config.seed)
     while training.epoch < config.epochs:
         epoch_state = training.epoch_state
@@ -170,7 +172,7 @@ def _train_epochs(
         taken, saved = (epoch_state.step, epoch_state.generator), time.perf_counter()
         network, counts = training.network.train(), dataset.class_counts
         training.objective = objective_of_epoch(config, counts, training.epoch, network.classifier)
-        epoch = (dataset.train, transform, generator, compute, taken, drawn, training.ranks)
+        epoch = (images_of_training, transform, generator, compute, taken, drawn, training.ranks)
         for images, labels in profile.awaited(training_batches(*epoch)):
             done = training.epoch + grouped.first_of(epoch_state.step) / steps
             rate = learning_rate(config, done, len(dataset.train))
@@ -226,6 +228,7 @@ def _evaluated(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Predictions on the validation split, else the test split, and their accuracies by name."""
     name, held_out = ("test", dataset.test) if dataset.val is None else ("val", dataset.val)
+    held_out = resident(held_out, compute.device)
     with training.optimizer.evaluated():
         predicted = predict(training.network, held_out, transform, compute, progress)
     accuracy = 100 * float((predicted == held_out.label).mean())

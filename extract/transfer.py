@@ -16,8 +16,8 @@ AHEAD = 2  # batches that the GPU is asked for before the first of them is waite
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on the device, which may still be on its way; on a CPU the tensor itself."""
-    if device.type != "cuda":
+    """A host tensor on the device, which may still be on its way; a tensor that is there itself."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 

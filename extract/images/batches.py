@@ -29,7 +29,7 @@ def training_batches(
     """One epoch in random order, augmented; determined by `generator` (a CPU generator) and `drawn` alone.
 
     Args:
-        split: the images.
+        split: the images; of those in memory, batches are gathered where they are (see `resident`).
         transform: how they are prepared.
         generator: in its state at the start of the epoch.
         compute: device and batch size.
@@ -44,7 +44,8 @@ def training_batches(
         if taken[1] is not None:
             generator.set_state(taken[1])
         for index in order.split(compute.batch_size)[taken[0] :]:
-            chosen = to_device(split.images[index], compute.device)
+            there = to_device(index, split.images.device)
+            chosen = to_device(split.images[there], compute.device)
             images = augment_batch(chosen, transform, generator)
             yield normalise(images, transform), to_device(label[index], compute.device)
         return
