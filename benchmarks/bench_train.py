@@ -9,11 +9,16 @@ Run with `make bench-train`. All candidates are measured in turns, in one run:
 - train: the program's own function; images per second of its epochs as metrics.csv gives them, but for the
   first one (in which workers start) and the last one (in which it evaluates).
 
+Then, for the first network, the same training with each augmentation beside one without, and in two processes
+(gloo, a core each) beside one process that has both cores.
+
 Images of at most 64 pixels are decoded once and kept in memory, so the limit is t. For larger ones decoding
 and the network share the cores of a CPU: at most 1 / (1/d + 1/t); with a GPU the slower one is the limit.
 """
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
+from extract.images.augmentation.config import AugmentConfig
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.images.transforms import Transform, image_views
 from extract.images.workers import available_cores
@@ -68,6 +74,22 @@ CASES = (
     Case("resnet50", None, 224, 16, 64),
 )
 TINY = (Case("resnet20", 4, 32, 8, 40), Case("resnet20", 4, 72, 8, 40))
+AUGMENTATIONS = {
+    "crops and mirror images alone": AugmentConfig(),
+    "AutoAugment": AugmentConfig(augment="autoaugment"),
+    "RandAugment": AugmentConfig(augment="randaugment"),
+    "TrivialAugment": AugmentConfig(augment="trivialaugment"),
+    "AutoAugment, Cutout": AugmentConfig(augment="autoaugment", cutout=16),
+    "Cutout": AugmentConfig(cutout=16),
+    "random erasing": AugmentConfig(erasing=0.5),
+    "jitter": AugmentConfig(jitter=0.4),
+    "mixup": AugmentConfig(mixup=1.0),
+    "CutMix": AugmentConfig(cutmix=1.0),
+    "mixup of features": AugmentConfig(mixup_features=1.0),
+    "mixup, Remix": AugmentConfig(mixup=1.0, remix=True),
+}
+FEW = ("crops and mirror images alone", "mixup")  # to see that it runs
+PROGRAM = Path(__file__).parents[1] / "cli.py"
 
 
 def bare_loop(case: Case, n_steps: int, compute: Compute) -> Callable[[], None]:
@@ -116,7 +138,9 @@ def decoding(paths: list[Path], transform: Transform, pool: ProcessPoolExecutor)
     return run
 
 
-def trained(case: Case, root: Path, out: Path, compute: Compute) -> float:
+def trained(
+    case: Case, root: Path, out: Path, compute: Compute, augmentation: AugmentConfig | None = None
+) -> float:
     """Images per second of the epochs between the first and the last one."""
     config = TrainConfig(
         out=str(out),
@@ -130,10 +154,58 @@ def trained(case: Case, root: Path, out: Path, compute: Compute) -> float:
         workers=compute.workers,
         eval_every=EPOCHS,
         overwrite=True,
+        augmentation=augmentation or AugmentConfig(),
     )
-    history = train(config, QUIET).history
+    return rate_of(pd.DataFrame(train(config, QUIET).history), root)
+
+
+def rate_of(history: pd.DataFrame, root: Path) -> float:
+    """Images per second of the epochs between the first and the last one."""
     n_images = sum(1 for _ in (root / "train").rglob("*.jpg"))
-    return n_images / float(np.median([row["seconds"] for row in history[1:-1]]))
+    return n_images / float(history["seconds"].iloc[1:-1].median())
+
+
+def trained_by(n_processes: int, case: Case, root: Path, out: Path) -> float:
+    """Images per second of the command line in one process, or in several of `torchrun`, on the CPU."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
+    options = ["--dataset", "imagefolder", "--root", root, "--arch", case.arch, "--image-size", case.side]
+    options += [] if case.width is None else ["--width", case.width]
+    options += ["--epochs", EPOCHS, "--eval-every", EPOCHS, "--batch-size", case.batch_size, "--lr", 0.001]
+    options += ["--device", "cpu", "--out", out, "--overwrite"]
+    command = [sys.executable, *(several if n_processes > 1 else []), PROGRAM, "train", *options]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return rate_of(pd.read_csv(out / "metrics.csv"), root)
+
+
+def measure_ways(
+    case: Case, device: torch.device, folder: Path, repeats: int, augmentations: dict[str, AugmentConfig]
+) -> pd.DataFrame:
+    """Images per second of one training in several ways: one row per repeat, one column per way."""
+    root = folder / "images"
+    write_class_folders(root, case.n_images // 2, N_CLASSES)
+    compute = Compute(device, "fp32", case.batch_size, available_cores())
+    ways = {
+        name: partial(trained, case, root, folder / "run", compute, augmentation)
+        for name, augmentation in augmentations.items()
+    }
+    if device.type == "cpu" and augmentations is AUGMENTATIONS:
+        named = {1: "one process", available_cores(): f"{available_cores()} processes"}
+        ways |= {name: partial(trained_by, n, case, root, folder / "run") for n, name in named.items()}
+    return pd.DataFrame([{name: way() for name, way in ways.items()} for _ in range(repeats)])
+
+
+def report_ways(taken: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows of the table, each with its ratio to its plain way; prints at once where processes are slower."""
+    plain, rows = next(iter(AUGMENTATIONS)), []
+    for name in taken:
+        beside = plain if name in AUGMENTATIONS else "one process"
+        ratio = (taken[name] / taken[beside]).median()
+        rows.append(
+            {"training with": name, "images/s": taken[name].median(), "beside": beside, "ratio": ratio}
+        )
+        if name not in AUGMENTATIONS and ratio < 1:
+            click.echo(f"MISSED: {name}: {ratio:.2f} of {beside}, goal 1")
+    return rows
 
 
 def timed(action: Callable[[], None]) -> float:
@@ -191,17 +263,25 @@ def main(
     """Time a bare loop, decoding and training; print one table."""
     make_deterministic()
     where, rows = use_device(resolve_device(device)), []
-    for case in TINY if tiny else CASES:
-        if network is None or network in case.name:
-            with tempfile.TemporaryDirectory(dir=folder) as name:
-                rows.append(report(case, measure(case, where, Path(name), repeats), where))
-            if json_path is not None:
-                json_path.write_text(json.dumps({"training": rows}))
+    cases = [case for case in (TINY if tiny else CASES) if network is None or network in case.name]
+    for case in cases:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            rows.append(report(case, measure(case, where, Path(name), repeats), where))
+        if json_path is not None:
+            json_path.write_text(json.dumps({"training": rows}))
     click.echo(
         f"JPEG files of 500×375, {available_cores()} cores, fp32 on {where}; medians of {repeats}, in turns; "
         "images per second; d is inf where images stay in memory"
     )
     click.echo(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
+    chosen = {name: AUGMENTATIONS[name] for name in FEW} if tiny else AUGMENTATIONS
+    for case in cases[:1]:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            ways = report_ways(measure_ways(case, where, Path(name), repeats, chosen))
+        if json_path is not None:
+            json_path.write_text(json.dumps({"training": rows, "ways": ways}))
+        click.echo(f"{case.name}, {case.n_images // 2} images:")
+        click.echo(pd.DataFrame(ways).to_string(index=False, float_format="%.2f"))
 
 
 if __name__ == "__main__":
