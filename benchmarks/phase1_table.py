@@ -1,0 +1,62 @@
+"""The tables of "Recipes of Phase I" in docs/results.md.
+
+Usage: python benchmarks/phase1_table.py runs/phase1, with a folder for each training that benchmarks/phase1.sh made.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.tables import format_cell
+
+SCORES = ("val_balanced_accuracy", "test_balanced_accuracy", "test_many", "test_medium", "test_few")
+ACCURACIES = ("overall", "many", "medium", "few")  # of Phase I alone, on test images
+
+
+def figures(folder: Path) -> dict[str, object]:
+    """Accuracies in % of one training: alone, and with the head of all sweeps that val chose."""
+    config = json.loads((folder / "phase1" / "config.json").read_text())
+    alone = json.loads((folder / "phase1.json").read_text())
+    heads = [
+        pd.read_csv(path).iloc[0] | {"method": path.parent.name}
+        for path in sorted(folder.glob("*/ranking.csv"))
+    ]
+    best = max(heads, key=lambda row: row["val_balanced_accuracy_mean"])
+    seconds = pd.read_csv(folder / "phase1" / "metrics.csv")["seconds"].median()
+    return (
+        {"recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}
+        | {"seed": config["seed"], "subset seed": config["dataset"]["subset_seed"], "s an epoch": seconds}
+        | {f"Phase I {name}": alone[name] for name in ACCURACIES}
+        | {name: best[f"{name}_mean"] for name in SCORES}
+        | {"head": best["method"], "chosen": best["configuration"]}
+    )
+
+
+def averaged(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """One row per configuration: mean ± std over its trainings."""
+    table = []
+    for names, alike in rows.groupby(by, sort=False):
+        cells = dict(zip(by, names, strict=True)) | {"trainings": len(alike)}
+        for name in [f"Phase I {name}" for name in ACCURACIES] + list(SCORES):
+            values = alike[name].astype(float)
+            cells[name] = format_cell(values.mean(), values.std(ddof=1))
+        table.append(cells | {"head": ", ".join(alike["head"].unique())})
+    return pd.DataFrame(table)
+
+
+def main() -> None:
+    folders = [path.parent for path in sorted(Path(sys.argv[1]).glob("*/phase1.json"))]
+    rows = pd.DataFrame([figures(folder) for folder in folders])
+    print(rows.to_string(index=False, float_format="%.2f"))
+    of_protocol = rows["subset seed"] == 0
+    seeds = averaged(rows[of_protocol], ["recipe", "imbalance"])
+    print(f"\nseeds of Phase I:\n{seeds.to_string(index=False)}")
+    like = (rows["recipe"] == "short") & (rows["imbalance"] == 100) & (rows["seed"] == 0)
+    subsets = averaged(rows[like], ["recipe", "imbalance"])
+    print(f"\nsubset seeds {sorted(rows.loc[like, 'subset seed'])}:\n{subsets.to_string(index=False)}")
+
+
+if __name__ == "__main__":
+    main()
