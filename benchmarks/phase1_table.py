@@ -1,6 +1,6 @@
 """The tables of "Recipes of Phase I" in docs/results.md.
 
-Usage: python benchmarks/phase1_table.py runs/phase1, with a folder for each training that benchmarks/phase1.sh made.
+Usage: python benchmarks/phase1_table.py RUNS, with a folder for each training that benchmarks/phase1.sh made.
 """
 
 import json
