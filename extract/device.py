@@ -29,11 +29,9 @@ class Compute:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Channels last on a GPU, where it is faster.
+        """Channels last on a GPU, where it is faster; first on a CPU, on which features depend on it in bits.
 
-        Not on a CPU: torch 2.15's 1×1 strided convolutions of 8 or 12 channels-last channels write past
-        their buffers at some batch sizes and the process aborts ("double free"); with bf16 the gain would be
-        a tenth.
+        Training has its own, see `extract.training.layout`.
         """
         on_gpu = self.device.type == "cuda"
         return torch.channels_last if on_gpu else torch.contiguous_format

@@ -30,7 +30,7 @@ DEFAULTS = {
 # When Ctrl-C comes: at the n-th call of a function, or, with ".", at the end of that call.
 MOMENTS = {
     "train": [
-        ("extract.train._start", 1),
+        ("extract.train.start_training", 1),
         ("extract.train.write_json", 1),
         ("extract.train.learning_rate", 1),
         ("extract.train.learning_rate", 5),

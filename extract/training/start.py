@@ -12,6 +12,7 @@ from extract.networks.found import FoundNetwork
 from extract.networks.registry import build_network, check_loads_again, network_to_load
 from extract.training.first_step import check_trains
 from extract.training.interrupted.unfinished_epoch import EpochState, load_epoch
+from extract.training.layout import layout_of
 from extract.training.losses.objective import objective_of_epoch
 from extract.training.losses.sla import add_turned
 from extract.training.optimisation.optimizer import Optimizer
@@ -48,7 +49,8 @@ def start_training(
             add_turned(network.classifier)
     if previous:
         network.load_state_dict(previous.state | (previous.turned or {}), assign=True)
-    network.to(compute.device, memory_format=compute.memory_format)
+    layout = layout_of(network, compute)
+    network.to(compute.device, memory_format=layout)
     network = with_shared_statistics(network, ranks, compute.device)
     optimizer = Optimizer(network, config)
     if previous:
@@ -56,7 +58,9 @@ def start_training(
     objective = objective_of_epoch(config, class_counts, 0, network.classifier)
     if previous is None:
         objective.constrain()
-        return Training(network, optimizer, objective, 0, [], EpochState.empty(0, compute.device), ranks)
-    epoch_state = load_epoch(Path(config.out), network, optimizer, previous.history, compute.device)
-    ranks.share_gradients(network)
-    return Training(network, optimizer, objective, previous.epoch, list(previous.history), epoch_state, ranks)
+        epoch, history, epoch_state = 0, [], EpochState.empty(0, compute.device)
+    else:
+        epoch, history = previous.epoch, list(previous.history)
+        epoch_state = load_epoch(Path(config.out), network, optimizer, history, compute.device)
+        ranks.share_gradients(network)
+    return Training(network, optimizer, objective, epoch, history, epoch_state, ranks, layout)

@@ -33,6 +33,7 @@ class Training:
     history: list[dict[str, Any]]
     epoch_state: EpochState
     ranks: Ranks = ONE_PROCESS
+    layout: torch.memory_format = torch.contiguous_format
 
     @property
     def is_resumable(self) -> bool:
@@ -86,7 +87,7 @@ def _loss(
     n_images = len(images)
     images = images[ranks.rows(n_images)]
     with compute.autocast():
-        pooled = network.pooled(images.contiguous(memory_format=compute.memory_format))
+        pooled = network.pooled(images.contiguous(memory_format=training.layout))
         pooled = mixed_features(ranks.gathered(pooled, n_images), batch)
         logits = network.classify(pooled)
     return training.objective.mean(logits, pooled, batch, progress), logits[: len(batch.labels)]
