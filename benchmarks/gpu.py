@@ -23,7 +23,8 @@ from typing import Any
 from gpu_python import ROOT, complete_python
 
 HERE, TESTS = ROOT / "benchmarks", ROOT / "tests"
-SECONDS = 480  # limit of the whole run
+SECONDS = 480  # limit of the whole run, but for --data
+SECONDS_OF_DATA = 360
 LAST_LINES = 40  # output lines kept of a failed stage
 
 
@@ -42,8 +43,8 @@ class Stage:
     cap: float
 
 
-def stages(python: str, device: str, tiny: bool) -> list[Stage]:
-    """The stages, in order."""
+def stages(python: str, device: str, tiny: bool, data: str | None = None) -> list[Stage]:
+    """The stages, in order; with images of CIFAR-10, also both phases on them."""
 
     def script(name: str, *options: str, small: tuple[str, ...] = ("--tiny",)) -> tuple[str, ...]:
         always = ("--device", device, "--json", "{json}")
@@ -56,6 +57,7 @@ def stages(python: str, device: str, tiny: bool) -> list[Stage]:
     marked = sorted(str(path) for path in TESTS.glob("test_*.py") if "mark.cuda" in path.read_text())
     tests = ("--collect-only", marked[0]) if tiny else ("-m", "cuda", "-rf", "--durations=5", *marked)
     shapes = [("tiny", 60)] if tiny else [("resnet18", 45), ("resnet50", 80)]
+    own = script("gpu_phase1.py", str(data))
     return [
         Stage("machine", script("gpu_rates.py", "machine", small=()), 30),
         Stage("tests", (*pytest, *tests), 110),
@@ -63,6 +65,7 @@ def stages(python: str, device: str, tiny: bool) -> list[Stage]:
         *(Stage(f"fine-tuning, {shape}", phase_2(shape), cap) for shape, cap in shapes),
         Stage("extraction", script("bench_extract.py", "--repeats", "2"), 55),
         Stage("training", script("gpu_rates.py", "training"), 50),
+        *([Stage("both phases", own, SECONDS_OF_DATA)] if data else []),
     ]
 
 
@@ -148,7 +151,7 @@ def performance_lines(found: dict[str, Any]) -> list[str]:
         for shape, ms in of_stage.get("ms an iteration", {}).items():
             lines += ["", "| " + shape + " | ms an iteration | iterations/s |", "|---|---|---|"]
             lines += [f"| {what} | {value:.3f} | {1000 / value:,.0f} |" for what, value in ms.items()]
-        for kind in ("extraction", "training"):
+        for kind in ("extraction", "training", "both phases"):
             rows = of_stage.get(kind, [])
             columns = list(rows[0]) if rows else []
             lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"] if rows else []
@@ -167,6 +170,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Try everything on a GPU, in at most eight minutes.")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the script itself")
     parser.add_argument("--tiny", action="store_true", help="less of everything, to see that it runs")
+    parser.add_argument(
+        "--data", help="folder of CIFAR-10 as images: both phases on it too, six minutes more"
+    )
     parser.add_argument("--wheels", help="folder of wheels, if there is no network")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file for what is found")
     options = parser.parse_args()
@@ -176,8 +182,9 @@ def main() -> int:
     if lacking:
         print(f"gpu: {lacking}", file=sys.stderr)
     found = {"python": sys.version, "device": options.device, "lacking": lacking, "stages": {}}
-    left = SECONDS - (time.monotonic() - started)
-    run_stages(stages(python, options.device, options.tiny), options.out, found, left)
+    left = SECONDS + (SECONDS_OF_DATA if options.data else 0) - (time.monotonic() - started)
+    planned = stages(python, options.device, options.tiny, options.data)
+    run_stages(planned, options.out, found, left)
     print("\n".join(["", *performance_lines(found), "", f"all of it: {options.out}"]))
     outcomes = [outcome["outcome"] for outcome in found["stages"].values()]
     return 1 if lacking or set(outcomes) != {"ok"} else 0

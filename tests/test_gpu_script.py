@@ -78,6 +78,22 @@ def test_extraction_and_training_are_measured(script, tmp_path):
         assert speed > 0
 
 
+def test_both_phases_stand_beside_the_papers_table(script, tmp_path):
+    """On images of the caller's, in the last stage; here, one network of two epochs."""
+    data, found = tmp_path / "images", tmp_path / "figures.json"
+    importlib.import_module("gpu_rates").write_images(data, 1010)
+    *others, last = script.stages("python", "cpu", True, str(data))
+    assert [stage.name for stage in others] == [stage.name for stage in script.stages("python", "cpu", True)]
+    _, path, *options = last.command
+    command = importlib.import_module(Path(path).stem).main
+    result = CliRunner().invoke(command, [part.replace("{json}", str(found)) for part in options])
+    assert result.exit_code == 0, (result.output, result.exception)
+    (row,) = json.loads(found.read_text())["both phases"]
+    assert (row["imbalance"], row["paper's Phase I"], row["paper's FSA"]) == (100, 75.16, 80.57)
+    assert all(row[name] in range(0, 101, 10) for name in ("Phase I", "FSA"))  # of ten test images
+    assert all(row[f"{step} s"] > 0 for step in ("train", "extract", "finetune"))
+
+
 def test_the_stages_of_a_gpu_take_eight_minutes_at_most(script):
     stages = script.stages("python", "cuda:1", False)
     assert sum(stage.cap for stage in stages) <= script.SECONDS == 480
