@@ -1,5 +1,6 @@
 """Trainings of a network on images so small that an epoch takes a moment."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -41,3 +42,20 @@ def train_interrupted(config: TrainConfig, n: int, what: str = "learning_rate") 
         patch.setattr(extract.train, what, interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, Progress(disable=True))
+
+
+def resumed_to_the_bit(plain: TrainConfig, config: TrainConfig) -> Checkpoint:
+    """Train as `config` says: whole, interrupted within an epoch and resumed, and as `plain` says.
+
+    The first two must end alike, and unlike the third, of which `config` is a variation.
+    """
+    out, quiet = Path(config.out), Progress(disable=True)
+    whole = train(dataclasses.replace(config, out=str(out.with_name("whole"))), quiet)
+    cut = dataclasses.replace(config, out=str(out.with_name("cut")))
+    train_interrupted(cut, STEPS + 1)
+    resumed = train(dataclasses.replace(cut, resume=True), quiet)
+    assert same_weights(whole, resumed)
+    assert timeless(resumed.history) == timeless(whole.history)
+    other = train(dataclasses.replace(plain, out=str(out.with_name("plain"))), quiet)
+    assert not same_weights(whole, other)
+    return whole

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_training import STEPS, same_weights, timeless, train_interrupted
+from made_training import resumed_to_the_bit
 from made_views import splitmix
 from PIL import Image
 from torchvision.transforms import v2
@@ -269,19 +269,10 @@ def test_changes_that_cannot_be_are_refused(options, says, tiny, quiet):
     assert not Path(tiny.out).exists()
 
 
-def test_a_training_with_changes_is_resumed_to_the_bit(tiny, quiet):
+def test_a_training_with_changes_is_resumed_to_the_bit(tiny):
     """Interrupted in the middle of an epoch; and it does change images."""
     options = EVERYTHING | {"augment": "autoaugment", "cutout": 3}
-    out = Path(tiny.out)
-    config = replace(tiny, augmentation=AugmentConfig(**options))
-    whole = train(replace(config, out=str(out.with_name("whole"))), quiet)
-    cut = replace(config, out=str(out.with_name("cut")))
-    train_interrupted(cut, STEPS + 1)
-    resumed = train(replace(cut, resume=True), quiet)
-    assert same_weights(whole, resumed)
-    assert timeless(resumed.history) == timeless(whole.history)
-    plain = train(replace(tiny, out=str(out.with_name("plain"))), quiet)
-    assert not same_weights(whole, plain)
+    whole = resumed_to_the_bit(tiny, replace(tiny, augmentation=AugmentConfig(**options)))
     assert recorded(whole.config) == options
     assert {name: whole.transform[name] for name in options} == options
     assert TrainConfig(augmentation=AugmentConfig()).resolved().augmentation == AugmentConfig()

@@ -1,16 +1,14 @@
 """Mixed images: what is mixed of what, in which shares, and that nothing but seed, epoch and step decides."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_training import STEPS, same_weights, timeless, train_interrupted
+from made_training import resumed_to_the_bit
 
 from extract.config import TrainConfig
 from extract.images.augmentation.config import AugmentConfig
-from extract.train import train
 from extract.training.batch import Batch
 from extract.training.mixing import Mixing, mixed_features
 from extract.training.recorded import recorded
@@ -178,16 +176,7 @@ def test_losses_that_compare_whole_images_take_no_mixed_ones(loss):
 
 
 @pytest.mark.parametrize("options", [{"mixup": 0.5, "cutmix": 1.0}, {"mixup_features": 1.0, "remix": True}])
-def test_a_training_with_mixed_images_is_resumed_to_the_bit(tiny, quiet, options):
+def test_a_training_with_mixed_images_is_resumed_to_the_bit(tiny, options):
     """Interrupted in the middle of an epoch; and it does mix."""
-    out = Path(tiny.out)
-    config = replace(tiny, augmentation=AugmentConfig(**options))
-    whole = train(replace(config, out=str(out.with_name("whole"))), quiet)
-    cut = replace(config, out=str(out.with_name("cut")))
-    train_interrupted(cut, STEPS + 1)
-    resumed = train(replace(cut, resume=True), quiet)
-    assert same_weights(whole, resumed)
-    assert timeless(resumed.history) == timeless(whole.history)
-    plain = train(replace(tiny, out=str(out.with_name("plain"))), quiet)
-    assert not same_weights(whole, plain)
+    whole = resumed_to_the_bit(tiny, replace(tiny, augmentation=AugmentConfig(**options)))
     assert recorded(whole.config) == options

@@ -10,6 +10,7 @@ from bad_input import FOLDER, refuse
 from made_training import saved, train_interrupted
 
 from extract.config import TrainConfig
+from extract.images.augmentation.config import AugmentConfig
 from extract.training.optimisation.config import OptimConfig
 from extract.training.optimisation.schedule import learning_rate
 from extract.training.recipes import RECIPES
@@ -115,3 +116,30 @@ def test_a_recipe_scales_its_own_rate_alone(recipe, changes, rate):
 def test_a_recipe_that_needs_momentum_is_refused_without(small_root):
     command = ["train", *FOLDER, "--root", small_root, "--device", "cpu", "--recipe", "strong"]
     refuse(*command, "--momentum", 0, says=["--nesterov: needs --momentum above 0"])
+
+
+@pytest.mark.parametrize(
+    ("same", "options"),
+    [
+        (True, {"optimisation": OptimConfig(nesterov=False, sam=0.0, ema_decay=0.0)}),
+        (True, {"optimisation": OptimConfig(decay_on_norms=True, decoupled_decay=False)}),
+        (True, {"optimisation": OptimConfig(classifier_lr=0.1, lr_batch_size=128)}),
+        (True, {"augmentation": AugmentConfig(augment="none", cutout=0, erasing=0.0, jitter=0.0)}),
+        (True, {"augmentation": AugmentConfig(mixup=0.0, cutmix=0.0, mixup_features=0.0, remix=False)}),
+        (False, {"optimisation": OptimConfig(classifier_lr=0.2)}),
+        (False, {"optimisation": OptimConfig(lr_batch_size=64)}),
+        (False, {"optimisation": OptimConfig(lr_batch_size=128, accumulate=2)}),
+        (False, {"augmentation": AugmentConfig(jitter=0.1)}),
+    ],
+)
+def test_trainings_that_are_the_same_are_recorded_alike(same, options):
+    """Whether an option was left out or named with what it is anyway: runs of both are seeds of one."""
+    config = dataclasses.asdict(TrainConfig(**options).resolved())
+    assert (recorded(config) == recorded(dataclasses.asdict(TrainConfig().resolved())) == {}) == same
+
+
+def test_the_number_of_processes_is_recorded_where_there_were_several():
+    config = dataclasses.asdict(TrainConfig().resolved())
+    assert recorded(config, [{"epoch": 1}]) == recorded(config) == {}
+    assert recorded(config, [{"processes": 2}] * 2) == {"processes": 2}
+    assert recorded(config, [{"epoch": 1}, {"processes": 3}]) == {"processes": "1 and 3"}
