@@ -200,7 +200,8 @@ def _train_epochs(
         row |= {"seconds": time.perf_counter() - started} | profile.columns()
         with whole_steps.step():
             checkpoint = _end_epoch(training, config, dataset, transform, row)
-        what = f"loss {row['loss']:.3f}  accuracy {row[accuracy_name(config)]:.1f}"
+        name = accuracy_name(config)
+        what = f"loss {row['loss']:.3f}  {name.replace('_', ' ')} {row[name]:.1f}"
         what += f"  {profile.told(row['seconds'])}"
         progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {what}")
     if transform.flip and training.ranks.is_first:

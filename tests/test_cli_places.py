@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -131,3 +132,15 @@ def test_bars_are_gone_when_nothing_is_left_of_them() -> None:
     shown.print(bars.get_renderable())
     assert shown.file.getvalue().split() == ["going"]
     assert isinstance(console.progress_bar(), console._Bars)
+
+
+def test_a_screen_of_80_columns_shows_bar_time_left_and_how_it_stands() -> None:
+    shown = Console(file=io.StringIO(), width=80)
+    bars = console.progress_bar()
+    task = bars.add_task("training", total=30_000, status="")
+    status = "epoch 20 of 300  loss 2.038  mixed train accuracy 26.6  101.5 s: 98.3 in steps, 0.1 waiting"
+    bars.update(task, advance=2_000, status=status)
+    shown.print(bars.get_renderable())
+    first, *others = shown.file.getvalue().splitlines()
+    assert re.match(r"training ━.* +2000/30000 -:--:--", first)
+    assert " ".join(" ".join(others).split()) == " ".join(status.split())

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from finetune.commands.failures import failure, in_one_line
 from finetune.commands.help import HelpGroup
@@ -83,11 +84,16 @@ def fail(message: str, code: int = 2) -> None:
 
 
 class _Bars(Progress):
-    """A progress display that shows only tasks with work left."""
+    """A progress display that shows only tasks with work left, and how they stand in lines below.
 
-    def get_renderables(self) -> Iterator[Table]:
-        """The table of tasks."""
-        yield self.make_tasks_table([task for task in self.tasks if task.completed < (task.total or 0)])
+    Beside the bars, a long line would push bar and time left out of a screen of 80 columns.
+    """
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The table of tasks, then a line for each that has something to say."""
+        left = [task for task in self.tasks if task.completed < (task.total or 0)]
+        yield self.make_tasks_table(left)
+        yield from (Text(task.fields["status"]) for task in left if task.fields.get("status"))
 
 
 def progress_bar() -> Progress:
@@ -97,7 +103,6 @@ def progress_bar() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
     )
     # Not rich's own terminal detection, which FORCE_COLOR overrides.
     return _Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
