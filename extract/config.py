@@ -55,7 +55,6 @@ class TrainConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     objective: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    optimisation: OptimConfig = field(default_factory=OptimConfig)
     image_size: ImageSize = None
     recipe: Annotated[
         Literal[
@@ -68,7 +67,7 @@ class TrainConfig:
             "strong",
             "strong-200",
         ],
-        Option(f"preset of Phase I, of which any other option takes precedence ({RECIPES_TOLD})", "schedule"),
+        Option(f"preset of Phase I; options that you name win ({RECIPES_TOLD})", "schedule"),
     ] = "short"
     sampler: Annotated[
         Literal["instance", "class-balanced", "square-root", "progressive"],
@@ -86,7 +85,8 @@ class TrainConfig:
         int | None, Option("passes over the training images", "schedule", "the recipe's", least=1)
     ] = None
     batch_size: Annotated[
-        int | None, Option("training images in an SGD step", "schedule", "the recipe's", least=1)
+        int | None,
+        Option("training images in a batch, of all processes together", "schedule", "the recipe's", least=1),
     ] = None
     lr: Annotated[float | None, Option("initial learning rate", "schedule", "the recipe's", least=0)] = None
     schedule: Annotated[
@@ -101,6 +101,7 @@ class TrainConfig:
         float | None, Option("L2 penalty (weight decay) on all weights", "schedule", "the recipe's", least=0)
     ] = None
     momentum: Annotated[float, Option("SGD momentum", "schedule", least=0)] = 0.9
+    optimisation: OptimConfig = field(default_factory=OptimConfig)
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 2

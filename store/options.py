@@ -39,6 +39,8 @@ class Option:
         default: what a default of None means, in words: "the recipe's".
         least: the smallest number allowed.
         above: the number that the value must be larger than.
+        below: the number that the value must be smaller than.
+        most: the largest number allowed, if it is not `below` that bounds it.
         names: returns the valid names, in the order in which they are shown. It is called when a choice is
             checked or printed, so that registries can grow after the config is imported.
         others: other values that are valid besides `names`, in words. The names are then only shown, and the
@@ -50,6 +52,8 @@ class Option:
     default: str | None = None
     least: float | None = None
     above: float | None = None
+    below: float = MOST
+    most: float | None = None
     names: Callable[[], Iterable[str]] | None = None
     others: str | None = None
 
@@ -93,13 +97,16 @@ def check_bounds(config: Any, *names: str) -> None:
         names: fields to check; by default all.
 
     Raises:
-        UserError: a number out of its bounds, NaN, or 2^32 or more.
+        UserError: a number out of its bounds, NaN, or 2^32 or more where nothing else is said.
     """
     for name, (_, option) in own_options(type(config)).items():
         value = getattr(config, name)
         if value is None or isinstance(value, str) or (names and name not in names):
             continue
-        if option.least is not None and not option.least <= value < MOST:
-            raise UserError(f"{flag(name)} {value}: must be {option.least} or more, and below 2^32")
-        if option.above is not None and not option.above < value < MOST:
-            raise UserError(f"{flag(name)} {value:g}: must be above {option.above}, and below 2^32")
+        below = "2^32" if option.below == MOST else option.below
+        if option.most is not None and not option.least <= value <= option.most:
+            raise UserError(f"{flag(name)} {value:g}: must be from {option.least} to {option.most}")
+        if option.least is not None and not option.least <= value < option.below:
+            raise UserError(f"{flag(name)} {value}: must be {option.least} or more, and below {below}")
+        if option.above is not None and not option.above < value < option.below:
+            raise UserError(f"{flag(name)} {value:g}: must be above {option.above}, and below {below}")

@@ -13,6 +13,9 @@ import pytest
 import cli
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.deploy.config import ExportConfig, PredictConfig
+from extract.images.augmentation.config import AugmentConfig
+from extract.training.losses.config import LossConfig
+from extract.training.optimisation.config import OptimConfig
 from finetune.commands.examples import EXAMPLES
 from finetune.commands.help import GroupedOption
 from finetune.config import FinetuneConfig
@@ -108,7 +111,7 @@ def test_the_texts_say_default_and_choices():
     assert "--epochs N passes over the training images [default: the recipe's]" in text
     assert "--momentum X SGD momentum [default: 0.9]" in text
     assert "one of step, cosine, one-cycle [default: the recipe's]" in text
-    assert "--nesterov / --no-nesterov Nesterov momentum [default: the recipe's]" in text
+    assert "--nesterov / --no-nesterov Nesterov momentum [default: the recipe's, else no]" in text
     names = "short, cosine, cifar-lt, imagenet-lt, places-lt, inaturalist, strong, strong-200"
     assert f"one of {names} [default: short]" in text
     assert "places-lt: 30 epochs, lr 0.001 divided by 10 after 10, 20, batch 128, decay 0.0005" in text
@@ -180,15 +183,19 @@ print([name for name in {heavy} if name in sys.modules])
 
 
 def test_bounds_stand_beside_their_fields():
-    """A field with a bound is refused below it, and at 2^32, in every config."""
-    for config in (TrainConfig(), NetworkConfig(), FinetuneConfig("s"), SweepConfig(FinetuneConfig("s"))):
+    """A field with a bound is refused below it, and above its upper bound, 2^32 if none is said."""
+    nested = (NetworkConfig(), LossConfig(), AugmentConfig(), OptimConfig())
+    for config in (TrainConfig(), *nested, FinetuneConfig("s"), SweepConfig(FinetuneConfig("s"))):
         for name, (_, option) in own_options(type(config)).items():
             bound = option.least if option.least is not None else option.above
             if bound is None:
                 continue
-            wrong = [bound - 1, float("nan"), 2**32, *([bound] if option.above is not None else [])]
+            highest = option.below if option.most is None else option.most + 1e-6
+            wrong = [bound - 1, float("nan"), highest, *([bound] if option.above is not None else [])]
+            says = " below (1|2\\^32)$" if option.most is None else f" from 0 to {option.most}$"
             for value in wrong:
                 changed = type(config)(**vars(config) | {name: value})
-                with pytest.raises(UserError, match=f"^{flag(name)} .*must be .* below 2\\^32$"):
+                with pytest.raises(UserError, match=f"^{flag(name)} .*must be .*{says}"):
                     check_bounds(changed)
-            check_bounds(type(config)(**vars(config) | {name: bound + 1}))
+            right = bound + 1 if option.below > 1 else bound
+            check_bounds(type(config)(**vars(config) | {name: right}))

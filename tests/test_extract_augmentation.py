@@ -255,10 +255,10 @@ def test_checkpoints_without_changes_have_the_fields_that_they_had():
     [
         ({"cutout": -1}, "--cutout -1: must be 0"),
         ({"cutout": 9}, "--cutout 9: larger than the images of 8 pixels"),
-        ({"erasing": 1.5}, "--erasing 1.5: must be a probability, at most 1"),
+        ({"erasing": 1.5}, "--erasing 1.5: must be from 0 to 1"),
         ({"erasing": float("nan")}, "--erasing nan: must be"),
-        ({"jitter": 2.0}, "--jitter 2: must be a share, at most 1"),
-        ({"jitter": -0.1}, "--jitter -0.1: must be 0"),
+        ({"jitter": 2.0}, "--jitter 2: must be from 0 to 1"),
+        ({"jitter": -0.1}, "--jitter -0.1: must be from 0 to 1"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(options, says, tiny, quiet):

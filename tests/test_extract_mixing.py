@@ -151,8 +151,8 @@ def test_a_mixed_image_is_right_by_the_share_of_the_predicted_label():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"mixup": -1.0}, "--mixup -1.0: must be 0"),
-        ({"cutmix": 101.0}, "--cutmix 101: must be at most 100"),
+        ({"mixup": -1.0}, "--mixup -1: must be from 0 to 100"),
+        ({"cutmix": 101.0}, "--cutmix 101: must be from 0 to 100"),
         ({"mixup_features": float("nan")}, "--mixup-features nan: must be"),
         ({"mixup_features": 1.0, "cutmix": 1.0}, "instead of images; leave --cutmix out"),
         ({"remix": True}, "--remix: decides the labels of mixed images, and none are"),

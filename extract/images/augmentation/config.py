@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from store.errors import UserError
-from store.options import Option, flag
+from store.options import Option
 
 LARGEST_ALPHA = 100  # of a Beta distribution; beyond it every share is a half
 
@@ -40,15 +40,17 @@ class AugmentConfig:
             "augmentation",
             "the recipe's, else 0",
             least=0,
+            most=1,
         ),
     ] = None
     jitter: Annotated[
         float | None,
         Option(
-            "how far brightness, contrast and saturation change: times 1 - STRENGTH to 1 + STRENGTH",
+            "how far brightness, contrast and saturation change: each times a factor from 1 − X to 1 + X",
             "augmentation",
             "the recipe's, else 0",
             least=0,
+            most=1,
         ),
     ] = None
     mixup: Annotated[
@@ -58,6 +60,7 @@ class AugmentConfig:
             "augmentation",
             "the recipe's, else 0: none",
             least=0,
+            most=LARGEST_ALPHA,
         ),
     ] = None
     cutmix: Annotated[
@@ -67,6 +70,7 @@ class AugmentConfig:
             "augmentation",
             "the recipe's, else 0: none",
             least=0,
+            most=LARGEST_ALPHA,
         ),
     ] = None
     mixup_features: Annotated[
@@ -76,15 +80,16 @@ class AugmentConfig:
             "augmentation",
             "the recipe's, else 0: none",
             least=0,
+            most=LARGEST_ALPHA,
         ),
     ] = None
     remix: Annotated[
         bool | None,
         Option(
-            "a mixed image has the label of the rarer class alone if that is at least half of it, and the "
+            "a mixed image has the label of the rarer class alone if that is more than half of it, and the "
             "other class has at least three times the training images (Remix)",
             "augmentation",
-            "the recipe's",
+            "the recipe's, else no",
         ),
     ] = None
 
@@ -107,18 +112,7 @@ class AugmentConfig:
             )
 
     def check(self) -> None:
-        """Raise UserError for options out of their range, or that mean nothing together; None passes."""
-        for name in ("mixup", "cutmix", "mixup_features"):
-            value = getattr(self, name)
-            if value is not None and not value <= LARGEST_ALPHA:
-                raise UserError(
-                    f"{flag(name)} {value:g}: must be at most {LARGEST_ALPHA}; with 1, shares are uniform"
-                )
-        for name in ("erasing", "jitter"):
-            value = getattr(self, name)
-            if value is not None and not value <= 1:
-                what = "a probability" if name == "erasing" else "a share"
-                raise UserError(f"{flag(name)} {value:g}: must be {what}, at most 1")
+        """Raise UserError for options that mean nothing together; None passes."""
         if self.mixup_features and (self.mixup or self.cutmix):
             other = "mixup" if self.mixup else "cutmix"
             raise UserError(

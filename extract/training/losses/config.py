@@ -31,7 +31,8 @@ class LossConfig:
         ),
     ] = "ce"
     label_smoothing: Annotated[
-        float, Option("share of a label that is spread over all classes, with ce", "method", least=0)
+        float,
+        Option("share of a label that is spread over all classes, with ce", "method", least=0, below=1),
     ] = 0.0
     focal_gamma: Annotated[
         float | None,
@@ -39,7 +40,7 @@ class LossConfig:
     ] = None
     beta: Annotated[
         float | None,
-        Option("β of the effective number of samples in class weights", "method", "0.9999", least=0),
+        Option("β of the effective number of samples in class weights", "method", "0.9999", least=0, below=1),
     ] = None
     weighted_mean: Annotated[
         Literal["batch", "weights"] | None,
@@ -70,11 +71,11 @@ class LossConfig:
     )
     smooth_head: Annotated[
         float | None,
-        Option("smoothing of the largest class in label-aware-smoothing", "method", "0.3", least=0),
+        Option("smoothing of the largest class in label-aware-smoothing", "method", "0.3", least=0, most=1),
     ] = None
     smooth_tail: Annotated[
         float | None,
-        Option("smoothing of the smallest class in label-aware-smoothing", "method", "0", least=0),
+        Option("smoothing of the smallest class in label-aware-smoothing", "method", "0", least=0, most=1),
     ] = None
     metric_weight: Annotated[
         float | None,
@@ -98,12 +99,6 @@ class LossConfig:
     def check_numbers(self) -> None:
         """Raise UserError for a value out of its range; None passes."""
         check_bounds(self)
-        for name in ("label_smoothing", "beta"):
-            if (value := getattr(self, name)) is not None and value >= 1:
-                raise UserError(f"{flag(name)} {value:g}: must be at least 0, and below 1")
-        for name in ("smooth_head", "smooth_tail"):
-            if (value := getattr(self, name)) is not None and value > 1:
-                raise UserError(f"{flag(name)} {value:g}: must be at least 0, and at most 1")
         if self.tau is not None and not -MOST < self.tau < MOST:
             raise UserError(f"--tau {self.tau:g}: must be a number between -2^32 and 2^32")
 

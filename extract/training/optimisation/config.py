@@ -21,7 +21,7 @@ class OptimConfig:
             "images in a step for which the learning rate is stated; it is scaled linearly to those in a "
             "step of this run",
             "schedule",
-            "the recipe's",
+            "the recipe's, else --lr is taken as it is",
             least=1,
         ),
     ] = None
@@ -34,7 +34,7 @@ class OptimConfig:
             least=0,
         ),
     ] = None
-    nesterov: Annotated[bool | None, Option("Nesterov momentum", "schedule", "the recipe's")] = None
+    nesterov: Annotated[bool | None, Option("Nesterov momentum", "schedule", "the recipe's, else no")] = None
     decay_on_norms: Annotated[
         bool | None,
         Option("weight decay on normalisation layers and biases too", "schedule", "the recipe's, else yes"),
@@ -45,7 +45,7 @@ class OptimConfig:
             "weight decay that shrinks weights by lr times --weight-decay before a step (SGDW), instead of "
             "adding to gradients",
             "schedule",
-            "the recipe's",
+            "the recipe's, else no",
         ),
     ] = None
     ema_decay: Annotated[
@@ -53,7 +53,7 @@ class OptimConfig:
         Option(
             "decay of exponentially averaged weights, which are evaluated and kept; 0 keeps none",
             "schedule",
-            "the recipe's",
+            "the recipe's, else 0",
             least=0,
         ),
     ] = None
@@ -62,16 +62,22 @@ class OptimConfig:
         Option(
             "radius rho of sharpness-aware minimisation (SAM), which takes two passes a step; 0 is none",
             "schedule",
-            "the recipe's",
+            "the recipe's, else 0",
             least=0,
         ),
     ] = None
     clip_gradient: Annotated[
         float | None,
-        Option("largest norm of the gradient of all weights together", "schedule", "the recipe's", above=0),
+        Option(
+            "largest norm of the gradient of all weights together",
+            "schedule",
+            "the recipe's, else no limit",
+            above=0,
+        ),
     ] = None
     accumulate: Annotated[
-        int, Option("batches in an SGD step, whose loss is the mean over all images", "schedule", least=1)
+        int,
+        Option("batches in an SGD step, whose loss is the mean over all their images", "schedule", least=1),
     ] = 1
 
     def check(
