@@ -13,7 +13,7 @@ from extract.config import EvaluateConfig, ExtractConfig, TrainConfig
 from extract.parts.options import part_of
 from extract.torchrun.environment import is_first_process
 from finetune.commands import early
-from finetune.commands.advice import resumable
+from finetune.commands.advice import joining_command, resumable
 from finetune.commands.check_data import checks_data
 from finetune.commands.console import (
     Program,
@@ -72,9 +72,10 @@ def train(context: click.Context, **values: Any) -> None:
     }
     scores |= {k: f"{in_words(k)} (class mean) {last[k]:.1f}" for k in scores if "balanced" in k}
     accuracy = ", ".join(scores.values())
+    epochs = "1 epoch" if checkpoint.epoch == 1 else f"{checkpoint.epoch} epochs"
     counts = checkpoint.class_counts
     say(f"{len(counts)} classes of {max(counts)} to {min(counts)} training images")
-    say(f"{config.out}/checkpoint.pt: {checkpoint.epoch} epochs, accuracy in %: {accuracy}")
+    say(f"{config.out}/checkpoint.pt: {epochs}, accuracy in %: {accuracy}")
     note_skipped(checkpoint.dataset["skipped"], config.out)
 
 
@@ -91,9 +92,8 @@ def extract(context: click.Context, **values: Any) -> None:
     with resumable(context), progress_bar() as progress:
         shapes = run(config, progress)
     if config.part is not None and not shapes:
-        say(
-            f"{config.store}: part {part_of(config)} is written; when all are, run: store join {config.store}"
-        )
+        join = joining_command(context, config.store)
+        say(f"{config.store}: part {part_of(config)} is written; when all are, run: {join}")
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
         n_views = config.views if split == "train" else 1

@@ -128,7 +128,7 @@ def test_resume_of_a_finished_run(small_ckpt: Path) -> None:
     before = snapshot(small_ckpt.parent)
     result = succeed("train", "--out", small_ckpt.parent, "--resume")
     assert f"note: {small_ckpt.parent}: was already finished (epoch 1)" in result.stderr
-    assert "1 epochs, accuracy in %" in result.stdout
+    assert "1 epoch, accuracy in %" in result.stdout
     assert snapshot(small_ckpt.parent) == before
     says = ["epochs was 1", "now it is 3"]
     refuse("train", "--out", small_ckpt.parent, "--resume", "--epochs", 3, says=says)

@@ -192,7 +192,7 @@ def test_the_first_process_alone_prints_and_writes(config, tmp_path):
         elastic_launch(how, printed)()
 
     assert in_processes(1, launched) == [0], Path("stderr-0").read_text()
-    assert "together/checkpoint.pt: 1 epochs, accuracy in %" in Path("stdout-0").read_text()
+    assert "together/checkpoint.pt: 1 epoch, accuracy in %" in Path("stdout-0").read_text()
     assert Path("stdout-1").read_text() == Path("notes-1").read_text() == ""
     assert (
         "BatchNorm layers take their statistics over each process's own share" in Path("notes-0").read_text()

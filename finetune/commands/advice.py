@@ -27,12 +27,18 @@ def resumable(context: click.Context, *enough: str) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        if not is_first_process():
-            sys.exit(INTERRUPTED)
+        _leave_to_first()
         fail(f"interrupted; continue with: {resuming_command(context, enough)}", INTERRUPTED)
     except KeyboardInterrupt:
+        _leave_to_first()  # torchrun ends the others when one process fails, and that one says why
         command = command_line(context, given(context))
         fail(f"interrupted before anything new was saved; start again with: {command}", INTERRUPTED)
+
+
+def _leave_to_first() -> None:
+    """Exit without a word unless this is the process that prints."""
+    if not is_first_process():
+        sys.exit(INTERRUPTED)
 
 
 def resuming_command(context: click.Context, enough: tuple[str, ...]) -> str:
@@ -64,14 +70,23 @@ def command_line(context: click.Context, values: dict[str, Any]) -> str:
             words += [f"{parameter.opts[0]}{'=' if str(v)[:1] == '-' else ' '}{quoted(v)}" for v in several]
     if any(argument.startswith("-") for argument in arguments):
         arguments.insert(0, "--")
-    return " ".join([_program(context), *words, *arguments])
+    return " ".join([f"{_program(context)} {_command(context)}".rstrip(), *words, *arguments])
+
+
+def joining_command(context: click.Context, store: str) -> str:
+    """The command that completes a store whose parts are written, for a shell."""
+    return f"{_program(context)} store join {quoted(store)}"
 
 
 def _program(context: click.Context) -> str:
-    """Program and command, as they were called."""
+    """The program, as it was called."""
     name = str(context.find_root().info_name)
-    command = context.command_path.removeprefix(name)
     script = Path(sys.argv[0])
     if script.suffix == ".py" and script.name == name:
-        name = f"python {quoted(script)}"
-    return f"{'tailcache' if name == '-c' else name}{command}"
+        return f"python {quoted(script)}"
+    return "tailcache" if name == "-c" else name
+
+
+def _command(context: click.Context) -> str:
+    """The command without the program: `train`, `store convert`."""
+    return context.command_path.removeprefix(str(context.find_root().info_name)).strip()
