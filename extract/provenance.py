@@ -86,7 +86,7 @@ def _data(checkpoint: Checkpoint) -> dict[str, Any]:
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:
     """What Phase I's weights come of, besides network and data set."""
     own = {name: checkpoint.config.get(name) for name in TRAINING_OPTIONS} | recorded(
-        checkpoint.config, checkpoint.history
+        checkpoint.config, checkpoint.history, sum(checkpoint.class_counts)
     )
     adopted = {name: checkpoint.config[name] for name in ("classifier", SEEN) if name in checkpoint.config}
     return own | (adopted if checkpoint.adopted else {})

@@ -42,7 +42,7 @@ from extract.training.optimisation.schedule import learning_rate, note_rates
 from extract.training.preparation import note_statistics, transform_for
 from extract.training.profile import EVALUATING, WRITING, Profile
 from extract.training.samplers import sampled_order, seen
-from extract.training.start import start_training
+from extract.training.start import go_on_within_epoch, start_training
 from extract.training.step import Training, accuracy_name, epoch_row, take_step
 from extract.training.together.joining import joined, own_device
 from extract.training.together.ranks import Ranks
@@ -155,6 +155,7 @@ def _train_epochs(
     progress: Progress,
     whole_steps: WholeSteps,
 ) -> Checkpoint:
+    go_on_within_epoch(training, Path(config.out), compute.device)
     steps = math.ceil(len(dataset.train) / config.batch_size)
     note_rates(config, len(dataset.train))
     grouped = Accumulation(config.optimisation.accumulate, config.batch_size, len(dataset.train))
@@ -200,13 +201,18 @@ def _train_epochs(
         row |= {"seconds": time.perf_counter() - started} | profile.columns()
         with whole_steps.step():
             checkpoint = _end_epoch(training, config, dataset, transform, row)
-        name = accuracy_name(config)
-        what = f"loss {row['loss']:.3f}  {name.replace('_', ' ')} {row[name]:.1f}"
-        what += f"  {profile.told(row['seconds'])}"
-        progress.update(task, status=f"epoch {training.epoch} of {config.epochs}  {what}")
+        progress.update(task, status=_in_words(row, config, profile))
     if transform.flip and training.ranks.is_first:
         note_mirrored_pairs(dataset, predicted, transform, compute)
     return checkpoint
+
+
+def _in_words(row: dict[str, Any], config: TrainConfig, profile: Profile) -> str:
+    """A finished epoch, for the progress bar."""
+    name = accuracy_name(config)
+    accuracy = f"{name.replace('_', ' ')} {row[name]:.1f}"
+    done = f"epoch {row['epoch']} of {config.epochs}  loss {row['loss']:.3f}"
+    return f"{done}  {accuracy}  {profile.told(row['seconds'])}"
 
 
 def _end_epoch(

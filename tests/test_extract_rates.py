@@ -1,6 +1,7 @@
 """Learning rates that are stated for a batch size, the one-cycle schedule, and options that are refused."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from extract.training.optimisation.config import OptimConfig
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.optimisation.schedule import learning_rate
 from extract.training.recorded import defaults, recorded
+from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -134,6 +136,22 @@ def test_a_command_can_turn_each_option_on_and_off_and_stores_tell(small_root):
         succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", out, *options)
     states = [torch.load(f"{out}/checkpoint.pt", weights_only=True)["state"] for out in ("off", "plain")]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.parametrize(("stated", "told"), [(128, 128), (100, None), (None, None)])
+def test_a_rate_that_few_images_scale_is_recorded(stated, told):
+    """A step has at most the images of an epoch: with 100 of them, 128 a step are 100."""
+    options = OptimConfig(lr_batch_size=stated)
+    config = TrainConfig(batch_size=128, lr=0.1, optimisation=options).resolved()
+    assert (learning_rate(config, 0, 100) == 0.1) == (told is None)
+    assert recorded(dataclasses.asdict(config), n_images=100).get("lr_batch_size") == told
+
+
+def test_stores_tell_trainings_apart_whose_rates_few_images_scale(small_root):
+    stated = ["--batch-size", 64, "--lr-batch-size", 64]
+    succeed("train", *FOLDER, *TINY, "--root", small_root, "--out", "run", *stated)  # of 18 images
+    succeed("extract", "--ckpt", "run/checkpoint.pt", "--store", "feats.zarr", "--device", "cpu")
+    assert FeatureStore(Path("feats.zarr")).provenance["training"]["lr_batch_size"] == 64
 
 
 def test_rates_of_0_change_nothing(tiny, quiet):

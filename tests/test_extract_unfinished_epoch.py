@@ -144,6 +144,16 @@ def test_it_may_be_stopped_again_and_again(config, quiet, monkeypatch, whole):
     assert result(config) == whole
 
 
+def test_a_checkpoint_stays_that_of_a_whole_epoch(config, quiet, monkeypatch, whole):
+    interrupted(config, quiet, STEPS + 3)
+    before = result(config)
+    interrupted(replace(config, resume=True), quiet, 1)
+    assert result(config) == before
+    Path(config.out, NAME).unlink()  # which starts the epoch over
+    assert resumed(config, quiet, monkeypatch) == STEPS
+    assert result(config) == whole
+
+
 def test_a_killed_training_goes_on_from_what_was_kept_last(config, quiet, monkeypatch, whole):
     monkeypatch.setattr(extract.train, "SAVE_EVERY", 0.0)
     interrupted(config, quiet, STEPS + 3, by=SystemExit)  # nothing is saved on exit

@@ -28,19 +28,22 @@ def defaults() -> dict[str, Any]:
     return own | of_later | {PROCESSES: 1}
 
 
-def recorded(config: dict[str, Any], history: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+def recorded(
+    config: dict[str, Any], history: Sequence[dict[str, Any]] = (), n_images: int | None = None
+) -> dict[str, Any]:
     """What of a training is not at its defaults, by option; trainings that are the same have the same.
 
     Args:
         config: a checkpoint's; older ones lack all of these options.
         history: its rows. In several processes on CPUs BatchNorm sees a share of each batch.
+        n_images: in an epoch, of which a step has at most all; None for enough.
     """
     flat = {name: config[name] for name in LATER_OWN if name in config}
     for place in LATER:
         flat |= config.get(place, {})
-    batch_size = config.get("batch_size")
     flat |= {name: None for name, off in OFF.items() if flat.get(name) == off}
-    if batch_size and flat.get("lr_batch_size") == batch_size * flat.get("accumulate", 1):
+    asked = config.get("batch_size", 0) * flat.get("accumulate", 1)
+    if flat.get("lr_batch_size") == (asked if n_images is None else min(asked, n_images)):
         flat["lr_batch_size"] = None  # nothing is scaled
     if flat.get("classifier_lr") == config.get("lr"):
         flat["classifier_lr"] = None

@@ -11,7 +11,7 @@ from extract.device import Compute
 from extract.networks.found import FoundNetwork
 from extract.networks.registry import build_network, check_loads_again, network_to_load
 from extract.training.first_step import check_trains
-from extract.training.interrupted.unfinished_epoch import EpochState, load_epoch
+from extract.training.interrupted.unfinished_epoch import EpochState, read_epoch, restore_epoch
 from extract.training.layout import layout_of
 from extract.training.losses.objective import objective_of_epoch
 from extract.training.losses.sla import add_turned
@@ -24,7 +24,7 @@ from extract.training.together.statistics import with_shared_statistics
 def start_training(
     config: TrainConfig, class_counts: np.ndarray, previous: Checkpoint | None, compute: Compute, ranks: Ranks
 ) -> Training:
-    """A training before its first step, or where an earlier run stopped.
+    """A training before its first step, or as the checkpoint of an earlier run has it.
 
     Args:
         config: as resolved.
@@ -56,11 +56,31 @@ def start_training(
     if previous:
         optimizer.load_state_dict(previous.optimizer)
     objective = objective_of_epoch(config, class_counts, 0, network.classifier)
-    if previous is None:
-        objective.constrain()
-        epoch, history, epoch_state = 0, [], EpochState.empty(0, compute.device)
+    epoch, history = (previous.epoch, list(previous.history)) if previous else (0, [])
+    epoch_state = EpochState.empty(epoch, compute.device)
+    training = Training(network, optimizer, objective, epoch, history, epoch_state, ranks, layout)
+    if previous:
+        training.unfinished = read_epoch(Path(config.out), history)
     else:
-        epoch, history = previous.epoch, list(previous.history)
-        epoch_state = load_epoch(Path(config.out), network, optimizer, history, compute.device)
-        ranks.share_gradients(network)
-    return Training(network, optimizer, objective, epoch, history, epoch_state, ranks, layout)
+        objective.constrain()
+    return training
+
+
+def go_on_within_epoch(training: Training, out: Path, device: torch.device) -> None:
+    """Bring a resumed training to where the earlier run stopped within an epoch, if it did.
+
+    Not before the checkpoint is written again, which is that of the whole epoch before.
+
+    Args:
+        training: of `start_training`.
+        out: folder of the run.
+        device: of the network.
+
+    Raises:
+        UserError: the state is not that of this network, or processes have different ones.
+    """
+    content, training.unfinished = training.unfinished, None
+    training.ranks.check_same("interrupted epoch", f"{content['step'] if content else 0} of its batches")
+    if content:
+        training.epoch_state = restore_epoch(content, out, training.optimizer, device)
+        training.ranks.share_gradients(training.network)

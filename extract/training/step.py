@@ -24,7 +24,10 @@ from store.errors import UserError
 
 @dataclass
 class Training:
-    """Everything that changes from epoch to epoch, and the loss."""
+    """Everything that changes from epoch to epoch, and the loss.
+
+    `unfinished` is the saved state within the epoch, of an earlier run, until it is gone on from.
+    """
 
     network: Network
     optimizer: Optimizer
@@ -34,6 +37,7 @@ class Training:
     epoch_state: EpochState
     ranks: Ranks = ONE_PROCESS
     layout: torch.memory_format = torch.contiguous_format
+    unfinished: dict[str, Any] | None = None
 
     @property
     def is_resumable(self) -> bool:

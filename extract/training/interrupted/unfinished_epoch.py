@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
-from extract.networks.parts import Network
 from extract.training.optimisation.optimizer import Optimizer
 from extract.training.profile import WRITING, Profile
 from store.errors import UserError
@@ -93,30 +92,40 @@ def save_epoch(
         torch.save(content, file)
 
 
-def load_epoch(
-    out: Path,
-    network: Network,
-    optimizer: Optimizer,
-    history: list[dict[str, Any]],
-    device: torch.device,
-) -> EpochState:
-    """Restore network and optimiser to the state of an interrupted epoch, if there is one.
+def read_epoch(out: Path, history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The saved state of the epoch that was interrupted after some others; None if there is none.
 
     Args:
         out: folder of the run.
-        network, optimizer: as in the checkpoint.
         history: the checkpoint's.
-        device: of the sums.
+
+    Raises:
+        UserError: the file is damaged.
     """
-    path, epoch = out / NAME, len(history)
-    if not path.exists():
-        return EpochState.empty(epoch, device)
-    content = read_torch_file(path, EPOCH_FORMAT)
-    if (content["epoch"], content["history"]) != (epoch, history):
-        return EpochState.empty(epoch, device)  # of an earlier epoch, left behind by a kill
+    if not (out / NAME).exists():
+        return None
+    content = read_torch_file(out / NAME, EPOCH_FORMAT)
+    same = (content["epoch"], content["history"]) == (len(history), history)
+    return content if same else None  # else of an earlier epoch, left behind by a kill
+
+
+def restore_epoch(
+    content: dict[str, Any], out: Path, optimizer: Optimizer, device: torch.device
+) -> EpochState:
+    """Put network and optimiser into the state within an epoch.
+
+    Args:
+        content: of `read_epoch`.
+        out: folder of the run.
+        optimizer: as in the checkpoint, with its network.
+        device: of the sums.
+
+    Raises:
+        UserError: it is not that of this network.
+    """
     try:
         epoch_state = EpochState(
-            epoch,
+            content["epoch"],
             content["step"],
             content["loss"].to(device),
             content["n_correct"].to(device),
@@ -124,11 +133,11 @@ def load_epoch(
             content["seconds"],
         )
         epoch_state.spent |= content.get("spent", {})  # which early versions did not save
-        network.load_state_dict(content["state"])
+        optimizer.network.load_state_dict(content["state"])
         optimizer.load_state_dict(content["optimizer"])
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged, or of another network; {ADVICE}") from error
-    note(f"{out}: resumes within epoch {epoch + 1}, after {epoch_state.step} batches")
+        raise UserError(f"{out / NAME}: damaged, or of another network; {ADVICE}") from error
+    note(f"{out}: resumes within epoch {epoch_state.epoch + 1}, after {epoch_state.step} batches")
     return epoch_state
 
 
