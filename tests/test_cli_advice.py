@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -16,8 +17,10 @@ import torch
 from bad_input import FEW_CLASSES, QUICK, TINY, refuse, run, succeed
 from made_store import contents
 
+import cli
 from cli import main
-from finetune.commands.advice import command_line, quoted, resuming_command
+from finetune.commands.advice import command_line, quoted, resumable, resuming_command
+from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("several_blocks")  # in a folder of its own
 ODD = 'it\'s a  "run"\n#1 $HOME/-é'
@@ -261,3 +264,18 @@ def test_a_network_of_the_users_own_does_not_shorten_the_advice():
     assert all(
         words in told for words in ("--arch my_nets:make", "--root photos", "--classifier fit", "--resume")
     )
+
+
+@pytest.mark.parametrize("error", [Interrupted, KeyboardInterrupt])
+def test_under_torchrun_the_first_process_says_that_torchrun_resumes(error, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cli.py"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    program = click.Context(cli.main, info_name="cli.py")
+    context = cli.train.make_context("train", ["--out", "r"], parent=program)
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(SystemExit, match="130"), resumable(context, "out"):
+            raise error
+        said = capsys.readouterr().err
+        again = " --resume" if error is Interrupted else ""
+        assert said == "" if rank else said.endswith(f" with: torchrun … cli.py train --out r{again}\n")

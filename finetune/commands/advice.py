@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from extract.networks.factory import is_factory
-from extract.torchrun.environment import is_first_process
+from extract.torchrun.environment import is_first_process, n_processes
 from finetune.commands.console import INTERRUPTED, fail
 from finetune.commands.options import given
 from store.errors import Interrupted
@@ -79,9 +79,11 @@ def joining_command(context: click.Context, store: str) -> str:
 
 
 def _program(context: click.Context) -> str:
-    """The program, as it was called."""
+    """The program, as it was called; of torchrun's options it knows nothing, so `…` stands for them."""
     name = str(context.find_root().info_name)
     script = Path(sys.argv[0])
+    if n_processes() > 1:
+        return f"torchrun … {quoted(script) if script.suffix == '.py' else '-m cli'}"
     if script.suffix == ".py" and script.name == name:
         return f"python {quoted(script)}"
     return "tailcache" if name == "-c" else name
