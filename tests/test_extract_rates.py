@@ -130,6 +130,7 @@ def test_a_command_can_turn_each_option_on_and_off_and_stores_tell(small_root):
         "accumulate": 2,
     }
     assert recorded({"epochs": 3}) == {}  # of version 0.1
+    assert recorded({"epochs": 0, "batch_size": None}) == {}  # of another program's network
     assert defaults()["sampler"] == "instance"
     off = ["--no-nesterov", "--decay-on-norms", "--no-decoupled-decay", "--ema-decay", "0", "--sam", "0"]
     for out, options in (("off", off), ("plain", [])):

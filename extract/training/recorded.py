@@ -42,7 +42,7 @@ def recorded(
     for place in LATER:
         flat |= config.get(place, {})
     flat |= {name: None for name, off in OFF.items() if flat.get(name) == off}
-    asked = config.get("batch_size", 0) * flat.get("accumulate", 1)
+    asked = (config.get("batch_size") or 0) * flat.get("accumulate", 1)
     if flat.get("lr_batch_size") == (asked if n_images is None else min(asked, n_images)):
         flat["lr_batch_size"] = None  # nothing is scaled
     if flat.get("classifier_lr") == config.get("lr"):
