@@ -96,7 +96,7 @@ def extract(context: click.Context, **values: Any) -> None:
         say(f"{config.store}: part {part_of(config)} is written; when all are, run: {join}")
     for split, shape in shapes.items():
         what = "feature maps (N, H, W, C)" if len(shape) == 4 else "pooled features (N, C)"
-        n_views = config.views if split == "train" else 1
+        n_views = config.views if split.split("/")[0] == "train" else 1
         views = f", {n_views} views of each of {shape[0] // n_views:,} images" if n_views > 1 else ""
         say(f"{config.store}/{split}: {what} {shape}{views}")
 

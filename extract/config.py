@@ -88,7 +88,12 @@ class TrainConfig:
         int | None,
         Option("training images in a batch, of all processes together", "schedule", "the recipe's", least=1),
     ] = None
-    lr: Annotated[float | None, Option("initial learning rate", "schedule", "the recipe's", least=0)] = None
+    lr: Annotated[
+        float | None,
+        Option(
+            "learning rate that the schedule starts from, or rises to", "schedule", "the recipe's", least=0
+        ),
+    ] = None
     schedule: Annotated[
         Literal["step", "cosine", "one-cycle"] | None,
         Option("schedule of the learning rate", "schedule", "the recipe's"),

@@ -44,7 +44,7 @@ from store.errors import CheckpointError, UserError
 from store.layout import store_layout
 from store.parts.writer import PartWriter
 from store.reader import FeatureStore
-from store.schema import CLASSIFIER
+from store.schema import CLASSIFIER, maps_name
 from store.spec import StoreSpec
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -59,8 +59,9 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
     With `part`, or under torchrun, this process writes its share of the blocks.
 
     Returns:
-        The shape of each split's features: (N, H, W, C) or, without maps, (N, C). Nothing if the store is not
-        complete yet, or another of torchrun's processes has completed it.
+        The shape of each split's features: (N, H, W, C) or, without maps, (N, C); then those of earlier
+        layers' maps, by path. Nothing if the store is not complete yet, or another of torchrun's processes
+        has completed it.
 
     Raises:
         UserError: a checkpoint, image, or path that cannot be used.
@@ -96,10 +97,9 @@ def extract(config: ExtractConfig, progress: Progress) -> dict[str, tuple[int, .
         return {}
     if is_fitted(restored):
         tell_fitted_accuracy(FeatureStore(where))
-    return {
-        split: spec.layouts[f"{split}/{'feature_map' if split == 'train' else 'pooled'}"].shape
-        for split in splits
-    }
+    arrays = {split: f"{split}/{'feature_map' if split == 'train' else 'pooled'}" for split in splits}
+    arrays |= {path: path for path in (f"train/{maps_name(layer)}" for layer in spec.layer_dtypes)}
+    return {name: spec.layouts[path].shape for name, path in arrays.items()}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Extractions with earlier layers: views, interruptions, pieces of a batch, fitted classifiers, samples."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,15 @@ CPU = torch.device("cpu")
 
 
 def test_maps_of_a_view_are_the_layers_of_the_image_that_it_shows(small_ckpt):
-    succeed(*command(small_ckpt, "views.zarr", *LAYERS, "--dtype", "float32"))
+    done = succeed(
+        *command(small_ckpt, "views.zarr", "--layers", "layer1,layer2,layer3", "--dtype", "float32")
+    )
+    for layer, shape in (("layer1", "16, 16, 4"), ("layer2", "8, 8, 8")):
+        told = (
+            rf"views.zarr/train/layers/{layer}: feature maps \(N, H, W, C\) \((\d+), {shape}\), {V} views of"
+        )
+        assert int(re.search(told, done.stdout)[1]) == 18 * V
+    assert "note: --layers layer3: is the last layer, which adds nothing" in done.stderr
     store, restored = FeatureStore(Path("views.zarr")), restore(small_ckpt, None, QUIET)
     images, transform = by_class(restored.dataset.train), restored.transform
     seed, stages = restored.checkpoint.config["seed"], {"layer1": "5", "layer2": "8"}

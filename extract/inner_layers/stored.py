@@ -10,6 +10,7 @@ from extract.inner_layers.options import layer_dtypes, named_layers
 from extract.networks.parts import Network
 from store.errors import UserError
 from store.layout import LayerMaps
+from store.notes import note
 
 IDENTITY = "list of layers"  # entry of a store's identity
 Shapes = dict[str, tuple[int, int, int]]
@@ -27,7 +28,11 @@ def layer_shapes(config: Any, network: Network, image_size: int, device: torch.d
     Raises:
         UserError: there is no such layer, or its maps cannot be stored.
     """
-    shapes = find_layers(network, named_layers(config.layers), image_size, device)
+    names = named_layers(config.layers)
+    shapes = find_layers(network, names, image_size, device)
+    for layer in names:
+        if layer not in shapes:
+            note(f"--layers {layer}: is the last layer, which adds nothing: its maps are train/feature_map")
     for text in config.layer_dtype:
         layer = text.partition("=")[0].strip()
         if layer not in shapes:
