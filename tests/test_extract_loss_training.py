@@ -134,13 +134,25 @@ def test_another_loss_does_not_resume_a_training(tiny, quiet):
     ("options", "says"),
     [
         ("--loss hinge", ["--loss", "hinge", "'ce', 'focal', 'class-balanced'"]),
-        ("--focal-gamma 2", ["--focal-gamma 2.0: --loss ce does not take it", "use focal or class-balanced"]),
-        ("--loss focal --label-smoothing 0.1", ["--label-smoothing 0.1: --loss focal", "use ce"]),
-        ("--loss lifted --tau 1", ["--tau 1.0: --loss lifted does not take it", "use balanced-softmax"]),
+        (
+            "--focal-gamma 2",
+            ["--focal-gamma 2.0: --loss ce does not take it", "use --loss focal or class-balanced"],
+        ),
+        ("--loss focal --label-smoothing 0.1", ["--label-smoothing 0.1: --loss focal", "use --loss ce"]),
+        (
+            "--loss lifted --tau 1",
+            ["--tau 1.0: --loss lifted does not take it", "use --loss balanced-softmax"],
+        ),
         ("--loss ce --weighted-mean batch", ["--weighted-mean batch: --loss ce", "without --drw-epoch"]),
         ("--loss focal --beta 0.9", ["--beta 0.9: --loss focal", "without --drw-epoch"]),
-        ("--loss balanced-softmax --drw-epoch 1", ["--drw-epoch 1: --loss", "use ce or focal or ldam"]),
-        ("--loss ldam --drw-epoch 9", ["--drw-epoch 9: this training has 1 epochs", "never"]),
+        (
+            "--loss balanced-softmax --drw-epoch 1",
+            ["--drw-epoch 1: --loss", "use --loss ce or focal or ldam"],
+        ),
+        (
+            "--loss ldam --drw-epoch 9",
+            ["--drw-epoch 9: is more than the 1 of --epochs; give at most 1, which means never"],
+        ),
         ("--loss ldam --drw-epoch -1", ["--drw-epoch -1: must be 0 or more"]),
         ("--label-smoothing 1", ["--label-smoothing 1.0: must be 0 or more, and below 1"]),
         ("--label-smoothing nan", ["--label-smoothing nan: must be 0 or more"]),

@@ -117,8 +117,8 @@ class LossConfig:
             values |= {name: self._or_default(name, value, epochs) for name, value in RE_WEIGHTING.items()}
             if values["drw_epoch"] > epochs:
                 raise UserError(
-                    f"--drw-epoch {values['drw_epoch']}: this training has {epochs} epochs; give at most "
-                    f"{epochs}, which means never"
+                    f"--drw-epoch {values['drw_epoch']}: is more than the {epochs} of --epochs; give at most {epochs}, "
+                    "which means never"
                 )
         for field in fields(self):
             if field.name not in ("loss", *values) and getattr(self, field.name) != field.default:
@@ -135,4 +135,6 @@ class LossConfig:
         if name in RE_WEIGHTING and "drw_epoch" in find_loss(self.loss).options:
             return f"{said}: --loss {self.loss} has no class weights without --drw-epoch; give that too"
         takers = [loss for loss, kind in LOSSES.items() if name in kind.options]
-        return f"{said}: --loss {self.loss} does not take it; leave it out, or use {' or '.join(takers)}"
+        return (
+            f"{said}: --loss {self.loss} does not take it; leave it out, or use --loss {' or '.join(takers)}"
+        )
