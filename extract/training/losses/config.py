@@ -117,8 +117,8 @@ class LossConfig:
             values |= {name: self._or_default(name, value, epochs) for name, value in RE_WEIGHTING.items()}
             if values["drw_epoch"] > epochs:
                 raise UserError(
-                    f"--drw-epoch {values['drw_epoch']}: is more than the {epochs} of --epochs; give at most {epochs}, "
-                    "which means never"
+                    f"--drw-epoch {values['drw_epoch']}: is more than the {epochs} of --epochs; give at "
+                    f"most {epochs}, which means never"
                 )
         for field in fields(self):
             if field.name not in ("loss", *values) and getattr(self, field.name) != field.default:
