@@ -11,11 +11,14 @@ from rich.progress import Progress
 from analysis.accuracy import PARTS, per_class_frame, summarise
 from analysis.head_tail import head_and_tail
 from analysis.options import HEAD_RATIO
+from extract.checkpoints.checkpoint import file_digest
+from extract.checkpoints.phase1 import SHOWN
 from extract.checkpoints.restore import restore
 from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, use_device
 from extract.inference import by_class, predict
 from extract.torchrun.device import device_of_rank
+from extract.torchrun.environment import n_processes
 from extract.torchrun.shares import Shares, shared_out
 from extract.turned import has_turned, predict_aggregated
 from store.errors import UserError
@@ -41,6 +44,8 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> pd.DataFrame:
     compute = Compute(device, config.precision, config.batch_size, config.workers)
     make_deterministic()
     options = {name: value for name, value in asdict(config).items() if name not in OF_MACHINE}
+    if n_processes() > 1:  # each may have a disk of its own
+        options["ckpt"] = f"{config.ckpt} (SHA-256 {file_digest(Path(config.ckpt))[:SHOWN]}…)"
     with shared_out(options) as shares:
         return _evaluate(config, shares, compute, progress)
 

@@ -29,7 +29,7 @@ from extract.proof.identity import bound_to
 from extract.proof.record import record_images
 from extract.training.batch import Batch
 from extract.training.first_step import check_no_lone_image
-from extract.training.interrupted.resume import earlier_run, with_found
+from extract.training.interrupted.resume import earlier_run, in_words, with_found
 from extract.training.interrupted.unfinished_epoch import EpochState, forget_epoch, save_epoch
 from extract.training.interrupted.whole_steps import WholeSteps
 from extract.training.layer_draws import layer_draws
@@ -84,7 +84,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
 
 def _train(config: TrainConfig, progress: Progress, ranks: Ranks) -> Checkpoint:
     previous = earlier_run(config)
-    ranks.check_same("run to resume", f"{previous.epoch} epochs" if previous else "none")
+    ranks.check_same("run to resume", in_words(previous))
     if previous and previous.optimizer is None:
         if ranks.is_first:
             forget_epoch(Path(config.out))

@@ -85,6 +85,23 @@ def test_evaluations_of_different_options_are_refused(config):
     assert in_processes(2, refused) == [0, 0], Path("stderr-0").read_text()
 
 
+def test_evaluations_of_different_checkpoints_at_one_path_are_refused(config):
+    """For example on machines with disks of their own."""
+    content = Path(config.ckpt).read_bytes()
+    for rank in range(2):
+        Path(f"machine-{rank}").mkdir()
+        Path(f"machine-{rank}", "checkpoint.pt").write_bytes(content + bytes(rank))
+
+    def refused(rank: int) -> None:
+        os.chdir(f"machine-{rank}")
+        with pytest.raises(
+            UserError, match=r"process 1 has checkpoint.pt \(SHA-256 .*for --ckpt, but process 0"
+        ):
+            quietly(replace(config, ckpt="checkpoint.pt"))
+
+    assert in_processes(2, refused) == [0, 0], Path("stderr-0").read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

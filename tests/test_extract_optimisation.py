@@ -122,6 +122,18 @@ def same_states(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.allclose(x, b.state_dict()[k], rtol=1e-3) for k, x in a.state_dict().items())
 
 
+@pytest.mark.parametrize("options", [{}, {"decoupled_decay": True}])
+def test_weights_that_the_user_froze_do_not_decay(tiny, options):
+    config = with_options(dataclasses.replace(tiny, lr=LR, weight_decay=DECAY), **options)
+    training = made_training(config)
+    for weight in training.network.features.parameters():
+        weight.requires_grad_(False)
+    before = deepcopy(training.network)
+    take_step(training, batches(1, 8)[0], LR, 0.0, CPU)
+    for weight, other in zip(training.network.parameters(), before.parameters(), strict=True):
+        assert torch.equal(weight, other) == (not weight.requires_grad)
+
+
 def test_batches_that_make_a_step_are_one_large_batch(tiny):
     """On a network without statistics of batches; the epoch's last step has fewer images."""
     (large,) = batches(1, 22)

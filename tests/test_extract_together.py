@@ -1,6 +1,7 @@
 """Phase I in several processes: the steps of a single one, written by the first, survived by resuming."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from bad_input import run, write_images
 from made_together import NETS, in_processes
-from made_training import saved
+from made_training import saved, train_interrupted
 from rich.progress import Progress
 from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -151,6 +152,23 @@ def test_ctrl_c_in_one_process_ends_all_after_the_same_step(config):
 def saved_steps(config: TrainConfig) -> int:
     """Steps of the interrupted epoch that are saved."""
     return torch.load(Path(config.out) / "unfinished_epoch.pt", weights_only=True)["step"]
+
+
+def test_processes_that_find_other_runs_at_one_path_are_refused(config):
+    """For example on machines with disks of their own, whose momentum would differ."""
+    train_interrupted(replace(config, out="run"), 4)
+    for rank in range(2):
+        shutil.copytree("run", f"machine-{rank}/run")
+    content = torch.load("machine-1/run/checkpoint.pt", weights_only=True)
+    content["history"][0]["seconds"] += 1
+    torch.save(content, "machine-1/run/checkpoint.pt")
+
+    def refused(rank: int) -> None:
+        os.chdir(f"machine-{rank}")
+        with pytest.raises(UserError, match=r"process 1 has 1 epochs .*, but process 0 has 1 epochs"):
+            quietly(replace(config, out="run", resume=True))
+
+    assert in_processes(2, refused) == [0, 0], Path("stderr-0").read_text()
 
 
 def test_a_step_half_done_by_one_process_is_finished_by_two(config):

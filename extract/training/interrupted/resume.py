@@ -1,5 +1,6 @@
 """Resuming a training run: its options, and those that may not change."""
 
+import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ NESTED = {
     "augmentation": AugmentConfig,
     "optimisation": OptimConfig,
 }
+SHOWN = 8  # hexadecimal digits of a digest
 NAMED = ("network", "dataset")  # every checkpoint has them
 # What may change on resuming. Moved images and tables may: the fingerprint tells whether they are the same.
 MAY_CHANGE = {
@@ -121,6 +123,14 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
     for name in sorted(stored.keys() - MAY_CHANGE):
         _check_same(config.out, name, stored[name], asked[name])
     return previous
+
+
+def in_words(previous: Checkpoint | None) -> str:
+    """Which run is resumed, for comparing processes; the seconds of its epochs are like those of no other."""
+    if previous is None:
+        return "none"
+    digest = hashlib.sha256(repr(previous.history).encode()).hexdigest()
+    return f"{previous.epoch} epochs (metrics of SHA-256 {digest[:SHOWN]}…)"
 
 
 def _check_same(out: str, name: str, stored: Any, asked: Any) -> None:

@@ -62,7 +62,8 @@ class Optimizer:
             if decay := group.get("decoupled"):
                 with torch.no_grad():
                     for weight in group["params"]:
-                        weight *= 1 - group["lr"] * decay
+                        if weight.grad is not None:  # frozen ones stay, as without decoupling
+                            weight *= 1 - group["lr"] * decay
         if self.options.clip_gradient is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_gradient)
         self.sgd.step()
