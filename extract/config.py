@@ -105,7 +105,7 @@ class TrainConfig:
     weight_decay: Annotated[
         float | None, Option("L2 penalty (weight decay) on all weights", "schedule", "the recipe's", least=0)
     ] = None
-    momentum: Annotated[float, Option("SGD momentum", "schedule", least=0)] = 0.9
+    momentum: Annotated[float, Option("SGD momentum", "schedule", least=0, below=1)] = 0.9
     optimisation: OptimConfig = field(default_factory=OptimConfig)
     precision: Precision = "fp32"
     device: Device = "auto"

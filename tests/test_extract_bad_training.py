@@ -40,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--lr nan", ["--lr nan: must be 0 or more, and below 2^32"]),
         ("--lr -1", ["--lr -1.0: must be 0 or more"]),
         ("--momentum -1", ["--momentum -1.0: must be 0 or more"]),
+        ("--momentum 1.5", ["--momentum 1.5: must be 0 or more, and below 1"]),
         ("--weight-decay inf", ["--weight-decay inf: must be 0 or more, and below 2^32"]),
         ("--workers -1", ["--workers -1: must be 0 or more"]),
         ("--seed -1", ["--seed -1: must be 0 or more"]),
