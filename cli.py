@@ -39,11 +39,13 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @click.group(cls=Program, context_settings=SETTINGS)
 @click.version_option(package_name="tailcache", prog_name="tailcache", help="print the version")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Feature caches for long-tailed image classification.
 
     Train once, extract feature maps once, then fine-tune the classifier in seconds.
     """
+    early.check_processes(context.invoked_subcommand)
 
 
 @main.command()

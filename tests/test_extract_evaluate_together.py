@@ -130,3 +130,18 @@ def test_an_environment_that_is_not_torchruns_is_refused(config, monkeypatch, co
     assert says in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", ["finetune", "predict", "export", "analyze", "demo", "store info"])
+def test_commands_of_one_process_are_refused_under_torchrun(monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    result = run(*command.split(), "s.zarr")
+    assert result.exit_code == 2, result.output
+    name = command.split()[0]
+    assert (
+        f"{name}: runs in one process, and WORLD_SIZE says that there are 2; start it without"
+        in result.output
+    )
+    assert len(result.output.strip().splitlines()) == 1
+    assert os.listdir() == []

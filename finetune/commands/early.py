@@ -26,6 +26,7 @@ from extract.sources.presence import (
     check_phase1_exists,
     check_resumable,
 )
+from extract.torchrun.environment import n_processes
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
 from finetune.config import FinetuneConfig
@@ -33,9 +34,11 @@ from finetune.demo import DemoConfig
 from finetune.forecast.config import ForecastConfig
 from finetune.run_folder import check_no_unfinished, check_run_exists, foreign_to_run
 from finetune.sweep.config import SweepConfig
-from store.errors import check_utf8
+from store.errors import UserError, check_utf8
 from store.options import MOST
 from store.storage.atomic import check_folders_above, check_not_both, check_not_root, check_replaceable
+
+TOGETHER = ("train", "extract", "evaluate", "sweep")  # commands that several processes share
 
 
 def check_training(config: TrainConfig) -> None:
@@ -57,6 +60,15 @@ def check_training(config: TrainConfig) -> None:
     if not config.overwrite:
         check_not_trained(Path(config.out))
     check_images_exist(config.dataset)
+
+
+def check_processes(command: str | None) -> None:
+    """Raise UserError if `torchrun` started several processes of a command that is for one."""
+    if command not in (None, *TOGETHER) and (world := n_processes()) > 1:
+        raise UserError(
+            f"{command}: runs in one process, and WORLD_SIZE says that there are {world}; start it without "
+            f"torchrun ({', '.join(TOGETHER)} share their work out)"
+        )
 
 
 def check_extraction(config: ExtractConfig) -> None:
