@@ -17,6 +17,7 @@ from extract.networks.registry import build_network
 from extract.train import train
 from extract.training.layout import layout_of
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
 
