@@ -65,6 +65,15 @@ def pairs_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit_store(folder, write_pairs(folder / "photos"), *GROUPS)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left_behind():
+    """What tests write is in folders of their own, not in the one that they are started from."""
+    before = set(os.listdir())
+    yield
+    left = {name for name in set(os.listdir()) - before if not name.startswith(".")}
+    assert not left, f"tests left {', '.join(sorted(left))} in {os.getcwd()}"
+
+
 @pytest.fixture(autouse=True)
 def _default_generator_untouched():
     """Every random choice comes from a seed: nothing may draw from torch's global generator."""
