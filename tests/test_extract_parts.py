@@ -13,6 +13,7 @@ from faults import ended, forked
 from made_store import contents
 
 import tailcache
+from extract.torchrun.meeting import Meeting
 from store.drafts.lifecycle import draft_folder
 from store.errors import UserError
 
@@ -154,6 +155,31 @@ def test_ranks_give_one_processs_store(whole, small_ckpt):
     again = [as_rank(rank, world, port, *command(small_ckpt, "--resume")) for rank in range(world)]
     assert [ended(*child) for child in again] == [0] * world
     assert contents(STORE) == whole
+
+
+class Listening:
+    """A key-value store of torch's, in which every other rank has said what it will be asked for."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def wait(self, keys: list[str], timeout: object) -> None:
+        self.heard += keys
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_the_first_rank_ends_after_all_others_have_begun(is_finished, whole, small_ckpt, monkeypatch):
+    """It may host what the others begin by: gone too early, it ends them."""
+    if is_finished:
+        succeed(*command(small_ckpt))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    others = Listening()
+    monkeypatch.setattr("extract.parts.ranks.meet", lambda _: Meeting(others, 0, 3))
+    succeed(*command(small_ckpt, *(["--resume"] if is_finished else [])))
+    assert others.heard == ["extract/2", "extract/3"]
 
 
 def test_ranks_overwrite_and_resume(whole, small_ckpt):

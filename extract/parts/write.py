@@ -69,6 +69,7 @@ def _of_rank(
     if resume and _is_finished(where, spec):
         ranks.tell_begun()
         yield None
+        ranks.wait_for_others()
         return
     with write_part(where, spec, ranks.part, resume, config.overwrite and ranks.is_first) as writer:
         ranks.tell_begun()

@@ -97,15 +97,9 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     check_writable(path, resume=False, overwrite=True)
     config.check_numbers()
     check_views(config)
-    device = use_device(resolve_device(config.device))
-    compute = Compute(device, config.precision, config.batch_size, config.workers)
-    make_deterministic()
-    workload = find_workload(config, progress)
-    workload.network.to(compute.device, memory_format=compute.memory_format)
+    compute, workload = _compute(config), find_workload(config, progress)
     task = progress.add_task("measuring", total=3, status="the network")
-    if not workload.trained:
-        settle_batch_norms(workload, compute)
-    workload = _in_views(workload, config.views)
+    workload = _prepared(workload, compute, config.views)
     sizes = axis_lengths(workload.network, workload.dataset.splits, workload.transform, compute)
     if config.ckpt is None:  # training will store a digest of every image
         sizes = {split: lengths | {"D": DIGEST_BYTES} for split, lengths in sizes.items()}
@@ -151,6 +145,20 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
         disk=disk,
         choices=tuple(choices),
     )
+
+
+def _compute(config: ForecastConfig) -> Compute:
+    device = use_device(resolve_device(config.device))
+    make_deterministic()
+    return Compute(device, config.precision, config.batch_size, config.workers)
+
+
+def _prepared(workload: Workload, compute: Compute, n_views: int) -> Workload:
+    """The network on its device, and the images, every view of which counts as one."""
+    workload.network.to(compute.device, memory_format=compute.memory_format)
+    if not workload.trained:
+        settle_batch_norms(workload, compute)
+    return _in_views(workload, n_views)
 
 
 def _packings(

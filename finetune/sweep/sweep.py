@@ -81,16 +81,8 @@ def sweep(
     folder = SweepFolder(config, configs, store)
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(device_of_rank(base.device)), threads)
-        folds = None
-        if base.select_on == CV:
-            folds = CrossValidation(loaded, base, progress, tells=group.rank == 0)
-        else:
-            check_selection(loaded.held_out.get(base.select_on), "sweep")
-        split_head_tail(loaded.common.class_counts, base.head_ratio)  # check both before hours of training
-        for one in configs:
-            split_classes(one, loaded.common.class_counts)
-            if folds is not None:
-                folds.check_classes(one)
+        folds = _folds(loaded, base, progress, tells=group.rank == 0)
+        _check_classes(configs, loaded.common.class_counts, base.head_ratio, folds)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
@@ -107,6 +99,27 @@ def sweep(
             _train_share(share, loaded, folds, folder, progress, show_ranking)
             group.meet()
             return folder.finish() if group.rank == 0 else None
+
+
+def _folds(
+    loaded: LoadedStore, base: FinetuneConfig, progress: Progress, tells: bool
+) -> CrossValidation | None:
+    """The folds that heads are selected on; None for a split, which must be there."""
+    if base.select_on == CV:
+        return CrossValidation(loaded, base, progress, tells=tells)
+    check_selection(loaded.held_out.get(base.select_on), "sweep")
+    return None
+
+
+def _check_classes(
+    configs: list[FinetuneConfig], class_counts: np.ndarray, head_ratio: float, folds: CrossValidation | None
+) -> None:
+    """Raise UserError if the classes cannot be split as a head asks, before hours of training."""
+    split_head_tail(class_counts, head_ratio)
+    for one in configs:
+        split_classes(one, class_counts)
+        if folds is not None:
+            folds.check_classes(one)
 
 
 def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:
