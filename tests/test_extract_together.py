@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -269,3 +271,17 @@ def test_rows_of_a_batch_are_shared_out_evenly(world):
         shares = [list(range(n))[Ranks(rank, world).rows(n)] for rank in range(world)]
         assert [row for share in shares for row in share] == list(range(n))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("others", ["same", "other"])
+def test_no_process_goes_on_before_all_have_read(others, monkeypatch):
+    """The first may host the store, and end at once: gone too early, it ends the others."""
+    steps = []
+    store = SimpleNamespace(
+        set=lambda key, text: steps.append("said"),
+        get=lambda key: steps.append("read") or (b"same" if key.endswith("/0") else others.encode()),
+    )
+    monkeypatch.setattr(Ranks, "wait", lambda self: steps.append("all are here"))
+    with nullcontext() if others == "same" else pytest.raises(UserError, match="process 1 has other"):
+        Ranks(0, 2, store).check_same("options", "same")
+    assert steps == ["all are here", "said", "read", "read", "all are here"]

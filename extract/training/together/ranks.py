@@ -118,6 +118,7 @@ class Ranks:
         with _together():
             self.store.set(f"train/{what}/{self.rank}", own)
             said = [self.store.get(f"train/{what}/{rank}").decode() for rank in range(self.world)]
+        self.wait()  # the first may host the store, and be done
         for rank, theirs in enumerate(said):
             if theirs != said[0]:
                 lines = zip(said[0].splitlines(), theirs.splitlines(), strict=True)
