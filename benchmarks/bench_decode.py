@@ -40,7 +40,7 @@ from extract.dump import extract
 from extract.images.jpeg import decode_jpeg
 from extract.images.transforms import Transform, evaluation_resize, normalise
 from extract.images.workers import available_cores
-from extract.inference import features_in_pieces, images_at_once
+from extract.inference.pieces import in_pieces
 from extract.networks.registry import build_network
 from extract.proof.record import record_images
 from extract.training.preparation import transform_for
@@ -143,9 +143,11 @@ def bare_passes(
         for number, start in enumerate(range(0, n_images, len(batches[0]))):
             features(batches[number % 2][: n_images - start])
 
-    most = images_at_once(network, batches[0], compute)
-    in_pieces = partial(features_in_pieces, network, most=most, compute=compute)
-    return {"forward": partial(run, network.features), "in pieces": partial(run, in_pieces)}
+    def run_in_pieces() -> None:
+        with in_pieces(network, compute) as features:
+            run(features)
+
+    return {"forward": partial(run, network.features), "in pieces": run_in_pieces}
 
 
 def measure(case: Case, device: torch.device, root: Path, repeats: int, n_bare: int) -> pd.DataFrame:
@@ -195,7 +197,7 @@ def report(case: Case, taken: pd.DataFrame, device: torch.device) -> dict[str, o
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), help="on the disk to use; a temporary one else")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
-@click.option("--n", "n_images", default=6000, show_default=True, help="JPEG files")
+@click.option("--n", "n_images", default=2000, show_default=True, help="JPEG files")
 @click.option("--repeats", default=3, show_default=True, help="repeats of every candidate, in turns")
 @click.option("--network", help="only networks whose name contains this")
 @click.option("--tiny", is_flag=True, help="a few images through a small network, to see that it runs")

@@ -31,7 +31,7 @@ from extract.device import Compute, keep_freed_memory, make_deterministic, resol
 from extract.dump import fill
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform, normalise
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.networks.registry import build_network
 from store.layout import store_layout
 from store.spec import StoreSpec

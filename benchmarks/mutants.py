@@ -74,7 +74,7 @@ MUTANTS = [
     ),
     Mutant(
         "rows in the source's order",
-        "extract/inference.py",
+        "extract/inference/passes.py",
         "np.lexsort((split.sample_index, split.label))",
         "np.arange(len(split))",
         "test_store_extracted",

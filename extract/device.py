@@ -1,14 +1,18 @@
 """Where and how a phase computes: device, precision, batches, worker processes."""
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 
 from extract.device_names import unknown_device
 from store.errors import UserError
+
+_setting_threads = Lock()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,18 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MOST_MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def set_threads_here(n: int) -> None:
+    """Set torch's number of threads for the calling thread only.
+
+    `torch.set_num_threads` also affects every thread that first uses torch later: a thread that the user
+    starts during a run would keep the run's number forever.
+    """
+    with _setting_threads, ThreadPoolExecutor(1) as new_thread:
+        of_new_threads = new_thread.submit(torch.get_num_threads).result()
+        torch.set_num_threads(n)
+        new_thread.submit(torch.set_num_threads, of_new_threads).result()
 
 
 def make_deterministic() -> None:

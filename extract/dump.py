@@ -30,7 +30,7 @@ from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.images.views import check_views, with_views
 from extract.images.workers import keep_workers
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.inner_layers.stored import IDENTITY, in_words, layer_shapes, stored_layers
 from extract.networks.parts import Network
 from extract.parts.options import part_of

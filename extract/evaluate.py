@@ -16,11 +16,11 @@ from extract.checkpoints.phase1 import SHOWN
 from extract.checkpoints.restore import restore
 from extract.config import EvaluateConfig
 from extract.device import Compute, make_deterministic, use_device
-from extract.inference import by_class, predict
+from extract.inference.passes import by_class, predict
+from extract.inference.turned import has_turned, predict_aggregated
 from extract.torchrun.device import device_of_rank
 from extract.torchrun.environment import n_processes
 from extract.torchrun.shares import Shares, shared_out
-from extract.turned import has_turned, predict_aggregated
 from store.errors import UserError
 
 OF_MACHINE = ("root", "device", "workers")  # options that may differ from process to process

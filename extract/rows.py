@@ -9,10 +9,10 @@ from extract.cam import class_activation_maps
 from extract.device import Compute
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
-from extract.inference import numbered_maps
+from extract.inference.passes import numbered_maps
+from extract.inference.transfer import Tensors, to_device, to_host
 from extract.inner_layers.captured import EXTREMES, CapturedLayers, extremes_of
 from extract.networks.parts import Network, pool
-from extract.transfer import Tensors, to_device, to_host
 from store.arrays.dtypes import NUMPY, largest
 from store.errors import UserError
 from store.schema import maps_name

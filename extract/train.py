@@ -23,7 +23,7 @@ from extract.images.image_set import white_of
 from extract.images.resident import resident
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
-from extract.inference import predict
+from extract.inference.passes import predict
 from extract.networks.registry import check_network, preparation
 from extract.proof.identity import bound_to
 from extract.proof.record import record_images

@@ -5,7 +5,6 @@ Runs may share a process, each in its own thread.
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 import torch
 
 from extract.device import float32_precisions
-
-_setting_threads = Lock()
 
 
 class Borrowed:
@@ -78,15 +75,3 @@ def current_gpu_kept() -> Iterator[None]:
     finally:
         if torch.cuda.is_initialized() and torch.cuda.current_device() != before:
             torch.cuda.set_device(torch.device("cuda", before))
-
-
-def set_threads_here(n: int) -> None:
-    """Set torch's number of threads for the calling thread only.
-
-    `torch.set_num_threads` also affects every thread that first uses torch later: a thread that the user
-    starts during a run would keep the run's number forever.
-    """
-    with _setting_threads, ThreadPoolExecutor(1) as new_thread:
-        of_new_threads = new_thread.submit(torch.get_num_threads).result()
-        torch.set_num_threads(n)
-        new_thread.submit(torch.set_num_threads, of_new_threads).result()

@@ -1,14 +1,18 @@
-"""A CPU takes a batch of large images in pieces: the same maps, in the same order."""
+"""A CPU takes a batch in pieces, two at a time: the same maps, in the same order."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from extract.device import MOST_MMAP_THRESHOLD, Compute
-from extract.inference import features_in_pieces, images_at_once
+from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
+from extract.inference.pieces import images_at_once, in_pieces, n_pieces
 from extract.networks.parts import Network
 
 
@@ -24,17 +28,94 @@ class Counting(nn.Module):
         return self.convolution(images)
 
 
+class Meeting(nn.Module):
+    """Gives back batches of several images once two threads are here."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 1:
+            BOTH.wait(timeout=60)
+        return images
+
+
+BOTH = threading.Barrier(2)  # modules cannot hold it, since it cannot be copied
 CPU = Compute(torch.device("cpu"), "fp32", 128, 0)
 
 
-@pytest.mark.parametrize(("n", "pieces"), [(37, [16, 16, 5]), (16, [16]), (1, [1])])
-def test_pieces_of_a_batch_give_its_maps_in_its_order(n, pieces):
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    set_threads_here(2)
+    yield
+    set_threads_here(before)
+
+
+@given(n=st.integers(1, 5000), most=st.integers(1, 600))
+def test_pieces_are_even_small_enough_and_no_smaller_than_they_must_be(n, most):
+    pieces = n_pieces(n, most)
+    sizes = [len(piece) for piece in torch.empty(n, 0).tensor_split(pieces)]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert pieces == 1 or pieces % 2 == 0
+    assert n < 32 or pieces > 1
+    assert pieces <= 2 or -(-n // (pieces // 2)) > most  # fewer would not do
+
+
+@pytest.mark.parametrize("n", [1, 15, 37, 128])
+def test_pieces_of_a_batch_give_its_maps_in_its_order(n, two_threads, monkeypatch):
+    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 16)
+    network, images = made_network(), numbers(n)
+    with (
+        torch.inference_mode(),
+        in_pieces(network, CPU) as features,
+        in_pieces(network, CPU, True) as in_turn,
+    ):
+        whole = network.features.convolution(images)
+        assert torch.equal(features(images), whole)
+        assert torch.equal(features(images[:7]), whole[:7])  # the last batch of a split is smaller
+        assert torch.equal(in_turn(images), whole)
+
+
+def test_two_pieces_run_at_a_time(two_threads):
+    """Each waits for another one, so that one at a time would never end."""
+    network = Network(Meeting(), made_network().classifier).eval()
+    with in_pieces(network, CPU) as features:
+        assert torch.equal(features(numbers(64)), numbers(64))
+
+
+def test_hooks_see_every_piece_in_turn(two_threads, monkeypatch):
+    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 10)
+    network, seen = made_network(), []
+    network.features.convolution.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.inference_mode(), in_pieces(network, CPU, in_turn=True) as features:
+        maps = features(numbers(37))
+        assert torch.equal(torch.cat(seen), maps)
+
+
+def test_a_network_that_cannot_be_copied_takes_pieces_in_turn(two_threads):
     network = made_network()
-    images = torch.randn(n, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        found = features_in_pieces(network, images, 16, CPU)
-        assert network.features.shapes == [(piece, 3, 24, 24) for piece in pieces]
-        torch.testing.assert_close(found, network.features.convolution(images))
+    network.features.lock = threading.Lock()
+    with torch.inference_mode(), in_pieces(network, CPU) as features:
+        assert torch.equal(features(numbers(64)), network.features.convolution(numbers(64)))
+    assert [len(shape) for shape in network.features.shapes] == [
+        4,
+        4,
+        4,
+    ]  # one image to look at, and both pieces
+
+
+def test_threads_compute_in_the_precision_asked_for(two_threads):
+    with in_pieces(made_network(), replace(CPU, precision="bf16")) as features:
+        assert features(numbers(64)).dtype == torch.bfloat16
+
+
+def test_errors_of_a_network_are_raised_and_threads_end(two_threads):
+    network, n_threads = made_network(), threading.active_count()
+    with in_pieces(network, CPU) as features:
+        features(numbers(64))
+        with pytest.raises(RuntimeError, match="channels"):
+            features(numbers(64)[:, :2])
+    assert threading.active_count() == n_threads
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("side", [64, 512])
@@ -49,13 +130,17 @@ def test_no_tensor_between_layers_is_larger_than_the_c_library_keeps(side):
 
 def test_one_image_is_the_least():
     network = made_network()
-    with mock.patch("extract.inference.MOST_MMAP_THRESHOLD", 100):
+    with mock.patch("extract.inference.pieces.MOST_MMAP_THRESHOLD", 100):
         assert images_at_once(network, torch.zeros(3, 3, 64, 64), CPU) == 1
 
 
 def test_a_gpu_takes_a_batch_whole():
     gpu = replace(CPU, device=torch.device("cuda"))
     assert images_at_once(mock.Mock(), torch.empty(37, 3, 8, 8), gpu) == 37
+
+
+def numbers(n: int) -> torch.Tensor:
+    return torch.randn(n, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
 
 def made_network() -> Network:

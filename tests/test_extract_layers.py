@@ -13,7 +13,7 @@ from torch import nn
 import tailcache
 from extract.checkpoints.restore import Restored, restore
 from extract.images.transforms import normalise
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.inner_layers.found import find_layers
 from store.errors import UserError
 from store.reader import FeatureStore

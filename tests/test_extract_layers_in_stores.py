@@ -18,7 +18,7 @@ from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.dump import extract
 from extract.images.transforms import normalise
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.inner_layers.captured import CapturedLayers
 from extract.rows import check_rows, computed_rows
 from store.errors import UserError
@@ -91,7 +91,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(small_ckpt, name):
 def test_batches_in_pieces_give_the_maps_of_whole_batches(small_ckpt, monkeypatch):
     asked = {"dtype": "float32", "batch_size": 7, "layers": "0,layer2", "device": "cpu"}
     extract(ExtractConfig(str(small_ckpt), "whole.zarr", **asked), QUIET)
-    monkeypatch.setattr("extract.inference.images_at_once", lambda *of: 2)
+    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 2)
     extract(ExtractConfig(str(small_ckpt), "pieces.zarr", **asked), QUIET)
     whole, pieces = (FeatureStore(Path(path)) for path in ("whole.zarr", "pieces.zarr"))
     assert whole.layers == ("0", "layer2")

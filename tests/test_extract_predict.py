@@ -21,7 +21,7 @@ from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import read_image
 from extract.images.transforms import evaluation_image
-from extract.inference import by_class
+from extract.inference.passes import by_class
 
 CPU = ["--device", "cpu", "--workers", "0"]
 CLASSES = ("ape", "bee", "cat")

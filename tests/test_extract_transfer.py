@@ -11,7 +11,7 @@ from made_views import assert_same
 import extract.rows
 from extract.config import ExtractConfig
 from extract.dump import extract as extract_store
-from extract.transfer import AHEAD, PinnedCopies, kept_ahead, to_device, to_host
+from extract.inference.transfer import AHEAD, PinnedCopies, kept_ahead, to_device, to_host
 from store.errors import UserError
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from extract.images.batches import evaluation_batches
 from extract.images.image_set import EVALUATION, ImageSet, read_image
 from extract.images.transforms import Transform, evaluation_image, normalise, view_batch
 from extract.images.views import draw_below, view_seeds, with_views
-from extract.inference import by_class
+from extract.inference.passes import by_class
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 QUIET = Progress(disable=True)

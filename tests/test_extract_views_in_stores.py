@@ -15,7 +15,7 @@ from extract.checkpoints.restore import Restored, restore
 from extract.config import ExtractConfig
 from extract.dump import extract
 from extract.images.transforms import normalise
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.networks.parts import pool
 from store.reader import FeatureStore
 

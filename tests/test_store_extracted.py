@@ -15,7 +15,7 @@ from extract.config import ExtractConfig
 from extract.device import Compute
 from extract.dump import extract
 from extract.images.transforms import normalise
-from extract.inference import by_class, feature_maps
+from extract.inference.passes import by_class, feature_maps
 from store.containers.detect import open_container
 from store.layout import BLOCK_BYTES, CHUNK_BYTES, store_layout
 from store.reader import FeatureStore

@@ -11,7 +11,7 @@ from extract.dataset import Dataset
 from extract.device import Compute
 from extract.images.image_set import find_unreadable
 from extract.images.transforms import Transform
-from extract.inference import by_class, predict
+from extract.inference.passes import by_class, predict
 from extract.networks.parts import Network
 from store.errors import UserError
 from store.names import shown

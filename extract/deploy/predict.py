@@ -20,7 +20,7 @@ from extract.deploy.targets import check_not_read
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.images.image_set import ADVICE, find_unreadable
 from extract.images.transforms import Transform, denormalise
-from extract.inference import images_and_maps
+from extract.inference.passes import images_and_maps
 from extract.networks.parts import Network, pool
 from extract.training.interrupted.unfinished import note_stopped_early
 from store.errors import UserError

@@ -11,8 +11,8 @@ from extract.images.image_set import EVALUATION, ImageSet
 from extract.images.parts import ImageFiles
 from extract.images.transforms import Transform, augment_batch, normalise, view_batch
 from extract.images.workers import load_batches, load_parts
+from extract.inference.transfer import to_device
 from extract.training.together.ranks import ONE_PROCESS, Ranks
-from extract.transfer import to_device
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # float32 (B, 3, H, W) normalised, int64 (B,) labels
 

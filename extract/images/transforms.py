@@ -20,7 +20,7 @@ from extract.images.decode import Reading
 from extract.images.image_set import EVALUATION, ImageSet, read_image, resize_and_crop
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.images.views import draw_below
-from extract.transfer import to_device
+from extract.inference.transfer import to_device
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FRACTIONS = 2**53  # of [0, 1), that float64 has exactly

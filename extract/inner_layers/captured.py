@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from extract.inference.transfer import Tensors
 from extract.inner_layers.found import module_of
 from extract.networks.parts import Network
-from extract.transfer import Tensors
 from store.errors import UserError
 from store.schema import maps_name
 

@@ -24,7 +24,7 @@ from extract.device import Compute, make_deterministic, resolve_device, use_devi
 from extract.dump import row_images, row_names, store_splits
 from extract.images.image_set import ImageSet
 from extract.images.views import MOST_VIEWS
-from extract.inference import feature_maps
+from extract.inference.passes import feature_maps
 from extract.inner_layers.captured import CapturedLayers
 from extract.networks.parts import pool
 from extract.proof.distances import cam_distance, map_distance, roundings, stored_maps

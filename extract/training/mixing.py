@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from extract.images.augmentation.config import AugmentConfig
+from extract.inference.transfer import to_device
 from extract.training.batch import Batch
-from extract.transfer import to_device
 
 KAPPA, TAU = 3.0, 0.5  # Remix: a class that has κ times the images, with a share below τ
 

@@ -15,7 +15,7 @@ from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet, decode
 from extract.images.preparation import IN_MEMORY_SIZE
-from extract.inference import by_class
+from extract.inference.passes import by_class
 from extract.rows import computed_rows
 from finetune.forecast.workload import Workload
 from store.schema import maps_name

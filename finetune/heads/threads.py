@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from finetune.settings import SWITCH_INTERVAL, set_threads_here
+from extract.device import set_threads_here
+from finetune.settings import SWITCH_INTERVAL
 
 Item = TypeVar("Item")
 # Seconds that a thread may keep the interpreter while another waits for it. A step is a dozen calls of

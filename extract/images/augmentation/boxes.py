@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from extract.transfer import to_device
+from extract.inference.transfer import to_device
 
 CUTOUT_DRAWS = 2  # of the centre: row and column
 TRIES = 10  # at a box that fits, as torchvision has it

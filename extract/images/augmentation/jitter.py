@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import torch
 
-from extract.transfer import to_device
+from extract.inference.transfer import to_device
 
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision has it
 CHANGES = ("brightness", "contrast", "saturation")

@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import AutoAugmentPolicy, v2
 
 from extract.images.preparation import IN_MEMORY_SIZE
-from extract.transfer import to_device
+from extract.inference.transfer import to_device
 
 PLACES = 2  # operations that an image goes through, at most
 N_DRAWS = 1 + 3 * PLACES  # of the policy, then for each place: operation, magnitude, sign

@@ -3,19 +3,18 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import Progress
-from torch import nn
 
-from extract.device import MOST_MMAP_THRESHOLD, Compute
+from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
+from extract.inference.pieces import in_pieces
+from extract.inference.transfer import to_host
 from extract.networks.parts import Network, pool
-from extract.transfer import to_host
 
 UNWATCHED: AbstractContextManager = nullcontext()
 
@@ -50,50 +49,11 @@ def images_and_maps(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
-    most: int | None = None
-    for images, _ in evaluation_batches(split, transform, compute, reuse=True):
-        most = most or images_at_once(network, images, compute)
-        with compute.autocast(), watched:
-            maps = features_in_pieces(network, images, most, compute)
-        yield images, maps
-
-
-def features_in_pieces(network: Network, images: torch.Tensor, most: int, compute: Compute) -> torch.Tensor:
-    """Feature maps (B, C, H', W') of normalised images (B, 3, H, W), `most` images at a time.
-
-    In evaluation no image is looked at with the rest of its batch, so the maps are those of the whole batch.
-    """
-    images = images.contiguous(memory_format=compute.memory_format)
-    if len(images) <= most:
-        return network.features(images)
-    return torch.cat([network.features(piece) for piece in images.split(most)])
-
-
-@torch.inference_mode()
-def images_at_once(network: Network, images: torch.Tensor, compute: Compute) -> int:
-    """How many images of a size a CPU passes through a network at a time; a GPU takes whole batches.
-
-    As many as make no tensor between two layers larger than the blocks that the C library keeps. Larger ones,
-    of 128 photographs a hundred MB, would be new memory for each layer, which the kernel clears first.
-    """
-    if compute.device.type != "cpu":
-        return len(images)
-    largest = 1
-
-    def look(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal largest
-        if isinstance(output, torch.Tensor):
-            largest = max(largest, output.nbytes)
-
-    modules = (module for module in network.modules() if not isinstance(module, torch.jit.ScriptModule))
-    hooks = [module.register_forward_hook(look) for module in modules]  # ScriptModules take none
-    try:
-        with compute.autocast():
-            network.features(images[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(1, MOST_MMAP_THRESHOLD // largest)
+    with in_pieces(network, compute, in_turn=watched is not UNWATCHED) as features:
+        for images, _ in evaluation_batches(split, transform, compute, reuse=True):
+            with watched:
+                maps = features(images)
+            yield images, maps
 
 
 def numbered_maps(

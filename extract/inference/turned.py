@@ -9,7 +9,7 @@ from extract.device import Compute
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
-from extract.inference import features_in_pieces, images_at_once
+from extract.inference.pieces import in_pieces
 from extract.networks.parts import Network, pool
 from extract.training.losses.sla import PREFIX, TURNS, joint_outputs, turns
 
@@ -39,17 +39,14 @@ def predict_aggregated(
     task = progress.add_task("evaluating turned images", total=len(split), status="")
     network.eval()
     predictions = [torch.empty(0, dtype=torch.int64)]  # a share of an evaluation may have no images
-    most: int | None = None
-    for images, _ in evaluation_batches(split, transform, compute):
-        most = most or images_at_once(network, images, compute)
-        total = 0
-        for m, turned in enumerate(turns(images)):
-            with compute.autocast():
-                maps = features_in_pieces(network, turned, most, compute)
-            pooled = pool(maps)
-            outputs = joint_outputs(network.classify(pooled), torch.nn.functional.linear(pooled, *layer))
-            total = total + outputs[:, m::TURNS]
-        predictions.append(total.argmax(dim=1).cpu())
-        progress.advance(task, len(images))
+    with in_pieces(network, compute) as features:
+        for images, _ in evaluation_batches(split, transform, compute):
+            total = 0
+            for m, turned in enumerate(turns(images)):
+                pooled = pool(features(turned))
+                outputs = joint_outputs(network.classify(pooled), torch.nn.functional.linear(pooled, *layer))
+                total = total + outputs[:, m::TURNS]
+            predictions.append(total.argmax(dim=1).cpu())
+            progress.advance(task, len(images))
     progress.remove_task(task)
     return torch.cat(predictions).numpy()

@@ -1,0 +1,141 @@
+"""Batches through a network in pieces: on CPUs, two at a time, each on half of the cores.
+
+The threads of a layer wait for each other at its end. Beside processes that decode images one of them is
+always late, and small layers are over before all threads have begun; two passes at a time keep cores at work.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import nn
+
+from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
+from extract.networks.parts import Network
+
+SIDE_BY_SIDE = 2
+LEAST = 16  # images of a piece that could be larger: fewer keep no core busy
+Features = Callable[[torch.Tensor], torch.Tensor]
+
+
+@contextmanager
+def in_pieces(network: Network, compute: Compute, in_turn: bool = False) -> Iterator[Features]:
+    """A function from normalised images (B, 3, H, W) of one size to their feature maps (B, C, H', W').
+
+    In evaluation no image is looked at with the rest of its batch, so the maps are those of the whole batch.
+
+    Args:
+        network: in evaluation, on the device.
+        in_turn: whether each piece runs in the calling thread, through the network itself: for hooks.
+    """
+    pieces = _Pieces(network, compute, in_turn)
+    try:
+        yield pieces.features
+    finally:
+        pieces.close()
+
+
+class _Pieces:
+    """The threads of a pass, which live as long as it does, and a network for each."""
+
+    def __init__(self, network: Network, compute: Compute, in_turn: bool):
+        self._network, self._compute, self._in_turn = network, compute, in_turn
+        self._most: int | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._free: SimpleQueue[nn.Module] = SimpleQueue()
+
+    @torch.inference_mode()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.contiguous(memory_format=self._compute.memory_format)
+        if self._most is None:
+            self._most = images_at_once(self._network, images, self._compute)
+            self._start()
+        pieces = images.tensor_split(n_pieces(len(images), self._most))
+        if len(pieces) == 1:
+            return self._through(self._network.features, images)
+        if self._threads is None:
+            return torch.cat([self._through(self._network.features, piece) for piece in pieces])
+        return torch.cat(list(self._threads.map(self._in_thread, pieces)))
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def _start(self) -> None:
+        """Start threads, if there are cores for them and copies of the network."""
+        n_threads = torch.get_num_threads()
+        if self._in_turn or self._compute.device.type != "cpu" or n_threads == 1:
+            return
+        twin = _twin(self._network.features)
+        if twin is None:
+            return
+        self._free.put(self._network.features)
+        self._free.put(twin)
+        share = -(-n_threads // SIDE_BY_SIDE)
+        self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
+
+    def _in_thread(self, piece: torch.Tensor) -> torch.Tensor:
+        features = self._free.get()
+        try:
+            with torch.inference_mode():  # of this thread
+                return self._through(features, piece)
+        finally:
+            self._free.put(features)
+
+    def _through(self, features: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        with self._compute.autocast():
+            return features(images)
+
+
+def n_pieces(n: int, most: int) -> int:
+    """In how many pieces n images go, each of `most` or fewer: powers of two, which share out evenly.
+
+    The same on every machine, since maps may depend on it in their last bit.
+    """
+    pieces = SIDE_BY_SIDE if n >= SIDE_BY_SIDE * LEAST else 1
+    while -(-n // pieces) > most:
+        pieces *= 2
+    return pieces
+
+
+@torch.inference_mode()
+def images_at_once(network: Network, images: torch.Tensor, compute: Compute) -> int:
+    """How many images of a size a CPU passes through a network at a time; a GPU takes whole batches.
+
+    As many as make no tensor between two layers larger than the blocks that the C library keeps. Larger ones,
+    of 128 photographs a hundred MB, would be new memory for each layer, which the kernel clears first.
+    """
+    if compute.device.type != "cpu":
+        return len(images)
+    largest = 1
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.nbytes)
+
+    modules = (module for module in network.modules() if not isinstance(module, torch.jit.ScriptModule))
+    hooks = [module.register_forward_hook(look) for module in modules]  # ScriptModules take none
+    try:
+        with compute.autocast():
+            network.features(images[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(1, MOST_MMAP_THRESHOLD // largest)
+
+
+def _twin(features: nn.Module) -> nn.Module | None:
+    """The same network with modules of its own, which a second thread may run; weights are shared.
+
+    None where its modules cannot be copied.
+    """
+    shared = {id(tensor): tensor for tensor in (*features.parameters(), *features.buffers())}
+    try:
+        return deepcopy(features, shared)
+    except Exception:  # whatever modules of other authors raise: then pieces go in turn
+        return None
