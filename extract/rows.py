@@ -51,9 +51,10 @@ def computed_rows(
     label, weight = torch.from_numpy(images.label), network.classifier.weight.detach()
 
     captured = CapturedLayers(network, {layer: BUFFERED_AS[dtype] for layer, dtype in layers.items()})
+    watched = captured if layers else None
 
     def on_device() -> Iterator[tuple[tuple[int, int], Tensors]]:
-        for start, view, maps in numbered_maps(network, images, transform, compute, captured):
+        for start, view, maps in numbered_maps(network, images, transform, compute, watched):
             rows = {"pooled": pool(maps)}
             if map_dtype is not None:
                 rows |= _map_rows(maps, weight, label[start : start + len(maps)], BUFFERED_AS[map_dtype])

@@ -1,6 +1,7 @@
 """A CPU takes a batch in pieces, two at a time: the same maps, in the same order."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
@@ -9,9 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.progress import Progress
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torchvision.models.resnet import BasicBlock
 
+from extract.config import ExtractConfig
 from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
+from extract.dump import extract
 from extract.inference.pieces import images_at_once, in_pieces, n_pieces
 from extract.networks.parts import Network
 
@@ -38,6 +44,7 @@ class Meeting(nn.Module):
 
 
 BOTH = threading.Barrier(2)  # modules cannot hold it, since it cannot be copied
+QUIET = Progress(disable=True)
 CPU = Compute(torch.device("cpu"), "fp32", 128, 0)
 
 
@@ -106,6 +113,20 @@ def test_a_network_that_cannot_be_copied_takes_pieces_in_turn(two_threads):
 def test_threads_compute_in_the_precision_asked_for(two_threads):
     with in_pieces(made_network(), replace(CPU, precision="bf16")) as features:
         assert features(numbers(64)).dtype == torch.bfloat16
+
+
+def test_an_extraction_runs_two_pieces_at_a_time(small_ckpt, in_tmp_path, two_threads, monkeypatch):
+    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 3)
+    n_images: Counter[str] = Counter()
+
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: object) -> None:
+        if isinstance(module, BasicBlock):
+            n_images[threading.current_thread().name.rstrip("01")] += len(args[0])
+
+    handle = register_module_forward_hook(note)
+    extract(ExtractConfig(str(small_ckpt), "s.zarr", batch_size=8, device="cpu"), QUIET)
+    handle.remove()
+    assert n_images["features_"] > n_images["MainThread"]  # which proves the network, and takes what is left
 
 
 def test_errors_of_a_network_are_raised_and_threads_end(two_threads):

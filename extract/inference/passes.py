@@ -16,8 +16,6 @@ from extract.inference.pieces import in_pieces
 from extract.inference.transfer import to_host
 from extract.networks.parts import Network, pool
 
-UNWATCHED: AbstractContextManager = nullcontext()
-
 
 def by_class(split: ImageSet) -> ImageSet:
     """The split in the store's row order: by label, then by position in the source."""
@@ -29,7 +27,7 @@ def feature_maps(
     split: ImageSet,
     transform: Transform,
     compute: Compute,
-    watched: AbstractContextManager = UNWATCHED,
+    watched: AbstractContextManager | None = None,
 ) -> Iterator[torch.Tensor]:
     """Feature maps (B, C, H, W), batch by batch in the split's order, on the device.
 
@@ -45,13 +43,13 @@ def images_and_maps(
     split: ImageSet,
     transform: Transform,
     compute: Compute,
-    watched: AbstractContextManager = UNWATCHED,
+    watched: AbstractContextManager | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
-    with in_pieces(network, compute, in_turn=watched is not UNWATCHED) as features:
+    with in_pieces(network, compute, in_turn=watched is not None) as features:
         for images, _ in evaluation_batches(split, transform, compute, reuse=True):
-            with watched:
+            with watched or nullcontext():
                 maps = features(images)
             yield images, maps
 
@@ -61,7 +59,7 @@ def numbered_maps(
     split: ImageSet,
     transform: Transform,
     compute: Compute,
-    watched: AbstractContextManager = UNWATCHED,
+    watched: AbstractContextManager | None = None,
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
     """Like `feature_maps`, each with the position of its first image in the split and its view."""
     start, views = 0, cycle(range(split.n_views))
