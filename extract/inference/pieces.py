@@ -52,8 +52,8 @@ class _Pieces:
     def features(self, images: torch.Tensor) -> torch.Tensor:
         images = images.contiguous(memory_format=self._compute.memory_format)
         if self._most is None:
-            self._most = images_at_once(self._network, images, self._compute)
             self._start()
+            self._most = self._images_at_once(images)
         pieces = images.tensor_split(n_pieces(len(images), self._most))
         if len(pieces) == 1:
             return self._through(self._network.features, images)
@@ -77,6 +77,15 @@ class _Pieces:
         self._free.put(twin)
         share = -(-n_threads // SIDE_BY_SIDE)
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
+
+    def _images_at_once(self, images: torch.Tensor) -> int:
+        """As below, by a thread: one image on all cores, beside workers, waits longer than it computes."""
+        of = (self._network, images, self._compute)
+        return (
+            images_at_once(*of)
+            if self._threads is None
+            else self._threads.submit(images_at_once, *of).result()
+        )
 
     def _in_thread(self, piece: torch.Tensor) -> torch.Tensor:
         features = self._free.get()
