@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from unittest import mock
 
@@ -74,7 +75,7 @@ def test_pieces_of_a_batch_give_its_maps_in_its_order(n, two_threads, monkeypatc
     with (
         torch.inference_mode(),
         in_pieces(network, CPU) as features,
-        in_pieces(network, CPU, True) as in_turn,
+        in_pieces(network, CPU, nullcontext()) as in_turn,
     ):
         whole = network.features.convolution(images)
         assert torch.equal(features(images), whole)
@@ -89,13 +90,20 @@ def test_two_pieces_run_at_a_time(two_threads):
         assert torch.equal(features(numbers(64)), numbers(64))
 
 
-def test_hooks_see_every_piece_in_turn(two_threads, monkeypatch):
-    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 10)
+def test_who_watches_sees_every_piece_in_turn_and_no_look_at_single_images(two_threads, monkeypatch):
+    monkeypatch.setattr("extract.inference.pieces.MOST_MMAP_THRESHOLD", 4 * 9 * 4 * 10)
     network, seen = made_network(), []
-    network.features.convolution.register_forward_hook(lambda module, args, output: seen.append(output))
-    with torch.inference_mode(), in_pieces(network, CPU, in_turn=True) as features:
-        maps = features(numbers(37))
-        assert torch.equal(torch.cat(seen), maps)
+
+    @contextmanager
+    def watching() -> Iterator[None]:
+        hook = network.features.convolution.register_forward_hook(lambda of, args, maps: seen.append(maps))
+        yield
+        hook.remove()
+
+    with torch.inference_mode():
+        maps = features_of(network, numbers(37), watching())
+    assert [len(piece) for piece in seen] == [10, 9, 9, 9]
+    assert torch.equal(torch.cat(seen), maps)
 
 
 def test_a_network_that_cannot_be_copied_takes_pieces_in_turn(two_threads):
@@ -103,11 +111,7 @@ def test_a_network_that_cannot_be_copied_takes_pieces_in_turn(two_threads):
     network.features.lock = threading.Lock()
     with torch.inference_mode(), in_pieces(network, CPU) as features:
         assert torch.equal(features(numbers(64)), network.features.convolution(numbers(64)))
-    assert [len(shape) for shape in network.features.shapes] == [
-        4,
-        4,
-        4,
-    ]  # one image to look at, and both pieces
+    assert [shape[0] for shape in network.features.shapes] == [1, 32, 32]  # one to look at, both pieces
 
 
 def test_threads_compute_in_the_precision_asked_for(two_threads):
@@ -155,9 +159,20 @@ def test_one_image_is_the_least():
         assert images_at_once(network, torch.zeros(3, 3, 64, 64), CPU) == 1
 
 
-def test_a_gpu_takes_a_batch_whole():
-    gpu = replace(CPU, device=torch.device("cuda"))
-    assert images_at_once(mock.Mock(), torch.empty(37, 3, 8, 8), gpu) == 37
+def test_a_gpu_takes_a_batch_whole(two_threads):
+    network = made_network()
+    features_of(network, numbers(64), compute=replace(CPU, device=torch.device("cuda")))
+    assert network.features.shapes == [(64, 3, 24, 24)]
+
+
+def features_of(
+    network: Network,
+    images: torch.Tensor,
+    watched: AbstractContextManager | None = None,
+    compute: Compute = CPU,
+) -> torch.Tensor:
+    with in_pieces(network, compute, watched) as features:
+        return features(images)
 
 
 def numbers(n: int) -> torch.Tensor:

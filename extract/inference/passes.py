@@ -1,7 +1,7 @@
 """Running a network in evaluation mode, the same way in every phase."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import cycle
 
 import numpy as np
@@ -31,8 +31,7 @@ def feature_maps(
 ) -> Iterator[torch.Tensor]:
     """Feature maps (B, C, H, W), batch by batch in the split's order, on the device.
 
-    A batch of images with V views gives V batches of maps, one of each view. `watched` is entered while each
-    batch runs through the network, all of its pieces and nothing else.
+    A batch of images with V views gives V batches of maps, one of each view. `watched` is as in `in_pieces`.
     """
     return (maps for _, maps in images_and_maps(network, split, transform, compute, watched))
 
@@ -47,11 +46,9 @@ def images_and_maps(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
-    with in_pieces(network, compute, in_turn=watched is not None) as features:
+    with in_pieces(network, compute, watched) as features:
         for images, _ in evaluation_batches(split, transform, compute, reuse=True):
-            with watched or nullcontext():
-                maps = features(images)
-            yield images, maps
+            yield images, features(images)
 
 
 def numbered_maps(

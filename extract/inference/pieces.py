@@ -1,4 +1,4 @@
-"""Batches through a network in pieces: on CPUs, two at a time, each on half of the cores.
+"""Batches through a network: on CPUs in pieces, two at a time, each on half of the cores.
 
 The threads of a layer wait for each other at its end. Beside processes that decode images one of them is
 always late, and small layers are over before all threads have begun; two passes at a time keep cores at work.
@@ -6,8 +6,9 @@ always late, and small layers are over before all threads have begun; two passes
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,16 +24,19 @@ Features = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def in_pieces(network: Network, compute: Compute, in_turn: bool = False) -> Iterator[Features]:
+def in_pieces(
+    network: Network, compute: Compute, watched: AbstractContextManager | None = None
+) -> Iterator[Features]:
     """A function from normalised images (B, 3, H, W) of one size to their feature maps (B, C, H', W').
 
     In evaluation no image is looked at with the rest of its batch, so the maps are those of the whole batch.
 
     Args:
         network: in evaluation, on the device.
-        in_turn: whether each piece runs in the calling thread, through the network itself: for hooks.
+        watched: entered while each batch runs through the network, all of its pieces and nothing else; they
+            then run in turn, through the network itself, for hooks see one piece at a time.
     """
-    pieces = _Pieces(network, compute, in_turn)
+    pieces = _Pieces(network, compute, watched)
     try:
         yield pieces.features
     finally:
@@ -42,8 +46,8 @@ def in_pieces(network: Network, compute: Compute, in_turn: bool = False) -> Iter
 class _Pieces:
     """The threads of a pass, which live as long as it does, and a network for each."""
 
-    def __init__(self, network: Network, compute: Compute, in_turn: bool):
-        self._network, self._compute, self._in_turn = network, compute, in_turn
+    def __init__(self, network: Network, compute: Compute, watched: AbstractContextManager | None):
+        self._network, self._compute, self._watched = network, compute, watched
         self._most: int | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._free: SimpleQueue[nn.Module] = SimpleQueue()
@@ -51,41 +55,37 @@ class _Pieces:
     @torch.inference_mode()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         images = images.contiguous(memory_format=self._compute.memory_format)
-        if self._most is None:
-            self._start()
-            self._most = self._images_at_once(images)
-        pieces = images.tensor_split(n_pieces(len(images), self._most))
-        if len(pieces) == 1:
-            return self._through(self._network.features, images)
-        if self._threads is None:
-            return torch.cat([self._through(self._network.features, piece) for piece in pieces])
-        return torch.cat(list(self._threads.map(self._in_thread, pieces)))
+        pieces = images.tensor_split(self._n_pieces(images))
+        if self._threads is not None and len(pieces) > 1:
+            return torch.cat(list(self._threads.map(self._in_thread, pieces)))
+        with self._watched or nullcontext():
+            maps = [self._through(self._network.features, piece) for piece in pieces]
+        return maps[0] if len(maps) == 1 else torch.cat(maps)
 
     def close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
+    def _n_pieces(self, images: torch.Tensor) -> int:
+        if self._compute.device.type != "cpu":
+            return 1
+        if self._most is None:
+            self._start()
+            look = partial(images_at_once, self._network, images, self._compute)
+            # A thread looks: one image on all cores, beside workers, waits longer than it computes.
+            self._most = look() if self._threads is None else self._threads.submit(look).result()
+        return n_pieces(len(images), self._most)
+
     def _start(self) -> None:
         """Start threads, if there are cores for them and copies of the network."""
         n_threads = torch.get_num_threads()
-        if self._in_turn or self._compute.device.type != "cpu" or n_threads == 1:
-            return
-        twin = _twin(self._network.features)
+        twin = _twin(self._network.features) if self._watched is None and n_threads > 1 else None
         if twin is None:
             return
         self._free.put(self._network.features)
         self._free.put(twin)
         share = -(-n_threads // SIDE_BY_SIDE)
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
-
-    def _images_at_once(self, images: torch.Tensor) -> int:
-        """As below, by a thread: one image on all cores, beside workers, waits longer than it computes."""
-        of = (self._network, images, self._compute)
-        return (
-            images_at_once(*of)
-            if self._threads is None
-            else self._threads.submit(images_at_once, *of).result()
-        )
 
     def _in_thread(self, piece: torch.Tensor) -> torch.Tensor:
         features = self._free.get()
@@ -113,13 +113,11 @@ def n_pieces(n: int, most: int) -> int:
 
 @torch.inference_mode()
 def images_at_once(network: Network, images: torch.Tensor, compute: Compute) -> int:
-    """How many images of a size a CPU passes through a network at a time; a GPU takes whole batches.
+    """How many images of a size a CPU passes through a network at a time.
 
     As many as make no tensor between two layers larger than the blocks that the C library keeps. Larger ones,
     of 128 photographs a hundred MB, would be new memory for each layer, which the kernel clears first.
     """
-    if compute.device.type != "cpu":
-        return len(images)
     largest = 1
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
