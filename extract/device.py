@@ -103,9 +103,11 @@ def set_threads_here(n: int) -> None:
     """Set torch's number of threads for the calling thread only.
 
     `torch.set_num_threads` also affects every thread that first uses torch later: a thread that the user
-    starts during a run would keep the run's number forever.
+    starts during a run would keep the run's number forever. And a new thread takes the number of new threads
+    when it first asks for it, or computes; this one asks before, so that it does not lose its own.
     """
     with _setting_threads, ThreadPoolExecutor(1) as new_thread:
+        torch.get_num_threads()
         of_new_threads = new_thread.submit(torch.get_num_threads).result()
         torch.set_num_threads(n)
         new_thread.submit(torch.set_num_threads, of_new_threads).result()

@@ -1,10 +1,13 @@
 """A CPU takes a batch in pieces, two at a time: the same maps, in the same order."""
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import pytest
@@ -20,7 +23,9 @@ from extract.config import ExtractConfig
 from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
 from extract.dump import extract
 from extract.inference.pieces import images_at_once, in_pieces, n_pieces
+from extract.networks.config import NetworkConfig
 from extract.networks.parts import Network
+from extract.networks.registry import build_network
 
 
 class Counting(nn.Module):
@@ -36,15 +41,43 @@ class Counting(nn.Module):
 
 
 class Meeting(nn.Module):
-    """Gives back batches of several images once two threads are here."""
+    """Gives back batches of several images once two threads are here, and keeps who they were."""
+
+    met: ClassVar[list[tuple[int, int, int]]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) > 1:
             BOTH.wait(timeout=60)
+            self.met.append((torch.get_num_threads(), id(self), self.weight.data_ptr()))
         return images
 
 
 BOTH = threading.Barrier(2)  # modules cannot hold it, since it cannot be copied
+OWN = """
+import threading
+
+from torch import nn
+
+THREADS = set()
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, images):
+        THREADS.add(threading.current_thread().name)
+        return self.fc(self.convolution(images).mean((2, 3)))
+
+
+def make():
+    return Own()
+"""
 QUIET = Progress(disable=True)
 CPU = Compute(torch.device("cpu"), "fp32", 128, 0)
 
@@ -72,22 +105,24 @@ def test_pieces_are_even_small_enough_and_no_smaller_than_they_must_be(n, most):
 def test_pieces_of_a_batch_give_its_maps_in_its_order(n, two_threads, monkeypatch):
     monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 16)
     network, images = made_network(), numbers(n)
-    with (
-        torch.inference_mode(),
-        in_pieces(network, CPU) as features,
-        in_pieces(network, CPU, nullcontext()) as in_turn,
-    ):
-        whole = network.features.convolution(images)
+    whole = network.features.convolution(images).detach()
+    with in_pieces(network, CPU) as features, in_pieces(network, CPU, nullcontext()) as in_turn:
         assert torch.equal(features(images), whole)
         assert torch.equal(features(images[:7]), whole[:7])  # the last batch of a split is smaller
         assert torch.equal(in_turn(images), whole)
+        assert not in_turn(images).requires_grad
 
 
-def test_two_pieces_run_at_a_time(two_threads):
-    """Each waits for another one, so that one at a time would never end."""
+def test_two_pieces_run_at_a_time_each_on_half_of_the_cores(two_threads):
+    """Each waits for another one, so that one at a time would end with an error."""
     network = Network(Meeting(), made_network().classifier).eval()
-    with in_pieces(network, CPU) as features:
-        assert torch.equal(features(numbers(64)), numbers(64))
+    maps = features_of(network, numbers(64))
+    assert torch.equal(maps, numbers(64))
+    assert not maps.requires_grad
+    met = network.features.met
+    assert {n_threads for n_threads, _, _ in met} == {1}
+    assert len({module for _, module, _ in met}) == 2
+    assert {weight for _, _, weight in met} == {network.features.weight.data_ptr()}
 
 
 def test_who_watches_sees_every_piece_in_turn_and_no_look_at_single_images(two_threads, monkeypatch):
@@ -106,12 +141,15 @@ def test_who_watches_sees_every_piece_in_turn_and_no_look_at_single_images(two_t
     assert torch.equal(torch.cat(seen), maps)
 
 
-def test_a_network_that_cannot_be_copied_takes_pieces_in_turn(two_threads):
-    network = made_network()
-    network.features.lock = threading.Lock()
-    with torch.inference_mode(), in_pieces(network, CPU) as features:
-        assert torch.equal(features(numbers(64)), network.features.convolution(numbers(64)))
-    assert [shape[0] for shape in network.features.shapes] == [1, 32, 32]  # one to look at, both pieces
+def test_a_network_of_a_users_own_takes_pieces_in_turn(two_threads, in_tmp_path):
+    """Its code may keep anything anywhere."""
+    Path("own_nets.py").write_text(OWN)
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(NetworkConfig("own_nets:make"), 2, 24).eval()
+        assert build_network(NetworkConfig("resnet20", 4), 2, 24).is_known
+    with torch.inference_mode():
+        assert torch.equal(features_of(network, numbers(64)), network.features(numbers(64)))
+    assert {threading.main_thread().name} == sys.modules["own_nets"].THREADS
 
 
 def test_threads_compute_in_the_precision_asked_for(two_threads):
@@ -128,17 +166,22 @@ def test_an_extraction_runs_two_pieces_at_a_time(small_ckpt, in_tmp_path, two_th
             n_images[threading.current_thread().name.rstrip("01")] += len(args[0])
 
     handle = register_module_forward_hook(note)
-    extract(ExtractConfig(str(small_ckpt), "s.zarr", batch_size=8, device="cpu"), QUIET)
-    handle.remove()
+    try:
+        extract(ExtractConfig(str(small_ckpt), "s.zarr", batch_size=8, device="cpu"), QUIET)
+    finally:
+        handle.remove()
     assert n_images["features_"] > n_images["MainThread"]  # which proves the network, and takes what is left
 
 
 def test_errors_of_a_network_are_raised_and_threads_end(two_threads):
     network, n_threads = made_network(), threading.active_count()
     with in_pieces(network, CPU) as features:
-        features(numbers(64))
+        whole = features(numbers(64))
         with pytest.raises(RuntimeError, match="channels"):
             features(numbers(64)[:, :2])
+        assert torch.equal(features(numbers(64)), whole)
+    with pytest.raises(RuntimeError, match="channels"):
+        features_of(network, numbers(64)[:, :2])  # which leaves the block
     assert threading.active_count() == n_threads
     assert torch.get_num_threads() == 2
 

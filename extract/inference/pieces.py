@@ -19,7 +19,7 @@ from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
 from extract.networks.parts import Network
 
 SIDE_BY_SIDE = 2
-LEAST = 16  # images of a piece that could be larger: fewer keep no core busy
+LEAST = 16  # images of a piece where more would fit: smaller ones take longer in all
 Features = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -58,7 +58,7 @@ class _Pieces:
         pieces = images.tensor_split(self._n_pieces(images))
         if self._threads is not None and len(pieces) > 1:
             return torch.cat(list(self._threads.map(self._in_thread, pieces)))
-        with self._watched or nullcontext():
+        with nullcontext() if self._watched is None else self._watched:
             maps = [self._through(self._network.features, piece) for piece in pieces]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
@@ -72,18 +72,17 @@ class _Pieces:
         if self._most is None:
             self._start()
             look = partial(images_at_once, self._network, images, self._compute)
-            # A thread looks: one image on all cores, beside workers, waits longer than it computes.
+            # By a thread, if there are any: all cores would wait for each other longer than one image takes.
             self._most = look() if self._threads is None else self._threads.submit(look).result()
         return n_pieces(len(images), self._most)
 
     def _start(self) -> None:
-        """Start threads, if there are cores for them and copies of the network."""
+        """Start threads, if there are cores for them and the network can be copied."""
         n_threads = torch.get_num_threads()
-        twin = _twin(self._network.features) if self._watched is None and n_threads > 1 else None
-        if twin is None:
+        if n_threads == 1 or self._watched is not None or not self._network.is_known:
             return
         self._free.put(self._network.features)
-        self._free.put(twin)
+        self._free.put(_twin(self._network.features))
         share = -(-n_threads // SIDE_BY_SIDE)
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
 
@@ -136,13 +135,7 @@ def images_at_once(network: Network, images: torch.Tensor, compute: Compute) -> 
     return max(1, MOST_MMAP_THRESHOLD // largest)
 
 
-def _twin(features: nn.Module) -> nn.Module | None:
-    """The same network with modules of its own, which a second thread may run; weights are shared.
-
-    None where its modules cannot be copied.
-    """
-    shared = {id(tensor): tensor for tensor in (*features.parameters(), *features.buffers())}
-    try:
-        return deepcopy(features, shared)
-    except Exception:  # whatever modules of other authors raise: then pieces go in turn
-        return None
+def _twin(features: nn.Module) -> nn.Module:
+    """The same network with modules of its own, for another thread; weights and statistics are shared."""
+    tensors = (*features.parameters(), *features.buffers())
+    return deepcopy(features, {id(tensor): tensor for tensor in tensors})

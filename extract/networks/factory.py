@@ -38,7 +38,9 @@ def is_factory(arch: str) -> bool:
 def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from extract.networks.found import with_new_classifier
 
-    return with_new_classifier(_made(config), image_size, n_classes, config.arch)
+    network = with_new_classifier(_made(config), image_size, n_classes, config.arch)
+    network.is_known = False
+    return network
 
 
 def _made(config: Any) -> "nn.Module":

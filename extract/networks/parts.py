@@ -17,6 +17,8 @@ class Network(nn.Module):
         features: (B, 3, H, W) images to (B, C, H', W') feature maps ("Block4").
         classifier: the FC layer, C to K.
         stages: names of modules of `backbone` that are numbered there, by the usual names of their stages.
+        is_known: whether its code is ours, torchvision's or timm's, so that a copy of its modules can run in
+            another thread meanwhile. Code of a user's own may share more than weights with its copy.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Linear):
@@ -24,6 +26,7 @@ class Network(nn.Module):
         self.features = features
         self.classifier = classifier
         self.stages: dict[str, str] = {}
+        self.is_known = True
 
     @property
     def backbone(self) -> nn.Module:

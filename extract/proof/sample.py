@@ -155,7 +155,8 @@ def _computed(
     network, transform = sample.restored.network, sample.restored.transform
     layers = sample.store.layers if split == "train" else ()
     captured = CapturedLayers(network, dict.fromkeys(layers, torch.float32))
-    for maps in feature_maps(network, images, transform, sample.compute, captured):
+    watched = captured if layers else None
+    for maps in feature_maps(network, images, transform, sample.compute, watched):
         kept = captured.take(len(maps))
         found = {layer: kept[maps_name(layer)].cpu().numpy() for layer in layers}
         yield found | {None: maps.permute(0, 2, 3, 1).float().cpu().numpy()}, pool(maps).cpu().numpy()
