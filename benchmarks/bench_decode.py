@@ -144,8 +144,8 @@ def bare_passes(
             features(batches[number % 2][: n_images - start])
 
     def run_in_pieces() -> None:
-        with in_pieces(network, compute) as features:
-            run(features)
+        with in_pieces(network, compute) as pieces:
+            run(pieces.features)
 
     return {"forward": partial(run, network.features), "in pieces": run_in_pieces}
 

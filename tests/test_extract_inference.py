@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.progress import Progress
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -22,7 +24,10 @@ from torchvision.models.resnet import BasicBlock
 from extract.config import ExtractConfig
 from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
 from extract.dump import extract
-from extract.inference.pieces import images_at_once, in_pieces, n_pieces
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+from extract.inference.passes import images_and_maps
+from extract.inference.pieces import Begun, Pieces, images_at_once, in_pieces, n_pieces
 from extract.networks.config import NetworkConfig
 from extract.networks.parts import Network
 from extract.networks.registry import build_network
@@ -56,6 +61,7 @@ class Meeting(nn.Module):
         return images
 
 
+begin = Pieces.begin
 BOTH = threading.Barrier(2)  # modules cannot hold it, since it cannot be copied
 OWN = """
 import threading
@@ -106,7 +112,8 @@ def test_pieces_of_a_batch_give_its_maps_in_its_order(n, two_threads, monkeypatc
     monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 16)
     network, images = made_network(), numbers(n)
     whole = network.features.convolution(images).detach()
-    with in_pieces(network, CPU) as features, in_pieces(network, CPU, nullcontext()) as in_turn:
+    with in_pieces(network, CPU) as side_by_side, in_pieces(network, CPU, nullcontext()) as one_at_a_time:
+        features, in_turn = side_by_side.features, one_at_a_time.features
         assert torch.equal(features(images), whole)
         assert torch.equal(features(images[:7]), whole[:7])  # the last batch of a split is smaller
         assert torch.equal(in_turn(images), whole)
@@ -153,8 +160,8 @@ def test_a_network_of_a_users_own_takes_pieces_in_turn(two_threads, in_tmp_path)
 
 
 def test_threads_compute_in_the_precision_asked_for(two_threads):
-    with in_pieces(made_network(), replace(CPU, precision="bf16")) as features:
-        assert features(numbers(64)).dtype == torch.bfloat16
+    with in_pieces(made_network(), replace(CPU, precision="bf16")) as pieces:
+        assert pieces.features(numbers(64)).dtype == torch.bfloat16
 
 
 def test_an_extraction_runs_two_pieces_at_a_time(small_ckpt, in_tmp_path, two_threads, monkeypatch):
@@ -173,13 +180,33 @@ def test_an_extraction_runs_two_pieces_at_a_time(small_ckpt, in_tmp_path, two_th
     assert n_images["features_"] > n_images["MainThread"]  # which proves the network, and takes what is left
 
 
+@pytest.mark.parametrize("watched", [None, nullcontext()])
+def test_images_stay_beside_their_maps_while_the_next_batch_is_begun(watched, tmp_path, two_threads):
+    paths = [tmp_path / f"{row}.png" for row in range(90)]
+    for row, path in enumerate(paths):
+        Image.new("RGB", (72, 72), (row, 255 - row, 2 * row)).save(path)
+    split = ImageSet(paths, np.zeros(90, np.int64), np.arange(90))
+    network, begun = made_network(), []
+
+    def begins(pieces: Pieces, images: torch.Tensor) -> Begun:
+        begun.append(len(images))
+        return begin(pieces, images)
+
+    with mock.patch.object(Pieces, "begin", begins), torch.inference_mode():
+        passes = images_and_maps(network, split, Transform(72), replace(CPU, batch_size=40), watched)
+        for number, (images, maps) in enumerate(passes, 1):
+            assert torch.equal(network.features.convolution(images), maps)
+            assert len(begun) == number + (watched is None and number < 3)
+    assert number == 3
+
+
 def test_errors_of_a_network_are_raised_and_threads_end(two_threads):
     network, n_threads = made_network(), threading.active_count()
-    with in_pieces(network, CPU) as features:
-        whole = features(numbers(64))
+    with in_pieces(network, CPU) as pieces:
+        whole = pieces.features(numbers(64))
         with pytest.raises(RuntimeError, match="channels"):
-            features(numbers(64)[:, :2])
-        assert torch.equal(features(numbers(64)), whole)
+            pieces.features(numbers(64)[:, :2])
+        assert torch.equal(pieces.features(numbers(64)), whole)
     with pytest.raises(RuntimeError, match="channels"):
         features_of(network, numbers(64)[:, :2])  # which leaves the block
     assert threading.active_count() == n_threads
@@ -214,8 +241,8 @@ def features_of(
     watched: AbstractContextManager | None = None,
     compute: Compute = CPU,
 ) -> torch.Tensor:
-    with in_pieces(network, compute, watched) as features:
-        return features(images)
+    with in_pieces(network, compute, watched) as pieces:
+        return pieces.features(images)
 
 
 def numbers(n: int) -> torch.Tensor:

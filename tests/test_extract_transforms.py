@@ -1,5 +1,6 @@
 """Augmentation, normalisation, and the streams of batches."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from extract.images.transforms import (
     normalise,
     training_image,
 )
+from extract.images.views import with_views
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # normalising only divides by 255
 
@@ -120,19 +122,22 @@ def test_normalising_in_memory_that_is_there_gives_the_same_bits(shape):
         assert torch.equal(normalise(pixels, transform), expected)
 
 
-def test_batches_that_are_used_at_once_share_their_memory(tmp_path):
-    paths = write_images(tmp_path, 10, 80)
-    split = ImageSet(paths, np.arange(10) % 3, np.arange(10))
+@pytest.mark.parametrize("n_views", [1, 2])
+@pytest.mark.parametrize("kept", [1, 2])
+def test_batches_share_the_memory_of_as_many_as_are_kept(kept, n_views, tmp_path):
+    split = ImageSet(write_images(tmp_path, 10, 80), np.arange(10) % 3, np.arange(10))
+    split = split if n_views == 1 else with_views(split, 0, n_views)
     for workers in (0, 2):
-        kept = [images for images, _ in evaluation_batches(split, Transform(72), compute(4, workers))]
-        used = [
-            (images.clone(), images.data_ptr())
-            for images, _ in evaluation_batches(split, Transform(72), compute(4, workers), reuse=True)
-        ]
-        assert len({images.data_ptr() for images in kept}) == 3
-        assert len({pointer for _, pointer in used}) == 1
-        for expected, (found, _) in zip(kept, used, strict=True):
-            assert torch.equal(expected, found)
+        own = [images for images, _ in evaluation_batches(split, Transform(72), compute(4, workers))]
+        assert len({images.data_ptr() for images in own}) == 3 * n_views
+        last, places = deque(maxlen=kept), set()
+        batches = evaluation_batches(split, Transform(72), compute(4, workers), kept)
+        for number, (images, _) in enumerate(batches, 1):
+            last.append(images)
+            places.add(images.data_ptr())
+            assert all(torch.equal(*pair) for pair in zip(last, own[max(0, number - kept) :], strict=False))
+        assert number == len(own)
+        assert len(places) == kept
 
 
 # Large images, one by one

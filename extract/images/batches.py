@@ -1,7 +1,9 @@
 """Streams of batches of a split, from memory or through worker processes."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -65,7 +67,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    split: ImageSet, transform: Transform, compute: Compute, reuse: bool = False
+    split: ImageSet, transform: Transform, compute: Compute, kept: int | None = None
 ) -> Iterator[Batch]:
     """The split in its own order: each batch of images once for each of its views, view 0 first.
 
@@ -76,7 +78,8 @@ def evaluation_batches(
         split: the images.
         transform: how they are prepared.
         compute: device and batch size.
-        reuse: whether a batch may be overwritten when the next is asked for, which saves memory and time.
+        kept: how many batches, the last ones, have to stay as they are when another is asked for; None for
+            all. The memory of others is used again, which saves time.
     """
     label = torch.from_numpy(split.label)
     seeds = np.full((len(split), 1), EVALUATION) if split.seeds is None else split.seeds
@@ -88,31 +91,35 @@ def evaluation_batches(
                 yield normalise(view_batch(images, transform, of_view), transform), of_batch
         return
     files = ImageFiles(split, transform, range(len(split)), seeds)
-    reuse = reuse and compute.device.type == "cpu"  # a GPU's memory is reused anyway
-    if reuse and split.n_views == 1:
-        for images, rows in _normalised_parts(files, compute):
+    kept = kept if compute.device.type == "cpu" else None  # a GPU's memory is reused anyway
+    if kept is not None and split.n_views == 1:
+        for images, rows in _normalised_parts(files, compute, kept):
             yield images, label[rows]
         return
-    buffer: torch.Tensor | None = None
+    buffers: deque[torch.Tensor] = deque()
     for views, index in load_batches(files, compute):
         of_batch = to_device(label[index], compute.device)
         for images in views.unbind(1):
-            out = None if buffer is None else buffer[: len(images)]
+            out = buffers[0][: len(images)] if len(buffers) == kept else None
             normalised = normalise(to_device(images, compute.device), transform, out)
-            if reuse and buffer is None:
-                buffer = normalised  # of the first batch, the largest
+            if out is not None:
+                buffers.rotate(-1)
+            elif kept is not None:
+                buffers.append(normalised)  # of the first batches, the largest
             yield normalised, of_batch
 
 
-def _normalised_parts(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, slice]]:
-    """Batches of files of one view, normalised, and their rows; on the CPU, all in the same memory.
+def _normalised_parts(files: ImageFiles, compute: Compute, kept: int) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Batches of files of one view, normalised, and their rows; on the CPU, in the memory of so many.
 
     Each part is normalised straight from where its worker put it, without a copy of the whole batch.
     """
     n_images, size, side = len(files.order), compute.batch_size, files.transform.image_size
-    buffer = torch.empty(min(size, n_images), 3, side, side)
+    memory = cycle([torch.empty(min(size, n_images), 3, side, side) for _ in range(kept)])
     for views, positions in load_parts(files, compute):
         start = positions[0] % size
+        if start == 0:
+            buffer = next(memory)
         end, done = start + len(views), positions[-1] + 1
         normalise(views[:, 0], files.transform, buffer[start:end])
         if end == size or done == n_images:

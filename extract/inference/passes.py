@@ -13,7 +13,7 @@ from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.inference.pieces import in_pieces
-from extract.inference.transfer import to_host
+from extract.inference.transfer import kept_ahead, to_host
 from extract.networks.parts import Network, pool
 
 
@@ -46,9 +46,10 @@ def images_and_maps(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Like `feature_maps`, each with its images, normalised (B, 3, H, W), until the next is asked for."""
     network.eval()
-    with in_pieces(network, compute, watched) as features:
-        for images, _ in evaluation_batches(split, transform, compute, reuse=True):
-            yield images, features(images)
+    with in_pieces(network, compute, watched) as pieces:
+        kept = 1 + pieces.n_ahead
+        batches = ((images, images) for images, _ in evaluation_batches(split, transform, compute, kept))
+        yield from kept_ahead(batches, pieces.begin, pieces.end, pieces.n_ahead)
 
 
 def numbered_maps(

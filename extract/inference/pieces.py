@@ -4,8 +4,8 @@ The threads of a layer wait for each other at its end. Beside processes that dec
 always late, and small layers are over before all threads have begun; two passes at a time keep cores at work.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
@@ -20,14 +20,14 @@ from extract.networks.parts import Network
 
 SIDE_BY_SIDE = 2
 LEAST = 16  # images of a piece where more would fit: smaller ones take longer in all
-Features = Callable[[torch.Tensor], torch.Tensor]
+Begun = torch.Tensor | list[Future[torch.Tensor]]
 
 
 @contextmanager
 def in_pieces(
     network: Network, compute: Compute, watched: AbstractContextManager | None = None
-) -> Iterator[Features]:
-    """A function from normalised images (B, 3, H, W) of one size to their feature maps (B, C, H', W').
+) -> Iterator["Pieces"]:
+    """What takes batches of one size through a network; its threads live as long as the block.
 
     In evaluation no image is looked at with the rest of its batch, so the maps are those of the whole batch.
 
@@ -36,33 +36,49 @@ def in_pieces(
         watched: entered while each batch runs through the network, all of its pieces and nothing else; they
             then run in turn, through the network itself, for hooks see one piece at a time.
     """
-    pieces = _Pieces(network, compute, watched)
+    pieces = Pieces(network, compute, watched)
     try:
-        yield pieces.features
+        yield pieces
     finally:
         pieces.close()
 
 
-class _Pieces:
-    """The threads of a pass, which live as long as it does, and a network for each."""
+class Pieces:
+    """The threads of a pass, and a network for each; see `in_pieces`.
+
+    Attributes:
+        n_ahead: batches to begin before the first of them is asked for, so that cores are never idle.
+    """
 
     def __init__(self, network: Network, compute: Compute, watched: AbstractContextManager | None):
         self._network, self._compute, self._watched = network, compute, watched
+        self._n_cores, on_cpu = torch.get_num_threads(), compute.device.type == "cpu"
+        self.n_ahead = int(on_cpu and self._n_cores > 1 and watched is None and network.is_known)
         self._most: int | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._free: SimpleQueue[nn.Module] = SimpleQueue()
 
     @torch.inference_mode()
-    def features(self, images: torch.Tensor) -> torch.Tensor:
+    def begin(self, images: torch.Tensor) -> Begun:
+        """Begin with normalised images (B, 3, H, W), which stay as they are until `end`."""
         images = images.contiguous(memory_format=self._compute.memory_format)
         pieces = images.tensor_split(self._n_pieces(images))
-        if self._threads is not None and len(pieces) > 1:
-            return torch.cat(list(self._threads.map(self._in_thread, pieces)))
+        if self._threads is not None:
+            return [self._threads.submit(self._in_thread, piece) for piece in pieces]
         with nullcontext() if self._watched is None else self._watched:
-            maps = [self._through(self._network.features, piece) for piece in pieces]
-        return maps[0] if len(maps) == 1 else torch.cat(maps)
+            return _joined([self._through(self._network.features, piece) for piece in pieces])
+
+    @torch.inference_mode()
+    def end(self, begun: Begun) -> torch.Tensor:
+        """The feature maps (B, C, H', W') of a batch that was begun."""
+        return begun if isinstance(begun, torch.Tensor) else _joined([piece.result() for piece in begun])
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The feature maps of a batch."""
+        return self.end(self.begin(images))
 
     def close(self) -> None:
+        """End the threads."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
@@ -77,14 +93,12 @@ class _Pieces:
         return n_pieces(len(images), self._most)
 
     def _start(self) -> None:
-        """Start threads, if there are cores for them and the network can be copied."""
-        n_threads = torch.get_num_threads()
-        if n_threads == 1 or self._watched is not None or not self._network.is_known:
-            return
-        self._free.put(self._network.features)
-        self._free.put(_twin(self._network.features))
-        share = -(-n_threads // SIDE_BY_SIDE)
-        self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
+        """Start threads, now that processes that decode images have been forked."""
+        if self.n_ahead:
+            self._free.put(self._network.features)
+            self._free.put(_twin(self._network.features))
+            share = -(-self._n_cores // SIDE_BY_SIDE)
+            self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "features", set_threads_here, (share,))
 
     def _in_thread(self, piece: torch.Tensor) -> torch.Tensor:
         features = self._free.get()
@@ -97,6 +111,10 @@ class _Pieces:
     def _through(self, features: nn.Module, images: torch.Tensor) -> torch.Tensor:
         with self._compute.autocast():
             return features(images)
+
+
+def _joined(maps: list[torch.Tensor]) -> torch.Tensor:
+    return maps[0] if len(maps) == 1 else torch.cat(maps)
 
 
 def n_pieces(n: int, most: int) -> int:

@@ -39,11 +39,11 @@ def predict_aggregated(
     task = progress.add_task("evaluating turned images", total=len(split), status="")
     network.eval()
     predictions = [torch.empty(0, dtype=torch.int64)]  # a share of an evaluation may have no images
-    with in_pieces(network, compute) as features:
+    with in_pieces(network, compute) as pieces:
         for images, _ in evaluation_batches(split, transform, compute):
             total = 0
             for m, turned in enumerate(turns(images)):
-                pooled = pool(features(turned))
+                pooled = pool(pieces.features(turned))
                 outputs = joint_outputs(network.classify(pooled), torch.nn.functional.linear(pooled, *layer))
                 total = total + outputs[:, m::TURNS]
             predictions.append(total.argmax(dim=1).cpu())
