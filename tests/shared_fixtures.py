@@ -18,6 +18,7 @@ from rich.progress import Progress
 from s3_server import CREDENTIALS, make_bucket, s3_server
 
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
+from extract.device import set_threads_here
 from extract.dump import extract
 from extract.train import train
 from store import provenance
@@ -36,6 +37,15 @@ SMALL = NetworkConfig("resnet20", width=4)
 def quiet() -> Progress:
     """A progress bar that shows nothing."""
     return QUIET
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Torch computes on two cores, as it does for most who use the program."""
+    before = torch.get_num_threads()
+    set_threads_here(2)
+    yield
+    set_threads_here(before)
 
 
 @pytest.fixture(scope="session")

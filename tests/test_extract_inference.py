@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torchvision.models.resnet import BasicBlock
 
 from extract.config import ExtractConfig
-from extract.device import MOST_MMAP_THRESHOLD, Compute, set_threads_here
+from extract.device import MOST_MMAP_THRESHOLD, Compute
 from extract.dump import extract
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
@@ -88,14 +88,6 @@ QUIET = Progress(disable=True)
 CPU = Compute(torch.device("cpu"), "fp32", 128, 0)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    set_threads_here(2)
-    yield
-    set_threads_here(before)
-
-
 @given(n=st.integers(1, 5000), most=st.integers(1, 600))
 def test_pieces_are_even_small_enough_and_no_smaller_than_they_must_be(n, most):
     pieces = n_pieces(n, most)
@@ -122,7 +114,7 @@ def test_pieces_of_a_batch_give_its_maps_in_its_order(n, two_threads, monkeypatc
 
 def test_two_pieces_run_at_a_time_each_on_half_of_the_cores(two_threads):
     """Each waits for another one, so that one at a time would end with an error."""
-    network = Network(Meeting(), made_network().classifier).eval()
+    network = known(Network(Meeting(), made_network().classifier))
     maps = features_of(network, numbers(64))
     assert torch.equal(maps, numbers(64))
     assert not maps.requires_grad
@@ -148,12 +140,18 @@ def test_who_watches_sees_every_piece_in_turn_and_no_look_at_single_images(two_t
     assert torch.equal(torch.cat(seen), maps)
 
 
+@pytest.mark.parametrize("arch", ["resnet20", "resnet18", "mobilenet_v2", "timm:test_resnet"])
+def test_code_that_is_known_can_run_in_threads(arch):
+    with torch.random.fork_rng(devices=[]):
+        assert build_network(NetworkConfig(arch), 2, 64).is_known
+        assert not Network(nn.Identity(), nn.Linear(1, 1)).is_known  # of whoever else builds one
+
+
 def test_a_network_of_a_users_own_takes_pieces_in_turn(two_threads, in_tmp_path):
     """Its code may keep anything anywhere."""
     Path("own_nets.py").write_text(OWN)
     with torch.random.fork_rng(devices=[]):
         network = build_network(NetworkConfig("own_nets:make"), 2, 24).eval()
-        assert build_network(NetworkConfig("resnet20", 4), 2, 24).is_known
     with torch.inference_mode():
         assert torch.equal(features_of(network, numbers(64)), network.features(numbers(64)))
     assert {threading.main_thread().name} == sys.modules["own_nets"].THREADS
@@ -251,4 +249,10 @@ def numbers(n: int) -> torch.Tensor:
 
 def made_network() -> Network:
     with torch.random.fork_rng(devices=[]):
-        return Network(Counting(), nn.Linear(4, 2)).eval()
+        return known(Network(Counting(), nn.Linear(4, 2)))
+
+
+def known(network: Network) -> Network:
+    """As if its code were ours."""
+    network.is_known = True
+    return network.eval()

@@ -52,6 +52,7 @@ def _build(config: Any, n_classes: int, image_size: int) -> "Network":
         stages[f"layer{stage + 1}"] = str(len(layers) - 1)  # its last block, among numbered modules
     network = Network(nn.Sequential(*layers), nn.Linear(channels, n_classes))
     network.stages = stages
+    network.is_known = True
     for module in network.features.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # which has no values to draw
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

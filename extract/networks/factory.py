@@ -38,9 +38,7 @@ def is_factory(arch: str) -> bool:
 def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from extract.networks.found import with_new_classifier
 
-    network = with_new_classifier(_made(config), image_size, n_classes, config.arch)
-    network.is_known = False
-    return network
+    return with_new_classifier(_made(config), image_size, n_classes, config.arch)
 
 
 def _made(config: Any) -> "nn.Module":

@@ -18,7 +18,8 @@ class Network(nn.Module):
         classifier: the FC layer, C to K.
         stages: names of modules of `backbone` that are numbered there, by the usual names of their stages.
         is_known: whether its code is ours, torchvision's or timm's, so that a copy of its modules can run in
-            another thread meanwhile. Code of a user's own may share more than weights with its copy.
+            another thread meanwhile; who builds it says so. Other code may share more than weights with its
+            copy.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Linear):
@@ -26,7 +27,7 @@ class Network(nn.Module):
         self.features = features
         self.classifier = classifier
         self.stages: dict[str, str] = {}
-        self.is_known = True
+        self.is_known = False
 
     @property
     def backbone(self) -> nn.Module:

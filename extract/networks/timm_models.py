@@ -77,7 +77,9 @@ def _preparation(config: Any) -> Preparation:
 def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from extract.networks.found import with_new_classifier
 
-    return with_new_classifier(_model(config, n_classes), image_size, n_classes, config.arch)
+    network = with_new_classifier(_model(config, n_classes), image_size, n_classes, config.arch)
+    network.is_known = True
+    return network
 
 
 def _model(config: Any, n_classes: int) -> "nn.Module":

@@ -68,8 +68,11 @@ def _build(config: Any, n_classes: int, image_size: int) -> "Network":
 
     model = _model(config)
     if config.arch in NAMES:
-        return TorchvisionResNet(model, n_classes)
-    return with_new_classifier(model, image_size, n_classes, config.arch)
+        network = TorchvisionResNet(model, n_classes)
+    else:
+        network = with_new_classifier(model, image_size, n_classes, config.arch)
+    network.is_known = True
+    return network
 
 
 def _as_pretrained(arch: str) -> dict[str, bool]:
