@@ -1,5 +1,6 @@
 """A CPU takes a batch in pieces, two at a time: the same maps, in the same order."""
 
+import importlib
 import sys
 import threading
 from collections import Counter
@@ -84,6 +85,15 @@ class Own(nn.Module):
 def make():
     return Own()
 """
+REGISTERED = """
+
+from timm.models import register_model
+
+
+@register_model
+def own_of_tests(num_classes=2, pretrained=False, **options):
+    return Own()
+"""
 QUIET = Progress(disable=True)
 CPU = Compute(torch.device("cpu"), "fp32", 128, 0)
 
@@ -94,7 +104,8 @@ def test_pieces_are_even_small_enough_and_no_smaller_than_they_must_be(n, most):
     sizes = [len(piece) for piece in torch.empty(n, 0).tensor_split(pieces)]
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1
-    assert pieces == 1 or pieces % 2 == 0
+    assert min(sizes) >= 1
+    assert pieces in (1, n) or pieces % 2 == 0
     assert n < 32 or pieces > 1
     assert pieces <= 2 or -(-n // (pieces // 2)) > most  # fewer would not do
 
@@ -157,6 +168,15 @@ def test_a_network_of_a_users_own_takes_pieces_in_turn(two_threads, in_tmp_path)
     assert {threading.main_thread().name} == sys.modules["own_nets"].THREADS
 
 
+def test_code_that_is_registered_with_timm_is_not_timms(in_tmp_path, monkeypatch):
+    """Anyone's can be."""
+    Path("own_entry.py").write_text(OWN + REGISTERED)
+    monkeypatch.syspath_prepend(".")
+    importlib.import_module("own_entry")
+    with torch.random.fork_rng(devices=[]):
+        assert not build_network(NetworkConfig("timm:own_of_tests"), 2).is_known
+
+
 def test_threads_compute_in_the_precision_asked_for(two_threads):
     with in_pieces(made_network(), replace(CPU, precision="bf16")) as pieces:
         assert pieces.features(numbers(64)).dtype == torch.bfloat16
@@ -207,6 +227,10 @@ def test_errors_of_a_network_are_raised_and_threads_end(two_threads):
         assert torch.equal(pieces.features(numbers(64)), whole)
     with pytest.raises(RuntimeError, match="channels"):
         features_of(network, numbers(64)[:, :2])  # which leaves the block
+    with in_pieces(network, CPU) as pieces:
+        with pytest.raises(RuntimeError, match="channels"):
+            pieces.features(numbers(64)[:, :2])  # the first look
+        assert torch.equal(pieces.features(numbers(64)), whole)
     assert threading.active_count() == n_threads
     assert torch.get_num_threads() == 2
 

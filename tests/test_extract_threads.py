@@ -6,11 +6,13 @@ The suite sets torch to one thread, so that all other tests take batches whole o
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bad_input import succeed
 from made_store import contents
 
 from extract.device import set_threads_here
+from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path", "small_pieces", "two_threads")
 CPU = ("--device", "cpu")
@@ -66,3 +68,14 @@ def test_predictions_are_the_same_numbers(command, small_ckpt, small_root, small
         said.append(succeed(command, "--ckpt", small_ckpt, "--batch-size", 8, *source, *CPU).stdout)
     assert small_pieces == {"MainThread", "features_0"}
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_no_piece_is_empty_where_each_has_one_image(n_threads, small_ckpt, small_store, monkeypatch):
+    """Batches of 5 would have 8 pieces of at most one image, by powers of two."""
+    monkeypatch.setattr("extract.inference.pieces.images_at_once", lambda *of: 1)
+    set_threads_here(n_threads)
+    succeed("extract", "--ckpt", small_ckpt, "--batch-size", 5, "--layers", "layer2", *CPU)
+    one, whole = FeatureStore(Path("feats.zarr")), FeatureStore(small_store)
+    pooled, expected = one.read("train").pooled, whole.read("train").pooled
+    np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)

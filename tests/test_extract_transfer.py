@@ -1,5 +1,6 @@
 """Copies from a GPU that lag behind: nothing is mixed up, lost or kept from being checked."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,23 @@ def test_batches_are_asked_for_before_earlier_ones_are_waited_for():
     asked = [f"{what} {i}" for i in range(4) for what in ("computed", "begun")]
     assert [line for line in log if not line.startswith("ended")] == asked
     assert log.index("begun 1") < log.index("ended 0") < log.index("computed 2")
+
+
+def test_a_batch_that_is_used_is_held_by_its_user_alone():
+    """What was begun of it is as large: maps in pieces, copies."""
+    alive = []
+
+    def begin(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        alive.append(weakref.ref(tensors["rows"]))
+        return [tensors["rows"]]
+
+    def batches() -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        for i in range(5):
+            yield i, {"rows": torch.full((2,), i)}
+
+    for i, rows in kept_ahead(batches(), begin, lambda begun: begun[0] + 0, n_ahead=1):
+        assert rows.tolist() == [i, i]
+        assert i == 4 or [row for row, reference in enumerate(alive) if reference() is not None] == [i + 1]
 
 
 @pytest.mark.parametrize("n", range(AHEAD + 3))

@@ -94,7 +94,7 @@ class Pieces:
 
     def _start(self) -> None:
         """Start threads, now that processes that decode images have been forked."""
-        if self.n_ahead:
+        if self.n_ahead and self._threads is None:  # they are there if the first look failed
             self._free.put(self._network.features)
             self._free.put(_twin(self._network.features))
             share = -(-self._n_cores // SIDE_BY_SIDE)
@@ -118,14 +118,14 @@ def _joined(maps: list[torch.Tensor]) -> torch.Tensor:
 
 
 def n_pieces(n: int, most: int) -> int:
-    """In how many pieces n images go, each of `most` or fewer: powers of two, which share out evenly.
+    """In how many pieces n images go, each of `most` or fewer: a power of two, which shares out evenly, or n.
 
     The same on every machine, since maps may depend on it in their last bit.
     """
     pieces = SIDE_BY_SIDE if n >= SIDE_BY_SIDE * LEAST else 1
     while -(-n // pieces) > most:
         pieces *= 2
-    return pieces
+    return min(pieces, n)  # an empty piece is refused by many networks
 
 
 @torch.inference_mode()

@@ -51,11 +51,15 @@ def kept_ahead(
     for place, tensors in batches:
         begun.append((place, begin(tensors)))
         if len(begun) > n_ahead:
-            place, copy = begun.popleft()
-            yield place, end(copy)
+            yield _ended(begun, end)
     while begun:
-        place, copy = begun.popleft()
-        yield place, end(copy)
+        yield _ended(begun, end)
+
+
+def _ended(begun: deque[tuple[Place, Copy]], end: Callable[[Copy], Result]) -> tuple[Place, Result]:
+    """The first of them, which nothing here holds while it is used."""
+    place, copy = begun.popleft()
+    return place, end(copy)
 
 
 class PinnedCopies:

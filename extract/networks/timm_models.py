@@ -68,7 +68,8 @@ def _preparation(config: Any) -> Preparation:
     import timm
     from timm.data import resolve_data_config
 
-    own = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(_name(config.arch)).to_dict())
+    said = timm.get_pretrained_cfg(_name(config.arch))  # None of networks that others registered
+    own = resolve_data_config(pretrained_cfg=said.to_dict() if said else {"input_size": (3, 224, 224)})
     size = own["input_size"][-1]
     resize = math.floor(size / own["crop_pct"])
     return Preparation(size, resize, tuple(own["mean"]), tuple(own["std"]), own["interpolation"])
@@ -77,8 +78,10 @@ def _preparation(config: Any) -> Preparation:
 def _build(config: Any, n_classes: int, image_size: int) -> "Network":
     from extract.networks.found import with_new_classifier
 
-    network = with_new_classifier(_model(config, n_classes), image_size, n_classes, config.arch)
-    network.is_known = True
+    model = _model(config, n_classes)
+    makers = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    network = with_new_classifier(model, image_size, n_classes, config.arch)
+    network.is_known = makers <= {"timm", "torch", "torchvision"}  # timm's registry is open to anyone's code
     return network
 
 
