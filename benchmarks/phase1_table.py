@@ -6,6 +6,7 @@ Usage: python benchmarks/phase1_table.py RUNS, with a folder for each training t
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,30 +16,38 @@ SCORES = ("val_balanced_accuracy", "test_balanced_accuracy", "test_many", "test_
 ACCURACIES = ("overall", "many", "medium", "few")  # of Phase I alone, on test images
 
 
+def options(config: dict[str, Any]) -> str:
+    """All that two trainings must have in common to differ by their seeds alone."""
+    dataset = {name: value for name, value in config["dataset"].items() if name != "subset_seed"}
+    same = {name: value for name, value in config.items() if name not in ("out", "seed")}
+    return json.dumps(same | {"dataset": dataset}, sort_keys=True)
+
+
 def figures(folder: Path) -> dict[str, object]:
     """Accuracies in % of one training: alone, and with the head of all sweeps that val chose."""
     config = json.loads((folder / "phase1" / "config.json").read_text())
     alone = json.loads((folder / "phase1.json").read_text())
     heads = [
-        pd.read_csv(path).iloc[0] | {"method": path.parent.name}
+        pd.read_csv(path).iloc[0].to_dict() | {"method": path.parent.name}
         for path in sorted(folder.glob("*/ranking.csv"))
     ]
     best = max(heads, key=lambda row: row["val_balanced_accuracy_mean"])
     seconds = pd.read_csv(folder / "phase1" / "metrics.csv")["seconds"].median()
     return (
-        {"recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}
+        {"name": folder.name, "recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}
         | {"seed": config["seed"], "subset seed": config["dataset"]["subset_seed"], "s an epoch": seconds}
         | {f"Phase I {name}": alone[name] for name in ACCURACIES}
         | {name: best[f"{name}_mean"] for name in SCORES}
-        | {"head": best["method"], "chosen": best["configuration"]}
+        | {"head": best["method"], "chosen": best["configuration"], "options": options(config)}
     )
 
 
-def averaged(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One row per configuration: mean ± std over its trainings."""
+def averaged(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration: mean ± std over its trainings, which differ by their seeds alone."""
     table = []
-    for names, alike in rows.groupby(by, sort=False):
-        cells = dict(zip(by, names, strict=True)) | {"trainings": len(alike)}
+    for _, alike in rows.groupby("options", sort=False):
+        cells = {name: alike[name].iloc[0] for name in ("recipe", "imbalance")} | {"trainings": len(alike)}
+        cells |= {f"{name}s": ", ".join(map(str, alike[name].unique())) for name in ("seed", "subset seed")}
         for name in [f"Phase I {name}" for name in ACCURACIES] + list(SCORES):
             values = alike[name].astype(float)
             cells[name] = format_cell(values.mean(), values.std(ddof=1))
@@ -49,13 +58,14 @@ def averaged(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def main() -> None:
     folders = [path.parent for path in sorted(Path(sys.argv[1]).glob("*/phase1.json"))]
     rows = pd.DataFrame([figures(folder) for folder in folders])
-    print(rows.to_string(index=False, float_format="%.2f"))
+    print(rows.drop(columns="options").to_string(index=False, float_format="%.2f"))
     of_protocol = rows["subset seed"] == 0
-    seeds = averaged(rows[of_protocol], ["recipe", "imbalance"])
+    seeds = averaged(rows[of_protocol])
     print(f"\nseeds of Phase I:\n{seeds.to_string(index=False)}")
     like = (rows["recipe"] == "short") & (rows["imbalance"] == 100) & (rows["seed"] == 0)
-    subsets = averaged(rows[like], ["recipe", "imbalance"])
-    print(f"\nsubset seeds {sorted(rows.loc[like, 'subset seed'])}:\n{subsets.to_string(index=False)}")
+    if like.any():
+        subsets = averaged(rows[like])
+        print(f"\nsubset seeds:\n{subsets.to_string(index=False)}")
 
 
 if __name__ == "__main__":
