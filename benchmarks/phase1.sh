@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Phase I's recipes on long-tailed CIFAR-10 with ResNet-32, and what Phase II makes of each: everything under "Recipes of
 # Phase I" in docs/results.md.
-# Usage: benchmarks/phase1.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all trainings unless some are named.
+# Usage: benchmarks/phase1.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all trainings unless some are named,
+# but for those of options_of, as tried-mixup, from which `strong` was chosen.
 # Two cores: half a minute an epoch, so a day in all. Every part resumes where it was interrupted; finished parts are not repeated.
 set -euo pipefail
 data=${1:?usage: benchmarks/phase1.sh DATA [NAME...]}
@@ -41,10 +42,25 @@ one() {  # NAME, options of Phase I: a training, its store, and the contest of h
   try fsa+balanced-softmax fsa --loss balanced-softmax --grid tau=1,1.25,1.5 --grid lr=0.0003,0.001 --grid weight_decay=0.0005,0.01
 }
 
+options_of() {  # of a training that was tried for the recipe `strong`, whatever that holds today
+  case $1 in
+    autoaugment) echo --augment autoaugment --cutout 16 --mixup 0 ;;
+    mixup) echo --augment none --cutout 0 --mixup 1 ;;
+    autoaugment-mixup) echo --augment autoaugment --cutout 16 --mixup 1 ;;
+    autoaugment-balanced-softmax) echo --augment autoaugment --cutout 16 --mixup 0 --loss balanced-softmax ;;
+    autoaugment-64) echo --augment autoaugment --cutout 16 --mixup 0 --batch-size 64 --lr-batch-size 64 ;;
+    mixup-64) echo --augment none --cutout 0 --mixup 1 --batch-size 64 --lr-batch-size 64 ;;
+    *) echo "unknown training: tried-$1" >&2; exit 2 ;;
+  esac
+}
+
 all=(short-100-0 strong-100-0 short-100-1 strong-100-1 short-100-2 strong-100-2 short-10-0 strong-10-0 strong-200-100-0 \
   subset-1 subset-2)
 for name in "${@:-${all[@]}}"; do
   case $name in
+    tried-*)
+      options=$(options_of "${name#tried-}")
+      one $name --recipe strong --imbalance-factor 100 $options ;;
     subset-*) one $name --recipe short --imbalance-factor 100 --subset-seed ${name#subset-} ;;
     *) seed=${name##*-} rest=${name%-*}
        one $name --recipe ${rest%-*} --imbalance-factor ${rest##*-} --seed $seed ;;
