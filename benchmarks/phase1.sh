@@ -2,7 +2,7 @@
 # Phase I's recipes on long-tailed CIFAR-10 with ResNet-32, and what Phase II makes of each: everything under "Recipes of
 # Phase I" in docs/results.md.
 # Usage: benchmarks/phase1.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all trainings unless some are named,
-# but for those of options_of, as tried-mixup, from which `strong` was chosen.
+# but for those of options_of, as tried-mixup, which are candidates for the recipe `strong`.
 # Two cores: half a minute an epoch, so a day in all. Every part resumes where it was interrupted; finished parts are not repeated.
 set -euo pipefail
 data=${1:?usage: benchmarks/phase1.sh DATA [NAME...]}
@@ -42,7 +42,7 @@ one() {  # NAME, options of Phase I: a training, its store, and the contest of h
   try fsa+balanced-softmax fsa --loss balanced-softmax --grid tau=1,1.25,1.5 --grid lr=0.0003,0.001 --grid weight_decay=0.0005,0.01
 }
 
-options_of() {  # of a training that was tried for the recipe `strong`, whatever that holds today
+options_of() {  # of a candidate for the recipe `strong`, whatever that holds today
   case $1 in
     autoaugment) echo --augment autoaugment --cutout 16 --mixup 0 ;;
     mixup) echo --augment none --cutout 0 --mixup 1 ;;

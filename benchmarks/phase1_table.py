@@ -32,10 +32,15 @@ def figures(folder: Path) -> dict[str, object]:
         for path in sorted(folder.glob("*/ranking.csv"))
     ]
     best = max(heads, key=lambda row: row["val_balanced_accuracy_mean"])
-    seconds = pd.read_csv(folder / "phase1" / "metrics.csv")["seconds"].median()
+    epochs = pd.read_csv(folder / "phase1" / "metrics.csv")
     return (
         {"name": folder.name, "recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}
-        | {"seed": config["seed"], "subset seed": config["dataset"]["subset_seed"], "s an epoch": seconds}
+        | {
+            "seed": config["seed"],
+            "subset seed": config["dataset"]["subset_seed"],
+            "s an epoch": epochs["seconds"].median(),
+        }
+        | {"Phase I val": epochs["val_balanced_accuracy"].iloc[-1]}
         | {f"Phase I {name}": alone[name] for name in ACCURACIES}
         | {name: best[f"{name}_mean"] for name in SCORES}
         | {"head": best["method"], "chosen": best["configuration"], "options": options(config)}
@@ -48,7 +53,7 @@ def averaged(rows: pd.DataFrame) -> pd.DataFrame:
     for _, alike in rows.groupby("options", sort=False):
         cells = {name: alike[name].iloc[0] for name in ("recipe", "imbalance")} | {"trainings": len(alike)}
         cells |= {f"{name}s": ", ".join(map(str, alike[name].unique())) for name in ("seed", "subset seed")}
-        for name in [f"Phase I {name}" for name in ACCURACIES] + list(SCORES):
+        for name in ["Phase I val", *(f"Phase I {name}" for name in ACCURACIES), *SCORES]:
             values = alike[name].astype(float)
             cells[name] = format_cell(values.mean(), values.std(ddof=1))
         table.append(cells | {"head": ", ".join(alike["head"].unique())})

@@ -28,7 +28,7 @@ from extract.dump import extract
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform
 from extract.inference.passes import images_and_maps
-from extract.inference.pieces import Begun, Pieces, images_at_once, in_pieces, n_pieces
+from extract.inference.pieces import Begun, Pieces, _twin, images_at_once, in_pieces, n_pieces
 from extract.networks.config import NetworkConfig
 from extract.networks.parts import Network
 from extract.networks.registry import build_network
@@ -227,10 +227,14 @@ def test_errors_of_a_network_are_raised_and_threads_end(two_threads):
         assert torch.equal(pieces.features(numbers(64)), whole)
     with pytest.raises(RuntimeError, match="channels"):
         features_of(network, numbers(64)[:, :2])  # which leaves the block
-    with in_pieces(network, CPU) as pieces:
+    with (
+        mock.patch("extract.inference.pieces._twin", wraps=_twin) as twins,
+        in_pieces(network, CPU) as pieces,
+    ):
         with pytest.raises(RuntimeError, match="channels"):
             pieces.features(numbers(64)[:, :2])  # the first look
         assert torch.equal(pieces.features(numbers(64)), whole)
+    assert twins.call_count == 1  # one network for each thread, whatever failed before
     assert threading.active_count() == n_threads
     assert torch.get_num_threads() == 2
 

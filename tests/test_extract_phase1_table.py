@@ -25,7 +25,8 @@ def write(
     config["dataset"] = {"imbalance_factor": 100, "subset_seed": subset_seed}
     (folder / "phase1").mkdir(parents=True)
     (folder / "phase1" / "config.json").write_text(json.dumps(config))
-    pd.DataFrame({"seconds": [1.0, 3.0, 8.0]}).to_csv(folder / "phase1" / "metrics.csv")
+    epochs = {"seconds": [1.0, 3.0, 8.0], "val_balanced_accuracy": [50.0, None, 58.0]}
+    pd.DataFrame(epochs).to_csv(folder / "phase1" / "metrics.csv")
     alone = {"overall": 60, "many": 61, "medium": 62, "few": None}
     (folder / "phase1.json").write_text(json.dumps(alone))
     for method, val, test in (("crt", 71, 99), ("fsa", 72, score)):
@@ -40,7 +41,7 @@ def test_a_row_has_the_head_that_val_chose(table, tmp_path):
     write(tmp_path / "a")
     row = table.figures(tmp_path / "a")
     assert (row["head"], row["chosen"], row["test_balanced_accuracy"]) == ("fsa", "fsa, best", 70)
-    assert (row["Phase I overall"], row["s an epoch"]) == (60, 3)
+    assert (row["Phase I val"], row["Phase I overall"], row["s an epoch"]) == (58, 60, 3)
 
 
 def test_seeds_are_averaged_and_other_options_are_not(table, tmp_path, monkeypatch, capsys):
