@@ -23,15 +23,20 @@ def options(config: dict[str, Any]) -> str:
     return json.dumps(same | {"dataset": dataset}, sort_keys=True)
 
 
-def figures(folder: Path) -> dict[str, object]:
-    """Accuracies in % of one training: alone, and with the head of all sweeps that val chose."""
-    config = json.loads((folder / "phase1" / "config.json").read_text())
-    alone = json.loads((folder / "phase1.json").read_text())
+def chosen_head(folder: Path) -> dict[str, Any]:
+    """The configuration that val chose from all sweeps of a training; `method` is the name of its sweep."""
     heads = [
         pd.read_csv(path).iloc[0].to_dict() | {"method": path.parent.name}
         for path in sorted(folder.glob("*/ranking.csv"))
     ]
-    best = max(heads, key=lambda row: row["val_balanced_accuracy_mean"])
+    return max(heads, key=lambda row: row["val_balanced_accuracy_mean"])
+
+
+def figures(folder: Path) -> dict[str, object]:
+    """Accuracies in % of one training: alone, and with the head of all sweeps that val chose."""
+    config = json.loads((folder / "phase1" / "config.json").read_text())
+    alone = json.loads((folder / "phase1.json").read_text())
+    best = chosen_head(folder)
     epochs = pd.read_csv(folder / "phase1" / "metrics.csv")
     return (
         {"name": folder.name, "recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}

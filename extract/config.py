@@ -121,7 +121,7 @@ class TrainConfig:
     overwrite: Annotated[bool, Option("replace an earlier run in --out", "files")] = False
 
     def resolved(self) -> "TrainConfig":
-        """The same, with every None replaced.
+        """The same, with every None replaced, but for lengths that go with an image size of None.
 
         Raises:
             UserError: a value out of its range.
@@ -133,7 +133,7 @@ class TrainConfig:
             values["warmup_epochs"] = 0
         # A learning rate that the user names is for the user's batches.
         but = () if self.lr is None else ("lr_batch_size",)
-        nested = {name: recipe.fill(getattr(self, name), but) for name in FILLED_BY_RECIPES}
+        nested = {name: recipe.fill(getattr(self, name), self.image_size, but) for name in FILLED_BY_RECIPES}
         nested["objective"] = nested["objective"].resolved(values["epochs"])
         config = replace(self, dataset=self.dataset.resolved(), **values, **nested)
         config.check_numbers()

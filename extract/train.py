@@ -71,8 +71,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     # Weights that a resumed run began with are in its checkpoint, and their file may be gone.
     check_network(replace(config.network, weights=None, ema=False) if config.resume else config.network)
     if config.image_size is None:
-        config = replace(config, image_size=preparation(config.network).image_size)
-        config.check_numbers()
+        config = replace(config, image_size=preparation(config.network).image_size).resolved()
     with joined(config.device) as ranks:
         ranks.check_same("options", options_in_lines(config))
         check_shares(config, ranks.world)

@@ -39,8 +39,8 @@ VALUES = {  # batch size, weight decay, and options that are not at their defaul
     "imagenet-lt": (256, 5e-4, {}),
     "places-lt": (128, 5e-4, {"classifier_lr": 0.1}),
     "inaturalist": (128, 2e-4, {}),
-    "strong": (128, 5e-4, {"nesterov": True}),
-    "strong-200": (128, 5e-4, {"nesterov": True}),
+    "strong": (128, 5e-4, {"augment": "autoaugment", "cutout": 16, "nesterov": True}),
+    "strong-200": (128, 5e-4, {"augment": "autoaugment", "cutout": 16, "nesterov": True}),
 }
 
 
@@ -50,7 +50,7 @@ def test_recipes_are_those_that_can_be_named():
 
 @pytest.mark.parametrize("name", RATES)
 def test_the_rate_of_every_epoch_is_that_of_the_source(name):
-    config, (epochs, rate) = TrainConfig(recipe=name).resolved(), RATES[name]
+    config, (epochs, rate) = TrainConfig(recipe=name, image_size=32).resolved(), RATES[name]
     assert config.epochs == epochs
     assert (config.momentum, config.sampler) == (0.9, "instance")
     for epoch in range(epochs):
@@ -59,7 +59,7 @@ def test_the_rate_of_every_epoch_is_that_of_the_source(name):
     assert (config.batch_size, config.weight_decay) == (batch_size, decay)
     assert recorded(dataclasses.asdict(config)) == options
     if config.optimisation.lr_batch_size is not None:
-        doubled = TrainConfig(recipe=name, batch_size=2 * batch_size).resolved()
+        doubled = TrainConfig(recipe=name, image_size=32, batch_size=2 * batch_size).resolved()
         assert recorded(dataclasses.asdict(doubled)) == options | {"lr_batch_size": batch_size}
         assert learning_rate(doubled, 10) == pytest.approx(2 * rate(10), rel=1e-9)
 
@@ -82,6 +82,22 @@ def test_a_step_of_each_recipe_can_be_taken(tiny, name, quiet):
     assert kept.config["epochs"] == RATES[name][0]
     assert kept.config["optimisation"] == dataclasses.asdict(resolved.optimisation)
     train_interrupted(dataclasses.replace(config, resume=True), 2)
+
+
+@pytest.mark.parametrize(("side", "cutout"), [(8, 4), (32, 16), (224, 112)])
+def test_the_square_that_strong_covers_goes_with_the_images(side, cutout):
+    config = TrainConfig(recipe="strong", image_size=side).resolved()
+    assert config.augmentation.cutout == cutout
+    named = dataclasses.replace(config.augmentation, cutout=0)
+    assert dataclasses.replace(config, augmentation=named).resolved().augmentation == named
+
+
+def test_an_architecture_that_knows_its_images_side_says_how_large_the_square_is(tiny, quiet):
+    config = dataclasses.replace(tiny, recipe="strong", image_size=None)
+    train_interrupted(config, 1)
+    assert saved(config).config["image_size"] == 32  # of the network, not named
+    assert saved(config).config["augmentation"]["cutout"] == 16
+    train_interrupted(dataclasses.replace(config, resume=True), 1)
 
 
 def test_what_the_user_names_wins():
