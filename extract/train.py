@@ -17,7 +17,7 @@ from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint, with_dig
 from extract.config import TrainConfig
 from extract.data_notes import note_data
 from extract.dataset import Dataset, check_readable, decoded, list_dataset
-from extract.device import Compute, make_deterministic, use_device
+from extract.device import Compute, keep_freed_memory, make_deterministic, use_device
 from extract.images.batches import training_batches
 from extract.images.image_set import white_of
 from extract.images.resident import resident
@@ -72,6 +72,7 @@ def train(config: TrainConfig, progress: Progress) -> Checkpoint:
     check_network(replace(config.network, weights=None, ema=False) if config.resume else config.network)
     if config.image_size is None:
         config = replace(config, image_size=preparation(config.network).image_size).resolved()
+    keep_freed_memory()
     with joined(config.device) as ranks:
         ranks.check_same("options", options_in_lines(config))
         check_shares(config, ranks.world)

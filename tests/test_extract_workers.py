@@ -18,6 +18,7 @@ import extract.images.parts
 import extract.images.workers
 from extract.device import Compute
 from extract.images.batches import evaluation_batches, training_batches
+from extract.images.gate import Gate
 from extract.images.image_set import ImageSet
 from extract.images.parts import ImageFiles, Part, prepare
 from extract.images.transforms import Transform
@@ -89,14 +90,19 @@ def test_no_shared_memory_is_told_with_what_to_do(split, monkeypatch):
     read(split, Compute(COMPUTE.device, "fp32", COMPUTE.batch_size, workers=0))
 
 
-def test_shared_memory_that_others_took_meanwhile_is_told(split, monkeypatch):
-    def no_room(self: torch.Tensor) -> torch.Tensor:
+@pytest.mark.parametrize(("room", "what"), [(0, "what workers share"), (1, ".* MiB of images")])
+def test_shared_memory_that_others_took_meanwhile_is_told(split, room, what, monkeypatch):
+    share = torch.Tensor.share_memory_
+
+    def little_room(self: torch.Tensor) -> torch.Tensor:
+        if self.nbytes <= room:
+            return share(self)
         raise RuntimeError(
             "unable to allocate shared memory(shm) for file </torch_1>: No space left on device"
         )
 
-    monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)
-    with pytest.raises(UserError, match=rf"{SHARED}: has no room for .* MiB of images .*--workers 0"):
+    monkeypatch.setattr(torch.Tensor, "share_memory_", little_room)
+    with pytest.raises(UserError, match=rf"{SHARED}: has no room for {what} .*--workers 0"):
         read(split)
 
 
@@ -150,10 +156,10 @@ def by_whom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], lis
     """The processes that prepared parts since it was last asked, one for each part."""
     told = tmp_path / "told"
 
-    def noting(part: Part) -> torch.Tensor | str:
+    def noting(part: Part, gate: Gate | None = None) -> torch.Tensor | str:
         with told.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        return prepare(part)
+        return prepare(part, gate)
 
     def since() -> list[int]:
         lines = told.read_text().split()

@@ -60,7 +60,7 @@ def training_batches(
     own = torch.cat([batch[ranks.rows(len(batch))] for batch in torch.arange(len(order)).split(size)])
     files = ImageFiles(split, transform, order[own].tolist(), seeds[own].numpy())
     rows = ranks.rows(size)
-    loaded = load_batches(files, replace(compute, batch_size=rows.stop - rows.start))
+    loaded = load_batches(files, replace(compute, batch_size=rows.stop - rows.start), in_turns=True)
     for (views, _), index in zip(loaded, order.split(size), strict=True):
         images = ranks.gathered(to_device(views[:, 0], compute.device), len(index))
         yield normalise(images, transform), to_device(label[index], compute.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from extract.images.gate import Gate
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform, image_views
 from store.errors import UserError
@@ -53,15 +54,45 @@ class ImageFiles:
         return Part(paths, seeds.tolist(), expected, self.transform)
 
 
-def prepare(part: Part) -> torch.Tensor | str:
+class _InMemory:
+    """A file that was read before it is needed; it reads like its path."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            self._content: bytes | OSError = path.read_bytes()
+        except OSError as error:
+            self._content = error
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def read_bytes(self) -> bytes:
+        if isinstance(self._content, OSError):
+            raise self._content
+        return self._content
+
+
+def prepare(part: Part, gate: Gate | None = None) -> torch.Tensor | str:
     """The views of a part's images, uint8 (B, V, 3, H, W).
 
     If one cannot be read, the message of the first: the process that the user started is to raise it.
+
+    Args:
+        part: the images.
+        gate: to pass before each image; files are read meanwhile, which needs no core. None for none.
     """
-    images = []
+    images, paths = [], list(part.paths)
     try:
-        for path, seeds, expected in zip(part.paths, part.seeds, part.expected, strict=True):
-            images.append(image_views(path, part.transform, seeds, expected))
+        for row, (seeds, expected) in enumerate(zip(part.seeds, part.expected, strict=True)):
+            if gate is not None and not gate.is_open:
+                paths[row:] = map(_in_memory, paths[row:])
+                gate.wait()
+            images.append(image_views(paths[row], part.transform, seeds, expected))
     except UserError as error:
         return str(error)
     return torch.stack(images)
+
+
+def _in_memory(path: Path | _InMemory) -> _InMemory:
+    return path if isinstance(path, _InMemory) else _InMemory(path)

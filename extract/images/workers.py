@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from extract.device import Compute
+from extract.images.gate import Gate
 from extract.images.parts import ImageFiles, Part, prepare
 from store.errors import UserError
 from store.notes import note
@@ -32,10 +33,17 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def load_batches(
+    files: ImageFiles, compute: Compute, in_turns: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Views uint8 (B, V, 3, H, W) and index int64 (B,) of each batch of images in turn.
 
     The next batch overwrites the views of this one, except for a GPU, which may not have fetched them yet.
+
+    Args:
+        files: in the order of the batches.
+        compute: device, batch size and workers.
+        in_turns: see `load_parts`.
 
     Raises:
         UserError: as of `load_parts`.
@@ -43,7 +51,7 @@ def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Te
     n_images, size = len(files.order), compute.batch_size
     pinned = compute.device.type == "cuda"  # from where a GPU can fetch it while it computes
     joined: torch.Tensor | None = None
-    for views, positions in load_parts(files, compute):
+    for views, positions in load_parts(files, compute, in_turns):
         first = positions[0] - positions[0] % size
         n_batch, start = min(size, n_images - first), positions[0] - first
         if len(views) == n_batch:  # a whole batch would only be copied
@@ -57,10 +65,18 @@ def load_batches(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Te
             yield images, torch.tensor([files.order[position] for position in range(first, first + n_batch)])
 
 
-def load_parts(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tensor, range]]:
+def load_parts(
+    files: ImageFiles, compute: Compute, in_turns: bool = False
+) -> Iterator[tuple[torch.Tensor, range]]:
     """Views uint8 (b, V, 3, H, W) of some images of a batch, and their positions in the order, in turn.
 
     Workers share every batch: each hands over parts of it, as many as shared memory allows.
+
+    Args:
+        files: in the order of the batches.
+        compute: device, batch size and workers.
+        in_turns: whether workers prepare images only while this process waits for a batch, where they would
+            take cores from its threads.
 
     Raises:
         UserError: an image cannot be read, shared memory is full, or a worker died or hangs.
@@ -72,9 +88,19 @@ def load_parts(files: ImageFiles, compute: Compute) -> Iterator[tuple[torch.Tens
         at_once = min(at_once, _fitting(n_workers, n_views * 3 * files.transform.image_size**2, at_once))
     batches = _cut(range(n_images), compute.batch_size)
     parts = [part for batch in batches for part in _cut(batch, at_once)]
-    with _prepared(files, parts, n_workers) as loaded:
+    with _prepared(files, parts, n_workers) as (loaded, gate):
+        in_turns = in_turns and gate is not None and _share_cores(n_workers, compute)
         for part in parts:
-            yield _received(loaded), part  # the next one frees its memory
+            if in_turns and part.start % compute.batch_size == 0:
+                gate.open()
+            received = _received(loaded)
+            if in_turns and (part.stop % compute.batch_size == 0 or part.stop == n_images):
+                gate.close()
+            yield received, part  # the next one frees its memory
+
+
+def _share_cores(n_workers: int, compute: Compute) -> bool:
+    return compute.device.type == "cpu" and torch.get_num_threads() + n_workers > available_cores()
 
 
 def _cut(positions: range, n: int) -> list[range]:
@@ -124,10 +150,12 @@ def keep_workers() -> Iterator[None]:
 
 
 @contextmanager
-def _prepared(files: ImageFiles, parts: list[range], n_workers: int) -> Iterator[Iterator]:
+def _prepared(
+    files: ImageFiles, parts: list[range], n_workers: int
+) -> Iterator[tuple[Iterator, Gate | None]]:
     """What workers make of each part of some files; they are kept if all parts were taken."""
     if not n_workers:
-        yield (prepare(files.part(part)) for part in parts)
+        yield (prepare(files.part(part)) for part in parts), None
         return
     kept = _KEPT.get()
     workers = None if kept is None else kept.pop(n_workers, None)
@@ -135,7 +163,10 @@ def _prepared(files: ImageFiles, parts: list[range], n_workers: int) -> Iterator
     if loaded is None:
         workers = Workers(n_workers, waiting=kept is not None)
         loaded = workers.begin(files, parts)
-    yield loaded
+    try:
+        yield loaded, workers.gate
+    finally:
+        workers.gate.open()  # so that they can end
     if kept is not None:
         kept[n_workers] = workers
 
@@ -150,8 +181,12 @@ class Workers:
 
     def __init__(self, n_workers: int, waiting: bool):
         self._order = _Order()
+        try:
+            self.gate = Gate(n_workers)
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"{SHARED}: has no room for what workers share ({error}); {ADVICE}") from error
         self._loader = DataLoader(
-            _Preparing(),
+            _Preparing(self.gate),
             batch_sampler=self._order,
             num_workers=n_workers,
             collate_fn=_as_it_is,
@@ -196,8 +231,11 @@ class _Order:
 class _Preparing(TorchDataset):
     """What workers do with each part."""
 
+    def __init__(self, gate: Gate):
+        self._gate = gate
+
     def __getitems__(self, part: Part) -> torch.Tensor | str:
-        images = prepare(part)
+        images = prepare(part, self._gate)
         try:
             # Here: an error in the queue's thread would be lost.
             return images.share_memory_() if isinstance(images, torch.Tensor) else images

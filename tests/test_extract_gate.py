@@ -1,0 +1,204 @@
+"""The gate of workers: on CPUs they decode while training waits for a batch, and read files meanwhile."""
+
+import os
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import extract.images.gate
+import extract.images.workers
+from extract.device import Compute
+from extract.images.batches import evaluation_batches, training_batches
+from extract.images.gate import Gate
+from extract.images.image_set import ImageSet
+from extract.images.parts import Part, prepare
+from extract.images.transforms import Transform
+from extract.images.workers import Workers, keep_workers
+
+SIZE = 72  # pixels, so that images stay files
+CPU = torch.device("cpu")
+FORK = get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(10)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (80, 90, 3), np.uint8)).save(path)
+    return ImageSet(paths, np.arange(10) % 3, np.arange(10))
+
+
+class Told(Gate):
+    """A closed gate that opens when somebody waits; notes what was read and decoded before."""
+
+    def __init__(self, events: list[str]):
+        super().__init__(1)
+        self.close()
+        self.events = events
+
+    def wait(self) -> None:
+        self.events.append("wait")
+        self.open()
+
+
+@pytest.fixture
+def events(monkeypatch) -> list[str]:
+    """The names of files as they are read, and `decode` for each image."""
+    noted, read_bytes, decode = [], Path.read_bytes, extract.images.image_set.decode_image
+
+    def reading(path: Path) -> bytes:
+        noted.append(path.name)
+        return read_bytes(path)
+
+    def decoding(*args):
+        noted.append("decode")
+        return decode(*args)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    monkeypatch.setattr(extract.images.image_set, "decode_image", decoding)
+    return noted
+
+
+def part_of(paths: list[Path]) -> Part:
+    return Part(paths, [[seed] for seed in range(len(paths))], [None] * len(paths), Transform(SIZE))
+
+
+def test_files_are_read_before_a_closed_gate_and_decoded_behind_it(split, events):
+    paths = list(split.images[:3])
+    expected = prepare(part_of(paths))
+    names = [path.name for path in paths]
+    assert events == [word for name in names for word in (name, "decode")]
+    events.clear()
+    assert torch.equal(prepare(part_of(paths), Told(events)), expected)
+    assert events == [*names, "wait", "decode", "decode", "decode"]
+
+
+def test_a_gate_that_closes_between_images_is_waited_at(split, events):
+    """What was read the first time is not read again."""
+    paths = list(split.images[:3])
+    expected = prepare(part_of(paths))
+    events.clear()
+
+    class Closing(Told):
+        @property
+        def is_open(self) -> bool:
+            return False
+
+    assert torch.equal(prepare(part_of(paths), Closing(events)), expected)
+    assert events == [*(path.name for path in paths), *["wait", "decode"] * 3]
+
+
+@pytest.mark.parametrize("content", [None, b"no image"])
+def test_bad_files_are_told_in_the_order_of_images_behind_a_gate_too(split, tmp_path, events, content):
+    bad = [tmp_path / "b.png", tmp_path / "a.png"]
+    if content is not None:
+        for path in bad:
+            path.write_bytes(content)
+    part = part_of([split.images[0], *bad])
+    assert prepare(part, Told(events)) == prepare(part)
+    assert "b.png" in prepare(part)
+
+
+def test_a_worker_waits_until_the_gate_is_opened():
+    gate, opened = Gate(1), FORK.Value("b", 0)
+    mine, of_worker = FORK.Pipe()
+
+    def work() -> None:
+        for _ in range(3):
+            of_worker.send("here")
+            gate.wait()
+            of_worker.send(opened.value)
+            of_worker.recv()
+
+    gate.close()
+    process = FORK.Process(target=work)
+    process.start()
+    for _ in range(3):
+        assert mine.recv() == "here"
+        opened.value = 1
+        gate.open()
+        assert mine.recv() == 1
+        opened.value = 0
+        gate.close()
+        mine.send("go on")
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_an_open_gate_holds_nobody_up():
+    gate = Gate(2)
+    assert gate.is_open
+    gate.wait()
+    gate.close()
+    assert not gate.is_open
+    gate.open()
+    gate.wait()
+    gate.wait()
+
+
+def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch):
+    monkeypatch.setattr(extract.images.gate, "LOOK", 0.05)
+    reader, writer = os.pipe()
+
+    def own() -> None:
+        gate = Gate(1)
+        gate.close()
+        FORK.Process(target=lambda: (gate.wait(), os.write(writer, b"passed"))).start()
+        os._exit(0)  # without a word to its worker
+
+    process = FORK.Process(target=own)
+    process.start()
+    os.close(writer)
+    with open(reader, "rb") as passed:
+        assert passed.read() == b"passed"
+    process.join()
+
+
+@pytest.fixture
+def gates(monkeypatch) -> list[Gate]:
+    """The gates of all workers that are started; two cores."""
+    found, start = [], Workers.__init__
+
+    def starting(self: Workers, *args, **options) -> None:
+        start(self, *args, **options)
+        found.append(self.gate)
+
+    monkeypatch.setattr(Workers, "__init__", starting)
+    monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
+    return found
+
+
+def batches(split: ImageSet, workers: int, batch_size: int = 4):
+    generator = torch.Generator().manual_seed(0)
+    compute = Compute(CPU, "fp32", batch_size, workers)
+    return training_batches(split, Transform(SIZE), generator, compute)
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 5, 16])
+def test_the_gate_is_closed_during_each_step_and_open_afterwards(split, gates, batch_size):
+    with keep_workers():
+        closed = [not gates[0].is_open for _ in batches(split, 2, batch_size)]
+        assert closed == [True] * -(-10 // batch_size)
+        assert gates[0].is_open
+        compute = Compute(CPU, "fp32", batch_size, workers=2)
+        assert all(gates[0].is_open for _ in evaluation_batches(split, Transform(SIZE), compute))
+    assert len(gates) == 1
+
+
+def test_a_step_that_ends_with_an_error_leaves_no_closed_gate(split, gates):
+    taken = batches(split, 2)
+    next(taken)
+    assert not gates[0].is_open
+    taken.close()
+    assert gates[0].is_open
+
+
+def test_workers_that_have_cores_of_their_own_are_not_held_up(split, gates):
+    """One thread and one worker on two cores."""
+    assert torch.get_num_threads() == 1  # as the suite sets it
+    assert all(gates[0].is_open for _ in batches(split, 1))
