@@ -9,8 +9,8 @@ Run with `make bench-train`. All candidates are measured in turns, in one run:
 - train: the program's own function; images per second of its epochs as metrics.csv gives them, but for the
   first one (in which workers start) and the last one (in which it evaluates).
 
-Then, for the first network, the same training with each augmentation beside one without, and in two processes
-(gloo, a core each) beside one process that has both cores.
+Then, unless a network is named, the first one's training with each augmentation beside one without, and in
+two processes (gloo, a core each) beside one process that has both cores.
 
 Images of at most 64 pixels are decoded once and kept in memory, so the limit is t. For larger ones decoding
 and the network share the cores of a CPU: at most 1 / (1/d + 1/t); with a GPU the slower one is the limit.
@@ -71,6 +71,7 @@ CASES = (
     Case("resnet32", None, 32, 128, 2400),
     Case("resnet18-cifar", 16, 32, 128, 2400),
     Case("resnet18", None, 96, 64, 1200),
+    Case("shufflenet_v2_x0_5", None, 96, 64, 2400),
     Case("resnet50", None, 224, 16, 64),
 )
 TINY = (Case("resnet20", 4, 32, 8, 40), Case("resnet20", 4, 72, 8, 40))
@@ -275,7 +276,7 @@ def main(
     )
     click.echo(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
     chosen = {name: AUGMENTATIONS[name] for name in FEW} if tiny else AUGMENTATIONS
-    for case in cases[:1]:
+    for case in cases[:1] if network is None else ():
         with tempfile.TemporaryDirectory(dir=folder) as name:
             ways = report_ways(measure_ways(case, where, Path(name), repeats, chosen))
         if json_path is not None:

@@ -90,6 +90,16 @@ def test_extraction_records_its_commit_and_its_times(small_store: Path) -> None:
     assert found is None or f"commit {found['id']}" in text
 
 
+def test_a_store_says_how_phase_one_was_trained(small_store: Path) -> None:
+    training = FeatureStore(small_store).provenance["training"]
+    lines = succeed("store", "info", small_store).stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("trained with ")]
+    words = dict(word.rsplit(" ", 1) for word in line.removeprefix("trained with ").split(", "))
+    assert next(iter(words)) == "recipe"
+    named = {name.replace("_", "-"): str(value) for name, value in training.items() if value is not None}
+    assert words == named | {"seed": "0"}
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_finished_is_a_root_array_under_a_checksum(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"s{suffix}"

@@ -52,11 +52,30 @@ def info(path: str, as_json: bool) -> None:
         ckpt, arch = made["checkpoint"]["path"], made["network"]["arch"]
         ended = f", finished {content['finished']}" if content["finished"] else ""
         say(f"from {ckpt} ({arch}), started {made['begun']}{ended}, on {made['host']}")
+        if trained := _trained(made):
+            say(f"trained with {trained}")
         version, commit = made["versions"]["tailcache"], made.get("commit")
         of_commit = f", commit {commit['id']}{' with changes' if commit['dirty'] else ''}" if commit else ""
         say(f"by tailcache {version}{of_commit}")
     except (KeyError, TypeError):
         say("its provenance does not record how it was made")
+
+
+def _trained(made: dict[str, Any]) -> str:
+    """Phase I's options in words, without those that are not set; empty for another program's network."""
+    options = {name: value for name, value in made.get("training", {}).items() if _is_set(value)}
+    if "recipe" not in options:
+        return ""
+    seed = {"seed": made["checkpoint"]["seed"]}
+    words = {True: "yes", False: "no"}
+    return ", ".join(
+        f"{name.replace('_', '-')} {words[value] if isinstance(value, bool) else value}"
+        for name, value in ({"recipe": options["recipe"]} | options | seed).items()
+    )
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def _counts(classes: list[dict[str, Any]]) -> list[str]:
