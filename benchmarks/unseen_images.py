@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +19,27 @@ import pandas as pd
 from phase1_table import chosen_head
 from rich.progress import Progress
 
+from extract.checkpoints.checkpoint import described
 from extract.config import DatasetConfig
 from extract.dataset import list_dataset
 from extract.images.image_set import ImageSet
 
 
-def unseen(data: Path, imbalance: float, subset_seed: int, val_per_class: int) -> dict[Path, str]:
-    """Classes of the images of the training folder that are in no split; without any, of a class's in val."""
-    config = DatasetConfig(
-        "imagefolder",
-        str(data),
-        imbalance_factor=imbalance,
-        subset_seed=subset_seed,
-        val_per_class=val_per_class,
-    )
+def unseen(config: DatasetConfig) -> dict[Path, str]:
+    """Classes of the training images that are in no split; without any, of a class's in val.
+
+    Args:
+        config: of a training, a long-tailed subset of class folders.
+    """
     with Progress(disable=True) as progress:
-        subset = list_dataset(config, progress)
+        subset = list_dataset(config, progress, listed_before=True)
+        everything = replace(config, imbalance_factor=None, val_per_class=0)
+        whole = list_dataset(everything, progress, listed_before=True)
     images: dict[Path, str] = {}
     for label, name in enumerate(subset.class_names):
-        train, val = (_of_class(split, label) for split in (subset.train, subset.val))
-        others = set((data / "train" / name).iterdir()) - train - val
-        images |= dict.fromkeys(sorted(others or val), name)
+        train, val, listed = (_of_class(split, label) for split in (subset.train, subset.val, whole.train))
+        assert train | val <= listed, "an image of the subset is not in the training folder"
+        images |= dict.fromkeys(sorted(listed - train - val or val), name)
     return images
 
 
@@ -79,12 +80,13 @@ def standard_error(accuracies: pd.Series, classes: dict[Path, str]) -> float:
 
 
 def main() -> None:
-    data, runs = Path(sys.argv[1]).absolute(), Path(sys.argv[2])
+    data, runs = Path(sys.argv[1]), Path(sys.argv[2])
     names = sys.argv[3:] or sorted(path.parent.name for path in runs.glob("*/phase1.json"))
     rows = []
     for name in names:
-        dataset = json.loads((runs / name / "phase1" / "config.json").read_text())["dataset"]
-        classes = unseen(data, dataset["imbalance_factor"], dataset["subset_seed"], dataset["val_per_class"])
+        where = runs / name / "phase1" / "config.json"
+        dataset = json.loads(where.read_text())["dataset"]
+        classes = unseen(described(DatasetConfig, dataset, where).moved(str(data)))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint, head = finetuned(runs / name, Path(scratch))
             found = accuracy(checkpoint, classes, Path(scratch))

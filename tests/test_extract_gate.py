@@ -1,7 +1,9 @@
 """The gate of workers: on CPUs they decode while training waits for a batch, and read files meanwhile."""
 
 import os
+from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,14 @@ class Told(Gate):
         self.open()
 
 
+class Closing(Told):
+    """The same, which closes again at once."""
+
+    @property
+    def is_open(self) -> bool:
+        return False
+
+
 @pytest.fixture
 def events(monkeypatch) -> list[str]:
     """The names of files as they are read, and `decode` for each image."""
@@ -83,12 +93,6 @@ def test_a_gate_that_closes_between_images_is_waited_at(split, events):
     paths = list(split.images[:3])
     expected = prepare(part_of(paths))
     events.clear()
-
-    class Closing(Told):
-        @property
-        def is_open(self) -> bool:
-            return False
-
     assert torch.equal(prepare(part_of(paths), Closing(events)), expected)
     assert events == [*(path.name for path in paths), *["wait", "decode"] * 3]
 
@@ -141,14 +145,29 @@ def test_an_open_gate_holds_nobody_up():
     gate.wait()
 
 
-def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch):
+@pytest.mark.parametrize("sign", ["parent_process", "getppid"])
+def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch, sign):
+    """One sign is enough: each is blind in some cases."""
     monkeypatch.setattr(extract.images.gate, "LOOK", 0.05)
+    if sign == "getppid":
+        monkeypatch.setattr(extract.images.gate, "parent_process", lambda: None)
+    else:
+        monkeypatch.setattr(os, "getppid", lambda: 1)
     reader, writer = os.pipe()
 
+    def work(gate: Gate, here: Connection) -> None:
+        monkeypatch.setattr(gate._woken, "acquire", telling(gate._woken.acquire, here))
+        gate.wait()
+        os.write(writer, b"passed")
+
+    def telling(acquire: Callable, here: Connection) -> Callable:
+        return lambda timeout: (here.send("waits"), acquire(timeout=timeout))
+
     def own() -> None:
-        gate = Gate(1)
+        gate, (mine, here) = Gate(1), FORK.Pipe()
         gate.close()
-        FORK.Process(target=lambda: (gate.wait(), os.write(writer, b"passed"))).start()
+        FORK.Process(target=work, args=(gate, here)).start()
+        assert mine.recv() == "waits"
         os._exit(0)  # without a word to its worker
 
     process = FORK.Process(target=own)
@@ -157,6 +176,17 @@ def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch):
     with open(reader, "rb") as passed:
         assert passed.read() == b"passed"
     process.join()
+    assert process.exitcode == 0
+
+
+def test_a_waiting_worker_reads_a_few_files_ahead_at_a_time(split, events, monkeypatch):
+    """Enough for one file: each is read when the gate closes in front of it, or the next one."""
+    monkeypatch.setattr(extract.images.parts, "AHEAD", 1)
+    paths = list(split.images[:3])
+    expected = prepare(part_of(paths))
+    events.clear()
+    assert torch.equal(prepare(part_of(paths), Closing(events)), expected)
+    assert events == [word for path in paths for word in (path.name, "wait", "decode")]
 
 
 @pytest.fixture
@@ -170,6 +200,7 @@ def gates(monkeypatch) -> list[Gate]:
 
     monkeypatch.setattr(Workers, "__init__", starting)
     monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     return found
 
 
@@ -198,7 +229,9 @@ def test_a_step_that_ends_with_an_error_leaves_no_closed_gate(split, gates):
     assert gates[0].is_open
 
 
-def test_workers_that_have_cores_of_their_own_are_not_held_up(split, gates):
-    """One thread and one worker on two cores."""
-    assert torch.get_num_threads() == 1  # as the suite sets it
-    assert all(gates[0].is_open for _ in batches(split, 1))
+@pytest.mark.parametrize(("threads", "cores"), [(1, 2), (2, 3), (1, 1)])
+def test_workers_are_not_held_up_where_no_thread_waits_for_another(split, gates, monkeypatch, threads, cores):
+    """A core is free for them, or there is one thread that nobody waits for."""
+    monkeypatch.setattr(extract.images.workers, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert all(gates[0].is_open for _ in batches(split, 2))

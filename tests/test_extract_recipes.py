@@ -7,13 +7,15 @@ from typing import get_args, get_type_hints
 
 import pytest
 from bad_input import FOLDER, refuse
-from made_training import saved, train_interrupted
+from made_training import STEPS, same_weights, saved, timeless, train_interrupted
 
 from extract.config import TrainConfig
 from extract.images.augmentation.config import AugmentConfig
+from extract.train import train
+from extract.training.interrupted.resume import resumed_config
 from extract.training.optimisation.config import OptimConfig
 from extract.training.optimisation.schedule import learning_rate
-from extract.training.recipes import RECIPES
+from extract.training.recipes import RECIPES, OfSide
 from extract.training.recorded import recorded
 
 
@@ -98,6 +100,22 @@ def test_an_architecture_that_knows_its_images_side_says_how_large_the_square_is
     assert saved(config).config["image_size"] == 32  # of the network, not named
     assert saved(config).config["augmentation"]["cutout"] == 16
     train_interrupted(dataclasses.replace(config, resume=True), 1)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_resumes_without_what_its_recipe_gained_since(tiny, tmp_path, quiet, monkeypatch, finished):
+    whole = train(dataclasses.replace(tiny, out=str(tmp_path / "whole")), quiet)
+    if finished:
+        train(tiny, quiet)
+    else:
+        train_interrupted(tiny, STEPS + 2)
+    gained = {"augment": "autoaugment", "cutout": OfSide(0.5), "nesterov": True, "mixup": 1.0}
+    monkeypatch.setitem(RECIPES, tiny.recipe, dataclasses.replace(RECIPES[tiny.recipe], options=gained))
+    config = resumed_config(tiny.out, {})
+    resumed = train(config, quiet)
+    assert same_weights(resumed, whole)
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert recorded(dataclasses.asdict(config.resolved())) == recorded(whole.config) == {}
 
 
 def test_what_the_user_names_wins():

@@ -34,9 +34,8 @@ def data(tmp_path) -> Path:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_unseen_images_are_those_of_no_split(unseen, data, quiet, seed):
-    found = unseen.unseen(data, 5, seed, 2)
     config = DatasetConfig("imagefolder", str(data), imbalance_factor=5, subset_seed=seed, val_per_class=2)
-    dataset = list_dataset(config, quiet)
+    found, dataset = unseen.unseen(config), list_dataset(config, quiet)
     train, val = (set(map(Path, split.images)) for split in (dataset.train, dataset.val))
     assert not found.keys() & train
     assert {path.parent.parent.name for path in found} == {"train"}
@@ -46,6 +45,15 @@ def test_unseen_images_are_those_of_no_split(unseen, data, quiet, seed):
     rest = found.keys() - first
     assert not rest & val
     assert len(rest) == 2 * EACH - sum(path.parent.name != "a" for path in train | val)
+
+
+def test_a_link_to_the_data_gives_the_same_images(unseen, data, tmp_path):
+    config = DatasetConfig("imagefolder", str(data), imbalance_factor=5, val_per_class=2)
+    (tmp_path / "link").symlink_to(data)
+    (data / "train" / "b" / "notes.txt").write_text("no image")
+    for root in (tmp_path / "link", f"{data}/../{data.name}"):
+        there = unseen.unseen(config.moved(str(root)))
+        assert {path.resolve() for path in there} == unseen.unseen(config).keys()
 
 
 def test_the_standard_error_is_that_of_a_mean_over_classes(unseen):

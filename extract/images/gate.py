@@ -4,6 +4,7 @@ All threads that compute a layer wait for the slowest one. A worker that takes a
 them all, so that its time counts once for every core.
 """
 
+import os
 from multiprocessing import parent_process
 
 import torch
@@ -22,7 +23,7 @@ class Gate:
     def __init__(self, n_workers: int):
         self._is_open = torch.ones(1, dtype=torch.bool).share_memory_()
         self._woken = get_context().Semaphore(0)
-        self._n_workers = n_workers
+        self._n_workers, self._parent = n_workers, 0
 
     @property
     def is_open(self) -> bool:
@@ -43,6 +44,12 @@ class Gate:
 
     def wait(self) -> None:
         """Return once it is open, in a worker; also if the process that it works for is gone."""
-        owner = parent_process()
-        while not self.is_open and (owner is None or owner.is_alive()):
+        self._parent = self._parent or os.getppid()
+        while not self.is_open and self._has_owner():
             self._woken.acquire(timeout=LOOK)
+
+    def _has_owner(self) -> bool:
+        # Python's own sign of a dead parent is held back by workers that were forked later. The number is
+        # not, but is of use only if the first look at it was in time.
+        owner = parent_process()
+        return (owner is None or owner.is_alive()) and os.getppid() == self._parent

@@ -1,5 +1,6 @@
 """Parts of batches of image files: what a process needs to know to prepare them, and how it does."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from extract.images.gate import Gate
 from extract.images.image_set import ImageSet
 from extract.images.transforms import Transform, image_views
 from store.errors import UserError
+
+AHEAD = 16 * 2**20  # bytes of files that a worker keeps while it waits
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class _InMemory:
     def __str__(self) -> str:
         return str(self._path)
 
+    def __len__(self) -> int:
+        return 0 if isinstance(self._content, OSError) else len(self._content)
+
     def read_bytes(self) -> bytes:
         if isinstance(self._content, OSError):
             raise self._content
@@ -82,17 +88,24 @@ def prepare(part: Part, gate: Gate | None = None) -> torch.Tensor | str:
         part: the images.
         gate: to pass before each image; files are read meanwhile, which needs no core. None for none.
     """
-    images, paths = [], list(part.paths)
+    images, paths = [], deque(part.paths)
     try:
-        for row, (seeds, expected) in enumerate(zip(part.seeds, part.expected, strict=True)):
+        for seeds, expected in zip(part.seeds, part.expected, strict=True):
             if gate is not None and not gate.is_open:
-                paths[row:] = map(_in_memory, paths[row:])
+                _read_ahead(paths)
                 gate.wait()
-            images.append(image_views(paths[row], part.transform, seeds, expected))
+            images.append(image_views(paths.popleft(), part.transform, seeds, expected))
     except UserError as error:
         return str(error)
     return torch.stack(images)
 
 
-def _in_memory(path: Path | _InMemory) -> _InMemory:
-    return path if isinstance(path, _InMemory) else _InMemory(path)
+def _read_ahead(paths: deque[Path | _InMemory]) -> None:
+    """Replace the first paths by files in memory, as many as AHEAD allows and one at least."""
+    n_bytes = 0
+    for place, path in enumerate(paths):
+        if n_bytes >= AHEAD:
+            return
+        if not isinstance(path, _InMemory):
+            path = paths[place] = _InMemory(path)
+        n_bytes += len(path)

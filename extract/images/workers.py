@@ -75,8 +75,8 @@ def load_parts(
     Args:
         files: in the order of the batches.
         compute: device, batch size and workers.
-        in_turns: whether workers prepare images only while this process waits for a batch, where they would
-            take cores from its threads.
+        in_turns: whether workers prepare images only while this process waits for a batch, if they would take
+            cores from its threads.
 
     Raises:
         UserError: an image cannot be read, shared memory is full, or a worker died or hangs.
@@ -89,7 +89,7 @@ def load_parts(
     batches = _cut(range(n_images), compute.batch_size)
     parts = [part for batch in batches for part in _cut(batch, at_once)]
     with _prepared(files, parts, n_workers) as (loaded, gate):
-        in_turns = in_turns and gate is not None and _share_cores(n_workers, compute)
+        in_turns = in_turns and gate is not None and _share_cores(compute)
         for part in parts:
             if in_turns and part.start % compute.batch_size == 0:
                 gate.open()
@@ -99,8 +99,9 @@ def load_parts(
             yield received, part  # the next one frees its memory
 
 
-def _share_cores(n_workers: int, compute: Compute) -> bool:
-    return compute.device.type == "cpu" and torch.get_num_threads() + n_workers > available_cores()
+def _share_cores(compute: Compute) -> bool:
+    """Whether each core has a thread that computes, and these wait for each other."""
+    return compute.device.type == "cpu" and torch.get_num_threads() >= max(2, available_cores())
 
 
 def _cut(positions: range, n: int) -> list[range]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from extract.checkpoints.checkpoint import Checkpoint, described, load_checkpoint
-from extract.config import DatasetConfig, NetworkConfig, TrainConfig
+from extract.config import FILLED_BY_RECIPES, DatasetConfig, NetworkConfig, TrainConfig
 from extract.images.augmentation.config import AugmentConfig
 from extract.networks.registry import check_named
 from extract.sources.config import FILES
 from extract.sources.presence import check_resumable, occupied
 from extract.training.losses.config import LossConfig
 from extract.training.optimisation.config import OptimConfig
+from extract.training.recipes import RECIPES
+from extract.training.recorded import OFF
 from store.errors import UserError
 from store.names import quoted
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
@@ -61,7 +63,7 @@ def resumed_config(out: str, given: dict[str, Any]) -> TrainConfig:
             f"{path}: is a checkpoint that `extract` wrote, of a network that another program trained, so "
             f"there is no training to resume; `train --weights {quoted(path)}` begins one with its weights"
         )
-    stored = _stored_config(checkpoint, path)
+    stored = _without_later(_stored_config(checkpoint, path))
     check_named(stored.network.arch, given.get("arch"), path)
     # Here, since options that depend on these two would be refused first.
     was = {"loss": stored.objective.loss, "drw_epoch": stored.objective.drw_epoch}
@@ -86,6 +88,18 @@ def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
     dataset = nested["dataset"]
     nested["dataset"] = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
     return described(TrainConfig, content | nested, path)
+
+
+def _without_later(stored: TrainConfig) -> TrainConfig:
+    """Options that a run was begun without, off where its recipe has gained them since."""
+    gained = RECIPES[stored.recipe].options.keys() & OFF.keys()
+    off = {
+        name: {option: OFF[option] for option in gained if getattr(config, option, OFF) is None}
+        for name, config in ((name, getattr(stored, name)) for name in FILLED_BY_RECIPES)
+    }
+    return replace(
+        stored, **{name: replace(getattr(stored, name), **options) for name, options in off.items()}
+    )
 
 
 def _foreign_to_training(out: Path) -> str | None:
@@ -121,8 +135,13 @@ def earlier_run(config: TrainConfig) -> Checkpoint | None:
         raise occupied(path.parent, previous.epoch, previous.config["epochs"])
     stored, asked = flat_options(_stored_config(previous, path)), flat_options(config)
     for name in sorted(stored.keys() - MAY_CHANGE):
-        _check_same(config.out, name, stored[name], asked[name])
+        if not _both_off(name, stored[name], asked[name]):
+            _check_same(config.out, name, stored[name], asked[name])
     return previous
+
+
+def _both_off(name: str, *values: Any) -> bool:
+    return name in OFF and all(value in (None, OFF[name]) for value in values)
 
 
 def in_words(previous: Checkpoint | None) -> str:
