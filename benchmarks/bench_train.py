@@ -7,7 +7,8 @@ Run with `make bench-train`. All candidates are measured in turns, in one run:
 - d: where images are files, decoding, a random crop and a mirror image of every file as fast as this machine
   can: one process for each core that does nothing else;
 - train: the program's own function; images per second of its epochs as metrics.csv gives them, but for the
-  first one (in which workers start) and the last one (in which it evaluates).
+  first one (in which workers start) and the last one (in which it evaluates);
+- no gate: on CPUs, where images are files, the same with workers that also decode during steps.
 
 Then, unless a network is named, the first one's training with each augmentation beside one without, and in
 two processes (gloo, a core each) beside one process that has both cores.
@@ -23,10 +24,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
@@ -39,6 +42,7 @@ from torch.nn.functional import cross_entropy
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.device import Compute, make_deterministic, resolve_device, use_device
 from extract.images.augmentation.config import AugmentConfig
+from extract.images.gate import Gate
 from extract.images.preparation import IN_MEMORY_SIZE
 from extract.images.transforms import Transform, image_views
 from extract.images.workers import available_cores
@@ -160,6 +164,11 @@ def trained(
     return rate_of(pd.DataFrame(train(config, QUIET).history), root)
 
 
+def no_gate() -> AbstractContextManager:
+    """Workers that nobody stops, as on machines where they have cores of their own."""
+    return mock.patch.object(Gate, "close")
+
+
 def rate_of(history: pd.DataFrame, root: Path) -> float:
     """Images per second of the epochs between the first and the last one."""
     n_images = sum(1 for _ in (root / "train").rglob("*.jpg"))
@@ -229,7 +238,10 @@ def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.
         for _ in range(repeats + 1):
             row = {"d": np.inf if case.side <= IN_MEMORY_SIZE else len(paths) / timed(decode)}
             row["t"] = n_steps * case.batch_size / timed(loop)
-            row["train"] = trained(case, root, folder / "run", compute)
+            row["train"] = row["no gate"] = trained(case, root, folder / "run", compute)
+            if case.side > IN_MEMORY_SIZE and device.type == "cpu":
+                with no_gate():
+                    row["no gate"] = trained(case, root, folder / "run", compute)
             taken.append(row)
     return pd.DataFrame(taken[1:])  # the first warms up
 
@@ -243,7 +255,11 @@ def report(case: Case, taken: pd.DataFrame, device: torch.device) -> dict[str, o
         click.echo(f"MISSED: {case.name}: {ratio:.2f} of the limit, goal {GOAL}")
     row: dict[str, object] = {"network": case.name, "batch": case.batch_size}
     row |= {name: taken[name].median() for name in ("d", "t")}
-    return row | {"limit": limit.median(), "train": taken["train"].median(), "ratio": ratio}
+    row |= {"limit": limit.median(), "train": taken["train"].median(), "ratio": ratio}
+    return row | {
+        "no gate": taken["no gate"].median(),
+        "by gate": (taken["train"] / taken["no gate"]).median(),
+    }
 
 
 @click.command()

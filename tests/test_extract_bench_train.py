@@ -32,6 +32,8 @@ def test_training_is_measured_beside_every_candidate(bench, tmp_path):
     assert large["limit"] == pytest.approx(1 / (1 / large["d"] + 1 / large["t"]))
     for row in (small, large):
         assert row["ratio"] == pytest.approx(row["train"] / row["limit"])
+        assert row["by gate"] == pytest.approx(row["train"] / row["no gate"])
+    assert small["by gate"] == 1 != large["by gate"]  # images in memory need no workers
     ways = {row.pop("training with"): row for row in figures["ways"]}
     assert ways.keys() == set(bench.FEW)
     for row in ways.values():
@@ -59,6 +61,15 @@ def test_one_process_and_two_train_alike(bench, tmp_path, monkeypatch):
     assert alone == together
 
 
+def test_without_a_gate_workers_are_never_stopped(bench):
+    gate = bench.Gate(1)
+    with bench.no_gate():
+        gate.close()
+        assert gate.is_open
+    gate.close()
+    assert not gate.is_open
+
+
 def test_every_augmentation_is_measured(bench):
     """Each option of the program is on in some of them."""
     on = {name for one in bench.AUGMENTATIONS.values() for name, value in vars(one).items() if value}
@@ -76,7 +87,7 @@ def test_processes_slower_than_one_are_told(bench, capsys):
 
 @pytest.mark.parametrize(("device", "ratio"), [("cpu", 1.0), ("cuda", 0.6)])
 def test_the_limit_of_training_is_shared_cores_or_the_slower_machine(bench, device, ratio, capsys):
-    taken = {"d": [300.0] * 3, "t": [200.0] * 3, "train": [120.0] * 3}
+    taken = {"d": [300.0] * 3, "t": [200.0] * 3, "train": [120.0] * 3, "no gate": [120.0] * 3}
     row = bench.report(bench.TINY[0], pd.DataFrame(taken), torch.device(device))
     assert row["ratio"] == pytest.approx(ratio)
     assert ("MISSED" in capsys.readouterr().out) == (ratio < 0.9)
