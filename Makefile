@@ -47,7 +47,7 @@ bench-extract: $(INSTALLED)  ## extraction beside the bare forward pass, about f
 bench-decode: $(INSTALLED)  ## extraction from JPEG files beside decoding and the forward pass, about ten minutes
 	$(RUN)/python benchmarks/bench_decode.py
 
-bench-train: $(INSTALLED)  ## training beside a bare loop and beside decoding, about ten minutes
+bench-train: $(INSTALLED)  ## training beside a bare loop and beside decoding, about forty minutes
 	$(RUN)/python benchmarks/bench_train.py
 
 bench-finetune: $(INSTALLED)  ## Phase II beside the straightforward loop, about ten minutes, 2 GB of disk
