@@ -237,11 +237,12 @@ def test_training_runs_the_network_as_it_was_written():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         trained = found.train()(images)
-    assert trained.std(dim=0).max() > 0
+    assert trained.std(dim=0).max() > 0.01
     trained.sum().backward()
     assert found.features.network.stem.weight.grad.abs().max() > 0
-    assert found.eval()(images).std(dim=0).max() == 0
-    assert pool(found.features(images)).std(dim=0).max() == 0
+    found.eval()  # equal images; products may round the last rows of a batch otherwise than the first
+    assert found(images).std(dim=0).max() < 1e-6
+    assert pool(found.features(images)).std(dim=0).max() < 1e-6
 
 
 def test_a_network_on_the_meta_device_is_found_and_not_run():

@@ -253,28 +253,35 @@ def arrays(config: FinetuneConfig) -> tuple[np.ndarray, ...]:
     return weight, bias, train.pooled.astype(np.float64), train.label, test.pooled.astype(np.float64)
 
 
+def assert_highest(found: np.ndarray, scores: np.ndarray) -> None:
+    """Each row's class has the highest score; the head computes in float32, which may swap two of a tie."""
+    lag = scores.max(1) - np.take_along_axis(scores, found[:, None], 1)[:, 0]
+    assert (lag <= 1e-6 * np.abs(scores).max(1)).all()
+    assert (lag == 0).mean() > 0.98
+
+
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0, -1.0])
 def test_logit_adjustment_is_its_formula(config, tau, quiet):
     weight, bias, _, label, x = arrays(config)
     z = x @ weight.T + bias
-    expected = (z - tau * np.log(np.bincount(label) / len(label))).argmax(1)
-    found = predictions(replace(config, method="logit-adjustment", tau=tau), quiet)
-    np.testing.assert_array_equal(found, expected)
-    assert (expected == z.argmax(1)).all() == (tau == 0)
+    expected = z - tau * np.log(np.bincount(label) / len(label))
+    assert_highest(predictions(replace(config, method="logit-adjustment", tau=tau), quiet), expected)
+    assert (expected.argmax(1) == z.argmax(1)).all() == (tau == 0)
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
 def test_tau_norm_is_its_formula(config, tau, quiet):
     weight, _, _, _, x = arrays(config)
-    expected = np.stack([x @ w / np.sqrt((w**2).sum()) ** tau for w in weight], axis=1).argmax(1)
-    found = predictions(replace(config, method="tau-norm", tau=tau), quiet)
-    np.testing.assert_array_equal(found, expected)
+    expected = np.stack([x @ w / np.sqrt((w**2).sum()) ** tau for w in weight], axis=1)
+    assert_highest(predictions(replace(config, method="tau-norm", tau=tau), quiet), expected)
 
 
 def test_nearest_class_mean_is_scikit_learns(config, quiet):
     _, _, pooled, label, x = arrays(config)
-    expected = NearestCentroid(metric="euclidean").fit(pooled, label).predict(x)
-    np.testing.assert_array_equal(predictions(replace(config, method="ncm"), quiet), expected)
+    reference = NearestCentroid(metric="euclidean").fit(pooled, label)
+    distance = ((x[:, None] - reference.centroids_) ** 2).sum(2)
+    np.testing.assert_array_equal(distance.argmin(1), reference.predict(x))
+    assert_highest(predictions(replace(config, method="ncm"), quiet), -distance)
 
 
 def test_nearest_class_mean_by_the_cosine(config, quiet):
@@ -282,4 +289,4 @@ def test_nearest_class_mean_by_the_cosine(config, quiet):
     means = [pooled[label == c].mean(0) for c in range(10)]
     cosine = [x @ m / np.sqrt((x**2).sum(1) * (m**2).sum()) for m in means]
     found = predictions(replace(config, method="ncm", distance="cosine"), quiet)
-    np.testing.assert_array_equal(found, np.argmax(cosine, axis=0))
+    assert_highest(found, np.stack(cosine, axis=1))
