@@ -1,5 +1,6 @@
 """Dropout in Phase I: its draws come from the run's seed, and resuming does not change them."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.progress import Progress
 import extract.train
 from extract.config import DatasetConfig, NetworkConfig, TrainConfig
 from extract.train import train
+from extract.training.layer_draws import layer_draws
 from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -66,3 +68,15 @@ def test_draws_differ_from_step_to_step():
     places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (10, 0, 0), (1, 0, 10)]
     assert len({drawn(*place) for place in places}) == len(places)
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
+
+
+def test_the_numbers_of_a_step_are_those_of_every_version():
+    """Of the first 8 bytes of SHA-256; a run that was begun before must go on alike."""
+    digest = hashlib.sha256(b"layers 3 1 20").digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(digest[:8], "big"))
+        expected = torch.rand(5)
+    with layer_draws(3, 1, 20, torch.device("cpu")):
+        assert torch.equal(torch.rand(5), expected)
+    with layer_draws(3, 1, 20, torch.device("cpu"), rank=1):
+        assert not torch.equal(torch.rand(5), expected)

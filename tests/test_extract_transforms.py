@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from extract.device import Compute
 from extract.images.batches import evaluation_batches, training_batches
@@ -155,6 +156,17 @@ def test_a_training_image_depends_on_its_seed_alone(tmp_path):
     assert not torch.equal(first, training_image(read_image(path), Transform(32), 6))
     assert first.dtype == torch.uint8
     assert first.shape == (3, 32, 32)
+
+
+def test_a_training_image_is_what_torchvision_draws_from_its_seed(tmp_path):
+    (path,) = write_images(tmp_path, 1, 90)
+    image, transform = read_image(path), Transform(72)
+    pipeline = v2.Compose([v2.RandomResizedCrop(72, antialias=True), v2.RandomHorizontalFlip()])
+    for seed in (0, 7, 2**63):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected = pipeline(image)
+        assert torch.equal(training_image(image, transform, seed), expected)
 
 
 def test_training_images_are_cropped_and_mirrored_only_where_flip_says_so(tmp_path):

@@ -22,6 +22,11 @@ def layer_draws(seed: int, epoch: int, step: int, device: torch.device, rank: in
     """
     own = f" {rank}" if rank else ""
     digest = hashlib.sha256(f"layers {seed} {epoch} {step}{own}".encode()).digest()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest[:8], "big"))
+    number = int.from_bytes(digest[:8], "big")
+    on_gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on_gpu):
+        torch.default_generator.manual_seed(number)  # torch.manual_seed also formats the call stack
+        for gpu in on_gpu:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(number)
         yield
