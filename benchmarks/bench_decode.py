@@ -70,7 +70,7 @@ CASES = (
     Case("shufflenet_v2_x0_5", None, 224),
     Case("resnet18", None, 96),
 )
-TINY = Case("resnet20", 4, 72)
+TINY = Case("resnet8", 4, 72)
 
 
 def write_checkpoint(case: Case, root: Path, out: Path) -> Transform:

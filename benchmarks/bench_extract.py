@@ -70,7 +70,7 @@ CASES = (
     Case("resnet18-cifar", None, 32, 128, 512, (512, 16_384)),
     Case("resnet50", None, 224, 16, 48, (128, 2048)),
 )
-TINY = Case("resnet20", 4, 32, 8, 40, (8, 40))
+TINY = Case("resnet8", 4, 32, 8, 40, (8, 40))
 
 
 def made_images(n: int, side: int) -> ImageSet:

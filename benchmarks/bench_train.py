@@ -78,7 +78,7 @@ CASES = (
     Case("shufflenet_v2_x0_5", None, 96, 64, 2400),
     Case("resnet50", None, 224, 16, 64),
 )
-TINY = (Case("resnet20", 4, 32, 8, 40), Case("resnet20", 4, 72, 8, 40))
+TINY = (Case("resnet8", 4, 32, 8, 40), Case("resnet8", 4, 72, 8, 40))
 AUGMENTATIONS = {
     "crops and mirror images alone": AugmentConfig(),
     "AutoAugment": AugmentConfig(augment="autoaugment"),

@@ -96,7 +96,7 @@ def training(device: torch.device, tiny: bool, path: Path | None) -> dict[str, A
     with tempfile.TemporaryDirectory() as name, Progress(disable=True) as quiet:
         write_images(Path(name) / "images", n_images)
         dataset = DatasetConfig("imagefolder", root=f"{name}/images")
-        for i, (arch, width, precision) in enumerate([("resnet20", 4, "fp32")] if tiny else cases):
+        for i, (arch, width, precision) in enumerate([("resnet8", 4, "fp32")] if tiny else cases):
             config = TrainConfig(
                 out=f"{name}/{i}",
                 network=NetworkConfig(arch, width=width),

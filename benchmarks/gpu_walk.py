@@ -87,7 +87,7 @@ def phase_1(walk: Walk) -> None:
     """Train on both; extract the CPU's network on both, and verify the stores."""
     overall, epochs = {}, 1 if walk.tiny else 10
     network = (
-        ["--arch", "resnet20", "--width", 4] if walk.tiny else ["--arch", "resnet18-cifar", "--width", 16]
+        ["--arch", "resnet8", "--width", 4] if walk.tiny else ["--arch", "resnet18-cifar", "--width", 16]
     )
     ckpt = walk.folder / "here" / "phase1" / "checkpoint.pt"
     for name, device in walk.devices().items():

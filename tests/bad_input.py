@@ -12,7 +12,7 @@ from PIL import Image
 
 from cli import main
 
-TINY = ["--arch", "resnet20", "--width", "4", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
+TINY = ["--arch", "resnet8", "--width", "4", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
 FOLDER = ["--dataset", "imagefolder", "--image-size", "16"]
 QUICK = ["--iterations", "2", "--eval-every", "1", "--device", "cpu"]
 FEW_CLASSES = ["--confusing-classes", 2, "--head-ratio", 0.4]  # gives PER_CLASS's three classes a tail

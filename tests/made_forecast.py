@@ -6,7 +6,7 @@ from typing import Any
 from bad_input import succeed
 
 QUICK = ["--seconds", 0.02, "--device", "cpu"]
-TINY = ["--arch", "resnet20", "--width", 4]
+TINY = ["--arch", "resnet8", "--width", 4]
 
 
 def planned(*arguments: object) -> dict[str, Any]:

@@ -30,7 +30,7 @@ torch.load = once_for_its_bytes(torch.load)
 provenance.GIT_SECONDS = 60  # git must answer on a busy machine too, since stores are compared
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite beside others
 torch.set_num_threads(1)  # small networks gain nothing by more, and lose much where cores are shared
-SMALL = NetworkConfig("resnet20", width=4)
+SMALL = NetworkConfig("resnet8", width=4)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def tiny(blinking_root: Path, tmp_path: Path) -> TrainConfig:
     """The options of a tiny training; tests replace those that they are about."""
     return TrainConfig(
         out=str(tmp_path / "run"),
-        network=NetworkConfig("resnet20", width=2),
+        network=NetworkConfig("resnet8", width=2),
         dataset=DatasetConfig("imagefolder", str(blinking_root), imbalance_factor=3),
         image_size=8,
         epochs=3,

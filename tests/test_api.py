@@ -234,7 +234,7 @@ def test_a_network_is_loaded(digits_run, phase1):
 def test_every_phase_of_images_on_disk(small_root, small_ckpt, small_store, tmp_path):
     options = {
         "image_size": 16,
-        "arch": "resnet20",
+        "arch": "resnet8",
         "width": 4,
         "epochs": 1,
         "batch_size": 8,

@@ -21,8 +21,8 @@ CASES = [  # command, and what its error contains
     ("train --dataset cifar10", "--dataset cifar10 needs --root"),
     ("train --epochs 0", "--epochs 0: must be 1 or more"),
     ("train --lr nan", "--lr nan: must be 0 or more"),
-    ("train --arch resnet21", "--arch resnet21: unknown; expected one of resnet20, "),
-    ("train --arch resnet20 --width 0", "--width 0: must be 1 or more"),
+    ("train --arch resnet21", "--arch resnet21: unknown; expected one of resnet8, "),
+    ("train --arch resnet8 --width 0", "--width 0: must be 1 or more"),
     (
         "train --out half",
         "half: already holds an interrupted run (epoch 1 of 2); pass --resume",
@@ -99,7 +99,7 @@ CASES = [  # command, and what its error contains
     ("store plan --arch resnet21", "--arch resnet21: unknown"),
     (
         "store plan --arch resnet18 --width 4",
-        "--width 4: resnet18 has a fixed width; leave it out, or choose one of resnet20,",
+        "--width 4: resnet18 has a fixed width; leave it out, or choose one of resnet8,",
     ),
     ("store plan --root none", "none: no such folder"),
     ("store plan --dataset digits --download", "--download"),

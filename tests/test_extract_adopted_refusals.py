@@ -39,8 +39,8 @@ OPTIONS = {
     ),
     "two files": ([*NAMED, "--weights", "DEFAULT"], ["--weights DEFAULT: --ckpt names the weights already"]),
     "another network": (
-        ["--arch", "resnet20", *NAMED[2:]],
-        ["users.pth: holds no weights of resnet20 (it has body.0.weight"],
+        ["--arch", "resnet8", *NAMED[2:]],
+        ["users.pth: holds no weights of resnet8 (it has body.0.weight"],
     ),
     "an unknown network": (["--arch", "resnot", *NAMED[2:]], ["--arch resnot: unknown"]),
     "no average": ([*NAMED, "--ema"], ["--ema: users.pth has no averaged weights"]),
@@ -174,7 +174,7 @@ def test_orders_of_classes_that_cannot_be(what, command):
     content, says = ORDERS[what]
     Path("names").write_text(content)
     named = ["--root", "photos", "--class-names", "names", "--device", "cpu"]
-    options = [*NAMED, "--ckpt", "users.pth"] if command == "extract" else ["--arch", "resnet20"]
+    options = [*NAMED, "--ckpt", "users.pth"] if command == "extract" else ["--arch", "resnet8"]
     refuse(command, *named, *options, says=[says])
 
 

@@ -156,7 +156,7 @@ def test_a_network_of_the_users_own(tmp_path, monkeypatch):
         "no.such.module:net": ["cannot be imported (ModuleNotFoundError: No module named 'no'"],
         "timm:no_such_net": ["--arch timm:no_such_net: unknown to timm"],
         "timm:test_resnett": ["near it are test_resnet"],
-        "made-nets:small": ["--arch made-nets:small: unknown; expected one of resnet20"],
+        "made-nets:small": ["--arch made-nets:small: unknown; expected one of resnet8"],
     }.items():
         refuse("train", *trained, "--arch", *arch.split(), "--out", "other", says=says)
 
@@ -185,7 +185,7 @@ def test_a_function_that_a_checkpoint_alone_names_is_not_called(tmp_path, monkey
         ["train", "--resume", "--out", "p"],
     ):
         refuse(*command, says=[f"made by {arch}, which is code", f"pass --arch {arch} if you trust it"])
-        refuse(*command, "--arch", "resnet20", says=["--arch"])
+        refuse(*command, "--arch", "resnet8", says=["--arch"])
     with pytest.raises(UserError, match="which is code"):
         tailcache.load_network("p/checkpoint.pt")
     monkeypatch.undo()

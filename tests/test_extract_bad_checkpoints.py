@@ -131,7 +131,7 @@ OTHER_WEIGHTS = ["has the weights of another network than", "for 3 classes", "tr
         (a_newer_version, ["a checkpoint, of version 99; this program reads 1"]),
         (one_without_its_data, ["a checkpoint, but it lacks dataset", "written by `train`"]),
         (another_networks_weights, [*OTHER_WEIGHTS, "resnet32"]),
-        (another_widths_weights, [*OTHER_WEIGHTS, "resnet20"]),
+        (another_widths_weights, [*OTHER_WEIGHTS, "resnet8"]),
         (altered(network={"bad": 1}), ["its NetworkConfig is damaged", "train again"]),
         (altered(dataset=None), ["its DatasetConfig is damaged", "train again"]),
         (altered(transform={"size": 3}), ["its Transform is damaged", "train again"]),

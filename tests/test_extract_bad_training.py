@@ -22,17 +22,17 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
         ("--imbalance-factor 50", ["--imbalance-factor 50: leaves class 1 of 3", "must be below 4"]),
         ("--val-per-class 4", ["--val-per-class 4: class 2 has 4 training images", "at least one"]),
         ("--val-per-class -1", ["--val-per-class -1: must be 0 or more"]),
-        ("--arch resnet21", ["--arch resnet21: unknown", "expected one of resnet20, "]),
-        ("--arch vgg16", ["--arch vgg16: refused", "more than one FC layer", "expected one of resnet20, "]),
-        ("--arch vit_b_16", ["--arch vit_b_16: refused", "sees one token", "expected one of resnet20, "]),
+        ("--arch resnet21", ["--arch resnet21: unknown", "expected one of resnet8, "]),
+        ("--arch vgg16", ["--arch vgg16: refused", "more than one FC layer", "expected one of resnet8, "]),
+        ("--arch vit_b_16", ["--arch vit_b_16: refused", "sees one token", "expected one of resnet8, "]),
         (
             "--arch convnext_tiny",
-            ["--arch convnext_tiny: refused", "layer_norm stands", "expected one of resnet20, "],
+            ["--arch convnext_tiny: refused", "layer_norm stands", "expected one of resnet8, "],
         ),
-        ("--arch resnet18 --width 8", ["--width 8: resnet18 has a fixed width", "choose one of resnet20, "]),
+        ("--arch resnet18 --width 8", ["--width 8: resnet18 has a fixed width", "choose one of resnet8, "]),
         ("--width 0", ["--width 0: must be 1 or more"]),
         ("--width 99999999999999999999", ["--width 99999999999999999999: must be 1 or more, and below 2^32"]),
-        ("--weights DEFAULT", ["--weights DEFAULT: resnet20 has no pre-trained weights"]),
+        ("--weights DEFAULT", ["--weights DEFAULT: resnet8 has no pre-trained weights"]),
         ("--image-size 7", ["--image-size 7: must be 8 or more"]),
         ("--epochs 0", ["--epochs 0: must be 1 or more"]),
         ("--epochs two", ["--epochs", "'two' is not a valid integer", "--help"]),
@@ -67,7 +67,7 @@ def test_unknown_weights_are_named(small_root: Path) -> None:
 
 @pytest.mark.parametrize("arch", ["resnet21", "vgg16"])
 def test_bad_arch_is_named_before_the_size_it_would_have(arch: str) -> None:
-    refuse("train", "--arch", arch, "--device", "cpu", says=[f"--arch {arch}", "expected one of resnet20, "])
+    refuse("train", "--arch", arch, "--device", "cpu", says=[f"--arch {arch}", "expected one of resnet8, "])
 
 
 def test_large_image_network_is_refused_for_small_images() -> None:

@@ -24,7 +24,7 @@ def example(**changes) -> Checkpoint:
     optimizer = torch.optim.SGD([parameter], 0.1, momentum=0.9)
     parameter.sum().backward()
     optimizer.step()
-    network = NetworkConfig("resnet20", width=2)
+    network = NetworkConfig("resnet8", width=2)
     dataset = DatasetConfig(
         "imagefolder",
         "/images",

@@ -111,14 +111,14 @@ def gpus_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_on_the_cpu_starts_no_gpu(gpus_left_alone, small_root, tmp_path):
-    options = ["--dataset", "imagefolder", "--image-size", 16, "--arch", "resnet20", "--width", 4]
+    options = ["--dataset", "imagefolder", "--image-size", 16, "--arch", "resnet8", "--width", 4]
     options += ["--epochs", 1, "--batch-size", 8, "--device", "cpu", "--root", small_root]
     succeed("train", *options, "--out", tmp_path / "run")
 
 
 def test_planning_starts_no_gpu(gpus_left_alone, quiet):
-    config = ForecastConfig(network=NetworkConfig("resnet20", width=4), dataset=DatasetConfig("digits"))
-    assert find_workload(config, quiet).arch == "resnet20"
+    config = ForecastConfig(network=NetworkConfig("resnet8", width=4), dataset=DatasetConfig("digits"))
+    assert find_workload(config, quiet).arch == "resnet8"
 
 
 def test_float32_is_whole_whatever_was_set_before():

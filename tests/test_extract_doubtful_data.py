@@ -213,7 +213,7 @@ def test_held_out_images_that_are_trained_on_are_told(command, size):
     """Images in memory, and files that are read when they are needed."""
     write_images(Path("photos"), splits=("train", "val", "test"))
     options = {
-        "train": ["--arch", "resnet20", "--width", 4, "--epochs", 1, "--batch-size", 8, "--out"],
+        "train": ["--arch", "resnet8", "--width", 4, "--epochs", 1, "--batch-size", 8, "--out"],
         "extract": ["--arch", USERS, "--classifier", "fit", "--weight-decay", 0.1, "--store"],
     }[command]
     images = ["--root", "photos", "--image-size", size, "--workers", 0, "--device", "cpu"]

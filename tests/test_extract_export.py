@@ -130,7 +130,7 @@ def run_on_others(name: str, images: torch.Tensor) -> np.ndarray:
     ("arch", "size", "name"),
     [
         ("resnet18", 64, "torchscript"),
-        ("resnet20", 16, "torchscript"),
+        ("resnet8", 16, "torchscript"),
         ("timm:dla46x_c", 64, "torchscript"),
         ("exported_nets:Tail", 16, "torch-export"),
         ("exported_nets:Tail", 16, "onnx"),
@@ -154,7 +154,7 @@ def test_a_computation_runs_elsewhere_on_batches_of_any_size(arch, size, name, s
 def test_json_beside_it_prepares_images_as_evaluation_does(small_ckpt, small_root):
     image = small_root / "test/ape/0.png"
     for size, side in ((16, 16), (72, 82)):
-        checkpoint_of(small_ckpt, "resnet20", size)
+        checkpoint_of(small_ckpt, "resnet8", size)
         tc.export("c.pt", f"{size}.pt")
         how = json.loads(Path(f"{size}.pt.json").read_text())
         assert how["class_names"] == ["ape", "bee", "cat"]
@@ -221,7 +221,7 @@ def test_what_is_there_stays(small_ckpt):
     refuse(*command, small_ckpt, "--overwrite", says=["this command reads that file"])
     refuse("export", "--ckpt", "none.pt", "--out", "c.pt", says=["none.pt: expected a checkpoint file"])
     succeed(*command, "a.pt", "--overwrite")
-    assert "resnet20" in Path("a.pt.json").read_text()
+    assert "resnet8" in Path("a.pt.json").read_text()
     found = json.loads(succeed(*command, "a.pt", "--overwrite", "--json").stdout)
     assert (found["file"], found["json"], found["difference"] <= TOLERANCE) == ("a.pt", "a.pt.json", True)
 

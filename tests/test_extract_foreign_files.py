@@ -20,7 +20,7 @@ from extract.networks.weights_file import read_tensors
 from store.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-ARCH = "resnet20"
+ARCH = "resnet8"
 State = dict[str, torch.Tensor]
 
 
@@ -175,7 +175,7 @@ def test_long_names_are_cut():
     long = "a" * 10_000
     state = network_state()
     torch.save({f"{long}{i}": value for i, value in enumerate(state.values())}, "w.pt")
-    with pytest.raises(UserError, match="holds no weights of resnet20") as raised:
+    with pytest.raises(UserError, match="holds no weights of resnet8") as raised:
         loaded("w.pt")
     assert len(str(raised.value)) < 500
     del state["0.weight"]
@@ -192,6 +192,6 @@ def test_an_address_is_to_be_downloaded_first():
     says = ["https://example.org/w.pth: an address; download it, and name the file"]
     refuse("extract", "--ckpt", "https://example.org/w.pth", "--store", "s.zarr", says=says)
     Path("DEFAULT").write_text("a file of that name is not meant")
-    refuse(*train, "--weights", "DEFAULT", says=["resnet20 has no pre-trained weights"])
+    refuse(*train, "--weights", "DEFAULT", says=["resnet8 has no pre-trained weights"])
     save_file({"features." + n: v for n, v in network_state().items()}, "own")
     succeed(*train, "--width", 2, "--weights", "own")

@@ -136,7 +136,7 @@ def test_large_images_are_read_by_workers(shards, monkeypatch):
     monkeypatch.setattr("extract.images.workers.available_cores", lambda: 2)
     monkeypatch.setattr(embedded, "most_kept", lambda: 1)  # one row group at a time
     monkeypatch.setattr(embedded, "_KEPT", embedded._Kept())
-    options = ["--train", "hf/data", "--arch", "resnet20", "--width", 4, "--image-size", 72, "--epochs", 1]
+    options = ["--train", "hf/data", "--arch", "resnet8", "--width", 4, "--image-size", 72, "--epochs", 1]
     said = succeed("train", *options, "--batch-size", 8, "--device", "cpu", "--workers", 2, "--out", "phase1")
     assert "GiB of images in Parquet files, of which each process keeps 0.0 GiB" in said.stderr
     succeed("extract", *CKPT, "--workers", 2, "--store", "two.zarr")

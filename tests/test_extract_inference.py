@@ -151,7 +151,7 @@ def test_who_watches_sees_every_piece_in_turn_and_no_look_at_single_images(two_t
     assert torch.equal(torch.cat(seen), maps)
 
 
-@pytest.mark.parametrize("arch", ["resnet20", "resnet18", "mobilenet_v2", "timm:test_resnet"])
+@pytest.mark.parametrize("arch", ["resnet8", "resnet18", "mobilenet_v2", "timm:test_resnet"])
 def test_code_that_is_known_can_run_in_threads(arch):
     with torch.random.fork_rng(devices=[]):
         assert build_network(NetworkConfig(arch), 2, 64).is_known

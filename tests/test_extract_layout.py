@@ -54,7 +54,7 @@ def test_networks_of_usual_width_have_channels_last(arch, width):
 
 @pytest.fixture
 def config(tiny: TrainConfig) -> TrainConfig:
-    return replace(tiny, network=NetworkConfig("resnet20", 16), precision="bf16", epochs=2)
+    return replace(tiny, network=NetworkConfig("resnet8", 16), precision="bf16", epochs=2)
 
 
 def test_the_order_in_memory_changes_rounding_alone(config):

@@ -94,7 +94,7 @@ def test_tables_from_python(lists):
         "images",
         out="phase1",
         **{split: Path(file) for split, file in lists.items()},
-        arch="resnet20",
+        arch="resnet8",
         width=4,
         epochs=1,
         image_size=16,

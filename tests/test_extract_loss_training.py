@@ -110,7 +110,7 @@ def test_a_loss_is_a_file_and_a_line(tiny, quiet, monkeypatch):
     """Registered from outside: what it adds up is what is minimised."""
     kind = LossKind(lambda config, setting: Loss(lambda z, y: (z**2).sum(dim=1)), {"tau": 3.0})
     monkeypatch.setitem(LOSSES, "squares", kind)
-    checkpoint = train(with_loss(replace(tiny, epochs=4), "run", loss="squares"), quiet)
+    checkpoint = train(with_loss(replace(tiny, epochs=8), "run", loss="squares"), quiet)
     values = [row["loss"] for row in checkpoint.history]
     assert values[-1] < 0.1 * values[0]
     assert checkpoint.config["objective"]["tau"] == 3.0

@@ -53,7 +53,7 @@ def option_a_parameters(depth: int, n_classes: int, width: int) -> int:
 
 @pytest.mark.parametrize(
     ("depth", "exact", "millions"),
-    [(20, 269_722, 0.27), (32, 464_154, 0.46), (44, 658_586, 0.66), (56, 853_018, 0.85)],
+    [(8, 75_290, 0.08), (20, 269_722, 0.27), (32, 464_154, 0.46), (44, 658_586, 0.66), (56, 853_018, 0.85)],
 )
 def test_parameter_counts_are_those_of_he_et_al(depth, exact, millions):
     network = build_without_weights(f"resnet{depth}")
@@ -216,7 +216,7 @@ def test_pooling_and_logits_stay_in_float32_under_autocast():
         ("vit_b_16", "its FC layer 'heads.head' sees one token"),
         ("convnext_tiny", "layer_norm stands between its pooling and its FC layer 'classifier.2'"),
         ("squeezenet1_0", "its logits come from adaptive_avg_pool2d, not from one FC layer"),
-        ("resnet33", "unknown; expected one of resnet20, "),
+        ("resnet33", "unknown; expected one of resnet8, "),
     ],
 )
 def test_other_heads_are_refused_with_the_reason(arch, reason):
@@ -255,11 +255,9 @@ def test_a_family_from_outside_is_a_line_of_the_registry(monkeypatch, in_tmp_pat
     assert network(images).shape == (2, 5)
     assert count(build("resnet20")) == option_a_parameters(20, 10, 16)
     assert ", resnet152, toy, toy2, or timm:NAME" in " ".join(run("train", "--help").stdout.split())
-    refuse(
-        "train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet20, ", ", toy, toy2"]
-    )
+    refuse("train", "--arch", "toy3", says=["--arch toy3: unknown; expected one of resnet8, ", ", toy, toy2"])
     refuse("train", "--arch", "toy", "--weights", "DEFAULT", says=["toy has no pre-trained weights"])
-    with pytest.raises(UserError, match=r"--width 4: resnet18 .*choose one of resnet20, .*, toy, toy2$"):
+    with pytest.raises(UserError, match=r"--width 4: resnet18 .*choose one of resnet8, .*, toy, toy2$"):
         check_named_network(NetworkConfig("resnet18", width=4))
 
 

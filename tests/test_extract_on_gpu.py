@@ -99,7 +99,7 @@ def made_images() -> ImageSet:
     + [pytest.param({"objective": LossConfig(loss=loss)}, id=loss) for loss in LOSSES],
 )
 def test_no_batch_and_no_step_waits_for_the_gpu(compute, options):
-    network = NetworkConfig("resnet20", 4)
+    network = NetworkConfig("resnet8", 4)
     config = TrainConfig(network=network, image_size=16, epochs=2, batch_size=8, **options).resolved()
     training = start_training(config, COUNTS, None, compute, ONE_PROCESS)
     training.objective = objective_of_epoch(config, COUNTS, 1, training.network.train().classifier)

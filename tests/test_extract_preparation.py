@@ -112,7 +112,7 @@ def test_options_win(photos, photograph, quiet):
     ],
 )
 def test_preparation_that_cannot_be_is_refused(options, says, photos, in_tmp_path):
-    refuse("train", "--root", photos, "--arch", "resnet20", *options, "--out", "r", says=[says])
+    refuse("train", "--root", photos, "--arch", "resnet8", *options, "--out", "r", says=[says])
 
 
 def test_options_are_in_the_checkpoint_and_kept_on_resuming(photos, in_tmp_path):

@@ -108,7 +108,7 @@ def test_no_image_is_read_before_what_the_listing_tells(images, monkeypatch, cha
 @pytest.fixture
 def config(images) -> TrainConfig:
     dataset = DatasetConfig("imagefolder", str(images), skip_bad_images=True)
-    network = NetworkConfig("resnet20", width=2)
+    network = NetworkConfig("resnet8", width=2)
     return TrainConfig("run", network, dataset, image_size=8, epochs=1, batch_size=8, device="cpu")
 
 

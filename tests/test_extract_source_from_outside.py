@@ -21,7 +21,7 @@ from store.errors import UserError
 from store.reader import FeatureStore
 
 ROOT = Path(__file__).parent.parent
-NETWORK = ["--arch", "resnet20", "--width", 4, "--epochs", 1, "--batch-size", 8, "--device", "cpu"]
+NETWORK = ["--arch", "resnet8", "--width", 4, "--epochs", 1, "--batch-size", 8, "--device", "cpu"]
 TRAIN = ["train", "--dataset", "arrays", "--root", "data", *NETWORK, "--out", "phase1"]
 PER_CLASS = 12, 8
 

@@ -195,7 +195,7 @@ def test_a_step_half_done_by_one_process_is_finished_by_two(config):
 
 def test_the_first_process_alone_prints_and_writes(config, tmp_path):
     """With BatchNorm and under what `torchrun` starts processes with."""
-    options = ["--root", "photos", "--arch", "resnet20", "--width", 2, "--image-size", 16, "--epochs", 1]
+    options = ["--root", "photos", "--arch", "resnet8", "--width", 2, "--image-size", 16, "--epochs", 1]
     command = ["train", *options, "--batch-size", 6, "--device", "cpu", "--out", "together"]
 
     def printed() -> None:

@@ -49,7 +49,7 @@ def test_an_interrupted_evaluation_can_be_resumed_too(tiny, tmp_path, quiet):
 def test_a_run_of_digits_resumes_bit_by_bit(tmp_path, quiet):
     config = TrainConfig(
         out=str(tmp_path / "run"),
-        network=NetworkConfig("resnet20", width=2),
+        network=NetworkConfig("resnet8", width=2),
         dataset=DatasetConfig("digits", imbalance_factor=20, val_per_class=3),
         epochs=1,
         batch_size=256,
@@ -70,7 +70,7 @@ def test_resuming_takes_the_options_of_the_run_but_for_those_given(tiny, quiet):
     assert config.resume
     assert config.seed == 5
     assert (config.workers, config.epochs) == (0, 9)
-    assert config.network == NetworkConfig("resnet20", width=3)
+    assert config.network == NetworkConfig("resnet8", width=3)
     assert config.dataset.val_per_class == 1
     assert config.dataset.imbalance_factor == 3
     with pytest.raises(UserError, match="cannot resume: "):

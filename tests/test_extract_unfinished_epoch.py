@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(root: Path, tmp_path: Path, request: pytest.FixtureRequest) -> TrainConfig:
     return TrainConfig(
         out=str(tmp_path / "run"),
-        network=NetworkConfig("resnet20", width=2),
+        network=NetworkConfig("resnet8", width=2),
         dataset=DatasetConfig("imagefolder", str(root)),
         image_size=request.param,
         epochs=2,

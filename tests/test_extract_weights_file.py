@@ -120,7 +120,7 @@ def test_averaged_weights_are_taken_when_asked_for(tmp_path, caplog):
         loaded(tmp_path / "plain.pth", ema=True)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "timm:test_resnet", "resnet20"])
+@pytest.mark.parametrize("arch", ["resnet18", "timm:test_resnet", "resnet8"])
 def test_every_family_takes_files_under_the_networks_own_names(arch, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -226,7 +226,7 @@ def test_files_that_are_none_are_refused(tmp_path, monkeypatch):
         *train,
         "--weights",
         "DEFAULT",
-        says=["resnet20 has no pre-trained weights; leave it out, or name a file"],
+        says=["resnet8 has no pre-trained weights; leave it out, or name a file"],
     )
     refuse(*train, "--ema", says=["--ema: chooses among the weights in a file"])
 

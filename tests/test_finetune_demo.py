@@ -25,7 +25,7 @@ def tiny(plan: Callable[..., DemoPhases] = plan_demo) -> Callable[..., DemoPhase
 
     def planned(*arguments: Any) -> DemoPhases:
         phases = plan(*arguments)
-        small = {"network": NetworkConfig("resnet20", width=4), "epochs": 1, "precision": "fp32"}
+        small = {"network": NetworkConfig("resnet8", width=4), "epochs": 1, "precision": "fp32"}
         train = replace(phases.train, **small, dataset=DatasetConfig("digits", imbalance_factor=70))
         quick = {"iterations": 4, "eval_every": 2, "window": 2}
         return DemoPhases(train, phases.extract, [replace(run, **quick) for run in phases.finetune[:1]])

@@ -117,7 +117,7 @@ def test_json_names_every_choice_and_what_it_rests_on(small_root: Path) -> None:
     assert all(value > 0 for value in content["disk"].values())
     assert (content["weights"], content["trained"]) == ("initial weights", False)
     assert 8 <= content["n_sampled"] <= 18
-    assert (content["arch"], content["device"], content["n_classes"]) == ("resnet20", "cpu", 3)
+    assert (content["arch"], content["device"], content["n_classes"]) == ("resnet8", "cpu", 3)
     assert content["iterations"] == 5
     for choice in content["choices"]:
         assert choice["fits"]
@@ -129,7 +129,7 @@ def test_json_names_every_choice_and_what_it_rests_on(small_root: Path) -> None:
 def test_a_checkpoint_says_what_there_is(small_ckpt: Path) -> None:
     text = succeed("store", "plan", *QUICK, "--ckpt", small_ckpt).stdout
     assert text.startswith(
-        "3 classes, 18 training images (maps 4×4×16), 18 test\nresnet20, trained for 1 epochs"
+        "3 classes, 18 training images (maps 4×4×16), 18 test\nresnet8, trained for 1 epochs"
     )
     assert "* float16      none" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("/")) <= 100

@@ -222,7 +222,7 @@ def test_cli_end_to_end(tmp_path):
         return result.stdout
 
     phase1, store, runs = (str(tmp_path / name) for name in ("phase1", "feats.zarr", "runs"))
-    small = ("--arch", "resnet20", "--width", "2", "--epochs", "1", "--imbalance-factor", "20")
+    small = ("--arch", "resnet8", "--width", "2", "--epochs", "1", "--imbalance-factor", "20")
     run("train", "--out", phase1, "--device", "cpu", *small)
     run("extract", "--ckpt", f"{phase1}/checkpoint.pt", "--store", store, "--device", "cpu")
     for seed in ("0", "1"):
@@ -285,7 +285,7 @@ def few_classes(tmp_path: Path, counts: dict[str, int]) -> FinetuneConfig:
     root = write_images(tmp_path / "images", counts)
     dataset = DatasetConfig("imagefolder", root=str(root))
     phase1, store = tmp_path / "phase1", str(tmp_path / "feats.zarr")
-    network = NetworkConfig("resnet20", width=4)
+    network = NetworkConfig("resnet8", width=4)
     train(
         TrainConfig(out=str(phase1), network=network, dataset=dataset, image_size=16, epochs=1, device="cpu"),
         Progress(disable=True),

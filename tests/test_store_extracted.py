@@ -188,5 +188,5 @@ def test_provenance_says_what_made_the_store(feature_store, phase1):
     assert made["checkpoint"]["path"] == str(phase1)
     assert made["dataset"]["imbalance_factor"] == 20
     assert made["dataset"]["fingerprint"] == load_checkpoint(phase1).fingerprint
-    assert made["network"]["arch"] == "resnet20"
+    assert made["network"]["arch"] == "resnet8"
     assert {"torch", "zarr", "tailcache"} <= made["versions"].keys()

@@ -22,7 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 from whole_way import Case, cases, counted, write
 
 EXAMPLES = int(os.environ.get("WHOLE_WAY_EXAMPLES", 40))
-TINY = ("--arch", "resnet20", "--width", "4", "--epochs", "1", "--device", "cpu", "--workers", "0")
+TINY = ("--arch", "resnet8", "--width", "4", "--epochs", "1", "--device", "cpu", "--workers", "0")
 
 
 def taken(*arguments: object) -> Result | None:

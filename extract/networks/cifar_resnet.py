@@ -20,8 +20,9 @@ class CifarArchitecture:
     projection: bool  # shortcuts that change shape: 1×1 convolution, or zero-padded channels
 
 
-# ResNet-20 to 56: He et al. 2016, sec. 4.2 (option A shortcuts). ResNet-18/34: their ImageNet stages.
+# ResNet-8 to 56: He et al. 2016, sec. 4.2 (option A shortcuts). ResNet-18/34: their ImageNet stages.
 CIFAR_ARCHITECTURES = {
+    "resnet8": CifarArchitecture((1, 1, 1), 16, projection=False),
     "resnet20": CifarArchitecture((3, 3, 3), 16, projection=False),
     "resnet32": CifarArchitecture((5, 5, 5), 16, projection=False),
     "resnet44": CifarArchitecture((7, 7, 7), 16, projection=False),

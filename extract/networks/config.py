@@ -17,7 +17,7 @@ class NetworkConfig:
     arch: Annotated[
         str,
         Option(
-            "network architecture (for small images: resnet20 to 56 and the -cifar ones)",
+            "network architecture (for small images: resnet8, resnet20 to 56 and the -cifar ones)",
             "network",
             names=architectures,
             others="timm:NAME, package.module:function or another network of torchvision",
