@@ -52,7 +52,7 @@ from extract.train import train
 GOAL = 0.9  # fraction of the limit
 N_CLASSES = 10
 EPOCHS = 4  # of a training: two are counted
-AT_ONCE = 64  # images that a decoding process holds
+AT_ONCE = 64  # images that a decoding process holds, at most
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def decode_share(share: list[tuple[int, Path]], transform: Transform) -> int:
 
 def decoding(paths: list[Path], transform: Transform, pool: ProcessPoolExecutor) -> Callable[[], None]:
     """All files through all processes of a pool."""
-    numbered = list(enumerate(paths))
-    shares = [numbered[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
+    numbered, at_once = list(enumerate(paths)), min(AT_ONCE, -(-len(paths) // available_cores()))
+    shares = [numbered[start : start + at_once] for start in range(0, len(paths), at_once)]
 
     def run() -> None:
         assert sum(pool.map(partial(decode_share, transform=transform), shares)) == len(paths)

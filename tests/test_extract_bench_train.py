@@ -91,3 +91,19 @@ def test_the_limit_of_training_is_shared_cores_or_the_slower_machine(bench, devi
     row = bench.report(bench.TINY[0], pd.DataFrame(taken), torch.device(device))
     assert row["ratio"] == pytest.approx(ratio)
     assert ("MISSED" in capsys.readouterr().out) == (ratio < 0.9)
+
+
+def test_every_process_decodes_where_images_are_few(bench, monkeypatch):
+    monkeypatch.setattr(bench, "available_cores", lambda: 3)
+    shares = []
+
+    class Pool:
+        def map(self, action, given):
+            shares.extend(len(share) for share in given)
+            return shares
+
+    for n in (1, 54, 500):
+        shares.clear()
+        bench.decoding([Path("a.jpg")] * n, None, Pool())()
+        assert len(shares) >= min(3, n)
+        assert max(shares) <= bench.AT_ONCE

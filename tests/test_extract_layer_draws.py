@@ -1,6 +1,8 @@
 """Dropout in Phase I: its draws come from the run's seed, and resuming does not change them."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from extract.training.layer_draws import layer_draws
 from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
+DIGEST = hashlib.sha256(b"layers 3 1 20").digest()
 FACTORY = """
 from torch import nn
 
@@ -72,11 +75,29 @@ def test_draws_differ_from_step_to_step():
 
 def test_the_numbers_of_a_step_are_those_of_every_version():
     """Of the first 8 bytes of SHA-256; a run that was begun before must go on alike."""
-    digest = hashlib.sha256(b"layers 3 1 20").digest()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest[:8], "big"))
+        torch.manual_seed(int.from_bytes(DIGEST[:8], "big"))
         expected = torch.rand(5)
     with layer_draws(3, 1, 20, torch.device("cpu")):
         assert torch.equal(torch.rand(5), expected)
     with layer_draws(3, 1, 20, torch.device("cpu"), rank=1):
         assert not torch.equal(torch.rand(5), expected)
+
+
+def test_on_a_gpu_its_own_generator_gets_the_same_number(monkeypatch):
+    seeded, current = {}, []
+    gpu = torch.device("cuda", 1)
+
+    @contextmanager
+    def entered(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", entered)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda number: seeded.setdefault(current[-1], number))
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: entered(*devices))
+    before = torch.get_rng_state()
+    with layer_draws(3, 1, 20, gpu):
+        assert seeded == {gpu: torch.initial_seed()} == {gpu: int.from_bytes(DIGEST[:8], "big")}
+    torch.set_rng_state(before)

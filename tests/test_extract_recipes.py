@@ -17,6 +17,7 @@ from extract.training.optimisation.config import OptimConfig
 from extract.training.optimisation.schedule import learning_rate
 from extract.training.recipes import RECIPES, OfSide
 from extract.training.recorded import recorded
+from store.errors import UserError
 
 
 def cosine_5(epochs: int):
@@ -116,6 +117,14 @@ def test_a_run_resumes_without_what_its_recipe_gained_since(tiny, tmp_path, quie
     assert same_weights(resumed, whole)
     assert timeless(resumed.history) == timeless(whole.history)
     assert recorded(dataclasses.asdict(config.resolved())) == recorded(whole.config) == {}
+
+
+def test_a_run_with_a_recipe_of_another_version_is_told(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(RECIPES, "gone", RECIPES["short"])
+        train_interrupted(dataclasses.replace(tiny, recipe="gone"), STEPS + 2)
+    with pytest.raises(UserError, match=r"checkpoint\.pt: --recipe gone: unknown; expected one of short, "):
+        resumed_config(tiny.out, {})
 
 
 def test_what_the_user_names_wins():

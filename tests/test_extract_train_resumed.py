@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bad_input import write_images
 from made_training import STEPS, same_weights, saved, timeless, train_interrupted
 
 import extract.train
@@ -44,6 +45,25 @@ def test_an_interrupted_evaluation_can_be_resumed_too(tiny, tmp_path, quiet):
     resumed = train(dataclasses.replace(config, resume=True), quiet)
     assert same_weights(resumed, expected)
     assert timeless(resumed.history) == timeless(expected.history)
+
+
+def test_workers_that_begin_in_an_evaluation_go_on_in_training(tmp_path, quiet):
+    """All steps of an epoch were taken, so that the evaluation at its end is the first to need images."""
+    dataset = DatasetConfig("imagefolder", str(write_images(tmp_path / "photos", {"a": 4, "b": 3})))
+    config = TrainConfig(
+        out=str(tmp_path / "run"),
+        network=NetworkConfig("resnet8", width=2),
+        dataset=dataset,
+        image_size=72,  # pixels, so that images stay files
+        epochs=2,
+        batch_size=4,
+        eval_every=1,
+        workers=2,
+        device="cpu",
+    )
+    expected = train(dataclasses.replace(config, out=str(tmp_path / "whole")), quiet)
+    train_interrupted(config, 1, "predict")
+    assert same_weights(train(dataclasses.replace(config, resume=True), quiet), expected)
 
 
 def test_a_run_of_digits_resumes_bit_by_bit(tmp_path, quiet):

@@ -230,7 +230,7 @@ def training_image(image: torch.Tensor, transform: Transform, seed: int) -> torc
         ]
     )
     with torch.random.fork_rng(devices=[]):  # v2 draws from the global generator
-        # Not torch.manual_seed, which formats the call stack for GPUs: a third of the time of an image.
+        # Not torch.manual_seed, which formats the call stack for GPUs: a quarter of an image's time.
         torch.default_generator.manual_seed(seed)
         cropped = augment(image)
         if transform.changes == NO_CHANGES:

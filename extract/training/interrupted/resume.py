@@ -18,6 +18,7 @@ from extract.training.recipes import RECIPES
 from extract.training.recorded import OFF
 from store.errors import UserError
 from store.names import quoted
+from store.options import registered
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names
 
 NESTED = {
@@ -87,11 +88,13 @@ def _stored_config(checkpoint: Checkpoint, path: Path) -> TrainConfig:
     # Version 0.1 accepted and kept options that the source does not take.
     dataset = nested["dataset"]
     nested["dataset"] = replace(dataset, **{name: getattr(DatasetConfig, name) for name in dataset.idle()})
-    return described(TrainConfig, content | nested, path)
+    config = described(TrainConfig, content | nested, path)
+    registered(f"{path}: --recipe", RECIPES, config.recipe)
+    return config
 
 
 def _without_later(stored: TrainConfig) -> TrainConfig:
-    """Options that a run was begun without, off where its recipe has gained them since."""
+    """Options that can be off and that a run was begun without: off, though its recipe has gained them."""
     gained = RECIPES[stored.recipe].options.keys() & OFF.keys()
     off = {
         name: {option: OFF[option] for option in gained if getattr(config, option, OFF) is None}
