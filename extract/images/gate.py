@@ -4,10 +4,10 @@ All threads that compute a layer wait for the slowest one. A worker that takes a
 them all, so that its time counts once for every core.
 """
 
-import ctypes
 import os
 from multiprocessing import parent_process
 
+import torch
 from torch.multiprocessing import get_context
 
 LOOK = 5  # seconds between a waiting worker's checks that the process it works for is alive
@@ -21,25 +21,25 @@ class Gate:
     """
 
     def __init__(self, n_workers: int):
-        # Not a tensor: workers may begin in an evaluation, whose tensors training may not write to.
-        self._is_open = get_context().RawValue(ctypes.c_bool, True)
+        with torch.inference_mode(False):  # workers may begin in an evaluation and go on in training
+            self._is_open = torch.ones(1, dtype=torch.bool).share_memory_()
         self._woken = get_context().Semaphore(0)
         self._n_workers, self._parent = n_workers, 0
 
     @property
     def is_open(self) -> bool:
         """Whether workers go on."""
-        return self._is_open.value
+        return bool(self._is_open)
 
     def open(self) -> None:
         """Let workers go on."""
-        self._is_open.value = True
+        self._is_open.fill_(True)
         for _ in range(self._n_workers):
             self._woken.release()
 
     def close(self) -> None:
         """Let each finish its image, and wait."""
-        self._is_open.value = False
+        self._is_open.fill_(False)
         while self._woken.acquire(block=False):  # of workers that did not wait
             pass
 
