@@ -96,8 +96,7 @@ def test_on_a_gpu_its_own_generator_gets_the_same_number(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device", entered)
     monkeypatch.setattr(torch.cuda, "manual_seed", lambda number: seeded.setdefault(current[-1], number))
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: entered(*devices))
-    before = torch.get_rng_state()
-    with layer_draws(3, 1, 20, gpu):
-        assert seeded == {gpu: torch.initial_seed()} == {gpu: int.from_bytes(DIGEST[:8], "big")}
-    torch.set_rng_state(before)
+    with torch.random.fork_rng(devices=[]):
+        monkeypatch.setattr(torch.random, "fork_rng", lambda devices: entered(*devices))
+        with layer_draws(3, 1, 20, gpu):
+            assert seeded == {gpu: torch.initial_seed()} == {gpu: int.from_bytes(DIGEST[:8], "big")}
