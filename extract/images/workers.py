@@ -59,7 +59,8 @@ def load_batches(
         else:
             if start == 0 and (joined is None or pinned):
                 joined = torch.empty((n_batch, *views.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-            joined[start : start + len(views)] = views
+            # by numpy: a second thread of torch's would wait for a worker's core, then spin on it for a while
+            joined.numpy()[start : start + len(views)] = views.numpy()
             images = joined[:n_batch]
         if start + len(views) == n_batch:
             yield images, torch.tensor([files.order[position] for position in range(first, first + n_batch)])
