@@ -126,6 +126,7 @@ class TrainConfig:
         Raises:
             UserError: a value out of its range.
         """
+        check_bounds(self, "image_size")  # the recipe computes with it
         recipe = RECIPES[self.recipe]
         names = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "weight_decay")
         values = {n: getattr(recipe if getattr(self, n) is None else self, n) for n in names}

@@ -19,22 +19,24 @@ class Borrowed:
 
     def __init__(self, read: Callable[[], Any], restore: Callable[[Any], None]):
         self._read, self._restore = read, restore
-        self._lock, self._n_users, self._before = Lock(), 0, None
+        self._lock, self._users, self._before = Lock(), set(), None
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """Settings may be changed within this block."""
-        with self._lock:
-            if self._n_users == 0:
-                self._before = self._read()
-            self._n_users += 1
-        try:
+        user = object()
+        try:  # from here on: Ctrl-C between two lines must not leave a user who never returns
+            with self._lock:
+                if not self._users:
+                    self._before = self._read()
+                self._users.add(user)
             yield
         finally:
             with self._lock:
-                self._n_users -= 1
-                if self._n_users == 0:
-                    self._restore(self._before)
+                if user in self._users:
+                    self._users.remove(user)
+                    if not self._users:
+                        self._restore(self._before)
 
 
 def _torch_settings() -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from bad_input import refuse
 import tailcache as tc
 from extract.device import float32_precisions
 from finetune.heads.threads import SWITCH
+from finetune.settings import Borrowed
 from finetune.training.head_pool import HeadPool
 
 FAST = {"iterations": 3, "eval_every": 3, "device": "cpu", "method": "crt"}
@@ -142,6 +144,41 @@ def test_a_precision_of_float32_that_the_caller_chose(
     assert {one for found in during for one in found} == {"ieee"}
     assert chosen_precisions() == before
     assert precision in before
+
+
+def test_settings_that_ctrl_c_stopped_from_being_borrowed_are_free():
+    """It may come between any two lines, of which one counts the users, while no lock is held."""
+    value, n_lines = {"x": 1}, 0
+
+    def interrupt_at(wanted: int) -> Callable:
+        def trace(frame: FrameType, event: str, _: object) -> Callable | None:
+            nonlocal n_lines
+            if frame.f_code.co_name != "borrowed":
+                return None
+            if event == "line" and not settings._lock.locked():
+                n_lines += 1
+                if n_lines == wanted:
+                    raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    for wanted in range(1, 20):
+        n_lines, settings = 0, Borrowed(lambda: value["x"], lambda x: value.update(x=x))
+        try:
+            sys.settrace(interrupt_at(wanted))
+            with settings.borrowed():
+                sys.settrace(None)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        with settings.borrowed():
+            value["x"] = 2
+        assert value["x"] == 1
+        if n_lines < wanted:  # no line is left
+            break
+    assert wanted > 2
 
 
 @pytest.mark.parametrize("chosen", [None, 0, 1])

@@ -95,6 +95,12 @@ def test_the_square_that_strong_covers_goes_with_the_images(side, cutout):
     assert dataclasses.replace(config, augmentation=named).resolved().augmentation == named
 
 
+@pytest.mark.parametrize("side", [math.nan, math.inf, 0])
+def test_a_side_that_is_none_is_refused_before_the_recipe_computes_with_it(side):
+    with pytest.raises(UserError, match=r"^--image-size .*: must be 8 or more"):
+        TrainConfig(recipe="strong", image_size=side).resolved()
+
+
 def test_an_architecture_that_knows_its_images_side_says_how_large_the_square_is(tiny, quiet):
     config = dataclasses.replace(tiny, recipe="strong", image_size=None)
     train_interrupted(config, 1)
