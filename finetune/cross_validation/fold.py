@@ -70,7 +70,8 @@ class MapsOfRows:
     def __init__(self, whole: Maps, rows: np.ndarray, n_positions: int):
         self._whole, self._rows, self._n_positions = whole, rows, n_positions
 
-    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def fused(self, vectors: np.ndarray, *rows: np.ndarray) -> torch.Tensor:
         """See `Maps`."""
         row, position = np.divmod(vectors, self._n_positions)
-        return self._whole.fused(self._rows[row] * self._n_positions + position, self._rows[rows])
+        of_store = self._rows[row] * self._n_positions + position
+        return self._whole.fused(of_store, *(self._rows[part] for part in rows))

@@ -12,6 +12,7 @@ import torch
 
 from finetune.loading.free_memory import available_memory
 from finetune.mixing.fusion import fuse
+from finetune.sampling.arrays import Array
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
 from store.arrays.gather import gather
@@ -64,12 +65,12 @@ class Residency:
 class Maps(Protocol):
     """Feature maps whose vectors can be fused."""
 
-    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def fused(self, vectors: Array, *rows: Array) -> torch.Tensor:
         """Means of vectors, on the device or on the host.
 
         Args:
-            vectors: (..., L) int, each as row · L + position.
-            rows: (R,) ascending, all rows that the vectors come from.
+            vectors: (..., L) int, each as row · L + position; on the device only where the maps are there.
+            rows: arrays of any shape that hold all rows that the vectors come from.
 
         Returns:
             (..., C) float32.
@@ -122,14 +123,18 @@ def choose_residency(
 
 
 class HeldMaps:
-    """All feature maps in memory, as one table of vectors (N · L, C)."""
+    """All feature maps in memory, as one table of vectors (N · L, C).
+
+    Attributes:
+        device: where they are.
+    """
 
     def __init__(self, table: torch.Tensor):
-        self._table = table
+        self._table, self.device = table, table.device
 
-    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def fused(self, vectors: Array, *rows: Array) -> torch.Tensor:
         """See `Maps`."""
-        return fuse(self._table, torch.from_numpy(vectors).to(self._table.device))
+        return fuse(self._table, torch.as_tensor(vectors, device=self._table.device))
 
 
 class StreamedMaps:
@@ -156,13 +161,14 @@ class StreamedMaps:
         self._place = np.full(self._array.shape[0], -1, dtype)  # place of each row in the ring; -1: absent
         self._next = 0
 
-    def fused(self, vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def fused(self, vectors: np.ndarray, *rows: np.ndarray) -> torch.Tensor:
         """See `Maps`.
 
         Raises:
             StoreError: a file is missing or damaged, or a value is not finite.
         """
-        self._read(self._make_room(rows))
+        needed = np.unique(np.concatenate([part.ravel() for part in rows]))
+        self._read(self._make_room(needed))
         n_positions = self._ring.shape[1] * self._ring.shape[2]
         row, position = np.divmod(vectors, n_positions)
         places = torch.from_numpy(self._place[row] * n_positions + position)
@@ -172,8 +178,8 @@ class StreamedMaps:
         fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), places)
         # The sum is a quick test; if it overflows by itself, the full test below settles it.
         if not fused.sum().isfinite() and not fused.isfinite().all():
-            bad = first_not_finite(maps[self._place[rows]])
-            self._store.check_finite_row(MAPS, None if bad is None else int(rows[bad]))
+            bad = first_not_finite(maps[self._place[needed]])
+            self._store.check_finite_row(MAPS, None if bad is None else int(needed[bad]))
         return fused
 
     def _make_room(self, rows: np.ndarray) -> np.ndarray:

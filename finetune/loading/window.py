@@ -72,7 +72,7 @@ class WindowMaker:
 def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
     """Gather the rows of a plan, and put the mixed samples in place of the last ones."""
     device = features.pooled.device
-    row = torch.from_numpy(plan.row).to(device)
+    row = torch.as_tensor(plan.row, device=device)
     label = features.label[row]
     n_channels = features.pooled.shape[1]
     # Padded here, because a padded copy of all features would double their memory.

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
 from finetune.mixing.fsa import augmentation_plan, fusion_facts
-from finetune.sampling.plan import Plan, PlanInputs
+from finetune.sampling.plan import Plan, PlanInputs, drawn_anywhere
 from store.options import registered
 
 
@@ -21,7 +22,7 @@ class Sampling:
     """How the batches of a method are sampled.
 
     Attributes:
-        draw: draws the plan of iterations `start` to `stop` (exclusive).
+        draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
         prior: (K,) class distribution of the rows that it draws.
         in_halves: whether a batch is half tail, half head.
         needs_confusing: whether it needs the confusing classes of each tail class.
@@ -70,6 +71,7 @@ class Method:
         return self.sampling is not None and self.sampling.in_halves
 
 
+@drawn_anywhere
 def _uniform(inputs: PlanInputs, start: int, stop: int) -> Plan:
     return Plan(inputs.any_rows(start, stop, inputs.batch_size))
 
@@ -78,6 +80,7 @@ def _uniform_prior(inputs: PlanInputs) -> np.ndarray:
     return inputs.row_counts / len(inputs.label)
 
 
+@drawn_anywhere
 def _balanced(inputs: PlanInputs, start: int, stop: int) -> Plan:
     return Plan(inputs.balanced_rows(start, stop, inputs.batch_size))
 
@@ -87,10 +90,11 @@ def _balanced_prior(inputs: PlanInputs) -> np.ndarray:
     return present / present.sum()
 
 
+@drawn_anywhere
 def _halves(inputs: PlanInputs, start: int, stop: int) -> Plan:
     half = inputs.batch_size // 2
     tail, head = inputs.tail_rows(start, stop, half), inputs.head_rows(start, stop, half)
-    return Plan(np.concatenate([tail, head], axis=1))
+    return Plan(array_namespace(tail).concat([tail, head], axis=1))
 
 
 def _halves_prior(inputs: PlanInputs) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Feature space augmentation: vectors of a tail image fused with a confusing class's (paper, sec. 4.2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
+from finetune.sampling.arrays import Array, on_host, picked
 from finetune.sampling.philox import below
-from finetune.sampling.plan import Plan, PlanInputs
+from finetune.sampling.plan import Plan, PlanInputs, drawn_anywhere
 
 if TYPE_CHECKING:  # the command line imports this for the methods' names and must not wait for torch
     import torch
@@ -24,69 +26,77 @@ class Fusion:
         donor_row: (T, A) int64 row that lends the class-generic vectors.
         n_specific: (T, A) int64 vectors drawn from the tail row; the other L − n_specific are the donor's.
         vectors: (T, A, L) int32 or int64 drawn vectors, each as row · L + position.
-        n_empty: (2,) samples with an empty class-specific and an empty class-generic set.
+        empty: (T, 2) samples with an empty class-specific and an empty class-generic set; on the host.
     """
 
-    row: np.ndarray
-    donor_row: np.ndarray
-    n_specific: np.ndarray
-    vectors: np.ndarray
-    n_empty: np.ndarray
+    row: Array
+    donor_row: Array
+    n_specific: Array
+    vectors: Array
+    empty: np.ndarray
 
     @property
     def n_samples(self) -> int:
         """A."""
         return self.row.shape[1]
 
+    @property
+    def n_empty(self) -> np.ndarray:
+        """See `Mix`."""
+        return self.empty.sum(axis=0)
+
     def pooled(self, features: "Features", maps: "Maps") -> "torch.Tensor":
         """See `Mix`."""
-        return maps.fused(self.vectors, np.union1d(self.row, self.donor_row))
+        return maps.fused(self.vectors, self.row, self.donor_row)
+
+    def part(self, start: int, stop: int) -> "Fusion":
+        """See `Mix`."""
+        return Fusion(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
 
+@drawn_anywhere
 def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
     """Algorithm 1: N_t tail samples, N_a augmented ones for each, and as many head samples as both."""
     tail_row = inputs.tail_rows(start, stop, inputs.n_tail)
     head_row = inputs.head_rows(start, stop, inputs.n_tail * (1 + inputs.augmented_per_sample))
-    augmented_row = np.repeat(tail_row, inputs.augmented_per_sample, axis=1)
+    xp = array_namespace(tail_row)
+    augmented_row = xp.repeat(tail_row, inputs.augmented_per_sample, axis=1)
     donor_row = draw_donors(inputs, start, stop, tail_row)
     n_specific = draw_specific_counts(inputs, start, stop, augmented_row.shape[1])
     vectors = draw_vectors(inputs, start, stop, augmented_row, donor_row, n_specific)
-    specific, generic = inputs.specific.was_empty, inputs.generic.was_empty
-    n_empty = np.array([specific[augmented_row].sum(), generic[donor_row].sum()])
-    mix = Fusion(augmented_row, donor_row, n_specific, vectors, n_empty)
-    return Plan(np.concatenate([tail_row, head_row, augmented_row], axis=1), mix)
+    was_empty = inputs.specific.was_empty[augmented_row], inputs.generic.was_empty[donor_row]
+    empty = on_host(xp.stack([xp.sum(of_sample, axis=1) for of_sample in was_empty], axis=1))
+    mix = Fusion(augmented_row, donor_row, n_specific, vectors, empty)
+    return Plan(xp.concat([tail_row, head_row, augmented_row], axis=1), mix)
 
 
-def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: np.ndarray) -> np.ndarray:
+def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: Array) -> Array:
     """(T, N_t · N_a) donor rows for tail rows (T, N_t): one image from each of N_a confusing classes.
 
     Which classes may lend at all (`--donors`) was decided when `inputs.confusing` was made. Classes are drawn
     without replacement; if N_a exceeds N_f, they repeat in the same order.
     """
+    xp = array_namespace(tail_row)
     confusing = inputs.confusing[inputs.label[tail_row]]  # (T, N_t, N_f)
     keys = inputs.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
-    shuffled = np.take_along_axis(confusing, np.argsort(keys, axis=-1, kind="stable"), axis=-1)
+    shuffled = xp.take_along_axis(confusing, xp.argsort(keys, axis=-1, stable=True), axis=-1)
     turn = np.arange(inputs.augmented_per_sample) % confusing.shape[-1]
-    classes = shuffled[..., turn].reshape(len(tail_row), -1)  # (T, N_t · N_a)
+    classes = xp.reshape(shuffled[..., turn], (len(tail_row), -1))  # (T, N_t · N_a)
     return inputs.rows_of_classes(classes, inputs.draws.uniform("donor row", start, stop, classes.shape[1]))
 
 
-def draw_specific_counts(inputs: PlanInputs, start: int, stop: int, n: int) -> np.ndarray:
+def draw_specific_counts(inputs: PlanInputs, start: int, stop: int, n: int) -> Array:
     """(T, n) numbers of class-specific vectors: round(γ · L), at least 1 and at most L − 1."""
     low, high = inputs.gamma
     n_positions = inputs.specific.order.shape[1]
     gamma = low + (high - low) * inputs.draws.uniform("gamma", start, stop, n)
-    return np.clip(np.rint(gamma * n_positions), 1, n_positions - 1).astype(np.int64)
+    xp = array_namespace(gamma)
+    return xp.astype(xp.clip(xp.round(gamma * n_positions), 1, n_positions - 1), xp.int64)
 
 
 def draw_vectors(
-    inputs: PlanInputs,
-    start: int,
-    stop: int,
-    augmented_row: np.ndarray,
-    donor_row: np.ndarray,
-    n_specific: np.ndarray,
-) -> np.ndarray:
+    inputs: PlanInputs, start: int, stop: int, augmented_row: Array, donor_row: Array, n_specific: Array
+) -> Array:
     """Draw L vectors for every augmented sample, uniformly with replacement (Algorithm 1, lines 15, 16).
 
     The first n_specific come from the tail row's class-specific positions, the rest from the donor's
@@ -95,19 +105,23 @@ def draw_vectors(
     Returns:
         (T, A, L) row · L + position, int32 where that fits.
     """
+    uniform = inputs.draws.uniform(
+        "vector", start, stop, augmented_row.shape[1], inputs.specific.order.shape[1]
+    )
+    xp = array_namespace(uniform)
     n_rows, n_positions = inputs.specific.order.shape
-    dtype = np.int32 if n_rows * n_positions < 2**31 else np.int64
-    uniform = inputs.draws.uniform("vector", start, stop, augmented_row.shape[1], n_positions)
-    from_tail = np.arange(n_positions) < n_specific[:, :, None]  # (T, A, L)
-    row = np.where(from_tail, augmented_row[:, :, None], donor_row[:, :, None])
-    count = np.where(
+    dtype = xp.int32 if n_rows * n_positions < 2**31 else xp.int64
+    positions = xp.arange(n_positions, device=device(uniform))
+    from_tail = positions < n_specific[:, :, None]  # (T, A, L)
+    row = xp.where(from_tail, augmented_row[:, :, None], donor_row[:, :, None])
+    count = xp.where(
         from_tail,
         inputs.specific.count[augmented_row][..., None],
         inputs.generic.count[donor_row][..., None],
     )
     place = row * n_positions + below(uniform, count)  # index into the flattened `order` arrays
-    position = np.where(from_tail, inputs.specific.order.take(place), inputs.generic.order.take(place))
-    return (row * n_positions + position).astype(dtype)
+    position = xp.where(from_tail, picked(inputs.specific.order, place), picked(inputs.generic.order, place))
+    return xp.astype(row * n_positions + position, dtype)
 
 
 def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dict[str, Any]:

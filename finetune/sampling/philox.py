@@ -8,6 +8,9 @@ the generator's raw words are used, whose stream numpy guarantees, never its dis
 from dataclasses import dataclass
 
 import numpy as np
+from array_api_compat import array_namespace
+
+from finetune.sampling.arrays import Array
 
 # Kinds of draws. Each has its own stream, so that changing one leaves the others as they were. The numbers
 # are part of the run format: add new kinds at the end.
@@ -56,6 +59,7 @@ class CounterRNG:
         return numbers.reshape(stop - start, blocks * WORDS)[:, :size].reshape(stop - start, *shape)
 
 
-def below(uniform: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+def below(uniform: Array, n: Array | int) -> Array:
     """Integers 0 to n − 1, int64, from uniform numbers in [0, 1); `n` is at most 2^53."""
-    return (uniform * n).astype(np.int64)
+    xp = array_namespace(uniform)
+    return xp.astype(uniform * n, xp.int64)

@@ -4,18 +4,25 @@ No draw depends on the FC layer, so a plan is a pure function of labels, CAM mas
 same plan gives the same bits wherever the features live, and any window of it can be drawn on its own.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.sampling.arrays import Array, on_device
 from finetune.sampling.masks import PositionSets
 from finetune.sampling.philox import CounterRNG, below
 
 if TYPE_CHECKING:  # the command line imports this for the methods' names, and must not wait for torch, pandas
+    import torch
+
     from finetune.mixing.mix import Mix
+    from finetune.sampling.device_rng import DeviceRNG
     from finetune.sampling.head_tail import HeadTail
+
+COUNTED = ("row_counts", "first_rows", "present_classes", "head_set", "tail_set")  # made from the labels
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,17 @@ class Plan:
         mix: how the mixed samples are made; None if there are none.
     """
 
-    row: np.ndarray
+    row: Array
     mix: "Mix | None" = None
+
+    def part(self, start: int, stop: int) -> "Plan":
+        """The batches `start` to `stop` (exclusive) of this window, counted from its first."""
+        return Plan(self.row[start:stop], None if self.mix is None else self.mix.part(start, stop))
 
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a plan is drawn from.
+    """What a plan is drawn from: arrays of numpy, or of torch on one device.
 
     Attributes:
         label: (N,) int, ascending: each class is one run of rows.
@@ -51,9 +62,9 @@ class PlanInputs:
         draws: the random numbers.
     """
 
-    label: np.ndarray
+    label: Array
     head_tail: "HeadTail"
-    confusing: np.ndarray | None
+    confusing: Array | None
     specific: PositionSets | None
     generic: PositionSets | None
     batch_size: int
@@ -61,45 +72,83 @@ class PlanInputs:
     augmented_per_sample: int
     tail_draw: str
     gamma: tuple[float, float]
-    draws: CounterRNG
+    draws: "CounterRNG | DeviceRNG"
 
-    @cached_property
-    def row_counts(self) -> np.ndarray:
-        """(K,) rows of each class."""
-        n_classes = len(self.head_tail.head) + len(self.head_tail.tail)
-        return np.bincount(self.label, minlength=n_classes)
+    def on(self, device: "torch.device") -> "PlanInputs":
+        """The same inputs on a device, to draw the same plans there."""
+        from finetune.sampling.device_rng import DeviceRNG
 
-    def rows_of_classes(self, classes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        moved = replace(on_device(self, device), draws=DeviceRNG(self.draws.seed, device))
+        for name in COUNTED:
+            moved.__dict__[name] = on_device(getattr(self, name), device)
+        return moved
+
+    @property
+    def numbers_per_iteration(self) -> int:
+        """The most random numbers of one kind that an iteration takes."""
+        n_positions = 1 if self.specific is None else self.specific.order.shape[1]
+        return self.batch_size * n_positions
+
+    def rows_of_classes(self, classes: Array, uniform: Array) -> Array:
         """One row of each given class, chosen by a uniform number; same shape as `classes`."""
-        first = np.cumsum(self.row_counts) - self.row_counts
-        return first[classes] + below(uniform, self.row_counts[classes])
+        return self.first_rows[classes] + below(uniform, self.row_counts[classes])
 
-    def any_rows(self, start: int, stop: int, n: int) -> np.ndarray:
+    def any_rows(self, start: int, stop: int, n: int) -> Array:
         """(T, n) rows drawn uniformly from all."""
         return below(self.draws.uniform("any row", start, stop, n), len(self.label))
 
-    def balanced_rows(self, start: int, stop: int, n: int) -> np.ndarray:
+    def balanced_rows(self, start: int, stop: int, n: int) -> Array:
         """(T, n) rows of classes that are drawn uniformly from those with rows."""
-        present = np.flatnonzero(self.row_counts)
+        present = self.present_classes
         classes = present[below(self.draws.uniform("class", start, stop, n), len(present))]
         return self.rows_of_classes(classes, self.draws.uniform("row of class", start, stop, n))
 
-    def tail_rows(self, start: int, stop: int, n: int) -> np.ndarray:
+    def tail_rows(self, start: int, stop: int, n: int) -> Array:
         """(T, n) rows of tail classes, drawn as `tail_draw` says."""
         uniform = self.draws.uniform("tail", start, stop, n)
         if self.tail_draw == "classes":
             classes = self.head_tail.tail[below(uniform, len(self.head_tail.tail))]
             return self.rows_of_classes(classes, self.draws.uniform("row of tail class", start, stop, n))
-        return self._tail[below(uniform, len(self._tail))]
+        return self.tail_set[below(uniform, len(self.tail_set))]
 
-    def head_rows(self, start: int, stop: int, n: int) -> np.ndarray:
+    def head_rows(self, start: int, stop: int, n: int) -> Array:
         """(T, n) rows drawn uniformly from those of head classes."""
-        return self._head[below(self.draws.uniform("head row", start, stop, n), len(self._head))]
+        return self.head_set[below(self.draws.uniform("head row", start, stop, n), len(self.head_set))]
 
     @cached_property
-    def _head(self) -> np.ndarray:
+    def row_counts(self) -> Array:
+        """(K,) rows of each class."""
+        n_classes = len(self.head_tail.head) + len(self.head_tail.tail)
+        return np.bincount(self.label, minlength=n_classes)
+
+    @cached_property
+    def first_rows(self) -> Array:
+        """(K,) the first row of each class."""
+        return np.cumsum(self.row_counts) - self.row_counts
+
+    @cached_property
+    def present_classes(self) -> Array:
+        """Classes with rows, ascending."""
+        return np.flatnonzero(self.row_counts)
+
+    @cached_property
+    def head_set(self) -> Array:
+        """Rows of head classes, ascending."""
         return np.flatnonzero(np.isin(self.label, self.head_tail.head))
 
     @cached_property
-    def _tail(self) -> np.ndarray:
+    def tail_set(self) -> Array:
+        """Rows of tail classes, ascending."""
         return np.flatnonzero(np.isin(self.label, self.head_tail.tail))
+
+
+Draw = Callable[[PlanInputs, int, int], Plan]  # of iterations from a number to another (exclusive)
+
+
+def drawn_anywhere(draw: Draw) -> Draw:
+    """Mark a draw that takes tensors on a device as well as arrays of numpy, and whose mix has parts.
+
+    On a GPU it is then called with inputs that are there. Any other draw is called on the host.
+    """
+    draw.anywhere = True
+    return draw

@@ -9,6 +9,7 @@ import torch
 
 from analysis.accuracy import is_score
 from finetune.loading.window import Window
+from finetune.sampling.arrays import on_host
 from finetune.training.selection import Layer
 
 
@@ -70,7 +71,7 @@ class HeadHistory:
         self.n_mixed += window.n_mixed
         bad = np.flatnonzero(~np.isfinite(losses.numpy()))
         if bad.size and self.diverged is None:
-            self.diverged = Divergence(window.start + int(bad[0]) + 1, window.plan.row[bad[0]])
+            self.diverged = Divergence(window.start + int(bad[0]) + 1, on_host(window.plan.row[bad[0]]))
 
     def add_row(self, iteration: int, accuracies: dict[str, float], layer: Layer) -> None:
         """Add a row of metrics for the steps since the previous one; keep the layer if it is the best."""

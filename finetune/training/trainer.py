@@ -10,6 +10,7 @@ import torch
 
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
+from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
 from finetune.loading.features import Features, HeldOut, load_features, load_held_out
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
@@ -93,7 +94,10 @@ class Trainer:
         self.inputs = plan_inputs(first, loaded.store, loaded.common)
         self._window = loaded.prepare_maps(first) if sampling.reads_maps else first.window
         maps = loaded.maps if sampling.reads_maps else None
-        self._make = WindowMaker(sampling.draw, self.inputs, loaded.features, maps).make
+        draw, drawn_from = sampling.draw, self.inputs
+        if draws_on_device(draw, loaded.device, maps):
+            draw, drawn_from = DrawnAhead(draw), self.inputs.on(loaded.device)
+        self._make = WindowMaker(draw, drawn_from, loaded.features, maps).make
         heads = [head_options(config, loaded.store, self.inputs, loaded.common) for config in configs]
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
         self._judge = judge
