@@ -7,6 +7,22 @@ from typing import Annotated, Literal
 from analysis.options import HEAD_RATIO
 from extract.options import Device, ShotRule, check_shot_rule
 from finetune.cross_validation.options import Folds, FoldSeed
+from finetune.mixing.options import (
+    AugmentedPerSample,
+    ConfusingClasses,
+    Donors,
+    GammaMax,
+    GammaMin,
+    HeadRatio,
+    MixClasses,
+    MixShare,
+    Rho,
+    Sampling,
+    TailDraw,
+    TailSamples,
+    TauG,
+    TauS,
+)
 from store.errors import UserError
 from store.options import MOST, Option, check_bounds, flag
 
@@ -121,49 +137,20 @@ class FinetuneConfig:
     distance: Annotated[
         Literal["euclidean", "cosine"], Option("distance to class means in ncm", "method")
     ] = "euclidean"
-    tail_samples: Annotated[
-        int | None,
-        Option("tail samples per batch (N_t)", "augmentation", "as many as fill --batch-size", least=1),
-    ] = None
-    augmented_per_sample: Annotated[
-        int, Option("augmented samples per tail sample (N_a)", "augmentation", least=1)
-    ] = 3
-    confusing_classes: Annotated[
-        int | None,
-        Option(
-            "number of confusing classes that lend class-generic vectors to a tail class (N_f)",
-            "augmentation",
-            "3, or all others if fewer",
-            least=1,
-        ),
-    ] = None
-    donors: Annotated[
-        Literal["any", "head"],
-        Option("classes that may lend class-generic vectors: any, or only head classes", "augmentation"),
-    ] = "any"
-    gamma_min: Annotated[
-        float, Option("smallest share of class-specific vectors in an augmented sample", "augmentation")
-    ] = 0.0
-    gamma_max: Annotated[
-        float,
-        Option(
-            "largest share of class-specific vectors in an augmented sample; the share is drawn uniformly",
-            "augmentation",
-        ),
-    ] = 1.0
-    head_ratio: Annotated[
-        float, Option("share of training samples that the head classes hold (h_r)", "augmentation")
-    ] = HEAD_RATIO
-    tau_s: Annotated[
-        float, Option("CAM value above which a position is class-specific (τ_s)", "augmentation")
-    ] = 0.7
-    tau_g: Annotated[
-        float, Option("CAM value below which a position is class-generic (τ_g)", "augmentation")
-    ] = 0.1
-    tail_draw: Annotated[
-        Literal["samples", "classes"],
-        Option("draw tail samples uniformly over samples, or first over tail classes", "augmentation"),
-    ] = "classes"
+    sampling: Sampling = None
+    mix_share: MixShare = None
+    mix_classes: MixClasses = None
+    rho: Rho = 0.25
+    tail_samples: TailSamples = None
+    augmented_per_sample: AugmentedPerSample = 3
+    confusing_classes: ConfusingClasses = None
+    donors: Donors = "any"
+    gamma_min: GammaMin = 0.0
+    gamma_max: GammaMax = 1.0
+    head_ratio: HeadRatio = HEAD_RATIO
+    tau_s: TauS = 0.7
+    tau_g: TauG = 0.1
+    tail_draw: TailDraw = "classes"
     keep: Annotated[
         Literal["last", "best"],
         Option("head to keep: the last one, or the one with the best --select-on accuracy", "choosing"),
@@ -237,13 +224,15 @@ class FinetuneConfig:
 
         method = find_method(self.method)
         self._check(n_classes)
+        sampling = method.sampled(self.sampling)
         own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
-        config = replace(self, **(own | given))
+        others = None if sampling is method.sampling else sampling.name
+        config = replace(self, **(own | given), sampling=others)
         find_loss(config.loss)
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
         config = replace(config, confusing_classes=n_confusing)
-        if self.tail_samples is None and not method.in_halves:
+        if self.tail_samples is None and not (sampling is not None and sampling.in_halves):
             return replace(config, batch_size=self.batch_size or BATCH_SIZE)
         batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)
         return replace(config, batch_size=batch_size, tail_samples=self.n_tail)
@@ -276,7 +265,8 @@ class FinetuneConfig:
         from finetune.methods.registry import find_method
 
         unit = 2 * (1 + self.augmented_per_sample)
-        if self.tail_samples is None and not find_method(self.method).in_halves:
+        sampling = find_method(self.method).sampled(self.sampling)
+        if self.tail_samples is None and not (sampling is not None and sampling.in_halves):
             return
         if self.batch_size is None:
             if not self.n_tail:

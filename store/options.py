@@ -40,7 +40,7 @@ class Option:
         least: the smallest number allowed.
         above: the number that the value must be larger than.
         below: the number that the value must be smaller than.
-        most: the largest number allowed, if it is not `below` that bounds it.
+        most: the largest number allowed, beside `least` or `above`, if it is not `below` that bounds it.
         names: returns the valid names, in the order in which they are shown. It is called when a choice is
             checked or printed, so that registries can grow after the config is imported.
         others: other values that are valid besides `names`, in words. The names are then only shown, and the
@@ -104,6 +104,12 @@ def check_bounds(config: Any, *names: str) -> None:
         if value is None or isinstance(value, str) or (names and name not in names):
             continue
         below = "2^32" if option.below == MOST else option.below
+        if option.most is not None and option.above is not None:
+            if not option.above < value <= option.most:
+                raise UserError(
+                    f"{flag(name)} {value:g}: must be above {option.above}, and {option.most} at most"
+                )
+            continue
         if option.most is not None and not option.least <= value <= option.most:
             raise UserError(f"{flag(name)} {value:g}: must be from {option.least} to {option.most}")
         if option.least is not None and not option.least <= value < option.below:

@@ -193,6 +193,9 @@ def test_bounds_stand_beside_their_fields():
             highest = option.below if option.most is None else option.most + 1e-6
             wrong = [bound - 1, float("nan"), highest, *([bound] if option.above is not None else [])]
             says = " .* below (1|2\\^32)$" if option.most is None else f" from 0 to {option.most}$"
+            says = (
+                f" above 0, and {option.most} at most$" if None not in (option.above, option.most) else says
+            )
             for value in wrong:
                 changed = type(config)(**vars(config) | {name: value})
                 with pytest.raises(UserError, match=f"^{flag(name)} .*must be{says}"):

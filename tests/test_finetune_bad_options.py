@@ -37,7 +37,7 @@ def test_every_kind_of_option_is_among_the_refused():
     assert {"--lr", "--memory", "--tau", "--beta", "--gamma-min", "--cache-gib"} <= set(FLOATS)
     assert {"--seed", "--batch-size", "--tail-samples", "--window", "--prefetch"} <= set(INTEGERS)
     others = named(str, bool, Literal) + [
-        f"--{name}" for name in ("loss", "schedule", "init", "max-norm-every")
+        f"--{name}" for name in ("loss", "schedule", "init", "max-norm-every", "sampling", "mix-classes")
     ]
     assert set(FLOATS + INTEGERS + others) == {"--" + f.replace("_", "-") for f in HINTS}
 
@@ -55,7 +55,8 @@ def test_no_count_option_takes_what_is_no_count(feature_store: Path, option: str
 
 
 @pytest.mark.parametrize(
-    "option", [*named(Literal), "--method", "--loss", "--schedule", "--init", "--max-norm-every"]
+    "option",
+    [*named(Literal), "--method", "--loss", "--schedule", "--init", "--max-norm-every", "--sampling"],
 )
 def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> None:
     says = [f"'{option}': 'unknown' is not one of '"]

@@ -31,6 +31,7 @@ PLAIN = {
 COSINE = PLAIN | {"lr": 0.1, "schedule": "cosine"}
 OWN = dict.fromkeys(("fsa", "no-aug", "plain", "tau-norm", "ncm", "logit-adjustment"), PLAIN)
 OWN |= {name: PLAIN | {"loss": name} for name in ("balanced-softmax", "class-balanced", "focal")}
+OWN["h2t"] = COSINE | {"lr": 0.02, "weight_decay": 5e-4}
 OWN |= {"lws": COSINE, "crt": COSINE | {"init": "fresh", "weight_decay": 5e-4}}
 OWN["weight-balancing"] = COSINE | {
     "lr": 0.01,
@@ -89,9 +90,11 @@ def test_what_is_given_is_taken(method, name):
 def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray:
     """Class distribution of a method's batches, from its description; classes go from large to small."""
     k, prior = len(counts), counts / counts.sum()
-    if config.method in ("crt", "lws"):
+    of_method = {"crt": "balanced", "lws": "balanced", "h2t": "balanced", "fsa": "halves", "no-aug": "halves"}
+    sampling = config.sampling or of_method.get(config.method, "uniform")
+    if sampling == "balanced":
         return np.full(k, 1 / k)
-    if config.method not in ("fsa", "no-aug"):
+    if sampling == "uniform":
         return prior
     h = int(np.searchsorted(np.cumsum(prior), config.head_ratio)) + 1
     tail = np.full(k - h, 1 / (k - h)) if config.tail_draw == "classes" else prior[h:] / prior[h:].sum()
@@ -100,12 +103,14 @@ def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray
 
 @pytest.mark.parametrize("tail_draw", ["samples", "classes"])
 @pytest.mark.parametrize("loss", ["balanced-softmax", "class-balanced"])
+@pytest.mark.parametrize("sampling", [None, "uniform", "balanced", "halves"])
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
-def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, loss, tail_draw):
+def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, loss, tail_draw, sampling):
     store = opened(config)
     counts = np.bincount(store.read("train").label)
     assert (np.diff(counts) <= 0).all()
-    config = replace(config, method=method, loss=loss, tail_draw=tail_draw, beta=0.99).resolved(10)
+    config = replace(config, method=method, loss=loss, tail_draw=tail_draw, beta=0.99, sampling=sampling)
+    config = config.resolved(10)
     made = head_options(config, store, plan_inputs(config, store)).loss
     prior = class_distribution(config, counts)
     if loss == "balanced-softmax":

@@ -13,7 +13,7 @@ from finetune.mixing.fsa import draw_specific_counts
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import KINDS, CounterRNG
-from finetune.sampling.plan import Plan, PlanInputs
+from finetune.sampling.plan import Mixing, Plan, PlanInputs
 
 LABEL = np.repeat([0, 1, 2, 3], [40, 30, 6, 3])
 L = 9
@@ -35,6 +35,7 @@ def inputs() -> PlanInputs:
         tail_draw="samples",
         gamma=(0.0, 1.0),
         draws=CounterRNG(5),
+        mixing=Mixing(share=0.5, classes="tail", n_swapped=4, n_channels=16),
     )
 
 
@@ -146,9 +147,10 @@ def test_every_row_can_be_drawn(inputs):
 
 
 def drawn(plan: Plan) -> list[np.ndarray]:
-    """All arrays of draws."""
-    mix = plan.mix
-    return [plan.row] if mix is None else [plan.row, mix.donor_row, mix.n_specific, mix.vectors]
+    """Every array of a plan that is drawn."""
+    mix = {} if plan.mix is None else vars(plan.mix)
+    fixed = ("row", "empty", "is_mixed")
+    return [plan.row, *(array for name, array in mix.items() if name not in fixed)]
 
 
 def test_plan_depends_on_the_seed(inputs):
@@ -233,7 +235,8 @@ def test_kinds_keep_their_numbers():
     assert list(KINDS.values()) == list(range(len(KINDS)))
     assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
     assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
-    assert list(KINDS)[8:] == ["class", "row of class", "fresh weight", "configuration", "fold"]
+    assert list(KINDS)[8:13] == ["class", "row of class", "fresh weight", "configuration", "fold"]
+    assert list(KINDS)[13:] == ["partner row", "order of channels"]
 
 
 def test_the_same_plan_next_year(inputs):

@@ -34,7 +34,10 @@ def test_draws_pick_every_view_alike(viewed, feature_store, method):
     config = FinetuneConfig("", method=method).resolved(len(store.class_names))
     inputs, one_view = plan_inputs(config, store), plan_inputs(config, single)
     plan = METHODS[method].sampling.draw(inputs, 0, 500)
-    rows = [plan.row] if plan.mix is None else [plan.row, plan.mix.donor_row]
+    rows = [
+        plan.row,
+        *(getattr(plan.mix, name) for name in ("donor_row", "partner") if hasattr(plan.mix, name)),
+    ]
     view = store.read("train").view[np.concatenate(rows, axis=1)]
     np.testing.assert_allclose(np.bincount(view.ravel()) / view.size, 1 / VIEWS, atol=0.01)
     prior = METHODS[method].sampling.prior

@@ -33,7 +33,7 @@ class Window:
     @property
     def n_mixed(self) -> int:
         """Number of mixed samples in all batches."""
-        return 0 if self.plan.mix is None else len(self.label) * self.plan.mix.n_samples
+        return self.plan.n_mixed
 
     @property
     def n_empty(self) -> np.ndarray:
@@ -82,7 +82,11 @@ def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> W
     pooled[..., n_channels + 1 :] = 0
     if plan.mix is not None:
         mixed = plan.mix.pooled(features, maps)
-        pooled[:, -plan.mix.n_samples :, :n_channels].copy_(mixed, non_blocking=True)
+        places = pooled[:, -plan.mix.n_samples :, :n_channels]
+        if plan.is_mixed is None:
+            places.copy_(mixed, non_blocking=True)
+        else:
+            places[torch.as_tensor(plan.is_mixed, device=device)] = mixed.to(device)
     return Window(start, pooled, label, plan)
 
 

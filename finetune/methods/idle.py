@@ -9,7 +9,7 @@ from finetune.methods.registry import METHODS, find_method
 from store.storage.location import locate
 from store.storage.s3 import Bucket
 
-HEAD_OPTIONS = {"loss", "max_norm", "max_norm_every", "tail_samples", "rank_by", *SGD_OPTIONS}
+HEAD_OPTIONS = {"loss", "sampling", "max_norm", "max_norm_every", "tail_samples", "rank_by", *SGD_OPTIONS}
 DRAW_OPTIONS = {"seed", "window", "prefetch", "eval_every"}  # of methods that train
 MAP_OPTIONS = {"residency", "memory"}
 CACHE_OPTIONS = {"cache", "cache_gib"}
@@ -52,7 +52,9 @@ def idle_in_sweep(configs: list[dict[str, Any]], given: Iterable[str]) -> list[s
 
 def _head_options() -> set[str]:
     """Options that heads depend on, with any method or loss."""
-    of_plans = (method.sampling.options for method in METHODS.values() if method.sampling is not None)
+    of_plans = (
+        one.options for method in METHODS.values() for one in (method.sampling, *method.samplings) if one
+    )
     computed = (method.options for method in METHODS.values())
     return HEAD_OPTIONS.union(*of_plans, *computed, *(loss.options for loss in LOSSES.values()))
 
@@ -61,9 +63,11 @@ def _used(config: dict[str, Any]) -> set[str]:
     used = set(effective_options(config)) | {"head_ratio"}  # every run reports head and tail accuracy
     if config["select_on"] == "cv":
         used |= CV_OPTIONS
-    sampling = find_method(config["method"]).sampling
+    method = find_method(config["method"])
+    sampling = method.sampled(config["sampling"])
     if sampling is not None:
         used |= DRAW_OPTIONS
+        used |= {"sampling"} if method.samplings else set()
         if config["tail_samples"] is not None:  # it determines the batch size
             used |= {"tail_samples", "augmented_per_sample"}
         if sampling.reads_maps:

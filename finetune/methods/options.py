@@ -13,7 +13,16 @@ FORMER = {  # methods' own defaults in version 0.1 that have changed since
     "weight-balancing": {"loss": "class-balanced", "weight_decay": 5e-3, "max_norm": 1.0},
 }
 # Values for runs and sweeps of versions that did not have these options yet.
-EARLIER = {"rank_by": "overall", "max_norm_every": "step", "folds": 5, "fold_seed": 0}
+EARLIER = {
+    "rank_by": "overall",
+    "max_norm_every": "step",
+    "folds": 5,
+    "fold_seed": 0,
+    "sampling": None,
+    "mix_share": None,
+    "mix_classes": None,
+    "rho": 0.25,
+}
 
 
 def effective_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -24,11 +33,13 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = EARLIER | config
     method = find_method(config["method"])
-    names = ["method"]
-    if method.sampling is None:
+    names, sampling = ["method"], method.sampled(config["sampling"])
+    if sampling is None:
         names += method.options
     else:
-        names += ["loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *method.sampling.options]
+        # Only where it is not the method's own: heads of earlier versions keep their names.
+        names += ["sampling"] if sampling != method.sampling else []
+        names += ["loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *sampling.options]
         if method.trainable == "fc":
             names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":

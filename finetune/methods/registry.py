@@ -5,42 +5,15 @@ imports this for the names, so nothing heavier than numpy is imported here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from array_api_compat import array_namespace
-
 from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
-from finetune.mixing.fsa import augmentation_plan, fusion_facts
-from finetune.sampling.plan import Plan, PlanInputs, drawn_anywhere
+from finetune.methods.sampling import ANY, BALANCED, HALVES, UNIFORM, Sampling, mixed
+from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
+from finetune.mixing.h2t import swapped
+from finetune.sampling.rows import HALVES_OPTIONS
 from store.options import registered
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the batches of a method are sampled.
-
-    Attributes:
-        draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
-        prior: (K,) class distribution of the rows that it draws.
-        in_halves: whether a batch is half tail, half head.
-        needs_confusing: whether it needs the confusing classes of each tail class.
-        needs_positions: whether it needs the class-specific and class-generic positions of every map.
-        reads_maps: whether its mix reads feature maps.
-        options: options that the plan depends on, except the seed.
-        facts: what config.json records of the mix, from the plan's inputs, the sum of `n_empty` over the run
-            and the number of mixed samples; None for nothing.
-    """
-
-    draw: Callable[[PlanInputs, int, int], Plan]
-    prior: Callable[[PlanInputs], np.ndarray]
-    in_halves: bool = False
-    needs_confusing: bool = False
-    needs_positions: bool = False
-    reads_maps: bool = False
-    options: tuple[str, ...] = ("batch_size",)
-    facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +22,13 @@ class Method:
 
     Attributes:
         description: for the user.
-        sampling: how its batches are sampled; None if it does not train.
+        sampling: how its batches are sampled, unless the user says otherwise; None if it does not train.
         loss: name of its default loss.
         trainable: "fc" or "scales".
         defaults: its own defaults of options that are None unless the user gives them.
         compute: computes the head; None if it trains.
         options: options that a computed head depends on.
+        samplings: what `--sampling` chooses from.
     """
 
     description: str
@@ -64,75 +38,24 @@ class Method:
     defaults: dict[str, Any] = field(default_factory=dict)
     compute: Callable[[Trained], ComputedLayer] | None = None
     options: tuple[str, ...] = ()
+    samplings: tuple[Sampling, ...] = ()
 
-    @property
-    def in_halves(self) -> bool:
-        """Whether a batch is half tail, half head."""
-        return self.sampling is not None and self.sampling.in_halves
-
-
-@drawn_anywhere
-def _uniform(inputs: PlanInputs, start: int, stop: int) -> Plan:
-    return Plan(inputs.any_rows(start, stop, inputs.batch_size))
+    def sampled(self, name: str | None) -> Sampling | None:
+        """The sampling of a name, or the method's own; None if it does not train."""
+        return next((one for one in self.samplings if one.name == name), self.sampling)
 
 
-def _uniform_prior(inputs: PlanInputs) -> np.ndarray:
-    return inputs.row_counts / len(inputs.label)
-
-
-@drawn_anywhere
-def _balanced(inputs: PlanInputs, start: int, stop: int) -> Plan:
-    return Plan(inputs.balanced_rows(start, stop, inputs.batch_size))
-
-
-def _balanced_prior(inputs: PlanInputs) -> np.ndarray:
-    present = inputs.row_counts > 0
-    return present / present.sum()
-
-
-@drawn_anywhere
-def _halves(inputs: PlanInputs, start: int, stop: int) -> Plan:
-    half = inputs.batch_size // 2
-    tail, head = inputs.tail_rows(start, stop, half), inputs.head_rows(start, stop, half)
-    return Plan(array_namespace(tail).concat([tail, head], axis=1))
-
-
-def _halves_prior(inputs: PlanInputs) -> np.ndarray:
-    """Half tail, drawn over samples or classes; half head, drawn over samples."""
-    head, tail = inputs.head_tail.head, inputs.head_tail.tail
-    prior = inputs.row_counts.astype(np.float64)
-    prior[head] /= 2 * prior[head].sum()
-    prior[tail] = 0.5 / len(tail) if inputs.tail_draw == "classes" else prior[tail] / (2 * prior[tail].sum())
-    return prior
-
-
-HALVES_OPTIONS = ("batch_size", "head_ratio", "tail_draw")
-FUSION_OPTIONS = (
-    *HALVES_OPTIONS,
-    "augmented_per_sample",
-    "confusing_classes",
-    "donors",
-    "gamma_min",
-    "gamma_max",
-    "tau_s",
-    "tau_g",
-)
-UNIFORM = Sampling(_uniform, _uniform_prior)
-BALANCED = Sampling(_balanced, _balanced_prior)
-HALVES = Sampling(_halves, _halves_prior, in_halves=True, options=HALVES_OPTIONS)
-FUSED = Sampling(
-    augmentation_plan,
-    _halves_prior,
-    in_halves=True,
-    needs_confusing=True,
-    needs_positions=True,
-    reads_maps=True,
-    options=FUSION_OPTIONS,
-    facts=fusion_facts,
-)
+VECTOR_OPTIONS = ("confusing_classes", "donors", "gamma_min", "gamma_max", "tau_s", "tau_g")
+FUSION_OPTIONS = (*HALVES_OPTIONS, "augmented_per_sample", *VECTOR_OPTIONS)
+NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True, "facts": fusion_facts}
+FUSED = replace(HALVES, draw=augmentation_plan, options=FUSION_OPTIONS, **NEEDS)
+FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **NEEDS)[:2])  # Algorithm 1 is the one in halves
+SWAPPED_ANY = mixed(swapped, ("rho",))
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
+FSA = {"mix_share": 0.5, "mix_classes": "tail"}
+H2T = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
 WEIGHT_BALANCING = {
     "lr": 0.01,
     "schedule": "cosine",
@@ -147,21 +70,41 @@ METHOD_DEFAULTS = {
     "weight_decay": 0.0,
     "max_norm": None,
     "max_norm_every": "step",
+    "mix_share": 1.0,
+    "mix_classes": "all",
 }
 
+
+def _trained(
+    description: str, sampling: Sampling, *rest: Any, samplings: tuple[Sampling, ...] = ANY
+) -> Method:
+    """A method that trains on batches of its own sampling, or of one that the user chooses."""
+    return Method(description, sampling, *rest, samplings=samplings)
+
+
 METHODS = {
-    "fsa": Method("feature space augmentation, Algorithm 1 of the paper", FUSED),
-    "no-aug": Method("FSA's batch, with real tail samples instead of augmented ones (Fig. 9)", HALVES),
-    "plain": Method("uniform sampling of all training samples", UNIFORM),
-    "crt": Method("a fresh FC layer, classes drawn uniformly", BALANCED, defaults=CRT),
-    "lws": Method("one learned scale per class, classes drawn uniformly", BALANCED, "ce", "scales", LWS),
+    "fsa": _trained(
+        "feature space augmentation, Algorithm 1 of the paper", FUSED, "ce", "fc", FSA, samplings=FUSED_ANY
+    ),
+    "no-aug": _trained("FSA's batch, with real tail samples instead of augmented ones (Fig. 9)", HALVES),
+    "plain": _trained("uniform sampling of all training samples", UNIFORM),
+    "crt": _trained("a fresh FC layer, classes drawn uniformly", BALANCED, "ce", "fc", CRT),
+    "lws": _trained("one learned scale per class, classes drawn uniformly", BALANCED, "ce", "scales", LWS),
+    "h2t": _trained(
+        "channels of any row in rows of classes drawn uniformly",
+        SWAPPED_ANY[1],
+        "ce",
+        "fc",
+        H2T,
+        samplings=SWAPPED_ANY,
+    ),
     "tau-norm": Method("Phase I's weights over their norm^τ", compute=tau_norm, options=("tau",)),
     "ncm": Method("nearest class mean", compute=nearest_class_mean, options=("distance",)),
     "logit-adjustment": Method("Phase I's logits − τ · log π", compute=logit_adjustment, options=("tau",)),
-    "balanced-softmax": Method("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
-    "class-balanced": Method("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
-    "focal": Method("cross-entropy with more weight on hard samples", UNIFORM, "focal"),
-    "weight-balancing": Method(
+    "balanced-softmax": _trained("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
+    "class-balanced": _trained("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
+    "focal": _trained("cross-entropy with more weight on hard samples", UNIFORM, "focal"),
+    "weight-balancing": _trained(
         "weight decay, MaxNorm and class-balanced loss, as its authors published it",
         UNIFORM,
         "class-balanced-bce",
@@ -178,3 +121,8 @@ def find_method(name: str) -> Method:
         UserError: there is no such method.
     """
     return registered("--method", METHODS, name)
+
+
+def find_sampling(config: Any) -> Sampling | None:
+    """How the batches of resolved options are sampled; None if their method does not train."""
+    return METHODS[config.method].sampled(config.sampling)

@@ -27,6 +27,7 @@ class Fusion:
         n_specific: (T, A) int64 vectors drawn from the tail row; the other L − n_specific are the donor's.
         vectors: (T, A, L) int32 or int64 drawn vectors, each as row · L + position.
         empty: (T, 2) samples with an empty class-specific and an empty class-generic set; on the host.
+        is_mixed: (T, A) bool, which samples are needed; None for all.
     """
 
     row: Array
@@ -34,6 +35,7 @@ class Fusion:
     n_specific: Array
     vectors: Array
     empty: np.ndarray
+    is_mixed: Array | None = None
 
     @property
     def n_samples(self) -> int:
@@ -47,11 +49,13 @@ class Fusion:
 
     def pooled(self, features: "Features", maps: "Maps") -> "torch.Tensor":
         """See `Mix`."""
-        return maps.fused(self.vectors, self.row, self.donor_row)
+        needed = ... if self.is_mixed is None else self.is_mixed
+        return maps.fused(self.vectors[needed], self.row[needed], self.donor_row[needed])
 
     def part(self, start: int, stop: int) -> "Fusion":
         """See `Mix`."""
-        return Fusion(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+        parts = (getattr(self, f.name) for f in fields(self))
+        return Fusion(*(None if part is None else part[start:stop] for part in parts))
 
 
 @drawn_anywhere
@@ -61,26 +65,57 @@ def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
     head_row = inputs.head_rows(start, stop, inputs.n_tail * (1 + inputs.augmented_per_sample))
     xp = array_namespace(tail_row)
     augmented_row = xp.repeat(tail_row, inputs.augmented_per_sample, axis=1)
-    donor_row = draw_donors(inputs, start, stop, tail_row)
-    n_specific = draw_specific_counts(inputs, start, stop, augmented_row.shape[1])
-    vectors = draw_vectors(inputs, start, stop, augmented_row, donor_row, n_specific)
-    was_empty = inputs.specific.was_empty[augmented_row], inputs.generic.was_empty[donor_row]
-    empty = on_host(xp.stack([xp.sum(of_sample, axis=1) for of_sample in was_empty], axis=1))
-    mix = Fusion(augmented_row, donor_row, n_specific, vectors, empty)
+    donor_row = draw_donors(inputs, start, stop, tail_row, inputs.augmented_per_sample)
+    mix = _fusion(inputs, start, stop, augmented_row, donor_row, None)
     return Plan(xp.concat([tail_row, head_row, augmented_row], axis=1), mix)
 
 
-def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: Array) -> Array:
+def fused(inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None) -> Fusion:
+    """Fused samples in place of rows (T, A), one for each, in batches of any sampling.
+
+    Args:
+        inputs: what the plan is drawn from.
+        start, stop: iterations.
+        row: the rows.
+        is_mixed: (T, A) bool, which of them are replaced; None for all.
+    """
+    donor_row = draw_donors(inputs, start, stop, row, 1)
+    if is_mixed is not None:  # other rows may be of classes without confusing ones
+        donor_row = array_namespace(row).where(is_mixed, donor_row, row)
+    return _fusion(inputs, start, stop, row, donor_row, is_mixed)
+
+
+def _fusion(
+    inputs: PlanInputs, start: int, stop: int, row: Array, donor_row: Array, is_mixed: Array | None
+) -> Fusion:
+    """Fusions of rows with donors, both (T, A)."""
+    xp = array_namespace(row)
+    n_specific = draw_specific_counts(inputs, start, stop, row.shape[1])
+    vectors = draw_vectors(inputs, start, stop, row, donor_row, n_specific)
+    was_empty = inputs.specific.was_empty[row], inputs.generic.was_empty[donor_row]
+    if is_mixed is not None:
+        was_empty = tuple(of_sample & is_mixed for of_sample in was_empty)
+    empty = on_host(xp.stack([xp.sum(of_sample, axis=1) for of_sample in was_empty], axis=1))
+    return Fusion(row, donor_row, n_specific, vectors, empty, is_mixed)
+
+
+def draw_donors(inputs: PlanInputs, start: int, stop: int, tail_row: Array, n_each: int) -> Array:
     """(T, N_t · N_a) donor rows for tail rows (T, N_t): one image from each of N_a confusing classes.
 
     Which classes may lend at all (`--donors`) was decided when `inputs.confusing` was made. Classes are drawn
     without replacement; if N_a exceeds N_f, they repeat in the same order.
+
+    Args:
+        inputs: what the plan is drawn from.
+        start, stop: iterations.
+        tail_row: the rows.
+        n_each: N_a.
     """
     xp = array_namespace(tail_row)
     confusing = inputs.confusing[inputs.label[tail_row]]  # (T, N_t, N_f)
     keys = inputs.draws.uniform("order of confusing classes", start, stop, *confusing.shape[1:])
     shuffled = xp.take_along_axis(confusing, xp.argsort(keys, axis=-1, stable=True), axis=-1)
-    turn = np.arange(inputs.augmented_per_sample) % confusing.shape[-1]
+    turn = np.arange(n_each) % confusing.shape[-1]
     classes = xp.reshape(shuffled[..., turn], (len(tail_row), -1))  # (T, N_t · N_a)
     return inputs.rows_of_classes(classes, inputs.draws.uniform("donor row", start, stop, classes.shape[1]))
 
@@ -125,15 +160,17 @@ def draw_vectors(
 
 
 def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dict[str, Any]:
-    """Confusing classes of each tail class, and the share of empty sets, which fall back to all positions.
+    """Confusing classes of each mixed class, and the share of empty sets, which fall back to all positions.
 
     Args:
         inputs: what the plan was drawn from.
         n_empty: (2,) samples with an empty class-specific and an empty class-generic set.
         n_samples: augmented samples in total.
     """
-    tail = inputs.head_tail.tail.tolist()
-    facts: dict[str, Any] = {"confusing_classes": {str(c): inputs.confusing[c].tolist() for c in tail}}
+    tail = inputs.head_tail.tail.tolist()  # in their order, as ever
+    head = [c for c in inputs.head_tail.head.tolist() if inputs.confusing[c][0] >= 0]
+    of_class = {str(c): inputs.confusing[c].tolist() for c in (*tail, *head) if inputs.confusing[c][0] >= 0}
+    facts: dict[str, Any] = {"confusing_classes": of_class}
     for name, n in zip(("specific", "generic"), n_empty.tolist(), strict=True):
-        facts[f"empty_{name}_percent"] = 100 * n / n_samples
+        facts[f"empty_{name}_percent"] = 100 * n / max(1, n_samples)
     return facts

@@ -24,6 +24,8 @@ class Mix(Protocol):
     def pooled(self, features: Features, maps: Maps | None) -> torch.Tensor:
         """(T, A, C) float32 features of the new samples, on the device or on the host.
 
+        Where a plan says which samples it needs, (M, C) of those alone, batch by batch.
+
         Raises:
             StoreError: feature maps cannot be read.
         """

@@ -28,6 +28,8 @@ KINDS = {
     "fresh weight": 10,
     "configuration": 11,
     "fold": 12,
+    "partner row": 13,
+    "order of channels": 14,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:  # the command line imports this for the methods' names, and m
     from finetune.sampling.device_rng import DeviceRNG
     from finetune.sampling.head_tail import HeadTail
 
-COUNTED = ("row_counts", "first_rows", "present_classes", "head_set", "tail_set")  # made from the labels
+COUNTED = (
+    "row_counts",
+    "first_rows",
+    "present_classes",
+    "head_set",
+    "tail_set",
+    "is_tail",
+)  # made from the labels
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,45 @@ class Plan:
         row: (T, B) int64 rows of the batches. Mixed samples come last: each replaces the row at its place
             and keeps that row's label.
         mix: how the mixed samples are made; None if there are none.
+        is_mixed: (T, A) bool, which of the A last rows are replaced; None for all.
     """
 
     row: Array
     mix: "Mix | None" = None
+    is_mixed: Array | None = None
+
+    @property
+    def n_mixed(self) -> int:
+        """Mixed samples in all batches."""
+        if self.mix is None:
+            return 0
+        return len(self.row) * self.mix.n_samples if self.is_mixed is None else int(self.is_mixed.sum())
 
     def part(self, start: int, stop: int) -> "Plan":
         """The batches `start` to `stop` (exclusive) of this window, counted from its first."""
-        return Plan(self.row[start:stop], None if self.mix is None else self.mix.part(start, stop))
+        mix = None if self.mix is None else self.mix.part(start, stop)
+        return Plan(self.row[start:stop], mix, None if self.is_mixed is None else self.is_mixed[start:stop])
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Which rows of a batch are replaced by new samples, and what else a mix may ask for.
+
+    Attributes:
+        share: of a batch's places.
+        classes: "tail" or "all", classes whose rows are replaced.
+        n_swapped: channels that are taken from another row.
+        n_channels: C.
+    """
+
+    share: float = 1.0
+    classes: str = "all"
+    n_swapped: int = 0
+    n_channels: int = 0
+
+    def n_places(self, batch_size: int) -> int:
+        """A, places at the end of a batch whose rows may be replaced; one at least."""
+        return max(1, round(self.share * batch_size))
 
 
 @dataclass(frozen=True)
@@ -60,6 +98,7 @@ class PlanInputs:
         tail_draw: "samples" draws uniformly among tail samples; "classes" first among tail classes.
         gamma: bounds of the share of class-specific vectors, which is uniform between them.
         draws: the random numbers.
+        mixing: which rows are replaced by new samples; Algorithm 1 has its own rule.
     """
 
     label: Array
@@ -73,6 +112,7 @@ class PlanInputs:
     tail_draw: str
     gamma: tuple[float, float]
     draws: "CounterRNG | DeviceRNG"
+    mixing: Mixing = Mixing()
 
     def on(self, device: "torch.device") -> "PlanInputs":
         """The same inputs on a device, to draw the same plans there."""
@@ -130,6 +170,11 @@ class PlanInputs:
     def present_classes(self) -> Array:
         """Classes with rows, ascending."""
         return np.flatnonzero(self.row_counts)
+
+    @cached_property
+    def is_tail(self) -> Array:
+        """(K,) bool, whether a class is one of the tail."""
+        return np.isin(np.arange(len(self.row_counts)), self.head_tail.tail)
 
     @cached_property
     def head_set(self) -> Array:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.options import PLACES, WAYS
+from finetune.methods.options import EARLIER
 from finetune.sweep.config import SweepConfig, name_of
 from store.notes import note
 
@@ -15,7 +16,7 @@ MARKER = "sweep.json"
 WHERE = PLACES | WAYS  # options that do not affect a head
 VARIED = ("grid", "range", "random", "seeds", "heads")
 # Options that older sweeps do not record.
-UNRECORDED = {"rank_by": "overall", "max_norm_every": None, "folds": 5, "fold_seed": 0}
+UNRECORDED = EARLIER | {"max_norm_every": None}
 
 
 def options_of(config: SweepConfig) -> dict[str, Any]:

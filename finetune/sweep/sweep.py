@@ -22,7 +22,7 @@ from finetune.cross_validation.options import CV
 from finetune.heads.threads import single_threaded
 from finetune.methods.idle import draws
 from finetune.methods.options import effective_options
-from finetune.methods.registry import METHODS
+from finetune.methods.registry import find_sampling
 from finetune.sampling.head_tail import split_head_tail
 from finetune.sweep.batch import Batch, evaluate_every, train_batch
 from finetune.sweep.config import SweepConfig
@@ -189,7 +189,7 @@ def shared_out(configs: list[FinetuneConfig], world: int) -> list[Batch]:
 
 def plan_key(config: FinetuneConfig) -> tuple:
     """Equal for resolved configurations whose heads share batches and are evaluated at the same steps."""
-    sampling = METHODS[config.method].sampling
+    sampling = find_sampling(config)
     if sampling is None:
         return (head_id(config),)
     options = [getattr(config, name) for name in sampling.options]

@@ -9,12 +9,13 @@ from finetune.heads.options import HeadOptions
 from finetune.heads.posthoc import ComputedLayer, Trained
 from finetune.heads.threads import Threads
 from finetune.methods.losses import make_loss
-from finetune.methods.registry import METHODS
+from finetune.methods.registry import METHODS, find_sampling
+from finetune.methods.sampling import Sampling
 from finetune.sampling.confusion import Scores, confusing_classes
 from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import CounterRNG
-from finetune.sampling.plan import PlanInputs
+from finetune.sampling.plan import Mixing, PlanInputs
 from store.errors import UserError
 from store.reader import FeatureStore
 
@@ -73,16 +74,16 @@ def plan_inputs(
         UserError: there is no tail class, or the feature maps have one position only.
     """
     common = common or TrainStatistics(store)
-    sampling, head_tail = METHODS[config.method].sampling, split_classes(config, common.class_counts)
+    sampling, head_tail = find_sampling(config), split_classes(config, common.class_counts)
     confusing = specific = generic = None
     if sampling.needs_positions:
         _check_several_positions(store)
         specific = specific_positions(common.cam, config.tau_s)
         generic = generic_positions(common.cam, config.tau_g)
     if sampling.needs_confusing:
-        # Only tail classes: scores of the head's many samples are never needed.
-        donors = _donor_classes(config, head_tail)
-        confusing = common.confusing(head_tail.tail, config.confusing_classes, donors)
+        donors = _donor_classes(config, head_tail, common.class_counts)
+        mixed = _mixed_classes(config, sampling, head_tail, common.class_counts)
+        confusing = common.confusing(mixed, config.confusing_classes, donors)
     return PlanInputs(
         label=common.label,
         head_tail=head_tail,
@@ -95,7 +96,40 @@ def plan_inputs(
         tail_draw=config.tail_draw,
         gamma=(config.gamma_min, config.gamma_max),
         draws=CounterRNG(config.seed),
+        mixing=_mixing(config, store),
     )
+
+
+def _mixed_classes(
+    config: FinetuneConfig, sampling: Sampling, head_tail: HeadTail, class_counts: np.ndarray
+) -> np.ndarray:
+    """Classes of which rows are replaced: only of these are scores needed, and the head has many samples."""
+    if sampling.mixes and config.mix_classes == "all":
+        return np.flatnonzero(class_counts)
+    return head_tail.tail[class_counts[head_tail.tail] > 0]
+
+
+def _mixing(config: FinetuneConfig, store: FeatureStore) -> Mixing:
+    """Which rows are replaced.
+
+    Raises:
+        UserError: no channel would be swapped.
+    """
+    n_channels = store.classifier[0].shape[1]
+    n_swapped = int(round(config.rho * n_channels, 6))  # 0.29 · 100 is 28.999999999999996
+    if "rho" in find_sampling(config).options and not n_swapped:
+        raise UserError(
+            f"--rho {config.rho:g}: swaps none of {n_channels} channels; raise it to "
+            f"{1 / n_channels:.2g} or more"
+        )
+    return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels)
+
+
+def maps_of_iteration(config: FinetuneConfig) -> int:
+    """The most maps that an iteration reads: of rows that are replaced, and of their donors."""
+    if find_sampling(config).mixes:
+        return 2 * Mixing(config.mix_share).n_places(config.batch_size)
+    return config.n_tail * (1 + config.augmented_per_sample)
 
 
 def _check_several_positions(store: FeatureStore) -> None:
@@ -113,36 +147,45 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
     Raises:
         UserError: the method needs tail classes or donor classes, and there are none or too few.
     """
-    head_tail = split_head_tail(class_counts, config.head_ratio)
-    method = METHODS[config.method]
-    if method.in_halves and not len(head_tail.tail):
+    head_tail, sampling = split_head_tail(class_counts, config.head_ratio), find_sampling(config)
+    if sampling is None:
+        return head_tail
+    needs_tail = sampling.in_halves or (sampling.mixes and config.mix_classes == "tail")
+    if needs_tail and not len(head_tail.tail):
         raise UserError(
             f"--head-ratio {config.head_ratio}: makes all {len(class_counts)} classes head classes and "
             "leaves no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method "
             "plain"
         )
     empty = head_tail.tail[class_counts[head_tail.tail] == 0]
-    if method.in_halves and len(empty):
+    if sampling.in_halves and len(empty):
         raise UserError(
             f"--method {config.method}: {len(empty)} tail classes have no training rows in the store (class "
             f"{empty[0]} is the first), so no tail samples can be drawn from them; extract again, or use "
             "--method plain"
         )
-    if method.sampling is not None and method.sampling.needs_confusing:
-        _donor_classes(config, head_tail)
+    if sampling.needs_confusing:
+        _donor_classes(config, head_tail, class_counts)
     return head_tail
 
 
-def _donor_classes(config: FinetuneConfig, head_tail: HeadTail) -> np.ndarray:
-    """Classes that may lend vectors; head classes never need a donor, so all of them can be one."""
-    if config.donors == "any":
-        return np.concatenate([head_tail.head, head_tail.tail])
-    if config.confusing_classes > len(head_tail.head):
+def _donor_classes(config: FinetuneConfig, head_tail: HeadTail, class_counts: np.ndarray) -> np.ndarray:
+    """Classes that may lend vectors: those with rows, of the head alone with --donors head.
+
+    Raises:
+        UserError: they are fewer than --confusing-classes, one's own left out where that may lend.
+    """
+    found = head_tail.head if config.donors == "head" else np.concatenate([head_tail.head, head_tail.tail])
+    found = found[class_counts[found] > 0]
+    mixes_head = find_sampling(config).mixes and config.mix_classes == "all"
+    n_others = len(found) - (config.donors == "any" or mixes_head)
+    if config.confusing_classes > n_others:
+        whose = "with --donors head there are" if config.donors == "head" else "there are"
         raise UserError(
-            f"--confusing-classes {config.confusing_classes}: with --donors head there are only "
-            f"{len(head_tail.head)} donor classes; lower it, or raise --head-ratio"
+            f"--confusing-classes {config.confusing_classes}: {whose} only {n_others} donor classes; "
+            f"lower it{', or raise --head-ratio' if config.donors == 'head' else ''}"
         )
-    return head_tail.head
+    return found
 
 
 def head_options(
@@ -155,7 +198,7 @@ def head_options(
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=make_loss(config, method.sampling.prior(inputs), n_samples),
+        loss=make_loss(config, find_sampling(config).prior(inputs), n_samples),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -15,11 +15,11 @@ from finetune.loading.features import Features, HeldOut, load_features, load_hel
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
 from finetune.loading.window import WindowMaker, window_bounds
-from finetune.methods.registry import METHODS
+from finetune.methods.registry import find_sampling
 from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
-from finetune.training.inputs import TrainStatistics, head_options, plan_inputs
+from finetune.training.inputs import TrainStatistics, head_options, maps_of_iteration, plan_inputs
 from finetune.training.selection import Judge, Layer
 from store.reader import FeatureStore
 
@@ -70,7 +70,7 @@ class LoadedStore:
         """
         if self.maps is None:
             self.residency = choose_residency(config.residency, config.memory, self.store, self.device)
-        window = self.residency.fitting(config.window, config.n_tail * (1 + config.augmented_per_sample))
+        window = self.residency.fitting(config.window, maps_of_iteration(config))
         if self.maps is None:
             self.maps = hold_maps(self.store, self.residency, self.device)
         return window
@@ -90,7 +90,7 @@ class Trainer:
         """Set up the heads; without a judge, metrics hold losses but no accuracies."""
         self.configs, self._loaded = configs, loaded
         first = configs[0]
-        sampling = METHODS[first.method].sampling
+        sampling = find_sampling(first)
         self.inputs = plan_inputs(first, loaded.store, loaded.common)
         self._window = loaded.prepare_maps(first) if sampling.reads_maps else first.window
         maps = loaded.maps if sampling.reads_maps else None
@@ -164,7 +164,7 @@ class Trainer:
     def facts(self, head: int) -> dict[str, Any]:
         """Facts of a head for config.json: its classes, and what its method reports of the plan."""
         facts, history = class_facts(self.inputs.head_tail), self.histories[head]
-        sampling = METHODS[self.configs[head].method].sampling
+        sampling = find_sampling(self.configs[head])
         if sampling.facts is not None:
             facts |= sampling.facts(self.inputs, history.n_empty, history.n_mixed)
         if sampling.reads_maps:

@@ -1,0 +1,89 @@
+"""The sampling of a method: how its batches are drawn, and what is mixed in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from finetune.sampling.arrays import Array
+from finetune.sampling.plan import Draw, Plan, PlanInputs
+from finetune.sampling.rows import ROWS, RowSampling
+
+if TYPE_CHECKING:  # the command line imports this for the methods' names and must not wait for torch
+    from finetune.mixing.mix import Mix
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the batches of a method are sampled.
+
+    Attributes:
+        draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
+        prior: (K,) class distribution of the rows that it draws.
+        name: of `--sampling`, for methods that leave it to the user.
+        in_halves: whether a batch is half tail, half head.
+        needs_confusing: whether it needs the confusing classes of each class whose rows are mixed.
+        needs_positions: whether it needs the class-specific and class-generic positions of every map.
+        reads_maps: whether its mix reads feature maps.
+        mixes: whether rows are replaced by new samples as --mix-share and --mix-classes say.
+        options: options that the plan depends on, except the seed.
+        facts: what config.json records of the mix, from the plan's inputs, the sum of `n_empty` over the run
+            and the number of mixed samples; None for nothing.
+    """
+
+    draw: Draw
+    prior: Callable[[PlanInputs], np.ndarray]
+    name: str | None = None
+    in_halves: bool = False
+    needs_confusing: bool = False
+    needs_positions: bool = False
+    reads_maps: bool = False
+    mixes: bool = False
+    options: tuple[str, ...] = ("batch_size",)
+    facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A draw: the rows of a sampling alone, or with new samples in place of some.
+
+    Attributes:
+        rows: the rows.
+        mix: makes new samples from iterations `start` to `stop`, rows (T, A), and which of them to replace,
+            (T, A) bool or None for all; None to mix nothing.
+    """
+
+    rows: RowSampling
+    mix: "Callable[[PlanInputs, int, int, Array, Array | None], Mix] | None" = None
+    anywhere: ClassVar[bool] = True
+
+    def __call__(self, inputs: PlanInputs, start: int, stop: int) -> Plan:
+        """The plan of iterations `start` to `stop` (exclusive)."""
+        if self.mix is None:
+            return Plan(self.rows.draw(inputs, start, stop, 0))
+        n_places = inputs.mixing.n_places(inputs.batch_size)
+        row = self.rows.draw(inputs, start, stop, n_places)
+        last = row[:, -n_places:]
+        is_mixed = inputs.is_tail[inputs.label[last]] if inputs.mixing.classes == "tail" else None
+        return Plan(row, self.mix(inputs, start, stop, last, is_mixed), is_mixed)
+
+
+def _of_rows(name: str) -> Sampling:
+    rows = ROWS[name]
+    return Sampling(Batches(rows), rows.prior, name, rows.in_halves, options=rows.options)
+
+
+UNIFORM, BALANCED, HALVES = (_of_rows(name) for name in ("uniform", "balanced", "halves"))
+ANY = (UNIFORM, BALANCED, HALVES)
+OF_PLACES = ("mix_share", "mix_classes", "head_ratio")  # options that decide which rows are mixed
+
+
+def mixed(mix: Callable[..., "Mix"], options: tuple[str, ...], **changes: Any) -> tuple[Sampling, ...]:
+    """The same samplings with a mix, which depends on some options."""
+    found = []
+    for sampling in ANY:
+        every = tuple(dict.fromkeys((*sampling.options, *OF_PLACES, *options)))
+        draw = Batches(ROWS[sampling.name], mix)
+        found.append(replace(sampling, draw=draw, options=every, mixes=True, **changes))
+    return tuple(found)
