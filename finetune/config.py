@@ -122,7 +122,7 @@ class FinetuneConfig:
         float,
         Option(
             "τ: factor of the log prior in balanced-softmax and logit-adjustment, exponent of the weight "
-            "norm in tau-norm",
+            "norm in tau-norm, of the prior in multiplicative-adjustment",
             "method",
         ),
     ] = 1.0
@@ -137,6 +137,10 @@ class FinetuneConfig:
     distance: Annotated[
         Literal["euclidean", "cosine"], Option("distance to class means in ncm", "method")
     ] = "euclidean"
+    shrinkage: Annotated[
+        float,
+        Option("share of the identity in the covariance of lda (0: none)", "method", least=0, most=1),
+    ] = 0.1
     sampling: Sampling = None
     mix_share: MixShare = None
     mix_classes: MixClasses = None

@@ -29,7 +29,8 @@ PLAIN = {
     "init": "phase1",
 }
 COSINE = PLAIN | {"lr": 0.1, "schedule": "cosine"}
-OWN = dict.fromkeys(("fsa", "no-aug", "plain", "tau-norm", "ncm", "logit-adjustment"), PLAIN)
+COMPUTED = ("tau-norm", "ncm", "logit-adjustment", "multiplicative-adjustment", "lda")
+OWN = dict.fromkeys(("fsa", "no-aug", "plain", *COMPUTED), PLAIN)
 OWN |= {name: PLAIN | {"loss": name} for name in ("balanced-softmax", "class-balanced", "focal")}
 OWN["h2t"] = COSINE | {"lr": 0.02, "weight_decay": 5e-4}
 OWN |= {"lws": COSINE, "crt": COSINE | {"init": "fresh", "weight_decay": 5e-4}}

@@ -1,5 +1,6 @@
 """Post-hoc heads: FC layers computed in one pass over the cached features, without training."""
 
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ class Trained:
         class_counts: (K,) training images of each class.
         tau: strength τ.
         distance: "euclidean" or "cosine", for the nearest class mean.
+        shrinkage: share of the identity in the covariance of the linear discriminant.
     """
 
     weight: np.ndarray
@@ -26,6 +28,7 @@ class Trained:
     class_counts: np.ndarray
     tau: float
     distance: str
+    shrinkage: float = 0.0
 
 
 ComputedLayer = tuple[np.ndarray, np.ndarray]  # weight (K, C) and bias (K,), float32
@@ -35,6 +38,13 @@ def logit_adjustment(trained: Trained) -> ComputedLayer:
     """z − τ · log π, with π the class distribution of training (Menon et al. 2021), as a bias."""
     prior = trained.class_counts / trained.class_counts.sum()
     return trained.weight, _float32(trained.bias - trained.tau * np.log(prior))
+
+
+def multiplicative_adjustment(trained: Trained) -> ComputedLayer:
+    """z · π^−τ, with π the class distribution of training (Hasegawa & Sato 2023), as longer weights."""
+    prior = trained.class_counts / trained.class_counts.sum()
+    factor = prior**-trained.tau
+    return _float32(trained.weight * factor[:, None]), _float32(trained.bias * factor)
 
 
 def tau_norm(trained: Trained) -> ComputedLayer:
@@ -57,6 +67,31 @@ def nearest_class_mean(trained: Trained) -> ComputedLayer:
     if trained.distance == "cosine":
         return _float32(mean / np.sqrt(square)[:, None]), np.zeros_like(trained.bias)
     return _float32(2 * mean), _float32(-square)
+
+
+def linear_discriminant(trained: Trained) -> ComputedLayer:
+    """Linear discriminant analysis with classes taken as equally frequent, written as an FC layer.
+
+    The covariance is the mean of the classes' own, each divided by its number of samples, shrunk towards a
+    multiple of the identity: (1 − s) Σ + s · tr(Σ) / C · I.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # heavy
+    from threadpoolctl import threadpool_limits
+
+    present, n_classes = np.unique(trained.label), len(trained.weight)
+    if len(present) < n_classes:  # a class without samples has no mean
+        return np.full_like(trained.weight, np.nan), np.full_like(trained.bias, np.nan)
+    analysis = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage=trained.shrinkage, priors=np.full(n_classes, 1 / n_classes)
+    )
+    # The rounding of BLAS depends on the number of threads.
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Only one sample")  # a class of one adds nothing to the covariance
+        analysis.fit(trained.pooled.astype(np.float64), trained.label)
+    weight, bias = analysis.coef_, analysis.intercept_
+    if len(weight) == 1:  # of two classes it has the difference only
+        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    return _float32(weight), _float32(bias)
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

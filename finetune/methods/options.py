@@ -22,6 +22,7 @@ EARLIER = {
     "mix_share": None,
     "mix_classes": None,
     "rho": 0.25,
+    "shrinkage": 0.1,
 }
 
 

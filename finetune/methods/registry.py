@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finetune.heads.posthoc import ComputedLayer, Trained, logit_adjustment, nearest_class_mean, tau_norm
+from finetune.heads.posthoc import (
+    ComputedLayer,
+    Trained,
+    linear_discriminant,
+    logit_adjustment,
+    multiplicative_adjustment,
+    nearest_class_mean,
+    tau_norm,
+)
 from finetune.methods.sampling import ANY, BALANCED, HALVES, UNIFORM, Sampling, mixed
 from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
 from finetune.mixing.h2t import swapped
@@ -101,6 +109,14 @@ METHODS = {
     "tau-norm": Method("Phase I's weights over their norm^τ", compute=tau_norm, options=("tau",)),
     "ncm": Method("nearest class mean", compute=nearest_class_mean, options=("distance",)),
     "logit-adjustment": Method("Phase I's logits − τ · log π", compute=logit_adjustment, options=("tau",)),
+    "multiplicative-adjustment": Method(
+        "Phase I's logits · π^−τ", compute=multiplicative_adjustment, options=("tau",)
+    ),
+    "lda": Method(
+        "linear discriminant analysis, classes equally frequent",
+        compute=linear_discriminant,
+        options=("shrinkage",),
+    ),
     "balanced-softmax": _trained("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
     "class-balanced": _trained("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
     "focal": _trained("cross-entropy with more weight on hard samples", UNIFORM, "focal"),

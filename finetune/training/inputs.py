@@ -238,7 +238,8 @@ def posthoc_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
     """
     method, train = METHODS[config.method], store.read("train")
     class_counts = train.class_counts(len(store.class_names))
-    trained = Trained(*store.classifier, train.pooled, train.label, class_counts, config.tau, config.distance)
+    own = config.tau, config.distance, config.shrinkage
+    trained = Trained(*store.classifier, train.pooled, train.label, class_counts, *own)
     with np.errstate(all="ignore"):
         layer = method.compute(trained)
     if not all(np.isfinite(part).all() for part in layer):
