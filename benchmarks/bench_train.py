@@ -6,7 +6,7 @@ Run with `make bench-train`. All candidates are measured in turns, in one run:
   batches in memory, in turns, with all cores;
 - d: where images are files, decoding, a random crop and a mirror image of every file as fast as this machine
   can: one process for each core that does nothing else;
-- train: the program's own function; images per second of its epochs as metrics.csv gives them, but for the
+- train: between two measurements of d and t, whose means stand in the table, the program's own function; images per second of its epochs as metrics.csv gives them, but for the
   first one (in which workers start) and the last one (in which it evaluates);
 - no gate: on CPUs, where images are files, the same with workers that also decode during steps.
 
@@ -231,15 +231,18 @@ def measure(case: Case, device: torch.device, folder: Path, repeats: int) -> pd.
     write_class_folders(root, case.n_images, N_CLASSES)
     compute = Compute(device, "fp32", case.batch_size, available_cores())
     paths, taken = sorted((root / "train").rglob("*.jpg")), []
-    n_steps = -(-len(paths) // case.batch_size)
+    n_steps, decodes = -(-len(paths) // case.batch_size), case.side > IN_MEMORY_SIZE
     with ProcessPoolExecutor(available_cores(), get_context("fork"), torch.set_num_threads, (1,)) as pool:
         decode = decoding(paths, Transform(case.side, upright=True, white={}), pool)
         loop = bare_loop(case, n_steps, compute)
         for _ in range(repeats + 1):
-            row = {"d": np.inf if case.side <= IN_MEMORY_SIZE else len(paths) / timed(decode)}
-            row["t"] = n_steps * case.batch_size / timed(loop)
-            row["train"] = row["no gate"] = trained(case, root, folder / "run", compute)
-            if case.side > IN_MEMORY_SIZE and device.type == "cpu":
+            before = timed(decode) if decodes else 0, timed(loop)
+            row = {"train": trained(case, root, folder / "run", compute)}
+            after = timed(decode) if decodes else 0, timed(loop)  # machines drift within a minute
+            decoding_alone, computing = np.mean([before, after], axis=0)
+            row["d"] = len(paths) / decoding_alone if decodes else np.inf
+            row |= {"t": n_steps * case.batch_size / computing, "no gate": row["train"]}
+            if decodes and device.type == "cpu":
                 with no_gate():
                     row["no gate"] = trained(case, root, folder / "run", compute)
             taken.append(row)

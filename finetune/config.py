@@ -77,7 +77,7 @@ class FinetuneConfig:
     batch_size: Annotated[
         int | None,
         Option(
-            "training samples per SGD step; fsa and no-aug take half of them from tail classes",
+            "training samples per SGD step; in halves, fsa's and no-aug's own, half are of tail classes",
             "schedule",
             "128",
             least=2,
@@ -236,7 +236,7 @@ class FinetuneConfig:
         find_loss(config.loss)
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
         config = replace(config, confusing_classes=n_confusing)
-        if self.tail_samples is None and not (sampling is not None and sampling.in_halves):
+        if self.tail_samples is None and not method.in_halves(sampling):
             return replace(config, batch_size=self.batch_size or BATCH_SIZE)
         batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)
         return replace(config, batch_size=batch_size, tail_samples=self.n_tail)
@@ -268,9 +268,13 @@ class FinetuneConfig:
     def _check_batch(self) -> None:
         from finetune.methods.registry import find_method
 
-        unit = 2 * (1 + self.augmented_per_sample)
-        sampling = find_method(self.method).sampled(self.sampling)
-        if self.tail_samples is None and not (sampling is not None and sampling.in_halves):
+        unit, method = 2 * (1 + self.augmented_per_sample), find_method(self.method)
+        sampling, size = method.sampled(self.sampling), self.batch_size or BATCH_SIZE
+        if self.tail_samples is None and not method.in_halves(sampling):
+            if sampling is not None and sampling.in_halves and size % 2:
+                raise UserError(
+                    f"--batch-size {size}: must be even, so that the tail is half of it; try {size + 1}"
+                )
             return
         if self.batch_size is None:
             if not self.n_tail:

@@ -19,13 +19,13 @@ from finetune.sampling.device_rng import DeviceRNG
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import KINDS, CounterRNG
-from finetune.sampling.plan import Plan, PlanInputs
+from finetune.sampling.plan import Mixing, Plan, PlanInputs
 from finetune.train import finetune
 from finetune.training import trainer
 from store.errors import UserError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-TRAINED = sorted(name for name, method in METHODS.items() if method.sampling is not None)
+TRAINED = [(name, one.name) for name in ("fsa", "h2t", "plain") for one in METHODS[name].samplings]
 PLACES = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=pytest.mark.cuda)], ids=str)
 EDGES = (0, 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 
@@ -91,12 +91,17 @@ def assert_same_plan(found: Plan, expected: Plan) -> None:
 
 @PLACES
 @pytest.mark.parametrize("tail_draw", ["classes", "samples"])
-@pytest.mark.parametrize("method", TRAINED)
-def test_a_device_draws_the_same_plan(device, method, tail_draw):
-    inputs, draw = made_inputs(9, tail_draw=tail_draw), METHODS[method].sampling.draw
+@pytest.mark.parametrize(("method", "sampling"), TRAINED)
+@pytest.mark.parametrize(
+    "mixing", [Mixing(0.3, "tail", 3, 11), Mixing(1.0, "all", 11, 11)], ids=["tail", "all"]
+)
+def test_a_device_draws_the_same_plan(device, method, sampling, tail_draw, mixing):
+    inputs = made_inputs(9, tail_draw=tail_draw, mixing=mixing)
+    draw = METHODS[method].sampled(sampling).draw
     found = draw(inputs.on(device), 60, 130)
     assert found.row.device == device
     assert_same_plan(found, draw(inputs, 60, 130))
+    assert_same_plan(found.part(7, 20), draw(inputs, 67, 80))
 
 
 @PLACES
@@ -129,14 +134,22 @@ def test_windows_are_cut_from_plans_drawn_ahead():
     assert drawn == [(0, 1024), (1000, 2024), (1030, 5000), (100, 1124)]
 
 
-def test_large_plans_are_drawn_in_smaller_pieces():
-    drawn = []
-    inputs = made_inputs(9, batch_size=2**18)
-    DrawnAhead(lambda _, start, stop: drawn.append((start, stop)) or Plan(np.zeros((9, 1))))(inputs, 0, 1)
-    DrawnAhead(lambda _, start, stop: drawn.append((start, stop)) or Plan(np.zeros((9, 1))))(
-        replace(inputs, specific=None), 0, 1
+@pytest.mark.parametrize(
+    ("changes", "at_once"),
+    [
+        ({"batch_size": 2**18}, 1),
+        ({"batch_size": 2**18, "specific": None, "confusing": None}, 8),
+        ({"batch_size": 2**14, "specific": None}, 2**7 // 3),  # three confusing classes for each
+        ({"batch_size": 16, "mixing": Mixing(n_channels=2**13)}, 2**8),
+    ],
+)
+def test_large_plans_are_drawn_in_smaller_pieces(changes, at_once):
+    drawn, inputs = [], made_inputs(9, **changes)
+    ahead = DrawnAhead(
+        lambda _, start, stop: drawn.append((start, stop)) or Plan(np.zeros((stop - start, 1)))
     )
-    assert drawn == [(0, 1), (0, 8)]
+    ahead(inputs, 0, 1)
+    assert drawn == [(0, at_once)]
 
 
 @pytest.mark.parametrize("method", ["fsa", "crt", "balanced-softmax"])

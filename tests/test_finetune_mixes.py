@@ -3,16 +3,13 @@
 Everything is drawn and computed once more here, number by number, from docs/run-format.md.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from bad_input import refuse, succeed
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig
@@ -185,60 +182,3 @@ def test_they_are_trained_on_as_autograd_would(feature_store, quiet, method, sam
     found = torch.load(run.path / "head.pt", weights_only=True)
     torch.testing.assert_close(found["weight"], weight.detach(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found["bias"], bias.detach(), rtol=1e-3, atol=1e-3)
-
-
-def test_the_methods_own_sampling_is_the_one_it_always_had(feature_store, quiet):
-    """The same head, name and options whether it is named or not; two seeds are one configuration."""
-    found = []
-    for sampling, seed in ((None, 0), ("halves", 0), ("halves", 1)):
-        run = finetune(
-            replace(asked(feature_store, "fsa", sampling, seed=seed), out=f"run-{len(found)}"), quiet
-        )
-        found.append(torch.load(run.path / "head.pt", weights_only=True)["weight"])
-        assert json.loads((run.path / "config.json").read_text())["sampling"] is None
-    assert torch.equal(found[0], found[1])
-    succeed("analyze", "run-0", "run-2", "--out", "report")
-    assert pd.read_csv("report/summary.csv")["configuration"].tolist() == ["Phase I", "fsa"]
-
-
-def test_a_sweep_over_samplings_trains_each_and_analyze_tells_them_apart(feature_store):
-    short = ["--iterations", 8, "--batch-size", BATCH, "--device", "cpu", "--select-on", "test", "--seeds", 1]
-    grid = ["--grid", "method=fsa,h2t,plain", "--grid", "sampling=none,uniform,halves"]
-    succeed("sweep", "--store", feature_store, "--out", "sweep", *grid, *short)
-    names = pd.read_csv("sweep/ranking.csv")["configuration"].tolist()
-    assert len(names) == len(set(names)) == 7  # the methods' own samplings are named once
-    assert sum("sampling=halves" in name for name in names) == 2
-    best = ["--store", feature_store, "--out", "one", "--method", "h2t", "--sampling", "uniform"]
-    told = succeed("finetune", *best, "--iterations", 8, "--device", "cpu", "--mix-share", 0.5).stderr
-    assert "changes nothing" not in told
-    facts = json.loads(Path("one/config.json").read_text())
-    assert (facts["mix_share"], facts["mix_classes"], facts["rho"]) == (0.5, "all", 0.25)
-
-
-@pytest.mark.parametrize("options", ["--method fsa --mix-share 0.5", "--method plain --mix-classes tail"])
-def test_an_option_without_effect_is_told(feature_store, options):
-    command = ["finetune", "--store", feature_store, "--out", "r", "--iterations", 4, "--device", "cpu"]
-    assert "changes nothing" in succeed(*command, *options.split()).stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ("--method h2t --rho 0", ["--rho 0: must be above 0, and 1 at most"]),
-        ("--method h2t --rho 1.01", ["--rho 1.01: must be above 0, and 1 at most"]),
-        ("--method h2t --rho 0.001", ["--rho 0.001: swaps none of 16 channels", "raise it to 0.062"]),
-        ("--method h2t --mix-share 0", ["--mix-share 0: must be above 0"]),
-        ("--method h2t --mix-share nan", ["--mix-share nan: must be above 0"]),
-        ("--method h2t --mix-classes tail --head-ratio 0.999", ["--head-ratio 0.999", "leaves no tail"]),
-        ("--method fsa --sampling uniform --head-ratio 0.999", ["--head-ratio 0.999", "leaves no tail"]),
-        ("--method h2t --sampling sideways", ["'sideways' is not one of"]),
-        (
-            "--method fsa --sampling balanced --mix-classes all --donors head --confusing-classes 7",
-            ["donor classes"],
-        ),
-    ],
-)
-def test_what_cannot_be_mixed_is_one_line(feature_store, options, says):
-    command = ["finetune", "--store", feature_store, "--out", "r", "--device", "cpu"]
-    refuse(*command, *options.split(), says=says)
-    assert not Path("r").exists()

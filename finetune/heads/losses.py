@@ -37,9 +37,14 @@ def balanced_softmax(prior: np.ndarray, tau: float) -> Loss:
 
 
 def class_balanced(prior: np.ndarray, n_samples: int, beta: float, divide_by_weights: bool) -> Loss:
-    """Class weights (1 − β) / (1 − β^n), scaled to sum to K (Cui et al. 2019); n = N · π samples a class."""
-    weight = (1 - beta) / (1 - beta ** (n_samples * prior))
-    weight *= len(prior) / weight.sum()
+    """Class weights (1 − β) / (1 − β^n), scaled to sum to K (Cui et al. 2019); n = N · π samples a class.
+
+    Classes that are never drawn, whose weight is never used, get 0 and do not count.
+    """
+    drawn = prior > 0
+    weight = np.zeros(len(prior))
+    weight[drawn] = (1 - beta) / (1 - beta ** (n_samples * prior[drawn]))
+    weight *= drawn.sum() / weight.sum()
     return Loss(class_weight=weight.astype(np.float32), divide_by_weights=divide_by_weights)
 
 

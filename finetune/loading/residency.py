@@ -57,7 +57,7 @@ class Residency:
         if self.rows < rows:
             raise UserError(
                 f"--memory {self.memory / GIB:.3g}: the maps of one iteration take "
-                f"{rows * self.row_bytes / GIB:.3g} GiB; raise it, or lower --batch-size"
+                f"{rows * self.row_bytes / GIB:.3g} GiB; raise it, or lower --batch-size or --mix-share"
             )
         return min(window, self.rows // rows)
 

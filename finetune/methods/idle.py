@@ -88,8 +88,12 @@ def idle_in_words(name: str, configs: list[dict[str, Any]]) -> str:
         return f"{option} changes nothing: a sweep writes no TensorBoard events; `finetune` does"
     if name in CV_OPTIONS:
         return f"{option} changes nothing: it is for --select-on cv"
-    methods = dict.fromkeys(
-        f"{c['method']} with loss {c['loss']}" if draws(c) else c["method"] for c in configs
-    )
+    methods = dict.fromkeys(_in_words(config) if draws(config) else config["method"] for config in configs)
     kept = f" and --keep {configs[0]['keep']}" if name == "rank_by" and draws(configs[0]) else ""
     return f"{option} changes nothing for {', '.join(methods)}{kept}"
+
+
+def _in_words(config: dict[str, Any]) -> str:
+    """A method that trains, with what decides which options it depends on."""
+    batches = "" if config["sampling"] is None else f" in {config['sampling']} batches"
+    return f"{config['method']} with loss {config['loss']}{batches}"

@@ -38,9 +38,9 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     if sampling is None:
         names += method.options
     else:
-        # Only where it is not the method's own: heads of earlier versions keep their names.
-        names += ["sampling"] if sampling != method.sampling else []
-        names += ["loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *sampling.options]
+        names += ["sampling", "loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *sampling.options]
+        if "head_ratio" in names and not sampling.depends_on_tail(config):
+            names.remove("head_ratio")
         if method.trainable == "fc":
             names += ["max_norm", *(["max_norm_every"] if config["max_norm"] is not None else [])]
         if config["keep"] == "best":

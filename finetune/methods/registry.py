@@ -52,6 +52,10 @@ class Method:
         """The sampling of a name, or the method's own; None if it does not train."""
         return next((one for one in self.samplings if one.name == name), self.sampling)
 
+    def in_halves(self, sampling: Sampling | None) -> bool:
+        """Whether it is the method's own and in halves: a batch then has N_a samples more for each of N_t."""
+        return sampling is not None and sampling is self.sampling and sampling.in_halves
+
 
 VECTOR_OPTIONS = ("confusing_classes", "donors", "gamma_min", "gamma_max", "tau_s", "tau_g")
 FUSION_OPTIONS = (*HALVES_OPTIONS, "augmented_per_sample", *VECTOR_OPTIONS)

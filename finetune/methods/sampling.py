@@ -1,12 +1,13 @@
 """The sampling of a method: how its batches are drawn, and what is mixed in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from finetune.sampling.arrays import Array
+from finetune.sampling.arrays import Array, on_host
 from finetune.sampling.plan import Draw, Plan, PlanInputs
 from finetune.sampling.rows import ROWS, RowSampling
 
@@ -21,7 +22,6 @@ class Sampling:
     Attributes:
         draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
         prior: (K,) class distribution of the rows that it draws.
-        name: of `--sampling`, for methods that leave it to the user.
         in_halves: whether a batch is half tail, half head.
         needs_confusing: whether it needs the confusing classes of each class whose rows are mixed.
         needs_positions: whether it needs the class-specific and class-generic positions of every map.
@@ -30,11 +30,11 @@ class Sampling:
         options: options that the plan depends on, except the seed.
         facts: what config.json records of the mix, from the plan's inputs, the sum of `n_empty` over the run
             and the number of mixed samples; None for nothing.
+        name: of `--sampling`, for methods that leave it to the user.
     """
 
     draw: Draw
     prior: Callable[[PlanInputs], np.ndarray]
-    name: str | None = None
     in_halves: bool = False
     needs_confusing: bool = False
     needs_positions: bool = False
@@ -42,6 +42,13 @@ class Sampling:
     mixes: bool = False
     options: tuple[str, ...] = ("batch_size",)
     facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
+    name: str | None = None
+
+    def depends_on_tail(self, config: Mapping[str, Any]) -> bool:
+        """Whether the plan depends on which classes are the tail, with these resolved options."""
+        if not self.mixes or self.in_halves or config["mix_classes"] == "tail":
+            return "head_ratio" in self.options
+        return self.needs_confusing and config["donors"] == "head"
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,16 @@ class Batches:
         n_places = inputs.mixing.n_places(inputs.batch_size)
         row = self.rows.draw(inputs, start, stop, n_places)
         last = row[:, -n_places:]
-        is_mixed = inputs.is_tail[inputs.label[last]] if inputs.mixing.classes == "tail" else None
-        return Plan(row, self.mix(inputs, start, stop, last, is_mixed), is_mixed)
+        if inputs.mixing.classes == "all":
+            return Plan(row, self.mix(inputs, start, stop, last, None))
+        is_mixed = inputs.is_tail[inputs.label[last]]
+        n_each = on_host(array_namespace(is_mixed).sum(is_mixed, axis=1))
+        return Plan(row, self.mix(inputs, start, stop, last, is_mixed), is_mixed, n_each)
 
 
 def _of_rows(name: str) -> Sampling:
     rows = ROWS[name]
-    return Sampling(Batches(rows), rows.prior, name, rows.in_halves, options=rows.options)
+    return Sampling(Batches(rows), rows.prior, rows.in_halves, options=rows.options, name=name)
 
 
 UNIFORM, BALANCED, HALVES = (_of_rows(name) for name in ("uniform", "balanced", "halves"))

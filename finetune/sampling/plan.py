@@ -41,23 +41,26 @@ class Plan:
             and keeps that row's label.
         mix: how the mixed samples are made; None if there are none.
         is_mixed: (T, A) bool, which of the A last rows are replaced; None for all.
+        n_each: (T,) int, how many these are in each batch, on the host; None for all.
     """
 
     row: Array
     mix: "Mix | None" = None
     is_mixed: Array | None = None
+    n_each: np.ndarray | None = None
 
     @property
     def n_mixed(self) -> int:
         """Mixed samples in all batches."""
         if self.mix is None:
             return 0
-        return len(self.row) * self.mix.n_samples if self.is_mixed is None else int(self.is_mixed.sum())
+        return len(self.row) * self.mix.n_samples if self.n_each is None else int(self.n_each.sum())
 
     def part(self, start: int, stop: int) -> "Plan":
         """The batches `start` to `stop` (exclusive) of this window, counted from its first."""
         mix = None if self.mix is None else self.mix.part(start, stop)
-        return Plan(self.row[start:stop], mix, None if self.is_mixed is None else self.is_mixed[start:stop])
+        arrays = (self.is_mixed, self.n_each)
+        return Plan(self.row[start:stop], mix, *(None if one is None else one[start:stop] for one in arrays))
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,13 @@ class PlanInputs:
 
     @property
     def numbers_per_iteration(self) -> int:
-        """The most random numbers of one kind that an iteration takes."""
-        n_positions = 1 if self.specific is None else self.specific.order.shape[1]
-        return self.batch_size * n_positions
+        """The most random numbers of one kind that an iteration takes, at most."""
+        of_row = [
+            part.shape[1]
+            for part in (self.specific and self.specific.order, self.confusing)
+            if part is not None
+        ]
+        return max(self.batch_size * max([1, *of_row]), self.mixing.n_channels)
 
     def rows_of_classes(self, classes: Array, uniform: Array) -> Array:
         """One row of each given class, chosen by a uniform number; same shape as `classes`."""

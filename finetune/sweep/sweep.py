@@ -29,7 +29,7 @@ from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep, SweepFolder, head_id
 from finetune.sweep.marker import as_interrupted
 from finetune.sweep.processes import processes
-from finetune.training.inputs import split_classes
+from finetune.training.inputs import mixing_of, split_classes
 from finetune.training.selection import check_selection
 from finetune.training.trainer import LoadedStore
 from store.errors import Interrupted, UserError
@@ -82,7 +82,7 @@ def sweep(
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(device_of_rank(base.device)), threads)
         folds = _folds(loaded, base, progress, tells=group.rank == 0)
-        _check_classes(configs, loaded.common.class_counts, base.head_ratio, folds)
+        _check_each(configs, loaded, base.head_ratio, folds)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
@@ -111,13 +111,15 @@ def _folds(
     return None
 
 
-def _check_classes(
-    configs: list[FinetuneConfig], class_counts: np.ndarray, head_ratio: float, folds: CrossValidation | None
+def _check_each(
+    configs: list[FinetuneConfig], loaded: LoadedStore, head_ratio: float, folds: CrossValidation | None
 ) -> None:
-    """Raise UserError if the classes cannot be split as a head asks, before hours of training."""
-    split_head_tail(class_counts, head_ratio)
+    """Raise UserError if batches cannot be drawn as a head asks, before hours of training."""
+    split_head_tail(loaded.common.class_counts, head_ratio)
     for one in configs:
-        split_classes(one, class_counts)
+        split_classes(one, loaded.common.class_counts)
+        if find_sampling(one) is not None:
+            mixing_of(one, loaded.store)
         if folds is not None:
             folds.check_classes(one)
 

@@ -1,5 +1,6 @@
 """From options and a store to what the loop needs: inputs of the plan and initial heads."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -96,7 +97,7 @@ def plan_inputs(
         tail_draw=config.tail_draw,
         gamma=(config.gamma_min, config.gamma_max),
         draws=CounterRNG(config.seed),
-        mixing=_mixing(config, store),
+        mixing=mixing_of(config, store),
     )
 
 
@@ -109,8 +110,8 @@ def _mixed_classes(
     return head_tail.tail[class_counts[head_tail.tail] > 0]
 
 
-def _mixing(config: FinetuneConfig, store: FeatureStore) -> Mixing:
-    """Which rows are replaced.
+def mixing_of(config: FinetuneConfig, store: FeatureStore) -> Mixing:
+    """Which rows are replaced, and how many channels are swapped.
 
     Raises:
         UserError: no channel would be swapped.
@@ -120,7 +121,7 @@ def _mixing(config: FinetuneConfig, store: FeatureStore) -> Mixing:
     if "rho" in find_sampling(config).options and not n_swapped:
         raise UserError(
             f"--rho {config.rho:g}: swaps none of {n_channels} channels; raise it to "
-            f"{1 / n_channels:.2g} or more"
+            f"{math.ceil(1e6 / n_channels) / 1e6:g} or more"
         )
     return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels)
 
@@ -151,18 +152,19 @@ def split_classes(config: FinetuneConfig, class_counts: np.ndarray) -> HeadTail:
     if sampling is None:
         return head_tail
     needs_tail = sampling.in_halves or (sampling.mixes and config.mix_classes == "tail")
+    instead = "--method plain" if config.sampling is None else "another --sampling"
+    instead = instead if sampling.in_halves else "--mix-classes all"
     if needs_tail and not len(head_tail.tail):
         raise UserError(
             f"--head-ratio {config.head_ratio}: makes all {len(class_counts)} classes head classes and "
-            "leaves no tail; lower it, use a long-tailed data set (train --imbalance-factor), or --method "
-            "plain"
+            f"leaves no tail; lower it, use a long-tailed data set (train --imbalance-factor), or {instead}"
         )
     empty = head_tail.tail[class_counts[head_tail.tail] == 0]
     if sampling.in_halves and len(empty):
         raise UserError(
             f"--method {config.method}: {len(empty)} tail classes have no training rows in the store (class "
             f"{empty[0]} is the first), so no tail samples can be drawn from them; extract again, or use "
-            "--method plain"
+            f"{instead}"
         )
     if sampling.needs_confusing:
         _donor_classes(config, head_tail, class_counts)

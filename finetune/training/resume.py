@@ -86,7 +86,8 @@ class UnfinishedRun:
 
     def _as_started(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
         started = as_started(config, json.loads(self._found["options"]))
-        for name in sorted(effective_options(asdict(started)).keys() & set(named)):
+        matter = effective_options(asdict(started)).keys() | effective_options(asdict(config)).keys()
+        for name in sorted(matter & set(named)):
             was, asked = getattr(started, name), getattr(config, name)
             if was != asked:
                 raise UserError(
