@@ -6,8 +6,9 @@ Run with `make bench-train`. All candidates are measured in turns, in one run:
   batches in memory, in turns, with all cores;
 - d: where images are files, decoding, a random crop and a mirror image of every file as fast as this machine
   can: one process for each core that does nothing else;
-- train: between two measurements of d and t, whose means stand in the table, the program's own function; images per second of its epochs as metrics.csv gives them, but for the
-  first one (in which workers start) and the last one (in which it evaluates);
+- train: the program's own function; images per second of its epochs as metrics.csv gives them, but for the
+  first one (in which workers start) and the last one (in which it evaluates); d and t are means of a
+  measurement before it and one after;
 - no gate: on CPUs, where images are files, the same with workers that also decode during steps.
 
 Then, unless a network is named, the first one's training with each augmentation beside one without, and in
