@@ -1,12 +1,18 @@
 """Heads computed in one pass over the features: linear discriminant, multiplicative adjustment."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from bad_input import refuse, succeed
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
+from finetune.config import FinetuneConfig
 from finetune.heads.posthoc import Trained, linear_discriminant, multiplicative_adjustment
+from finetune.training.inputs import posthoc_layer
+from store.errors import UserError
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -24,7 +30,6 @@ def made(counts: list[int], n_channels: int = 5, seed: int = 0, **changes) -> Tr
     return Trained(weight, bias, pooled.astype(np.float32), label, np.array(counts), **values)
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.6, 1.0])
 @pytest.mark.parametrize("counts", [[60, 30, 9, 2, 1], [40, 3]])
 def test_the_linear_discriminant_is_its_formula(counts, shrinkage):
@@ -44,6 +49,35 @@ def test_the_linear_discriminant_is_its_formula(counts, shrinkage):
     found = x @ weight.T.astype(np.float64) + bias
     against_first = [scores - scores[:, :1] for scores in (found, expected)]  # all scores may shift alike
     np.testing.assert_allclose(*against_first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.05, 0.5])
+def test_the_linear_discriminant_is_scikit_learns(shrinkage, monkeypatch):
+    monkeypatch.setattr("finetune.heads.posthoc.ROWS_AT_ONCE", 7)
+    trained = made([50, 20, 8, 5], n_channels=6, shrinkage=shrinkage)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(4, 0.25))
+    oracle.fit(trained.pooled.astype(np.float64), trained.label)
+    weight, bias = linear_discriminant(trained)
+    np.testing.assert_allclose(weight, oracle.coef_, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(bias - bias[0], oracle.intercept_ - oracle.intercept_[0], rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_rows_than_channels_are_enough():
+    """Without shrinkage the covariance has no inverse; rounding would be divided by instead of spread."""
+    trained = made([9, 8, 7], n_channels=40, shrinkage=0.0)
+    weight, bias = linear_discriminant(trained)
+    found = (trained.pooled @ weight.T + bias).argmax(axis=1)
+    assert (found == trained.label).mean() > 0.8
+    assert np.abs(weight).max() < 100
+    spread = np.concatenate([part - part.mean(axis=0) for part in np.split(trained.pooled, [9, 17])])
+    unseen = np.linalg.svd(spread.astype(np.float64))[2][21:]  # 24 rows less a mean of each class
+    np.testing.assert_allclose(weight @ unseen.T, 0, atol=1e-3)
+
+
+def test_images_that_are_all_alike_are_one_line():
+    trained = made([1, 1, 1])
+    with pytest.raises(UserError, match=r"^--method lda: images of a class all have the same features"):
+        linear_discriminant(trained)
 
 
 def test_its_bits_do_not_depend_on_the_number_of_threads():
@@ -66,9 +100,16 @@ def test_multiplicative_adjustment_is_its_formula(tau):
     np.testing.assert_allclose(x @ weight.T.astype(np.float64) + bias, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_class_without_images_has_no_discriminant():
+@pytest.mark.parametrize("method", ["lda", "multiplicative-adjustment", "logit-adjustment", "ncm"])
+def test_a_class_without_images_is_named(method, monkeypatch):
     trained = made([5, 0, 3])
-    assert np.isnan(linear_discriminant(trained)[0]).all()
+    split = SimpleNamespace(
+        pooled=trained.pooled, label=trained.label, class_counts=lambda _: trained.class_counts
+    )
+    layer, names = (trained.weight, trained.bias), ["cat", "dog", "owl"]
+    store = SimpleNamespace(classifier=layer, class_names=names, read=lambda _: split)
+    with pytest.raises(UserError, match=f"^--method {method}: .*, for class dog has no training rows"):
+        posthoc_layer(FinetuneConfig("", method=method).resolved(3), store)
 
 
 def test_the_command_line_computes_both(feature_store):

@@ -14,6 +14,7 @@ from made_interrupt import finetune_interrupted
 
 from finetune.config import FinetuneConfig
 from finetune.methods.losses import make_loss
+from finetune.methods.registry import METHODS, UNIFORM, Method
 from finetune.train import finetune
 from finetune.training.resume import UnfinishedRun, unfinished_path
 from store.reader import FeatureStore
@@ -139,6 +140,35 @@ def test_what_the_tail_is_makes_no_second_head_where_all_classes_are_mixed(featu
     succeed("sweep", *short, "--out", "a", *of_all, *grid, "--donors", "head", "--confusing-classes", 1)
     succeed("sweep", *short, "--out", "b", "--method", "h2t", "--mix-classes", "tail", *grid)
     assert all(len(pd.read_csv(f"{out}/ranking.csv")) == 2 for out in "ab")
+
+
+@pytest.mark.parametrize("grid", ["method=fsa", "method=plain,fsa"])
+def test_a_sampling_that_is_the_methods_own_is_no_axis(feature_store, grid):
+    own = {"method=fsa": "sampling=none,halves", "method=plain,fsa": "sampling=none"}[grid]
+    command = [
+        "sweep",
+        "--store",
+        feature_store,
+        "--out",
+        "s",
+        "--grid",
+        grid,
+        "--grid",
+        own,
+        "--device",
+        "cpu",
+    ]
+    refuse(*command, says=["--sampling is varied and changes nothing"])
+
+
+def test_a_sampling_beside_one_from_outside_is_told(feature_store, monkeypatch):
+    """Such a method has its own batches; those asked for are not drawn."""
+    monkeypatch.setitem(METHODS, "mine", Method("mine", replace(UNIFORM, name=None)))
+    command = ["--store", feature_store, "--iterations", 4, "--device", "cpu", "--method", "mine"]
+    told = succeed("finetune", *command, "--out", "r", "--sampling", "balanced").stderr
+    assert "--sampling changes nothing for mine" in told
+    grid = ["--grid", "sampling=balanced,uniform", "--select-on", "test"]
+    refuse("sweep", *command, "--out", "s", *grid, says=["--sampling is varied and changes nothing"])
 
 
 def test_a_sweep_that_cannot_swap_channels_ends_before_its_first_head(feature_store):

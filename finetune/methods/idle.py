@@ -67,7 +67,7 @@ def _used(config: dict[str, Any]) -> set[str]:
     sampling = method.sampled(config["sampling"])
     if sampling is not None:
         used |= DRAW_OPTIONS
-        used |= {"sampling"} if method.samplings else set()
+        used -= set() if method.samplings else {"sampling"}
         if config["tail_samples"] is not None:  # it determines the batch size
             used |= {"tail_samples", "augmented_per_sample"}
         if sampling.reads_maps:

@@ -128,7 +128,7 @@ class PlanInputs:
 
     @property
     def numbers_per_iteration(self) -> int:
-        """The most random numbers of one kind that an iteration takes, at most."""
+        """A bound on the random numbers of one kind that an iteration takes."""
         of_row = [
             part.shape[1]
             for part in (self.specific and self.specific.order, self.confusing)

@@ -202,6 +202,7 @@ def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> No
     """Raise UserError for an option that is varied and changes no head."""
     effective = {name for one in configs for name in effective_options(asdict(one))}
     effective |= {"tail_samples"} if "batch_size" in effective else set()
+    effective -= {"sampling"} if all(one.sampling is None for one in configs) else set()
     for name in config.varied():
         if name not in effective:
             methods = ", ".join(dict.fromkeys(f"{one.method} with loss {one.loss}" for one in configs))

@@ -245,8 +245,14 @@ def posthoc_layer(config: FinetuneConfig, store: FeatureStore) -> ComputedLayer:
     with np.errstate(all="ignore"):
         layer = method.compute(trained)
     if not all(np.isfinite(part).all() for part in layer):
-        raise UserError(
-            f"--method {config.method}, --tau {config.tau:g}: makes weights that are NaN or infinite; "
-            f"use {'a --tau closer to 0' if 'tau' in method.options else 'another method'}"
-        )
+        empty = np.flatnonzero(class_counts == 0)
+        named, found = f"--method {config.method}", "makes weights that are NaN or infinite"
+        if len(empty):
+            name = store.class_names[empty[0]]
+            raise UserError(
+                f"{named}: {found}, for class {name} has no training rows in the store; use another method"
+            )
+        if "tau" in method.options:
+            raise UserError(f"{named}, --tau {config.tau:g}: {found}; use a --tau closer to 0")
+        raise UserError(f"{named}: {found}; use another method")
     return layer

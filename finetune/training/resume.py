@@ -87,7 +87,8 @@ class UnfinishedRun:
     def _as_started(self, config: FinetuneConfig, named: Collection[str]) -> FinetuneConfig:
         started = as_started(config, json.loads(self._found["options"]))
         matter = effective_options(asdict(started)).keys() | effective_options(asdict(config)).keys()
-        for name in sorted(matter & set(named)):
+        # The sampling first: with another one, other options do not matter.
+        for name in sorted(matter & set(named), key=lambda name: (name != "sampling", name)):
             was, asked = getattr(started, name), getattr(config, name)
             if was != asked:
                 raise UserError(
