@@ -127,16 +127,16 @@ HEADS = [
     ),
     Mutant(
         "prior of the data, not of half tail, half head",
-        "finetune/methods/registry.py",
-        "augmentation_plan,\n    _halves_prior,",
-        "augmentation_plan,\n    _uniform_prior,",
+        "finetune/sampling/rows.py",
+        "RowSampling(_halves, halves_prior,",
+        "RowSampling(_halves, _uniform_prior,",
         "test_finetune_methods",
     ),
     Mutant(
         "prior of the data, not of balanced classes",
-        "finetune/methods/registry.py",
-        "Sampling(_balanced, _balanced_prior)",
-        "Sampling(_balanced, _uniform_prior)",
+        "finetune/sampling/rows.py",
+        "RowSampling(_balanced, _balanced_prior)",
+        "RowSampling(_balanced, _uniform_prior)",
         "test_finetune_methods",
     ),
     Mutant(
@@ -156,8 +156,8 @@ HEADS = [
     Mutant(
         "effective numbers of other counts",
         "finetune/heads/losses.py",
-        "(n_samples * prior)",
-        "(n_samples * prior / prior.max())",
+        "(n_samples * prior[drawn])",
+        "(n_samples * prior[drawn] / prior.max())",
         "test_finetune_methods",
     ),
     Mutant(

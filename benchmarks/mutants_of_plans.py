@@ -34,8 +34,8 @@ PLANS = [
     Mutant(
         "specific vectors from generic positions",
         "finetune/mixing/fsa.py",
-        "inputs.specific.order.take",
-        "inputs.generic.order.take",
+        "picked(inputs.specific.order, place)",
+        "picked(inputs.generic.order, place)",
         "test_finetune_plan",
     ),
     Mutant(
@@ -48,8 +48,8 @@ PLANS = [
     Mutant(
         "gamma floored instead of rounded",
         "finetune/mixing/fsa.py",
-        "np.rint",
-        "np.floor",
+        "xp.round",
+        "xp.floor",
         "test_finetune_plan",
     ),
     Mutant(
@@ -83,8 +83,8 @@ PLANS = [
     Mutant(
         "donors from tail classes, head ones asked for",
         "finetune/training/inputs.py",
-        'if config.donors == "any":',
-        "if True:",
+        'head_tail.head if config.donors == "head" else',
+        "head_tail.head if False else",
         "test_finetune_algorithm_1",
     ),
     Mutant(
@@ -97,22 +97,22 @@ PLANS = [
     Mutant(
         "one donor class for all augmented samples",
         "finetune/mixing/fsa.py",
-        "np.arange(inputs.augmented_per_sample) % confusing.shape[-1]",
-        "0 * np.arange(inputs.augmented_per_sample)",
+        "np.arange(n_each) % confusing.shape[-1]",
+        "0 * np.arange(n_each)",
         "test_finetune_plan",
     ),
     Mutant(
         "donors in the order of confusion, not drawn",
         "finetune/mixing/fsa.py",
-        'np.argsort(keys, axis=-1, kind="stable")',
-        'np.argsort(0 * keys, axis=-1, kind="stable")',
+        "xp.argsort(keys, axis=-1, stable=True)",
+        "xp.argsort(0 * keys, axis=-1, stable=True)",
         "test_finetune_plan",
     ),
     Mutant(
         "half as many head samples",
         "finetune/mixing/fsa.py",
-        "inputs.n_tail * (1 + inputs.augmented_per_sample))\n    augmented_row",
-        "inputs.n_tail * 2)\n    augmented_row",
+        "inputs.n_tail * (1 + inputs.augmented_per_sample))\n    xp",
+        "inputs.n_tail * 2)\n    xp",
         "test_finetune_plan",
     ),
     Mutant(
@@ -128,6 +128,48 @@ PLANS = [
         "counter=start * blocks",
         "counter=0",
         "test_finetune_plan",
+    ),
+    Mutant(
+        "a device's own random words",
+        "finetune/sampling/device_rng.py",
+        "start * blocks + 1, stop * blocks + 1",
+        "start * blocks, stop * blocks",
+        "test_finetune_drawn_on_device",
+    ),
+    Mutant(
+        "windows of a plan drawn ahead, from its beginning",
+        "finetune/loading/drawn_ahead.py",
+        "start - self._drawn.start, stop - self._drawn.start",
+        "0, stop - start",
+        "test_finetune_drawn_on_device",
+    ),
+    Mutant(
+        "channels of the row in the partner",
+        "finetune/mixing/h2t.py",
+        "table[partner], table[row]",
+        "table[row], table[partner]",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "rows of every class replaced",
+        "finetune/methods/sampling.py",
+        'inputs.mixing.classes == "all"',
+        "True",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "the last rows of halves all of the tail",
+        "finetune/sampling/rows.py",
+        "half - n_last // 2, half - (n_last - n_last // 2)",
+        "half - n_last, half",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "another sampling without a name",
+        "finetune/methods/options.py",
+        'names += ["sampling", "loss",',
+        'names += ["loss",',
+        "test_finetune_samplings",
     ),
     Mutant(
         "fused by sum, not mean",
@@ -167,8 +209,8 @@ PLANS = [
     Mutant(
         "empty sets counted of the other map",
         "finetune/mixing/fsa.py",
-        "specific[augmented_row].sum()",
-        "specific[donor_row].sum()",
+        "inputs.specific.was_empty[row]",
+        "inputs.specific.was_empty[donor_row]",
         "test_finetune_algorithm_1",
     ),
     Mutant(
