@@ -14,7 +14,7 @@ from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
 from finetune.loading.residency import HeldMaps
 from finetune.methods.registry import METHODS
 from finetune.mixing.fsa import augmentation_plan
-from finetune.sampling.arrays import on_host
+from finetune.sampling.arrays import cut, on_host
 from finetune.sampling.device_rng import DeviceRNG
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
@@ -101,7 +101,7 @@ def test_a_device_draws_the_same_plan(device, method, sampling, tail_draw, mixin
     found = draw(inputs.on(device), 60, 130)
     assert found.row.device == device
     assert_same_plan(found, draw(inputs, 60, 130))
-    assert_same_plan(found.part(7, 20), draw(inputs, 67, 80))
+    assert_same_plan(cut(found, 7, 20), draw(inputs, 67, 80))
 
 
 @PLACES

@@ -137,6 +137,7 @@ CASES += [
     ("fsa", "uniform", {"mix_classes": "all", "mix_share": 0.3, "seed": 5}),
     ("h2t", "uniform", {"mix_classes": "tail", "mix_share": 0.8, "rho": 0.5}),
     ("h2t", "halves", {"mix_classes": "tail", "mix_share": 0.5, "seed": 2**32 - 1}),
+    ("h2t", "halves", {"mix_share": 0.3}),  # five places: two of the tail, three of the head
     ("h2t", "balanced", {"mix_share": 0.01, "rho": 1.0}),
 ]
 

@@ -75,7 +75,8 @@ def linear_discriminant(trained: Trained) -> ComputedLayer:
 
     The covariance is the mean of the classes' own, each divided by its number of samples, shrunk towards a
     multiple of the identity: (1 − s) Σ + s · tr(Σ) / C · I. Directions in which no class varies, which a
-    covariance of few rows has, are left out.
+    covariance of few rows has, are left out. (scikit-learn's divides by rounding in such directions, refuses
+    classes of one sample each, and makes a C × C matrix for every class.)
 
     Raises:
         UserError: no class varies at all.

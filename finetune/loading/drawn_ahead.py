@@ -7,6 +7,7 @@ import torch
 
 from finetune.heads.cuda_graph import RECORDING
 from finetune.loading.residency import HeldMaps, Maps
+from finetune.sampling.arrays import cut
 from finetune.sampling.plan import Draw, Plan, PlanInputs
 
 ITERATIONS = 1024  # drawn at once: of Philox's 500 small operations, a microsecond or two is left for each
@@ -29,7 +30,7 @@ class DrawnAhead:
             self._plan, self._drawn = None, range(start, max(stop, start + at_once))  # free the old one first
             with RECORDING:
                 self._plan = self._draw(inputs, self._drawn.start, self._drawn.stop)
-        return self._plan.part(start - self._drawn.start, stop - self._drawn.start)
+        return cut(self._plan, start - self._drawn.start, stop - self._drawn.start)
 
 
 def draws_on_device(draw: Draw, device: torch.device, maps: Maps | None) -> bool:

@@ -1,6 +1,6 @@
 """Feature space augmentation: vectors of a tail image fused with a confusing class's (paper, sec. 4.2)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,11 +51,6 @@ class Fusion:
         """See `Mix`."""
         needed = ... if self.is_mixed is None else self.is_mixed
         return maps.fused(self.vectors[needed], self.row[needed], self.donor_row[needed])
-
-    def part(self, start: int, stop: int) -> "Fusion":
-        """See `Mix`."""
-        parts = (getattr(self, f.name) for f in fields(self))
-        return Fusion(*(None if part is None else part[start:stop] for part in parts))
 
 
 @drawn_anywhere
@@ -167,10 +162,9 @@ def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dic
         n_empty: (2,) samples with an empty class-specific and an empty class-generic set.
         n_samples: augmented samples in total.
     """
-    tail = inputs.head_tail.tail.tolist()  # in their order, as ever
-    head = [c for c in inputs.head_tail.head.tolist() if inputs.confusing[c][0] >= 0]
-    of_class = {str(c): inputs.confusing[c].tolist() for c in (*tail, *head) if inputs.confusing[c][0] >= 0}
-    facts: dict[str, Any] = {"confusing_classes": of_class}
+    classes = np.concatenate([inputs.head_tail.tail, inputs.head_tail.head])  # the tail first, as ever
+    mixed = classes[inputs.confusing[classes, 0] >= 0].tolist()
+    facts: dict[str, Any] = {"confusing_classes": {str(c): inputs.confusing[c].tolist() for c in mixed}}
     for name, n in zip(("specific", "generic"), n_empty.tolist(), strict=True):
         facts[f"empty_{name}_percent"] = 100 * n / max(1, n_samples)
     return facts

@@ -3,7 +3,7 @@
 Swapping whole channels of feature maps commutes with average pooling, so pooled features are enough.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,11 +61,6 @@ class ChannelSwap:
             needed = torch.as_tensor(self.is_mixed, device=table.device)
             row, partner, lent = row[needed], partner[needed], lent[needed]
         return torch.where(lent, table[partner], table[row])
-
-    def part(self, start: int, stop: int) -> "ChannelSwap":
-        """See `Mix`."""
-        parts = (getattr(self, f.name) for f in fields(self))
-        return ChannelSwap(*(None if part is None else part[start:stop] for part in parts))
 
 
 def swapped(inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None) -> ChannelSwap:

@@ -29,9 +29,3 @@ class Mix(Protocol):
         Raises:
             StoreError: feature maps cannot be read.
         """
-
-    def part(self, start: int, stop: int) -> "Mix":
-        """The new samples of the batches `start` to `stop` (exclusive) of this window.
-
-        Needed where the draw is marked as `drawn_anywhere`.
-        """

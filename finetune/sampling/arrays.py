@@ -30,6 +30,13 @@ def on_device(value: Value, device: "torch.device") -> Value:
     return value
 
 
+def cut(value: Value, start: int, stop: int) -> Value:
+    """Rows `start` to `stop` (exclusive) of arrays; dataclasses with such fields; anything else as it is."""
+    if is_dataclass(value):
+        return replace(value, **{f.name: cut(getattr(value, f.name), start, stop) for f in fields(value)})
+    return value[start:stop] if getattr(value, "ndim", 0) else value
+
+
 def on_host(array: Array) -> np.ndarray:
     """The same numbers as an array of numpy."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()

@@ -56,12 +56,6 @@ class Plan:
             return 0
         return len(self.row) * self.mix.n_samples if self.n_each is None else int(self.n_each.sum())
 
-    def part(self, start: int, stop: int) -> "Plan":
-        """The batches `start` to `stop` (exclusive) of this window, counted from its first."""
-        mix = None if self.mix is None else self.mix.part(start, stop)
-        arrays = (self.is_mixed, self.n_each)
-        return Plan(self.row[start:stop], mix, *(None if one is None else one[start:stop] for one in arrays))
-
 
 @dataclass(frozen=True)
 class Mixing:
@@ -198,9 +192,10 @@ Draw = Callable[[PlanInputs, int, int], Plan]  # of iterations from a number to 
 
 
 def drawn_anywhere(draw: Draw) -> Draw:
-    """Mark a draw that takes tensors on a device as well as arrays of numpy, and whose mix has parts.
+    """Mark a draw that takes tensors on a device as well as arrays of numpy.
 
-    On a GPU it is then called with inputs that are there. Any other draw is called on the host.
+    On a GPU it is then called with inputs that are there, for many windows at once, so its mix is a dataclass
+    whose arrays have an entry for each iteration. Any other draw is called on the host.
     """
     draw.anywhere = True
     return draw

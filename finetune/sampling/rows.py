@@ -28,7 +28,7 @@ class RowSampling:
     options: tuple[str, ...] = ("batch_size",)
 
 
-def _uniform(inputs: PlanInputs, start: int, stop: int, n_last: int = 0) -> Array:
+def _uniform(inputs: PlanInputs, start: int, stop: int, n_last: int) -> Array:
     return inputs.any_rows(start, stop, inputs.batch_size)
 
 
@@ -36,7 +36,7 @@ def _uniform_prior(inputs: PlanInputs) -> np.ndarray:
     return inputs.row_counts / len(inputs.label)
 
 
-def _balanced(inputs: PlanInputs, start: int, stop: int, n_last: int = 0) -> Array:
+def _balanced(inputs: PlanInputs, start: int, stop: int, n_last: int) -> Array:
     return inputs.balanced_rows(start, stop, inputs.batch_size)
 
 
@@ -45,7 +45,7 @@ def _balanced_prior(inputs: PlanInputs) -> np.ndarray:
     return present / present.sum()
 
 
-def _halves(inputs: PlanInputs, start: int, stop: int, n_last: int = 0) -> Array:
+def _halves(inputs: PlanInputs, start: int, stop: int, n_last: int) -> Array:
     half = inputs.batch_size // 2
     tail, head = inputs.tail_rows(start, stop, half), inputs.head_rows(start, stop, half)
     first_tail, first_head = half - n_last // 2, half - (n_last - n_last // 2)
