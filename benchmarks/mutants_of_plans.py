@@ -202,9 +202,37 @@ PLANS = [
     Mutant(
         "augmented samples in the places of head samples",
         "finetune/loading/window.py",
-        "pooled[:, -plan.mix.n_samples :,",
+        "pooled[:, batch_size - plan.mix.n_samples : batch_size,",
         "pooled[:, : plan.mix.n_samples,",
         "test_finetune_algorithm_1",
+    ),
+    Mutant(
+        "each label with the other's share",
+        "finetune/loading/window.py",
+        "[ones, own, 1 - own]",
+        "[ones, 1 - own, own]",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "the label of a row that is not mixed shared all the same",
+        "finetune/mixing/mixup.py",
+        "xp.where(is_mixed, of_label, xp.ones_like(of_label))",
+        "of_label",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "frequent classes that take the label",
+        "finetune/mixing/mixup.py",
+        "FREQUENT * (own >= KAPPA * other) + RARE * (KAPPA * own <= other)",
+        "RARE * (own >= KAPPA * other) + FREQUENT * (KAPPA * own <= other)",
+        "test_finetune_mixes",
+    ),
+    Mutant(
+        "prior of the rows, not of what Remix makes of their labels",
+        "finetune/mixing/mixup.py",
+        "mean[c] -= to_each.sum()",
+        "mean -= to_each",
+        "test_finetune_mixup",
     ),
     Mutant(
         "empty sets counted of the other map",

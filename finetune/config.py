@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 from analysis.options import HEAD_RATIO
 from extract.options import Device, ShotRule, check_shot_rule
 from finetune.cross_validation.options import Folds, FoldSeed
+from finetune.methods.loss_options import (
+    Beta,
+    Distance,
+    FcLrShare,
+    FocalGamma,
+    FrequencyPower,
+    Shrinkage,
+    SmoothHead,
+    SmoothTail,
+    Tau,
+    WeightedMean,
+)
 from finetune.mixing.options import (
+    Alpha,
     AugmentedPerSample,
     ConfusingClasses,
     Donors,
@@ -118,33 +131,21 @@ class FinetuneConfig:
         Literal["phase1", "fresh"] | None,
         Option("initial FC layer: Phase I's, or random weights", "method", "phase1, or the method's"),
     ] = None
-    tau: Annotated[
-        float,
-        Option(
-            "τ: factor of the log prior in balanced-softmax and logit-adjustment, exponent of the weight "
-            "norm in tau-norm, of the prior in multiplicative-adjustment",
-            "method",
-        ),
-    ] = 1.0
-    focal_gamma: Annotated[float, Option("exponent γ of the focal loss", "method", least=0)] = 1.0
-    beta: Annotated[
-        float, Option("β of the effective number of samples in class-balanced losses", "method")
-    ] = 0.9999
-    weighted_mean: Annotated[
-        Literal["batch", "weights"],
-        Option("divide the class-balanced loss by the batch size, or by the sum of the weights", "method"),
-    ] = "batch"
-    distance: Annotated[
-        Literal["euclidean", "cosine"], Option("distance to class means in ncm", "method")
-    ] = "euclidean"
-    shrinkage: Annotated[
-        float,
-        Option("share of the identity in the covariance of lda (0: none)", "method", least=0, most=1),
-    ] = 0.1
+    tau: Tau = 1.0
+    focal_gamma: FocalGamma = 1.0
+    beta: Beta = 0.9999
+    weighted_mean: WeightedMean = "batch"
+    frequency_power: FrequencyPower = 1.2
+    smooth_head: SmoothHead = 0.3
+    smooth_tail: SmoothTail = 0.0
+    fc_lr_share: FcLrShare = 0.5
+    distance: Distance = "euclidean"
+    shrinkage: Shrinkage = 0.1
     sampling: Sampling = None
     mix_share: MixShare = None
     mix_classes: MixClasses = None
     rho: Rho = 0.25
+    alpha: Alpha = 1.0
     tail_samples: TailSamples = None
     augmented_per_sample: AugmentedPerSample = 3
     confusing_classes: ConfusingClasses = None

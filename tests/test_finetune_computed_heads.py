@@ -1,16 +1,21 @@
-"""Heads computed in one pass over the features: linear discriminant, multiplicative adjustment."""
+"""Heads computed in one pass over the features, each against its formula or scikit-learn."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from bad_input import refuse, succeed
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestCentroid
 from threadpoolctl import threadpool_limits
 
 from finetune.config import FinetuneConfig
 from finetune.heads.posthoc import Trained, linear_discriminant, multiplicative_adjustment
+from finetune.train import finetune
 from finetune.training.inputs import posthoc_layer
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -124,3 +129,61 @@ def test_the_command_line_computes_both(feature_store):
     expected = linear_discriminant(Trained(*layer, train.pooled, train.label, counts, 1.0, "euclidean", 0.5))
     np.testing.assert_array_equal(head["weight"].numpy(), expected[0])
     refuse("finetune", *command, "--out", "r", "--method", "lda", "--shrinkage", 1.5, says=["from 0 to 1"])
+
+
+@pytest.fixture
+def config(feature_store) -> FinetuneConfig:
+    return FinetuneConfig(str(feature_store), "run", device="cpu")
+
+
+def predictions(config: FinetuneConfig, quiet) -> np.ndarray:
+    """Classes that a run's head predicts for the test split."""
+    run = finetune(config, quiet)
+    return pd.read_csv(run.path / "predictions.csv")["prediction"].to_numpy()
+
+
+def arrays(config: FinetuneConfig) -> tuple[np.ndarray, ...]:
+    """Phase I's weight and bias, training features and labels, and test features, in double precision."""
+    store = FeatureStore(Path(config.store))
+    train, test = store.read("train"), store.read("test")
+    weight, bias = (part.astype(np.float64) for part in store.classifier)
+    return weight, bias, train.pooled.astype(np.float64), train.label, test.pooled.astype(np.float64)
+
+
+def assert_highest(found: np.ndarray, scores: np.ndarray) -> None:
+    """Each row's class has the highest score; the head computes in float32, which may swap two of a tie."""
+    lag = scores.max(1) - np.take_along_axis(scores, found[:, None], 1)[:, 0]
+    assert (lag <= 1e-6 * np.abs(scores).max(1)).all()
+    assert (lag == 0).mean() > 0.98
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0, -1.0])
+def test_logit_adjustment_is_its_formula(config, tau, quiet):
+    weight, bias, _, label, x = arrays(config)
+    z = x @ weight.T + bias
+    expected = z - tau * np.log(np.bincount(label) / len(label))
+    assert_highest(predictions(replace(config, method="logit-adjustment", tau=tau), quiet), expected)
+    assert (expected.argmax(1) == z.argmax(1)).all() == (tau == 0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
+def test_tau_norm_is_its_formula(config, tau, quiet):
+    weight, _, _, _, x = arrays(config)
+    expected = np.stack([x @ w / np.sqrt((w**2).sum()) ** tau for w in weight], axis=1)
+    assert_highest(predictions(replace(config, method="tau-norm", tau=tau), quiet), expected)
+
+
+def test_nearest_class_mean_is_scikit_learns(config, quiet):
+    _, _, pooled, label, x = arrays(config)
+    reference = NearestCentroid(metric="euclidean").fit(pooled, label)
+    distance = ((x[:, None] - reference.centroids_) ** 2).sum(2)
+    np.testing.assert_array_equal(distance.argmin(1), reference.predict(x))
+    assert_highest(predictions(replace(config, method="ncm"), quiet), -distance)
+
+
+def test_nearest_class_mean_by_the_cosine(config, quiet):
+    _, _, pooled, label, x = arrays(config)
+    means = [pooled[label == c].mean(0) for c in range(10)]
+    cosine = [x @ m / np.sqrt((x**2).sum(1) * (m**2).sum()) for m in means]
+    found = predictions(replace(config, method="ncm", distance="cosine"), quiet)
+    assert_highest(found, np.stack(cosine, axis=1))

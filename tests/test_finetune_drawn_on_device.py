@@ -14,6 +14,7 @@ from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
 from finetune.loading.residency import HeldMaps
 from finetune.methods.registry import METHODS
 from finetune.mixing.fsa import augmentation_plan
+from finetune.mixing.mixup import share_quantiles
 from finetune.sampling.arrays import cut, on_host
 from finetune.sampling.device_rng import DeviceRNG
 from finetune.sampling.head_tail import HeadTail
@@ -25,7 +26,9 @@ from finetune.training import trainer
 from store.errors import UserError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-TRAINED = [(name, one.name) for name in ("fsa", "h2t", "plain") for one in METHODS[name].samplings]
+TRAINED = [
+    (name, one.name) for name in ("fsa", "h2t", "mixup", "remix", "plain") for one in METHODS[name].samplings
+]
 PLACES = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=pytest.mark.cuda)], ids=str)
 EDGES = (0, 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 
@@ -93,7 +96,9 @@ def assert_same_plan(found: Plan, expected: Plan) -> None:
 @pytest.mark.parametrize("tail_draw", ["classes", "samples"])
 @pytest.mark.parametrize(("method", "sampling"), TRAINED)
 @pytest.mark.parametrize(
-    "mixing", [Mixing(0.3, "tail", 3, 11), Mixing(1.0, "all", 11, 11)], ids=["tail", "all"]
+    "mixing",
+    [Mixing(0.3, "tail", 3, 11, share_quantiles(0.7)), Mixing(1.0, "all", 11, 11, share_quantiles(2.0))],
+    ids=["tail", "all"],
 )
 def test_a_device_draws_the_same_plan(device, method, sampling, tail_draw, mixing):
     inputs = made_inputs(9, tail_draw=tail_draw, mixing=mixing)

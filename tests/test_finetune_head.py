@@ -5,60 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from head_oracles import CPU, LOSSES, batches, options, reference_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import binary_cross_entropy, cross_entropy, linear, log_softmax, one_hot
+from torch.nn.functional import linear, log_softmax
 
 from finetune.heads.binary import binary_gradient
-from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
-from finetune.heads.lws import ScaledHead
+from finetune.heads.losses import (
+    Loss,
+    balanced_softmax,
+    class_balanced,
+    focal,
+)
 from finetune.heads.options import HeadOptions
+from finetune.heads.scaled import TRAINED
 from finetune.heads.stacked import StackedHeads, padded
 from finetune.heads.threads import Threads, single_threaded
 from finetune.training.head_pool import HeadPool
-
-CPU = torch.device("cpu")
-PRIOR = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
-LOSSES = {
-    "ce": Loss(),
-    "balanced-softmax": balanced_softmax(PRIOR, 1.5),
-    "class-balanced": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=False),
-    "class-balanced by weights": class_balanced(PRIOR, 1000, 0.99, divide_by_weights=True),
-    "class-balanced-bce": class_balanced_binary(PRIOR, 1000, 0.99),
-    "focal": focal(2.0),
-    "focal below 1": focal(0.5),
-}
-
-
-def options(rng: np.random.Generator, k: int = 5, c: int = 7, dtype=np.float64, **more) -> HeadOptions:
-    weight, bias = rng.normal(size=(k, c)).astype(dtype), rng.normal(size=k).astype(dtype)
-    return HeadOptions(weight, bias, **{"loss": Loss(), "lr": 0.1, "momentum": 0.9} | more)
-
-
-def batches(rng: np.random.Generator, t: int, b: int, k: int = 5, c: int = 7, dtype=np.float64):
-    pooled = torch.from_numpy(rng.random((t, b, c)).astype(dtype))
-    return pooled, torch.from_numpy(rng.integers(k, size=(t, b)))
-
-
-def reference_loss(name: str, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Each loss as in its paper, for autograd."""
-    if name == "balanced-softmax":
-        weighted = torch.from_numpy(PRIOR) ** 1.5 * logits.exp()
-        return -(weighted.gather(1, label[:, None])[:, 0] / weighted.sum(1)).log().mean()
-    if name.startswith("class-balanced"):
-        effective = (1 - 0.99 ** (1000 * PRIOR)) / (1 - 0.99)
-        weight = torch.from_numpy(1 / effective / (1 / effective).sum() * len(PRIOR))
-        if name.endswith("weights"):
-            return cross_entropy(logits, label, weight)
-        if name.endswith("bce"):  # the mean over all terms, as in the authors' code
-            own = one_hot(label, len(PRIOR)).double()
-            return binary_cross_entropy(logits.softmax(1), own, weight[label][:, None].expand_as(own))
-        return cross_entropy(logits, label, weight, reduction="sum") / len(label)
-    if name.startswith("focal"):
-        gamma = 0.5 if name.endswith("1") else 2.0
-        ce = cross_entropy(logits, label, reduction="none")
-        return ((1 - (-ce).exp()) ** gamma * ce).mean()
-    return cross_entropy(logits, label)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -103,24 +66,6 @@ def test_max_norm_bounds_every_class_and_only_long_ones():
     expected = head.weight * np.minimum(1, 2.5 / lengths)[:, None]
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(bias.numpy(), head.bias, rtol=1e-6)
-
-
-def test_scales_equal_autograd_and_torch_sgd():
-    rng = np.random.default_rng(0)
-    head = options(rng, trainable="scales", weight_decay=0.01)
-    pooled, label = batches(rng, 20, 12)
-    scale = torch.ones(5, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.SGD([scale], lr=0.1, momentum=0.9, weight_decay=0.01)
-    weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-    for x, y in zip(pooled, label, strict=True):
-        optimizer.zero_grad()
-        cross_entropy(linear(x, weight, bias) * scale, y).backward()
-        optimizer.step()
-    scaled = ScaledHead(head, CPU)
-    scaled.train_on(padded(pooled), label, 0)
-    torch.testing.assert_close(scaled.scale, scale.detach(), rtol=1e-6, atol=1e-8)
-    x = pooled[0]
-    torch.testing.assert_close(linear(x, *scaled.layers()[0]), linear(x, weight, bias) * scaled.scale)
 
 
 def test_a_confident_head_has_a_finite_loss():
@@ -179,7 +124,7 @@ def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor,
 
 class FakeWindow:
     def __init__(self, pooled, label, start):
-        self.pooled, self.label, self.start = pooled, label, start
+        self.pooled, self.label, self.start, self.share = pooled, label, start, None
 
 
 @given(
@@ -193,9 +138,10 @@ class FakeWindow:
 def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, seed):
     """Stacked or alone, beside other losses, in other windows, on more threads."""
     rng = np.random.default_rng(seed)
-    losses = [Loss(), focal(1.0), Loss(shift=rng.normal(size=k).astype(np.float32)), Loss(against_rest=True)]
+    per_class = rng.random(k).astype(np.float32)
+    losses = [Loss(), focal(1.0), Loss(shift=per_class), Loss(against_rest=True), Loss(smoothing=per_class)]
     heads = [
-        options(rng, k, c, np.float32, lr=0.1 / (i + 1), loss=losses[rng.integers(4)]) for i in range(n_heads)
+        options(rng, k, c, np.float32, lr=0.1 / (i + 1), loss=losses[rng.integers(5)]) for i in range(n_heads)
     ]
     pooled, label = batches(rng, 5, b, k, c, np.float32)
     together = trained(heads, pooled, label, threads=1, window=5)
@@ -206,11 +152,11 @@ def test_a_head_has_the_same_bits_alone_and_in_any_company(k, c, b, n_heads, see
         assert torch.equal(alone, spread[i])
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "scales", "decay", "max norm", "rarely cut", "cosine"])
+@pytest.mark.parametrize("name", [*LOSSES, *TRAINED, "decay", "max norm", "rarely cut", "cosine"])
 def test_every_kind_of_head_has_the_same_bits_in_a_stack(name):
     rng = np.random.default_rng(0)
     more = {
-        "scales": {"trainable": "scales"},
+        **{kind: {"trainable": kind} for kind in TRAINED},
         "decay": {"weight_decay": 0.01},
         "max norm": {"max_norm": 1.0},
         "rarely cut": {"max_norm": 1.0, "max_norm_every": 4, "n_iterations": 9},
@@ -235,7 +181,7 @@ def test_a_large_head_is_shared_by_threads_without_a_changed_bit(monkeypatch):
 
 def test_state_goes_on_where_it_was():
     rng = np.random.default_rng(0)
-    heads = [options(rng, dtype=np.float32), options(rng, dtype=np.float32, trainable="scales")]
+    heads = [options(rng, dtype=np.float32, trainable=kind) for kind in ("fc", *TRAINED)]
     pooled, label = batches(rng, 10, 16, dtype=np.float32)
     pool = Threads(1)
     whole, first, second = (HeadPool(heads, CPU, pool) for _ in range(3))

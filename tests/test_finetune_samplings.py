@@ -110,10 +110,12 @@ def test_a_run_of_an_earlier_version_is_not_resumed_with_another_sampling(featur
     assert read.latest.state is not None
 
 
-@pytest.mark.parametrize("loss", ["class-balanced", "class-balanced-bce"])
+@pytest.mark.parametrize("loss", ["class-balanced", "class-balanced-bce", "re-weighted"])
 def test_a_class_that_is_never_drawn_takes_no_weight_from_the_others(loss):
     config = FinetuneConfig("", loss=loss, beta=0.99).resolved(3)
-    made, without = (make_loss(config, np.array(prior), 100) for prior in ([0.9, 0.0, 0.1], [0.9, 0.1]))
+    made, without = (
+        make_loss(config, np.array(prior), np.full(3, 30)) for prior in ([0.9, 0.0, 0.1], [0.9, 0.1])
+    )
     weight = made.class_weight * (3 / 2 if loss == "class-balanced-bce" else 1)  # its mean is over K terms
     np.testing.assert_allclose(weight[[0, 2]], without.class_weight, rtol=1e-6)
     assert weight[1] == 0

@@ -22,6 +22,8 @@ class Loss:
         focal_gamma: exponent of the factor (1 − p) on the loss of a row, p the probability of its label;
             0 for no factor.
         against_rest: binary cross-entropy of every class's probability instead of cross-entropy.
+        smoothing: (K,) float32 share of a label that is spread evenly over all classes, by the label's class;
+            None for none. Not together with focal_gamma or against_rest.
     """
 
     shift: np.ndarray | None = None
@@ -29,11 +31,13 @@ class Loss:
     divide_by_weights: bool = False
     focal_gamma: float = 0.0
     against_rest: bool = False
+    smoothing: np.ndarray | None = None
 
 
 def balanced_softmax(prior: np.ndarray, tau: float) -> Loss:
     """Cross-entropy of z + τ · log π: balanced softmax (Ren et al. 2020), the logit-adjusted loss at τ."""
-    return Loss(shift=(tau * np.log(prior)).astype(np.float32))
+    shift = tau * np.log(prior) if tau else np.zeros_like(prior)  # not 0 · −∞, where a class is never drawn
+    return Loss(shift=shift.astype(np.float32))
 
 
 def class_balanced(prior: np.ndarray, n_samples: int, beta: float, divide_by_weights: bool) -> Loss:
@@ -46,6 +50,18 @@ def class_balanced(prior: np.ndarray, n_samples: int, beta: float, divide_by_wei
     weight[drawn] = (1 - beta) / (1 - beta ** (n_samples * prior[drawn]))
     weight *= drawn.sum() / weight.sum()
     return Loss(class_weight=weight.astype(np.float32), divide_by_weights=divide_by_weights)
+
+
+def re_weighted(prior: np.ndarray, power: float) -> Loss:
+    """Class weights π^−ρ, scaled to sum to K (Zhang et al. 2021), divided by the batch's sum of weights.
+
+    Classes that are never drawn get 0 and do not count.
+    """
+    drawn = prior > 0
+    weight = np.zeros(len(prior))
+    weight[drawn] = (prior[drawn] / prior.max()) ** -power  # by the largest, lest small numbers overflow
+    weight *= drawn.sum() / weight.sum()
+    return Loss(class_weight=weight.astype(np.float32), divide_by_weights=True)
 
 
 def focal(gamma: float) -> Loss:

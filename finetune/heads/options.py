@@ -22,7 +22,9 @@ class HeadOptions:
         max_norm_every: steps between cuts to `max_norm`; the last step is always followed by one.
         schedule: "constant", or "cosine" down to 0 at the end of n_iterations.
         n_iterations: steps of the whole run.
-        trainable: "fc", or "scales": one factor per class logit, with the FC layer frozen.
+        trainable: "fc"; "scales": one factor per class logit, with the FC layer frozen; "margins": a summand
+            too; or "scales and fc".
+        fc_lr_share: learning rate of the FC layer where scales are trained too, as a share of lr.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -36,6 +38,7 @@ class HeadOptions:
     schedule: str = "constant"
     n_iterations: int = 1
     trainable: str = "fc"
+    fc_lr_share: float = 1.0
 
     @property
     def structure(self) -> tuple:
@@ -47,6 +50,7 @@ class HeadOptions:
             loss.divide_by_weights,
             loss.focal_gamma > 0,
             loss.against_rest,
+            loss.smoothing is None,
         )
         of_sgd = (self.momentum, self.weight_decay > 0, self.max_norm is None, self.max_norm_every)
         return (self.trainable, self.schedule, self.n_iterations, *of_sgd, *of_loss)

@@ -1,7 +1,7 @@
 """Many FC layers trained at once: softmax losses and SGD with momentum, with gradients written out.
 
 Heads trained on the same batches are one layer with S · K outputs. The gradient of the logits is a row
-coefficient times (softmax − one-hot), or that of `binary.py`, so autograd is not needed. Each feature gets a
+coefficient times (softmax − target), or that of `binary.py`, so autograd is not needed. Each feature gets a
 1 appended, whose weight is the bias, then zeros up to a whole number of cache lines: every product then has
 the same shape, strides and alignment for one head as for that head among many, and so the same bits.
 """
@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from finetune.heads.binary import binary_gradient
 from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms
@@ -87,13 +86,16 @@ class StackedHeads:
         for name in ("weight", "velocity"):
             getattr(self, name).copy_(torch.stack([state[name] for state in states]))
 
-    def train_on(self, pooled: torch.Tensor, label: torch.Tensor, start: int) -> torch.Tensor:
+    def train_on(
+        self, pooled: torch.Tensor, label: torch.Tensor, start: int, share: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """One step on each batch of a window.
 
         Args:
             pooled: (T, B, Cp) padded features.
             label: (T, B) int64.
             start: iteration of the first batch, counted from 0.
+            share: (T, B) float64 share of a sample that each row counts for; None for 1.
 
         Returns:
             (T, S) float64 loss of each batch before its step.
@@ -102,25 +104,25 @@ class StackedHeads:
         if self._buffers is None or self._buffers.batch != batch:
             self._buffers = _Buffers(self.weight, self.velocity, batch)
         label = label[:, None, None].expand(n_iterations, n_heads, 1, batch)
-        log_p = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
-        rate = self._terms.rates(label, start)
+        fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
+        rate = self._terms.rates(label, start, share)
         if self._recorded is not None:
-            self._recorded(self._steps, [self.weight, self.velocity], [pooled, label, rate, log_p])
+            self._recorded(self._steps, [self.weight, self.velocity], [pooled, label, rate, fit])
         else:
-            self._steps(pooled, label, rate, log_p, start)
-        return self._terms.losses(log_p, label)
+            self._steps(pooled, label, rate, fit, start)
+        return self._terms.losses(fit, label, share)
 
     def _steps(
         self,
         pooled: torch.Tensor,
         label: torch.Tensor,
         rate: torch.Tensor,
-        log_p: torch.Tensor,
+        fit: torch.Tensor,
         start: int = 0,
     ) -> None:
         """The steps of a window; recorded steps ignore `start`."""
         x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
-        batches = zip(x.unbind(), label.unbind(), log_p.unbind(), rate.unbind(), strict=True)
+        batches = zip(x.unbind(), label.unbind(), fit.unbind(), rate.unbind(), strict=True)
         for iteration, terms in enumerate(batches, start):
             self._step(iteration, *terms)
 
@@ -129,22 +131,18 @@ class StackedHeads:
         iteration: int,
         x: torch.Tensor,
         label: torch.Tensor,
-        log_p: torch.Tensor,
+        fit: torch.Tensor,
         rate: torch.Tensor,
     ) -> None:
-        """One step; x (S, B, Cp), label (S, 1, B), rate (S, 1, B or 1). Writes the labels' log p to log_p."""
+        """One step; x (S, B, Cp), label and fit (S, 1, B), rate (S, 1, B or 1). Writes −loss to fit."""
         buffers, head = self._buffers, self.options[0]
         x_t = x.transpose(1, 2)
         self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
         gradient = buffers.log_softmax()
-        if self._terms.against_rest:
-            binary_gradient(gradient, label, log_p, buffers.logits)
-        else:
-            torch.gather(gradient, 1, label, out=log_p)
-            gradient.exp_().scatter_add_(1, label, buffers.minus_one)
-        gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(log_p))
+        self._terms.gradient(gradient, label, fit, buffers.logits)
+        gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(fit))
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
 
         def update(block: "_Block") -> None:
@@ -194,7 +192,6 @@ class _Buffers:
         else:
             self.logits = weight.new_empty(n_heads, n_classes, batch)
         self.gradient = torch.empty_like(self.logits)  # of the same strides
-        self.minus_one = weight.new_tensor(-1.0).expand(n_heads, 1, batch)
         n_blocks = -(-n_classes // CLASSES_AT_ONCE) if weight.device.type == "cpu" else 1
         cuts = [n_classes * i // n_blocks for i in range(n_blocks + 1)]
         slices = [slice(start, stop) for start, stop in pairwise(cuts)]

@@ -20,15 +20,18 @@ class Window:
 
     Attributes:
         start: iteration of the first batch, counted from 0.
-        pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones.
-        label: (T, B) int64.
+        pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones. Where these have two labels
+            (see `Mix`), they come once more after them, (T, B + A, Cp), with the other label.
+        label: (T, B) int64, or (T, B + A).
         plan: the plan of the batches.
+        share: (T, B + A) float64 share of a sample that a row counts for, 1 or that of its label; None for 1.
     """
 
     start: int
     pooled: torch.Tensor
     label: torch.Tensor
     plan: Plan
+    share: torch.Tensor | None = None
 
     @property
     def n_mixed(self) -> int:
@@ -72,8 +75,14 @@ class WindowMaker:
 def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
     """Gather the rows of a plan, and put the mixed samples in place of the last ones."""
     device = features.pooled.device
-    row = torch.as_tensor(plan.row, device=device)
-    label = features.label[row]
+    row, share = torch.as_tensor(plan.row, device=device), None
+    label, batch_size = features.label[row], row.shape[1]
+    if hasattr(plan.mix, "label_share"):
+        partner, own = (torch.as_tensor(p, device=device) for p in (plan.mix.partner, plan.mix.label_share))
+        ones = torch.ones(len(row), batch_size - own.shape[1], dtype=torch.float64, device=device)
+        share = torch.cat([ones, own, 1 - own], dim=1)
+        label = torch.cat([label, features.label[partner]], dim=1)
+        row = torch.cat([row, row[:, -own.shape[1] :]], dim=1)
     n_channels = features.pooled.shape[1]
     # Padded here, because a padded copy of all features would double their memory.
     pooled = torch.empty(*row.shape, padded_channels(n_channels), dtype=torch.float32, device=device)
@@ -82,12 +91,13 @@ def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> W
     pooled[..., n_channels + 1 :] = 0
     if plan.mix is not None:
         mixed = plan.mix.pooled(features, maps)
-        places = pooled[:, -plan.mix.n_samples :, :n_channels]
+        places = pooled[:, batch_size - plan.mix.n_samples : batch_size, :n_channels]
         if plan.is_mixed is None:
             places.copy_(mixed, non_blocking=True)
         else:
             places[torch.as_tensor(plan.is_mixed, device=device)] = mixed.to(device)
-    return Window(start, pooled, label, plan)
+        pooled[:, batch_size:, :n_channels] = places[:, : row.shape[1] - batch_size]
+    return Window(start, pooled, label, plan, share)
 
 
 def window_bounds(start: int, stop: int, window: int, stops: list[int]) -> list[tuple[int, int]]:

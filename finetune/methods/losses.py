@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
+from finetune.heads.losses import (
+    Loss,
+    balanced_softmax,
+    class_balanced,
+    class_balanced_binary,
+    focal,
+    re_weighted,
+)
 from store.options import registered
 
 
@@ -18,8 +25,8 @@ class LossKind:
     """A loss in the registry.
 
     Attributes:
-        make: makes the loss from the (K,) class distribution of the batches, the number of training samples
-            and, as keywords, the values of its options.
+        make: makes the loss from the (K,) class distribution of the batches, the (K,) training images of each
+            class and, as keywords, the values of its options.
         options: options that it depends on.
     """
 
@@ -27,31 +34,62 @@ class LossKind:
     options: tuple[str, ...] = ()
 
 
-def make_loss(config: Any, prior: np.ndarray, n_samples: int) -> Loss:
+def make_loss(config: Any, prior: np.ndarray, class_counts: np.ndarray) -> Loss:
     """The loss of a run.
 
     Args:
         config: resolved options of the run.
         prior: (K,) class distribution of the batches.
-        n_samples: N, training samples.
+        class_counts: (K,) training images of each class.
 
     Raises:
         UserError: there is no such loss.
     """
     kind = find_loss(config.loss)
-    return kind.make(prior, n_samples, **{name: getattr(config, name) for name in kind.options})
+    return kind.make(prior, class_counts, **{name: getattr(config, name) for name in kind.options})
 
 
-def _class_balanced(prior: np.ndarray, n_samples: int, beta: float, weighted_mean: str) -> Loss:
-    return class_balanced(prior, n_samples, beta, weighted_mean == "weights")
+def _balanced_softmax(prior: np.ndarray, class_counts: np.ndarray, tau: float) -> Loss:
+    return balanced_softmax(prior, tau)
+
+
+def _class_balanced(prior: np.ndarray, class_counts: np.ndarray, beta: float, weighted_mean: str) -> Loss:
+    return class_balanced(prior, int(class_counts.sum()), beta, weighted_mean == "weights")
+
+
+def _class_balanced_binary(prior: np.ndarray, class_counts: np.ndarray, beta: float) -> Loss:
+    return class_balanced_binary(prior, int(class_counts.sum()), beta)
+
+
+def _focal(prior: np.ndarray, class_counts: np.ndarray, focal_gamma: float) -> Loss:
+    return focal(focal_gamma)
+
+
+def _label_aware_smoothing(
+    prior: np.ndarray, class_counts: np.ndarray, smooth_head: float, smooth_tail: float
+) -> Loss:
+    """Of the training images, not of the batches: what large classes made overconfident is Phase I."""
+    import torch  # not while the command line reads the names
+
+    from extract.training.losses.label_aware_smoothing import smoothing
+
+    return Loss(
+        smoothing=smoothing(torch.from_numpy(class_counts).double(), smooth_head, smooth_tail).numpy()
+    )
+
+
+def _re_weighted(prior: np.ndarray, class_counts: np.ndarray, frequency_power: float) -> Loss:
+    return re_weighted(prior, frequency_power)
 
 
 LOSSES = {
-    "ce": LossKind(lambda prior, n_samples: Loss()),
-    "balanced-softmax": LossKind(lambda prior, n_samples, tau: balanced_softmax(prior, tau), ("tau",)),
+    "ce": LossKind(lambda prior, class_counts: Loss()),
+    "balanced-softmax": LossKind(_balanced_softmax, ("tau",)),
     "class-balanced": LossKind(_class_balanced, ("beta", "weighted_mean")),
-    "class-balanced-bce": LossKind(class_balanced_binary, ("beta",)),
-    "focal": LossKind(lambda prior, n_samples, focal_gamma: focal(focal_gamma), ("focal_gamma",)),
+    "class-balanced-bce": LossKind(_class_balanced_binary, ("beta",)),
+    "focal": LossKind(_focal, ("focal_gamma",)),
+    "label-aware-smoothing": LossKind(_label_aware_smoothing, ("smooth_head", "smooth_tail")),
+    "re-weighted": LossKind(_re_weighted, ("frequency_power",)),
 }
 
 

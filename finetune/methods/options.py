@@ -23,6 +23,11 @@ EARLIER = {
     "mix_classes": None,
     "rho": 0.25,
     "shrinkage": 0.1,
+    "smooth_head": 0.3,
+    "smooth_tail": 0.0,
+    "frequency_power": 1.2,
+    "fc_lr_share": 0.5,
+    "alpha": 1.0,
 }
 
 
@@ -34,10 +39,8 @@ def effective_options(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = EARLIER | config
     method = find_method(config["method"])
-    names, sampling = ["method"], method.sampled(config["sampling"])
-    if sampling is None:
-        names += method.options
-    else:
+    names, sampling = ["method", *method.options], method.sampled(config["sampling"])
+    if sampling is not None:
         names += ["sampling", "loss", *find_loss(config["loss"]).options, *SGD_OPTIONS, *sampling.options]
         if "head_ratio" in names and not sampling.depends_on_tail(config):
             names.remove("head_ratio")

@@ -20,6 +20,7 @@ from finetune.heads.posthoc import (
 from finetune.methods.sampling import ANY, BALANCED, HALVES, UNIFORM, Sampling, mixed
 from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
 from finetune.mixing.h2t import swapped
+from finetune.mixing.mixup import mixed_up, prior_of_mixup, prior_of_remix, remixed
 from finetune.sampling.rows import HALVES_OPTIONS
 from store.options import registered
 
@@ -32,10 +33,10 @@ class Method:
         description: for the user.
         sampling: how its batches are sampled, unless the user says otherwise; None if it does not train.
         loss: name of its default loss.
-        trainable: "fc" or "scales".
+        trainable: what is trained; see `HeadOptions`.
         defaults: its own defaults of options that are None unless the user gives them.
         compute: computes the head; None if it trains.
-        options: options that a computed head depends on.
+        options: options that the head depends on, besides those of the loss, of SGD and of the batches.
         samplings: what `--sampling` chooses from.
     """
 
@@ -63,11 +64,15 @@ NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True, "
 FUSED = replace(HALVES, draw=augmentation_plan, options=FUSION_OPTIONS, **NEEDS)
 FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **NEEDS)[:2])  # Algorithm 1 is the one in halves
 SWAPPED_ANY = mixed(swapped, ("rho",))
+MIXED_UP_ANY = mixed(mixed_up, ("alpha",), prior_of_mixup)
+REMIXED_ANY = mixed(remixed, ("alpha",), prior_of_remix)
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
+MARC = {"lr": 0.05, "schedule": "cosine", "weight_decay": 5e-4}
+MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
-H2T = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
+MIXUP = H2T = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
 WEIGHT_BALANCING = {
     "lr": 0.01,
     "schedule": "cosine",
@@ -88,10 +93,14 @@ METHOD_DEFAULTS = {
 
 
 def _trained(
-    description: str, sampling: Sampling, *rest: Any, samplings: tuple[Sampling, ...] = ANY
+    description: str,
+    sampling: Sampling,
+    *rest: Any,
+    samplings: tuple[Sampling, ...] = ANY,
+    options: tuple[str, ...] = (),
 ) -> Method:
     """A method that trains on batches of its own sampling, or of one that the user chooses."""
-    return Method(description, sampling, *rest, samplings=samplings)
+    return Method(description, sampling, *rest, samplings=samplings, options=options)
 
 
 METHODS = {
@@ -102,6 +111,21 @@ METHODS = {
     "plain": _trained("uniform sampling of all training samples", UNIFORM),
     "crt": _trained("a fresh FC layer, classes drawn uniformly", BALANCED, "ce", "fc", CRT),
     "lws": _trained("one learned scale per class, classes drawn uniformly", BALANCED, "ce", "scales", LWS),
+    "marc": _trained(
+        "a learned scale and margin per class, cross-entropy weighted by inverse frequency",
+        UNIFORM,
+        "re-weighted",
+        "margins",
+        MARC,
+    ),
+    "mislas": _trained(
+        "a learned scale per class and the FC layer, label-aware smoothing, classes drawn uniformly",
+        BALANCED,
+        "label-aware-smoothing",
+        "scales and fc",
+        MISLAS,
+        options=("fc_lr_share",),
+    ),
     "h2t": _trained(
         "channels of any row in rows of classes drawn uniformly",
         SWAPPED_ANY[1],
@@ -109,6 +133,22 @@ METHODS = {
         "fc",
         H2T,
         samplings=SWAPPED_ANY,
+    ),
+    "mixup": _trained(
+        "means of two rows of classes drawn uniformly, with both their labels",
+        MIXED_UP_ANY[1],
+        "ce",
+        "fc",
+        MIXUP,
+        samplings=MIXED_UP_ANY,
+    ),
+    "remix": _trained(
+        "mixup in which a rare class takes the label of a frequent one, uniform sampling",
+        REMIXED_ANY[0],
+        "ce",
+        "fc",
+        MIXUP,
+        samplings=REMIXED_ANY,
     ),
     "tau-norm": Method("Phase I's weights over their norm^τ", compute=tau_norm, options=("tau",)),
     "ncm": Method("nearest class mean", compute=nearest_class_mean, options=("distance",)),

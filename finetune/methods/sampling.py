@@ -21,7 +21,7 @@ class Sampling:
 
     Attributes:
         draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
-        prior: (K,) class distribution of the rows that it draws.
+        prior: (K,) class distribution of its batches: shares of their labels.
         in_halves: whether a batch is half tail, half head.
         needs_confusing: whether it needs the confusing classes of each class whose rows are mixed.
         needs_positions: whether it needs the class-specific and class-generic positions of every map.
@@ -57,12 +57,12 @@ class Batches:
 
     Attributes:
         rows: the rows.
-        mix: makes new samples from iterations `start` to `stop`, rows (T, A), and which of them to replace,
-            (T, A) bool or None for all; None to mix nothing.
+        mix: makes new samples from iterations `start` to `stop`, rows (T, A), which of them to replace,
+            (T, A) bool or None for all, and all rows of their batches, (T, B); None to mix nothing.
     """
 
     rows: RowSampling
-    mix: "Callable[[PlanInputs, int, int, Array, Array | None], Mix] | None" = None
+    mix: "Callable[[PlanInputs, int, int, Array, Array | None, Array], Mix] | None" = None
     anywhere: ClassVar[bool] = True
 
     def __call__(self, inputs: PlanInputs, start: int, stop: int) -> Plan:
@@ -73,10 +73,10 @@ class Batches:
         row = self.rows.draw(inputs, start, stop, n_places)
         last = row[:, -n_places:]
         if inputs.mixing.classes == "all":
-            return Plan(row, self.mix(inputs, start, stop, last, None))
+            return Plan(row, self.mix(inputs, start, stop, last, None, row))
         is_mixed = inputs.is_tail[inputs.label[last]]
         n_each = on_host(array_namespace(is_mixed).sum(is_mixed, axis=1))
-        return Plan(row, self.mix(inputs, start, stop, last, is_mixed), is_mixed, n_each)
+        return Plan(row, self.mix(inputs, start, stop, last, is_mixed, row), is_mixed, n_each)
 
 
 def _of_rows(name: str) -> Sampling:
@@ -89,11 +89,23 @@ ANY = (UNIFORM, BALANCED, HALVES)
 OF_PLACES = ("mix_share", "mix_classes", "head_ratio")  # options that decide which rows are mixed
 
 
-def mixed(mix: Callable[..., "Mix"], options: tuple[str, ...], **changes: Any) -> tuple[Sampling, ...]:
-    """The same samplings with a mix, which depends on some options."""
+def mixed(
+    mix: Callable[..., "Mix"],
+    options: tuple[str, ...],
+    prior: Callable[[Callable], Callable] = lambda of_rows: of_rows,
+    **changes: Any,
+) -> tuple[Sampling, ...]:
+    """The same samplings with a mix.
+
+    Args:
+        mix: see `Batches`.
+        options: options that it depends on.
+        prior: makes the prior of the batches from that of their rows; the same if labels are the rows'.
+        changes: other fields.
+    """
     found = []
     for sampling in ANY:
         every = tuple(dict.fromkeys((*sampling.options, *OF_PLACES, *options)))
-        draw = Batches(ROWS[sampling.name], mix)
-        found.append(replace(sampling, draw=draw, options=every, mixes=True, **changes))
+        draw, of_batches = Batches(ROWS[sampling.name], mix), prior(sampling.prior)
+        found.append(replace(sampling, draw=draw, prior=of_batches, options=every, mixes=True, **changes))
     return tuple(found)

@@ -65,7 +65,9 @@ def augmentation_plan(inputs: PlanInputs, start: int, stop: int) -> Plan:
     return Plan(xp.concat([tail_row, head_row, augmented_row], axis=1), mix)
 
 
-def fused(inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None) -> Fusion:
+def fused(
+    inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None, batch: Array
+) -> Fusion:
     """Fused samples in place of rows (T, A), one for each, in batches of any sampling.
 
     Args:
@@ -73,6 +75,7 @@ def fused(inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array
         start, stop: iterations.
         row: the rows.
         is_mixed: (T, A) bool, which of them are replaced; None for all.
+        batch: all rows of their batches, which this mix does not ask for.
     """
     donor_row = draw_donors(inputs, start, stop, row, 1)
     if is_mixed is not None:  # other rows may be of classes without confusing ones

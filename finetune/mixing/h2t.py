@@ -63,7 +63,9 @@ class ChannelSwap:
         return torch.where(lent, table[partner], table[row])
 
 
-def swapped(inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None) -> ChannelSwap:
+def swapped(
+    inputs: PlanInputs, start: int, stop: int, row: Array, is_mixed: Array | None, batch: Array
+) -> ChannelSwap:
     """Partners drawn uniformly from all rows, and floor(ρ · C) channels of each batch, all sets alike."""
     partner = below(inputs.draws.uniform("partner row", start, stop, row.shape[1]), len(inputs.label))
     keys = inputs.draws.uniform("order of channels", start, stop, inputs.mixing.n_channels)

@@ -12,6 +12,9 @@ from finetune.loading.residency import Maps
 class Mix(Protocol):
     """The new samples of a window of T iterations, A in each batch; all random choices are made.
 
+    If it also has `partner`, (T, A) int64 rows, and `label_share`, (T, A) float64, each new sample has two
+    labels: that of its row with this weight, and that of its partner with the rest.
+
     Attributes:
         n_samples: A.
         n_empty: (2,) samples with an empty set of class-specific and of class-generic positions; zeros for a

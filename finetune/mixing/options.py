@@ -34,6 +34,15 @@ Rho = Annotated[
     float,
     Option("share of channels that h2t takes from another row (ρ)", "augmentation", above=0, most=1),
 ]
+Alpha = Annotated[
+    float,
+    Option(
+        "α of mixup and remix: two rows are mixed by a share from Beta(α, α)",
+        "augmentation",
+        above=0,
+        most=1e6,
+    ),
+]
 TailSamples = Annotated[
     int | None,
     Option("tail samples per batch (N_t)", "augmentation", "as many as fill --batch-size", least=1),

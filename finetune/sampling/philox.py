@@ -30,6 +30,8 @@ KINDS = {
     "fold": 12,
     "partner row": 13,
     "order of channels": 14,
+    "partner place": 15,
+    "mixup share": 16,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 

@@ -66,12 +66,14 @@ class Mixing:
         classes: "tail" or "all", classes whose rows are replaced.
         n_swapped: channels that are taken from another row.
         n_channels: C.
+        share_quantiles: quantiles of the share of a row in mixup; None for other mixes.
     """
 
     share: float = 1.0
     classes: str = "all"
     n_swapped: int = 0
     n_channels: int = 0
+    share_quantiles: Array | None = None
 
     def n_places(self, batch_size: int) -> int:
         """A, places at the end of a batch whose rows may be replaced; one at least."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from finetune.heads.cuda_graph import RecordedSteps, recorded_on
-from finetune.heads.lws import ScaledHead
 from finetune.heads.options import HeadOptions
+from finetune.heads.scaled import ScaledHead
 from finetune.heads.stacked import LEAST_SHARED, StackedHeads
 from finetune.heads.threads import Threads
 from finetune.loading.window import Window
@@ -50,7 +50,7 @@ class HeadPool:
         losses = torch.empty(*window.label.shape[:1], self.n_heads, dtype=torch.float64)
 
         def train_stack(stack: int) -> None:
-            of_stack = self._heads[stack].train_on(window.pooled, window.label, window.start)
+            of_stack = self._heads[stack].train_on(window.pooled, window.label, window.start, window.share)
             losses[:, self._members[stack]] = of_stack.cpu()
 
         if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
@@ -89,7 +89,7 @@ class HeadPool:
 def _stack(
     heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
 ) -> StackedHeads | ScaledHead:
-    if heads[0].trainable == "scales":
+    if heads[0].trainable != "fc":
         return ScaledHead(heads[0], device)
     large = heads[0].weight.size >= LEAST_SHARED
     return StackedHeads(heads, device, threads if large else None, recorded)
@@ -99,7 +99,7 @@ def _parts(
     members: list[int], options: list[HeadOptions], device: torch.device, n_threads: int
 ) -> list[list[int]]:
     """Heads of one structure, split into stacks: one on a GPU, several that fit the caches on a CPU."""
-    if options[members[0]].trainable == "scales":
+    if options[members[0]].trainable != "fc":
         return [[i] for i in members]
     if device.type != "cpu":
         return [members]

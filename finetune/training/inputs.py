@@ -12,6 +12,7 @@ from finetune.heads.threads import Threads
 from finetune.methods.losses import make_loss
 from finetune.methods.registry import METHODS, find_sampling
 from finetune.methods.sampling import Sampling
+from finetune.mixing.mixup import share_quantiles
 from finetune.sampling.confusion import Scores, confusing_classes
 from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
@@ -111,7 +112,7 @@ def _mixed_classes(
 
 
 def mixing_of(config: FinetuneConfig, store: FeatureStore) -> Mixing:
-    """Which rows are replaced, and how many channels are swapped.
+    """Which rows are replaced, how many channels are swapped, and how shares of rows are spread.
 
     Raises:
         UserError: no channel would be swapped.
@@ -123,7 +124,8 @@ def mixing_of(config: FinetuneConfig, store: FeatureStore) -> Mixing:
             f"--rho {config.rho:g}: swaps none of {n_channels} channels; raise it to "
             f"{math.ceil(1e6 / n_channels) / 1e6:g} or more"
         )
-    return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels)
+    quantiles = share_quantiles(config.alpha) if "alpha" in find_sampling(config).options else None
+    return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels, quantiles)
 
 
 def maps_of_iteration(config: FinetuneConfig) -> int:
@@ -195,12 +197,12 @@ def head_options(
 ) -> HeadOptions:
     """The initial weights of a head, and how it is trained."""
     common = common or TrainStatistics(store)
-    method, n_samples = METHODS[config.method], int(common.class_counts.sum())
+    method = METHODS[config.method]
     weight, bias = store.classifier if config.init == "phase1" else _fresh_layer(config, store)
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=make_loss(config, find_sampling(config).prior(inputs), n_samples),
+        loss=make_loss(config, find_sampling(config).prior(inputs), common.class_counts),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -209,6 +211,7 @@ def head_options(
         schedule=config.schedule,
         n_iterations=config.iterations,
         trainable=method.trainable,
+        fc_lr_share=config.fc_lr_share,
     )
 
 

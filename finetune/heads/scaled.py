@@ -1,0 +1,110 @@
+"""Heads that rescale the logits of an FC layer: by scales alone, with margins, or with the layer trained too.
+
+Logit k is a_k · z_k + b_k · ‖w_k‖ with z = W x + bias, where a = 1 and b = 0 at the start. Learnable weight
+scaling (Kang et al. 2020) trains a, margin calibration (MARC, Wang et al. 2022) a and b, and the second stage
+of MiSLAS (Zhong et al. 2021) a and, at its own learning rate, W and bias. All fold into one FC layer.
+"""
+
+import torch
+
+from finetune.heads.options import HeadOptions
+from finetune.heads.row_terms import RowTerms
+from finetune.heads.stacked import padded
+
+# What each kind trains, in the order of a step.
+TRAINED = {"scales": ("scale",), "margins": ("scale", "margin"), "scales and fc": ("scale", "layer")}
+
+
+class ScaledHead:
+    """An FC layer with trained scales; same interface as `StackedHeads` with one head.
+
+    Attributes:
+        scale: (K,) float32, a.
+        margin: (K,) float32, b.
+        layer: (K, Cp) float32, W and the bias, for padded features.
+    """
+
+    def __init__(self, options: HeadOptions, device: torch.device):
+        self._options = options
+        self._n_channels = options.weight.shape[1]
+        weight = torch.tensor(options.weight, device=device)
+        self.layer = padded(weight)
+        self.layer[:, self._n_channels] = torch.tensor(options.bias, device=device)
+        self.scale = torch.ones(len(weight), dtype=weight.dtype, device=device)
+        self.margin = torch.zeros_like(self.scale)
+        self._norm = torch.linalg.vector_norm(weight, dim=1)
+        self._trained = TRAINED[options.trainable]
+        # Velocities are stored multiplied by the learning rate.
+        self._velocity = {name: torch.zeros_like(getattr(self, name)) for name in self._trained}
+        self._share = {"layer": options.fc_lr_share}  # of the learning rate
+        self._terms = RowTerms([options], weight)
+
+    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The FC layer with scales and margins folded in: weight (K, C) and bias (K,)."""
+        weight, bias = self.layer[:, : self._n_channels], self.layer[:, self._n_channels]
+        bias = bias * self.scale
+        if "margin" in self._trained:
+            bias = bias + self.margin * self._norm
+        return [(weight * self.scale[:, None], bias)]
+
+    def state(self) -> list[dict[str, torch.Tensor]]:
+        """The state of the head, for `load_state`: copies on the host."""
+        values = {name: getattr(self, name).cpu().clone() for name in self._trained}
+        return [values | {_kept(name): self._velocity[name].cpu().clone() for name in self._trained}]
+
+    def load_state(self, states: list[dict[str, torch.Tensor]]) -> None:
+        """Restore what `state` returned."""
+        for name in self._trained:
+            getattr(self, name).copy_(states[0][name])
+            self._velocity[name].copy_(states[0][_kept(name)])
+
+    def train_on(
+        self, pooled: torch.Tensor, label: torch.Tensor, start: int, share: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One step on each batch of a window; see `StackedHeads.train_on`."""
+        label = label[:, None, None]
+        fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
+        rates = self._terms.rates(label, start, share)
+        for i in range(len(pooled)):
+            self._step(start + i, pooled[i], label[i, 0], fit[i, 0], rates[i, 0])
+        return self._terms.losses(fit, label, share)
+
+    def _step(
+        self, iteration: int, x: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
+    ) -> None:
+        """One step; x (B, Cp), label (1, B), rate (1, B or 1). Writes minus each row's loss to fit (1, B)."""
+        head = self._options
+        unscaled = self.layer @ x.T  # (K, B)
+        logits = unscaled * self.scale[:, None]
+        if "margin" in self._trained:
+            logits += (self.margin * self._norm)[:, None]
+        if self._terms.shift is not None:
+            logits += self._terms.shift[0]
+        gradient = logits.log_softmax(0)
+        self._terms.gradient(gradient[None], label[None], fit[None], logits[None])
+        if self._terms.focal_gamma is not None:
+            rate = rate * self._terms.focal_factor(fit[None])[0]
+        gradient = gradient * rate
+        of_each = {name: self._gradient(name, gradient, unscaled, x) for name in self._trained}
+        share, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
+        for name, step in of_each.items():
+            value, velocity, of_lr = getattr(self, name), self._velocity[name], self._share.get(name, 1.0)
+            velocity.mul_(head.momentum * share / before).add_(step, alpha=of_lr)
+            if head.weight_decay > 0:
+                velocity.add_(value, alpha=of_lr * head.lr * share * head.weight_decay)
+            value.sub_(velocity)
+
+    def _gradient(
+        self, name: str, gradient: torch.Tensor, unscaled: torch.Tensor, x: torch.Tensor
+    ) -> torch.Tensor:
+        """The gradient of what is trained, from that of the logits (K, B)."""
+        if name == "scale":
+            return (gradient * unscaled).sum(dim=1)
+        if name == "margin":
+            return gradient.sum(dim=1) * self._norm
+        return (gradient * self.scale[:, None]) @ x
+
+
+def _kept(name: str) -> str:
+    """The name of a velocity in the state; that of the scales is older than the others."""
+    return "velocity" if name == "scale" else f"{name}_velocity"
