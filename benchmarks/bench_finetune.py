@@ -41,6 +41,7 @@ from store.writer import write_store
 BATCH = 256
 WINDOW = FinetuneConfig(store="").window
 HEADS = 64
+OTHERS = ("balanced-softmax", "h2t", "mixup", "remix")  # beside fsa: no new samples, and other new ones
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ def candidates(
     config = FinetuneConfig("", iterations=iterations, eval_every=iterations).resolved(n_classes)
     straightforward = StraightforwardLoop(store, config, device)
 
-    def run(residency: str, n_heads: int, memory: float | None = None) -> Callable[[], object]:
-        one = replace(config, residency=residency, memory=memory)
-        configs = [replace(one, lr=0.001 / (i + 1)) for i in range(n_heads)]
+    def run(
+        residency: str, n_heads: int, memory: float | None = None, method: str = "fsa"
+    ) -> Callable[[], object]:
+        of_method = FinetuneConfig("", method=method, iterations=iterations, eval_every=iterations)
+        one = replace(of_method.resolved(n_classes), residency=residency, memory=memory)
+        configs = [replace(one, lr=one.lr / (i + 1)) for i in range(n_heads)]
         with single_threaded() as threads:
             loaded = LoadedStore.open(store, config.shot_rule, device, threads)
             loaded.prepare_maps(configs[0])
@@ -133,6 +137,7 @@ def candidates(
         "stream": (run("stream", 1), iterations),
         "stream, memory for 1/4": (run("stream", 1, quarter), iterations),
         **many,
+        **{f"{method}, {held[0]}": (run(held[0], 1, method=method), iterations) for method in OTHERS},
         **{name: (call, WINDOW) for name, call in parts.items()},
     }
 
@@ -236,6 +241,11 @@ def report(shape: Shape, ms: pd.Series, device: torch.device) -> None:
         (f"{HEADS} heads / {HEADS} runs", f"{HEADS} heads, host", "host", HEADS, "at most 0.25 (first)"),
         (f"{HEADS} heads / {HEADS} runs", f"{HEADS} heads, device", "device", HEADS, "none"),
     ]
+    held = "host" if "host" in ms else "device"
+    for method in OTHERS[1:]:
+        goal = "none" if method == "remix" else "at most 1.5 (first)"
+        rest = (f"{method}, {held}", f"{OTHERS[0]}, {held}", 1, goal)
+        pairs.append((f"{method} / {OTHERS[0]}", *rest))
     for what, above, below, times, goal in pairs:
         if above in ms:
             print(f"  {what}: {ms[above] / ms[below] / times:.2f}  (goal: {goal})")

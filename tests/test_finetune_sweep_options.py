@@ -79,7 +79,7 @@ def test_batches_are_shared_out_whatever_is_done():
         ("--grid lr=fast", ["lr=fast: expected a number"]),
         ("--grid iterations=1.5", ["iterations=1.5: expected a whole number"]),
         ("--grid method=best", ["method=best: expected one of fsa, no-aug"]),
-        ("--grid speed=1", ["--grid speed=1: no option speed; expected one of augmented_per_sample"]),
+        ("--grid speed=1", ["--grid speed=1: no option speed; expected one of alpha"]),
         ("--grid seed=1,2", ["seed cannot be varied within a sweep; use --seeds"]),
         ("--grid rank_by=overall", ["rank_by cannot be varied within a sweep; give --rank-by"]),
         ("--grid device=cpu", ["device cannot be varied within a sweep"]),
