@@ -78,15 +78,15 @@ HEADS = [
     ),
     Mutant(
         "focal factor dropped",
-        "finetune/heads/stacked.py",
-        "gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(fit))",
-        "gradient.mul_(rate)",
+        "finetune/heads/row_terms.py",
+        "part.mul_(of_rate if self._focal_gamma is None else of_rate * self._focal_factor(of_fit))",
+        "part.mul_(of_rate)",
         "test_finetune_head",
     ),
     Mutant(
         "focal factor treated as a constant",
         "finetune/heads/row_terms.py",
-        " - self.focal_gamma * rest ** (self.focal_gamma - 1) * p * log_p",
+        " - self._focal_gamma * rest ** (self._focal_gamma - 1) * p * log_p",
         "",
         "test_finetune_head",
     ),
@@ -100,8 +100,8 @@ HEADS = [
     Mutant(
         "the schedule starts over in every window",
         "finetune/training/head_pool.py",
-        "window.label, window.start, window.share)",
-        "window.label, 0, window.share)",
+        "window.label, window.start, window.second",
+        "window.label, 0, window.second",
         "test_finetune_head",
     ),
     Mutant(

@@ -144,10 +144,10 @@ PLANS = [
         "test_finetune_drawn_on_device",
     ),
     Mutant(
-        "channels of the row in the partner",
+        "channels that the row keeps",
         "finetune/mixing/h2t.py",
-        "table[partner], table[row]",
-        "table[row], table[partner]",
+        "order[:, : inputs.mixing.n_swapped]",
+        "order[:, inputs.mixing.n_swapped :]",
         "test_finetune_mixes",
     ),
     Mutant(
@@ -202,15 +202,15 @@ PLANS = [
     Mutant(
         "augmented samples in the places of head samples",
         "finetune/loading/window.py",
-        "pooled[:, batch_size - plan.mix.n_samples : batch_size,",
+        "pooled[:, -plan.mix.n_samples :,",
         "pooled[:, : plan.mix.n_samples,",
         "test_finetune_algorithm_1",
     ),
     Mutant(
         "each label with the other's share",
         "finetune/loading/window.py",
-        "[ones, own, 1 - own]",
-        "[ones, 1 - own, own]",
+        "1 - torch.as_tensor(mix.label_share, device=device)",
+        "torch.as_tensor(mix.label_share, device=device)",
         "test_finetune_mixes",
     ),
     Mutant(

@@ -212,11 +212,10 @@ def test_no_window_is_made_while_steps_are_recorded():
 
     def draw(*_: object) -> Plan:
         locked["drawing"] = RECORDING.locked()
-        return Plan(np.zeros((2, 3), int), SimpleNamespace(n_samples=1, pooled=pooled))
+        return Plan(np.zeros((2, 3), int), SimpleNamespace(n_samples=1, write=write))
 
-    def pooled(*_: object) -> torch.Tensor:
+    def write(*_: object) -> None:
         locked["mixing"] = RECORDING.locked()
-        return torch.ones(2, 1, 15)
 
     features = Features(torch.ones(1, 15), torch.zeros(1, dtype=torch.int64))
     WindowMaker(draw, None, features, None).make((0, 2))

@@ -124,7 +124,7 @@ def trained(heads: list[HeadOptions], pooled: torch.Tensor, label: torch.Tensor,
 
 class FakeWindow:
     def __init__(self, pooled, label, start):
-        self.pooled, self.label, self.start, self.share = pooled, label, start, None
+        self.pooled, self.label, self.start, self.second = pooled, label, start, None
 
 
 @given(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from batches_by_hand import BATCH, CPU, ITERATIONS, SAMPLINGS, K, Reference, asked
+from batches_by_hand import CPU, ITERATIONS, SAMPLINGS, K, Reference, asked
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.loading.features import load_features
@@ -46,21 +46,16 @@ def test_batches_are_what_the_documentation_says(feature_store, method, sampling
     maker = WindowMaker(of_method.draw, inputs, load_features(store, CPU), maps)
     windows = [maker.make(bounds) for bounds in ((0, 5), (5, ITERATIONS))]
     n_new = 0
-    shares = [w.label != -1 if w.share is None else w.share for w in windows]
-    batches = [
-        of_batch
-        for w, share in zip(windows, shares, strict=True)
-        for of_batch in zip(w.pooled, w.label, share, strict=True)
-    ]
-    for t, (pooled, label, share) in enumerate(batches):
-        expected, of_rows, of_batch = reference.batch(t)
-        np.testing.assert_array_equal(label[:BATCH], of_rows)
-        n_twice = len(pooled) - BATCH  # samples with two labels come twice
-        expected = np.concatenate([expected, expected[BATCH - n_twice :]])
-        np.testing.assert_allclose(pooled[:, : expected.shape[1]], expected, rtol=2e-3, atol=2e-3)
-        target = np.eye(K)[label] * share.double().numpy()[:, None]
-        target[BATCH - n_twice : BATCH] += target[BATCH:]
-        np.testing.assert_allclose(target[:BATCH], reference.targets(t), atol=1e-9)
+    batches = [(w, t) for w in windows for t in range(len(w.pooled))]
+    for iteration, (window, t) in enumerate(batches):
+        expected, of_rows, of_batch = reference.batch(iteration)
+        np.testing.assert_array_equal(window.label[t], of_rows)
+        np.testing.assert_allclose(window.pooled[t, :, : expected.shape[1]], expected, rtol=2e-3, atol=2e-3)
+        target = np.eye(K)[of_rows]
+        if window.second is not None:
+            share = window.second.share[t].numpy()[:, None]
+            target = (1 - share) * target + share * np.eye(K)[window.second.label[t]]
+        np.testing.assert_allclose(target, reference.targets(iteration), atol=1e-9)
         n_new += of_batch
     assert sum(window.n_mixed for window in windows) == n_new > 0
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.methods.registry import METHODS
 from finetune.mixing.fsa import draw_specific_counts
+from finetune.mixing.mixup import share_quantiles
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import KINDS, CounterRNG
@@ -35,7 +36,7 @@ def inputs() -> PlanInputs:
         tail_draw="samples",
         gamma=(0.0, 1.0),
         draws=CounterRNG(5),
-        mixing=Mixing(share=0.5, classes="tail", n_swapped=4, n_channels=16),
+        mixing=Mixing(0.5, "tail", n_swapped=4, n_channels=16, share_quantiles=share_quantiles(1.0)),
     )
 
 
@@ -194,8 +195,14 @@ def test_no_aug_is_real_tail_and_head_in_equal_parts(inputs):
     assert set(LABEL[plan.row[:, 64:]].flat) == {0, 1}
 
 
+TRAINED = [name for name, method in METHODS.items() if method.sampling]
+OF_ONE_LABEL = [
+    name for name in TRAINED if name not in ("mixup", "remix")
+]  # test_finetune_mixup.py has these
+
+
 @pytest.mark.parametrize("tail_draw", ["samples", "classes"])
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.sampling])
+@pytest.mark.parametrize("method", OF_ONE_LABEL)
 def test_the_prior_is_the_class_distribution_of_the_batches(inputs, method, tail_draw):
     """A loss with another prior than the sampler's corrects twice, or too little."""
     inputs = replace(inputs, tail_draw=tail_draw)
@@ -236,7 +243,7 @@ def test_kinds_keep_their_numbers():
     assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
     assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
     assert list(KINDS)[8:13] == ["class", "row of class", "fresh weight", "configuration", "fold"]
-    assert list(KINDS)[13:] == ["partner row", "order of channels"]
+    assert list(KINDS)[13:] == ["partner row", "order of channels", "partner place", "mixup share"]
 
 
 def test_the_same_plan_next_year(inputs):

@@ -168,13 +168,20 @@ def test_a_stream_keeps_what_it_read_as_long_as_there_is_room(config, share, mon
     held = hold_maps(store, choose(config, "host", None), CPU)
     for start in range(0, 40, 2):
         plan = draw(inputs, start, start + 2)
-        assert torch.equal(plan.mix.pooled(None, streamed), plan.mix.pooled(None, held))
+        assert torch.equal(written(plan, streamed), written(plan, held))
     read = np.concatenate(asked)
     assert all((np.diff(rows) > 0).all() for rows in asked)  # in storage order
     if share == 1:
         assert len(np.unique(read)) == len(read)
     else:
         assert len(np.unique(read)) < len(read)
+
+
+def written(plan, maps) -> torch.Tensor:
+    """(T, A, C) features of the new samples of a plan."""
+    places = torch.full((*plan.mix.row.shape, 16), torch.nan)
+    plan.mix.write(places, None, maps)
+    return places
 
 
 def made_plan(store: FeatureStore):
@@ -194,6 +201,6 @@ def test_nan_in_a_streamed_map_is_told_with_its_row(config, monkeypatch, quiet):
 
     monkeypatch.setattr("finetune.loading.residency.gather", damaged)
     with pytest.raises(UserError, match=rf"train/feature_map has NaN or infinite features in row {row};"):
-        plan.mix.pooled(None, StreamedMaps(store, store.map_shape[0]))
+        written(plan, StreamedMaps(store, store.map_shape[0]))
     with pytest.raises(UserError, match="train/feature_map has NaN"):  # through the background thread
         finetune(replace(config, residency="stream", prefetch=2), quiet)

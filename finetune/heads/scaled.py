@@ -8,7 +8,7 @@ of MiSLAS (Zhong et al. 2021) a and, at its own learning rate, W and bias. All f
 import torch
 
 from finetune.heads.options import HeadOptions
-from finetune.heads.row_terms import RowTerms
+from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
 from finetune.heads.stacked import padded
 
 # What each kind trains, in the order of a step.
@@ -59,20 +59,21 @@ class ScaledHead:
             self._velocity[name].copy_(states[0][_kept(name)])
 
     def train_on(
-        self, pooled: torch.Tensor, label: torch.Tensor, start: int, share: torch.Tensor | None = None
+        self, pooled: torch.Tensor, label: torch.Tensor, start: int, second: SecondLabel | None = None
     ) -> torch.Tensor:
         """One step on each batch of a window; see `StackedHeads.train_on`."""
-        label = label[:, None, None]
+        label, share = all_labels(label, second)
+        label = label[:, None]  # of the only head
         fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rates = self._terms.rates(label, start, share)
         for i in range(len(pooled)):
-            self._step(start + i, pooled[i], label[i, 0], fit[i, 0], rates[i, 0])
+            self._step(start + i, pooled[i], label[i], fit[i], rates[i])
         return self._terms.losses(fit, label, share)
 
     def _step(
         self, iteration: int, x: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
     ) -> None:
-        """One step; x (B, Cp), label (1, B), rate (1, B or 1). Writes minus each row's loss to fit (1, B)."""
+        """One step on x (B, Cp); for label, rate and fit see `RowTerms.gradient`."""
         head = self._options
         unscaled = self.layer @ x.T  # (K, B)
         logits = unscaled * self.scale[:, None]
@@ -81,10 +82,7 @@ class ScaledHead:
         if self._terms.shift is not None:
             logits += self._terms.shift[0]
         gradient = logits.log_softmax(0)
-        self._terms.gradient(gradient[None], label[None], fit[None], logits[None])
-        if self._terms.focal_gamma is not None:
-            rate = rate * self._terms.focal_factor(fit[None])[0]
-        gradient = gradient * rate
+        self._terms.gradient(gradient[None], label, rate, fit, logits[None])
         of_each = {name: self._gradient(name, gradient, unscaled, x) for name in self._trained}
         share, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
         for name, step in of_each.items():

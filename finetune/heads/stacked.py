@@ -15,7 +15,7 @@ import torch
 
 from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.options import HeadOptions
-from finetune.heads.row_terms import RowTerms
+from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
 from finetune.heads.threads import Threads
 
 LINE = 16  # float32 in a cache line
@@ -87,7 +87,7 @@ class StackedHeads:
             getattr(self, name).copy_(torch.stack([state[name] for state in states]))
 
     def train_on(
-        self, pooled: torch.Tensor, label: torch.Tensor, start: int, share: torch.Tensor | None = None
+        self, pooled: torch.Tensor, label: torch.Tensor, start: int, second: SecondLabel | None = None
     ) -> torch.Tensor:
         """One step on each batch of a window.
 
@@ -95,7 +95,7 @@ class StackedHeads:
             pooled: (T, B, Cp) padded features.
             label: (T, B) int64.
             start: iteration of the first batch, counted from 0.
-            share: (T, B) float64 share of a sample that each row counts for; None for 1.
+            second: second labels, where rows have two.
 
         Returns:
             (T, S) float64 loss of each batch before its step.
@@ -103,7 +103,8 @@ class StackedHeads:
         n_heads, n_iterations, batch = len(self.options), len(pooled), pooled.shape[1]
         if self._buffers is None or self._buffers.batch != batch:
             self._buffers = _Buffers(self.weight, self.velocity, batch)
-        label = label[:, None, None].expand(n_iterations, n_heads, 1, batch)
+        label, share = all_labels(label, second)
+        label = label[:, None].expand(n_iterations, n_heads, *label.shape[1:])
         fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
         rate = self._terms.rates(label, start, share)
         if self._recorded is not None:
@@ -134,15 +135,14 @@ class StackedHeads:
         fit: torch.Tensor,
         rate: torch.Tensor,
     ) -> None:
-        """One step; x (S, B, Cp), label and fit (S, 1, B), rate (S, 1, B or 1). Writes −loss to fit."""
+        """One step on x (S, B, Cp); for label, rate and fit see `RowTerms.gradient`."""
         buffers, head = self._buffers, self.options[0]
         x_t = x.transpose(1, 2)
         self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
         gradient = buffers.log_softmax()
-        self._terms.gradient(gradient, label, fit, buffers.logits)
-        gradient.mul_(rate if self._terms.focal_gamma is None else rate * self._terms.focal_factor(fit))
+        self._terms.gradient(gradient, label, rate, fit, buffers.logits)
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
 
         def update(block: "_Block") -> None:

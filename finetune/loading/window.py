@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from finetune.heads.cuda_graph import RECORDING
+from finetune.heads.row_terms import SecondLabel
 from finetune.heads.stacked import padded_channels
 from finetune.loading.features import Features
 from finetune.loading.residency import Maps
+from finetune.mixing.mix import Mix
 from finetune.sampling.plan import Plan, PlanInputs
 
 
@@ -20,18 +22,17 @@ class Window:
 
     Attributes:
         start: iteration of the first batch, counted from 0.
-        pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones. Where these have two labels
-            (see `Mix`), they come once more after them, (T, B + A, Cp), with the other label.
-        label: (T, B) int64, or (T, B + A).
+        pooled: (T, B, Cp) float32 padded features: real rows, then mixed ones.
+        label: (T, B) int64.
         plan: the plan of the batches.
-        share: (T, B + A) float64 share of a sample that a row counts for, 1 or that of its label; None for 1.
+        second: second labels of samples that are mixed of two; None if none are.
     """
 
     start: int
     pooled: torch.Tensor
     label: torch.Tensor
     plan: Plan
-    share: torch.Tensor | None = None
+    second: SecondLabel | None = None
 
     @property
     def n_mixed(self) -> int:
@@ -75,29 +76,28 @@ class WindowMaker:
 def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
     """Gather the rows of a plan, and put the mixed samples in place of the last ones."""
     device = features.pooled.device
-    row, share = torch.as_tensor(plan.row, device=device), None
-    label, batch_size = features.label[row], row.shape[1]
-    if hasattr(plan.mix, "label_share"):
-        partner, own = (torch.as_tensor(p, device=device) for p in (plan.mix.partner, plan.mix.label_share))
-        ones = torch.ones(len(row), batch_size - own.shape[1], dtype=torch.float64, device=device)
-        share = torch.cat([ones, own, 1 - own], dim=1)
-        label = torch.cat([label, features.label[partner]], dim=1)
-        row = torch.cat([row, row[:, -own.shape[1] :]], dim=1)
-    n_channels = features.pooled.shape[1]
+    row = torch.as_tensor(plan.row, device=device)
+    label, n_channels = features.label[row], features.pooled.shape[1]
     # Padded here, because a padded copy of all features would double their memory.
     pooled = torch.empty(*row.shape, padded_channels(n_channels), dtype=torch.float32, device=device)
     torch.index_select(features.pooled, 0, row.flatten(), out=pooled.flatten(0, 1)[:, :n_channels])
     pooled[..., n_channels] = 1
     pooled[..., n_channels + 1 :] = 0
-    if plan.mix is not None:
-        mixed = plan.mix.pooled(features, maps)
-        places = pooled[:, batch_size - plan.mix.n_samples : batch_size, :n_channels]
-        if plan.is_mixed is None:
-            places.copy_(mixed, non_blocking=True)
-        else:
-            places[torch.as_tensor(plan.is_mixed, device=device)] = mixed.to(device)
-        pooled[:, batch_size:, :n_channels] = places[:, : row.shape[1] - batch_size]
-    return Window(start, pooled, label, plan, share)
+    if plan.mix is None:
+        return Window(start, pooled, label, plan)
+    plan.mix.write(pooled[:, -plan.mix.n_samples :, :n_channels], features, maps)
+    return Window(start, pooled, label, plan, _second_label(label, plan.mix, features))
+
+
+def _second_label(label: torch.Tensor, mix: Mix, features: Features) -> SecondLabel | None:
+    """Labels of partners, if a mix has them; other rows have their own label once more, with no share."""
+    if not hasattr(mix, "label_share"):
+        return None
+    places, device = slice(label.shape[1] - mix.n_samples, None), label.device
+    second = SecondLabel(label.clone(), torch.zeros(label.shape, dtype=torch.float64, device=device))
+    second.label[:, places] = features.label[torch.as_tensor(mix.partner, device=device)]
+    second.share[:, places] = 1 - torch.as_tensor(mix.label_share, device=device)
+    return second
 
 
 def window_bounds(start: int, stop: int, window: int, stops: list[int]) -> list[tuple[int, int]]:

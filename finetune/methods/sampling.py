@@ -76,7 +76,7 @@ class Batches:
             return Plan(row, self.mix(inputs, start, stop, last, None, row))
         is_mixed = inputs.is_tail[inputs.label[last]]
         n_each = on_host(array_namespace(is_mixed).sum(is_mixed, axis=1))
-        return Plan(row, self.mix(inputs, start, stop, last, is_mixed, row), is_mixed, n_each)
+        return Plan(row, self.mix(inputs, start, stop, last, is_mixed, row), n_each)
 
 
 def _of_rows(name: str) -> Sampling:

@@ -47,10 +47,16 @@ class Fusion:
         """See `Mix`."""
         return self.empty.sum(axis=0)
 
-    def pooled(self, features: "Features", maps: "Maps") -> "torch.Tensor":
+    def write(self, places: "torch.Tensor", features: "Features", maps: "Maps") -> None:
         """See `Mix`."""
-        needed = ... if self.is_mixed is None else self.is_mixed
-        return maps.fused(self.vectors[needed], self.row[needed], self.donor_row[needed])
+        import torch
+
+        if self.is_mixed is None:
+            places.copy_(maps.fused(self.vectors, self.row, self.donor_row), non_blocking=True)
+            return
+        needed = self.is_mixed
+        made = maps.fused(self.vectors[needed], self.row[needed], self.donor_row[needed])
+        places[torch.as_tensor(needed, device=places.device)] = made.to(places.device)
 
 
 @drawn_anywhere

@@ -46,21 +46,20 @@ class ChannelSwap:
         """See `Mix`."""
         return np.zeros(2, np.int64)
 
-    def pooled(self, features: "Features", maps: "Maps | None") -> "torch.Tensor":
+    def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
         """See `Mix`."""
         import torch
 
-        table = features.pooled
-        row, partner, channels = (
-            torch.as_tensor(part, device=table.device) for part in (self.row, self.partner, self.channels)
-        )
-        lent = torch.zeros(len(row), table.shape[1], dtype=torch.bool, device=table.device)
-        lent.scatter_(1, channels, True)
-        lent = lent[:, None].expand(*row.shape, -1)
-        if self.is_mixed is not None:
-            needed = torch.as_tensor(self.is_mixed, device=table.device)
-            row, partner, lent = row[needed], partner[needed], lent[needed]
-        return torch.where(lent, table[partner], table[row])
+        device = places.device
+        partner, channels = (torch.as_tensor(part, device=device) for part in (self.partner, self.channels))
+        if self.is_mixed is None:
+            channels = channels[:, None].expand(-1, partner.shape[1], -1)
+            places.scatter_(2, channels, features.pooled[partner[..., None], channels])
+            return
+        batch, place = torch.as_tensor(self.is_mixed, device=device).nonzero(as_tuple=True)
+        channels = channels[batch]
+        lent = features.pooled[partner[batch, place][:, None], channels]
+        places[batch[:, None], place[:, None], channels] = lent
 
 
 def swapped(

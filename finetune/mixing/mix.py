@@ -24,10 +24,14 @@ class Mix(Protocol):
     n_samples: int
     n_empty: np.ndarray
 
-    def pooled(self, features: Features, maps: Maps | None) -> torch.Tensor:
-        """(T, A, C) float32 features of the new samples, on the device or on the host.
+    def write(self, places: torch.Tensor, features: Features, maps: Maps | None) -> None:
+        """Turn rows into new samples.
 
-        Where a plan says which samples it needs, (M, C) of those alone, batch by batch.
+        Args:
+            places: (T, A, C) float32 features of the last A rows of each batch; overwritten where these are
+                replaced.
+            features: the train split, on the same device.
+            maps: its feature maps; None if the sampling does not read them.
 
         Raises:
             StoreError: feature maps cannot be read.

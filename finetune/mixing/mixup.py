@@ -54,17 +54,18 @@ class Blend:
         """See `Mix`."""
         return np.zeros(2, np.int64)
 
-    def pooled(self, features: "Features", maps: "Maps | None") -> "torch.Tensor":
+    def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
         """See `Mix`."""
         import torch
 
-        table, needed = features.pooled, ... if self.is_mixed is None else self.is_mixed
-        row, partner, share = (
-            torch.as_tensor(part[needed], device=table.device)
-            for part in (self.row, self.partner, self.share)
-        )
-        own = table[row].mul_(share.float()[..., None])
-        return own.add_(table[partner].mul_((1 - share).float()[..., None]))
+        device = places.device
+        partner, share = (torch.as_tensor(part, device=device) for part in (self.partner, self.share))
+        others = (1 - share).float()[..., None]
+        if self.is_mixed is None:
+            places.lerp_(features.pooled[partner], others)
+            return
+        needed = torch.as_tensor(self.is_mixed, device=device)
+        places[needed] = places[needed].lerp_(features.pooled[partner[needed]], others[needed])
 
 
 def share_quantiles(alpha: float) -> np.ndarray:

@@ -40,13 +40,11 @@ class Plan:
         row: (T, B) int64 rows of the batches. Mixed samples come last: each replaces the row at its place
             and keeps that row's label.
         mix: how the mixed samples are made; None if there are none.
-        is_mixed: (T, A) bool, which of the A last rows are replaced; None for all.
-        n_each: (T,) int, how many these are in each batch, on the host; None for all.
+        n_each: (T,) int, how many of its A places a batch's mix replaces, on the host; None for all.
     """
 
     row: Array
     mix: "Mix | None" = None
-    is_mixed: Array | None = None
     n_each: np.ndarray | None = None
 
     @property

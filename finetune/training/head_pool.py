@@ -50,7 +50,8 @@ class HeadPool:
         losses = torch.empty(*window.label.shape[:1], self.n_heads, dtype=torch.float64)
 
         def train_stack(stack: int) -> None:
-            of_stack = self._heads[stack].train_on(window.pooled, window.label, window.start, window.share)
+            batches = window.pooled, window.label, window.start, window.second
+            of_stack = self._heads[stack].train_on(*batches)
             losses[:, self._members[stack]] = of_stack.cpu()
 
         if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
