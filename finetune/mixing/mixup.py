@@ -62,10 +62,10 @@ class Blend:
         partner, share = (torch.as_tensor(part, device=device) for part in (self.partner, self.share))
         others = (1 - share).float()[..., None]
         if self.is_mixed is None:
-            places.lerp_(features.pooled[partner], others)
+            places.lerp_(features.rows(partner), others)
             return
         needed = torch.as_tensor(self.is_mixed, device=device)
-        places[needed] = places[needed].lerp_(features.pooled[partner[needed]], others[needed])
+        places[needed] = places[needed].lerp_(features.rows(partner[needed]), others[needed])
 
 
 def share_quantiles(alpha: float) -> np.ndarray:
