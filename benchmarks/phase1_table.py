@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.options import PLACES, WAYS
 from analysis.tables import format_cell
 
 SCORES = ("val_balanced_accuracy", "test_balanced_accuracy", "test_many", "test_medium", "test_few")
@@ -17,9 +18,9 @@ ACCURACIES = ("overall", "many", "medium", "few")  # of Phase I alone, on test i
 
 
 def options(config: dict[str, Any]) -> str:
-    """All that two trainings must have in common to differ by their seeds alone."""
+    """All that two trainings must have in common to differ by their seeds alone: no place, no way of computing."""
     dataset = {name: value for name, value in config["dataset"].items() if name != "subset_seed"}
-    same = {name: value for name, value in config.items() if name not in ("out", "seed")}
+    same = {name: value for name, value in config.items() if name not in {"seed", "workers"} | PLACES | WAYS}
     return json.dumps(same | {"dataset": dataset}, sort_keys=True)
 
 
