@@ -18,7 +18,7 @@ ACCURACIES = ("overall", "many", "medium", "few")  # of Phase I alone, on test i
 
 
 def options(config: dict[str, Any]) -> str:
-    """All that two trainings must have in common to differ by their seeds alone: no place, no way of computing."""
+    """What trainings have in common if they differ by their seeds alone: no place, no way of computing."""
     dataset = {name: value for name, value in config["dataset"].items() if name != "subset_seed"}
     same = {name: value for name, value in config.items() if name not in {"seed", "workers"} | PLACES | WAYS}
     return json.dumps(same | {"dataset": dataset}, sort_keys=True)
