@@ -25,10 +25,18 @@ from finetune.commands.console import (
 )
 from finetune.commands.deploy import export, predict
 from finetune.commands.options import PLACE, build, given, json_option, options
-from finetune.commands.results import accuracy_cells, print_analysis, print_ranking, print_swept
+from finetune.commands.results import (
+    accuracy_cells,
+    contest_table,
+    print_analysis,
+    print_contest,
+    print_ranking,
+    print_swept,
+)
 from finetune.commands.store import store_group
 from finetune.compare.config import AnalyzeConfig
 from finetune.config import FinetuneConfig
+from finetune.contest.config import ContestConfig
 from finetune.demo import DemoConfig
 from finetune.sweep.config import SweepConfig
 from store.names import shown
@@ -163,6 +171,28 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
     say(f"  {result.path}/results.csv, results.parquet, ranking.csv")
     if result.command is not None:
         say("to run the best again:", f"  {result.command}")
+
+
+@main.command()
+@options(ContestConfig)
+@json_option
+@click.pass_context
+def contest(context: click.Context, as_json: bool, **values: Any) -> None:
+    """Try every method of Phase II with its grid, rank them on the validation split, run the winner."""
+    config = build(ContestConfig, values)
+    early.check_contest(config)
+    from finetune.contest.contest import contest as run
+
+    with resumable(context), live_table() as (progress, show):
+
+        def show_best(standings: Any) -> None:
+            show(contest_table(standings, config.rank_by))
+
+        found = run(config, progress, show_best if show else None)
+    if as_json:
+        print_json(found.table.to_dict("records"))
+        return
+    print_contest(found, config)
 
 
 @main.command()

@@ -30,6 +30,8 @@ from extract.torchrun.environment import n_processes
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
 from finetune.config import FinetuneConfig
+from finetune.contest.config import ContestConfig
+from finetune.contest.taken import check_not_taken as check_contest_not_taken
 from finetune.demo import DemoConfig
 from finetune.forecast.config import ForecastConfig
 from finetune.run_folder import check_no_unfinished, check_run_exists, foreign_to_run
@@ -120,6 +122,15 @@ def check_sweep(config: SweepConfig) -> None:
     from finetune.sweep.taken import check_not_taken  # imports numpy, which --help does without
 
     check_not_taken(config)
+
+
+def check_contest(config: ContestConfig) -> None:
+    """Raise UserError for what `contest` would refuse."""
+    config.check()
+    for store in config.store:
+        check_store_exists(store)
+    check_device(config.device)
+    check_contest_not_taken(config)
 
 
 def check_store_exists(text: str) -> None:

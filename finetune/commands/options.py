@@ -79,7 +79,8 @@ def _option(name: str, kind: Any, option: Option, default: Any) -> Callable:
         kind, *others = (part for part in get_args(kind) if part is not type(None))
         words = tuple(word for part in others for word in get_args(part))
     if get_origin(kind) is tuple:
-        return click.option(flag(name), type=get_args(kind)[0], multiple=True, **shared)
+        type_ = PLACE if name in PLACES else get_args(kind)[0]
+        return click.option(flag(name), type=type_, multiple=True, **shared)
     if kind is bool and default is None:  # what it is without being named depends on others
         names = f"{flag(name)}/--no-{flag(name)[2:]}"
         return click.option(names, default=None, show_default=option.default or False, **shared)

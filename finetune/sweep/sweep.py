@@ -29,7 +29,7 @@ from finetune.sweep.config import SweepConfig
 from finetune.sweep.folder import Sweep, SweepFolder, head_id
 from finetune.sweep.marker import as_interrupted
 from finetune.sweep.processes import processes
-from finetune.training.inputs import mixing_of, split_classes
+from finetune.training.inputs import check_batches
 from finetune.training.selection import check_selection
 from finetune.training.trainer import LoadedStore
 from store.errors import Interrupted, UserError
@@ -117,9 +117,7 @@ def _check_each(
     """Raise UserError if batches cannot be drawn as a head asks, before hours of training."""
     split_head_tail(loaded.common.class_counts, head_ratio)
     for one in configs:
-        split_classes(one, loaded.common.class_counts)
-        if find_sampling(one) is not None:
-            mixing_of(one, loaded.store)
+        check_batches(one, loaded.store, loaded.common.class_counts)
         if folds is not None:
             folds.check_classes(one)
 

@@ -135,6 +135,16 @@ def maps_of_iteration(config: FinetuneConfig) -> int:
     return config.n_tail * (1 + config.augmented_per_sample)
 
 
+def check_batches(config: FinetuneConfig, store: FeatureStore, class_counts: np.ndarray) -> None:
+    """Raise UserError if batches cannot be drawn from a store as resolved options ask."""
+    split_classes(config, class_counts)
+    sampling = find_sampling(config)
+    if sampling is not None:
+        mixing_of(config, store)
+        if sampling.needs_positions:
+            _check_several_positions(store)
+
+
 def _check_several_positions(store: FeatureStore) -> None:
     _, height, width, _ = store.map_shape
     if height * width == 1:

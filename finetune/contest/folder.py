@@ -1,0 +1,132 @@
+"""A contest's folder: what it is of, and every head that is done, with which images it gets right."""
+
+import base64
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.tables import without_nan
+from finetune.contest.config import ContestConfig
+from finetune.contest.taken import DONE, FORMAT, MARKER, TABLES, check_not_taken
+from finetune.store_identity import other_part, store_digests
+from finetune.training.selection import Layer
+from finetune.training.trainer import LoadedStore
+from store.errors import UserError
+from store.reader import FeatureStore
+from store.storage.atomic import write_json
+
+# Options that may be others when a contest is resumed.
+NOT_OF_HEADS = {"store", "out", "device", "ckpt", "resume", "overwrite", "seeds", "methods"}
+
+
+def prepare(config: ContestConfig, stores: list[FeatureStore]) -> None:
+    """Start or resume: leave the folder with contest.json and no heads of another contest.
+
+    More methods or seeds may be asked for when resuming; what is done is kept.
+
+    Raises:
+        UserError: it holds something else, or a contest of other stores or options.
+    """
+    path = Path(config.out)
+    check_not_taken(config)
+    digests = [store_digests(store) for store in stores]
+    _check_comparable(stores, digests)
+    options = {name: value for name, value in asdict(config).items() if name not in NOT_OF_HEADS}
+    content = {"format": FORMAT, "options": options, "stores": digests}
+    marker = path / MARKER
+    if config.resume and marker.exists():
+        _check_same(marker, content, stores)
+        return
+    for file in (*(path / name for name in TABLES), *(path / DONE).glob("*")):
+        file.unlink(missing_ok=True)
+    write_json(marker, content)
+
+
+def _check_comparable(stores: list[FeatureStore], digests: list[dict[str, str]]) -> None:
+    """Raise UserError for stores whose results may not be averaged."""
+    first = stores[0]
+    for i, store in enumerate(stores[1:], 1):
+        if store.class_names != first.class_names:
+            raise UserError(
+                f"{store.path}: has other classes than {first.path}, so their accuracies are not averaged; "
+                "run a contest for each"
+            )
+        if digests[i] in digests[:i]:
+            raise UserError(
+                f"{store.path}: holds the same features as {stores[digests.index(digests[i])].path}, which "
+                "would count twice; name it once"
+            )
+
+
+def _check_same(marker: Path, content: dict[str, Any], stores: list[FeatureStore]) -> None:
+    try:
+        found = json.loads(marker.read_text())
+        options, recorded = found["options"], list(found["stores"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{marker}: damaged ({error}); start over with --overwrite") from error
+    if len(recorded) != len(stores):
+        raise UserError(
+            f"{marker.parent}: a contest on {len(recorded)} stores, and {len(stores)} are given; use the "
+            "same, or another --out"
+        )
+    for one, digests, store in zip(recorded, content["stores"], stores, strict=True):
+        if (other := other_part(one, store, digests, marker.parent)) is not None:
+            raise UserError(
+                f"{marker.parent}: a contest on another store than {store.path} ({other} differs); use the "
+                "same stores in the same order, or another --out"
+            )
+    for name, asked in content["options"].items():
+        if options.get(name) != asked:
+            raise UserError(
+                f"{marker.parent}: cannot resume: {name} was {options.get(name)}, this command has {asked}; "
+                "repeat the interrupted command, or start over with --overwrite"
+            )
+
+
+class KeptHeads:
+    """The heads of one store that are done, each in a file of its own.
+
+    Attributes:
+        head_ratio: h_r by which head and tail accuracy are reported.
+    """
+
+    def __init__(self, path: Path, number: int, loaded: LoadedStore, head_ratio: float):
+        self._path, self._number, self._loaded, self.head_ratio = path / DONE, number, loaded, head_ratio
+        self._rows = {}
+        for file in sorted(self._path.glob(f"{number}-*.json")):
+            try:
+                row = json.loads(file.read_text())
+                self._rows[row["head"]] = row
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{file}: damaged ({error}); remove it and continue with --resume") from error
+
+    def __contains__(self, head: str) -> bool:
+        return head in self._rows
+
+    def row(self, head: str) -> dict[str, Any]:
+        """Accuracies of a head: val_overall, …; without them if it diverged."""
+        return self._rows[head]
+
+    def keep(self, rows: list[dict[str, Any]], layers: list[Layer | None]) -> None:
+        """Write the heads of a batch, and which images of val and test each gets right."""
+        for row, layer in zip(rows, layers, strict=True):
+            right = {}
+            if layer is not None and row["diverged_at"] is None:
+                for name, split in self._loaded.held_out.items():
+                    found = split.predict(*layer, self._loaded.threads) == split.label
+                    right[name] = base64.b64encode(np.packbits(found)).decode()
+            kept = without_nan(row) | {"right": right}
+            write_json(self._path / f"{self._number}-{row['head']}.json", kept)
+            self._rows[row["head"]] = kept
+
+    def right(self, head: str, split: str) -> np.ndarray:
+        """(N,) bool, which images of a split a head gets right."""
+        packed = np.frombuffer(base64.b64decode(self._rows[head]["right"][split]), np.uint8)
+        return np.unpackbits(packed, count=len(self._loaded.held_out[split].label)).astype(bool)
+
+    def label(self, split: str) -> np.ndarray:
+        """(N,) classes of a split's images."""
+        return self._loaded.held_out[split].label

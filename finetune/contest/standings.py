@@ -1,0 +1,103 @@
+"""The standings of a contest: what each entry chose, how far it is behind, and who cannot be told apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.accuracy import MEASURES, SCORES
+from analysis.bootstrap import resampled_accuracies
+from finetune.contest.folder import KeptHeads
+
+INTERVAL = (2.5, 97.5)  # percent of the resamples that lie below its ends
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """The configuration that an entry ends with.
+
+    Attributes:
+        entry, chosen: its name, and the values that it chose in words.
+        heads: ids of its heads with every seed, for each store.
+    """
+
+    entry: str
+    chosen: str
+    heads: list[list[str]]
+
+
+def standings(finalists: list[Finalist], kept: list[KeptHeads], rank_by: str) -> pd.DataFrame:
+    """One row per entry, best first on val.
+
+    Args:
+        finalists: of the entries; none has a head that diverged.
+        kept: the heads of each store.
+        rank_by: accuracy to rank by, a key of SCORES.
+
+    Returns:
+        rank, entry, chosen, n (heads), for val and test the mean of every accuracy and its standard deviation
+        (over stores, or over seeds if there is one store; NaN for one head), seconds of a head; for val and
+        test `behind`: by how much the first is better, with `behind_low` and `behind_high`, the ends of a
+        95 % interval over resampled images; `together`, whether val cannot tell it apart from the first.
+    """
+    rows = [_row(one, kept) for one in finalists]
+    score = f"val_{SCORES[rank_by]}_mean"
+    order = sorted(range(len(rows)), key=lambda i: -rows[i][score])
+    behind = {
+        split: _behind([finalists[i] for i in order], kept, split, rank_by) for split in ("val", "test")
+    }
+    table = []
+    for place, i in enumerate(order):
+        row = {"rank": place + 1} | rows[i]
+        for split, (mean, low, high) in behind.items():
+            row |= {f"{split}_behind": mean[place], f"{split}_behind_low": low[place]}
+            row |= {f"{split}_behind_high": high[place]}
+        table.append(row | {"together": bool(row["val_behind_low"] <= 0)})
+    return pd.DataFrame(table)
+
+
+def _row(finalist: Finalist, kept: list[KeptHeads]) -> dict[str, Any]:
+    rows = [[of.row(head) for head in heads] for of, heads in zip(kept, finalist.heads, strict=True)]
+    every = [row for of_store in rows for row in of_store]
+    found: dict[str, Any] = {"entry": finalist.entry, "chosen": finalist.chosen, "n": len(every)}
+    for name in (f"{split}_{measure}" for split in ("val", "test") for measure in MEASURES):
+        of_store = [np.array([number(row, name) for row in part]) for part in rows]
+        values = of_store[0] if len(rows) == 1 else np.array([part.mean() for part in of_store])
+        found[f"{name}_mean"] = float(np.mean([part.mean() for part in of_store]))
+        found[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    return found | {"seconds": float(np.mean([row["seconds"] for row in every]))}
+
+
+def number(row: Mapping[str, Any], name: str) -> float:
+    """An accuracy of a head; NaN if its group has no images, or if the head diverged."""
+    return float("nan") if row.get(name) is None else row[name]
+
+
+def _behind(
+    finalists: list[Finalist], kept: list[KeptHeads], split: str, rank_by: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By how much the first is better than each: mean, and the ends of the interval, (E,) each.
+
+    Images of every store are resampled alike, so stores of the same images stay paired.
+    """
+    differences, exact = [], []
+    for i, of_store in enumerate(kept):
+        label = of_store.label(split)
+        right = np.stack(
+            [np.mean([of_store.right(head, split) for head in one.heads[i]], axis=0) for one in finalists]
+        )
+        resampled = resampled_accuracies(label, right, rank_by)
+        differences.append(resampled[:, :1] - resampled)
+        exact.append(_accuracy(label, right, rank_by))
+    mean = np.mean(exact, axis=0)
+    low, high = np.percentile(np.mean(differences, axis=0), INTERVAL, axis=0)
+    return mean[0] - mean, low, high
+
+
+def _accuracy(label: np.ndarray, right: np.ndarray, rank_by: str) -> np.ndarray:
+    """(E,) accuracies in % from (E, N) shares of heads that are right."""
+    if rank_by == "overall":
+        return 100 * right.mean(axis=1)
+    return 100 * np.mean([right[:, label == c].mean(axis=1) for c in np.unique(label)], axis=0)

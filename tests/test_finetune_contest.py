@@ -1,0 +1,222 @@
+"""The contest: who goes on, what is ranked, what is told apart, and the winner's run."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bad_input import TINY, refuse, run, succeed
+
+from finetune.contest import contest as running
+from finetune.contest import entries
+from finetune.contest.config import ContestConfig
+from finetune.contest.contest import contest
+from finetune.contest.entries import ENTRIES, Entry
+from finetune.contest.rounds import going_on, n_kept, n_trained
+from finetune.methods.registry import METHODS
+from store.errors import Interrupted
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+FEW = {
+    "crt": Entry("crt", {"lr": (0.01, 0.1), "weight_decay": (0.0005, 0.01)}),
+    "logit-adjustment": Entry("logit-adjustment", {"tau": (0.0, 1.0, 2.0)}),
+    "fsa": Entry("fsa", {"lr": (0.001, 0.01)}),
+}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Three entries, of four, three and two configurations."""
+    monkeypatch.setattr(entries, "ENTRIES", FEW)
+
+
+@pytest.fixture
+def config(feature_store) -> ContestConfig:
+    return ContestConfig((str(feature_store),), "c", iterations=30, device="cpu")
+
+
+def test_every_method_takes_part():
+    assert {entry.method for entry in ENTRIES.values()} == METHODS.keys()
+
+
+def test_a_third_goes_on_and_heads_are_counted_before():
+    assert [n_kept(n) for n in (1, 2, 3, 4, 9, 10)] == [1, 1, 1, 2, 3, 4]
+    assert (n_trained(10, 1), n_trained(10, 2), n_trained(10, 3), n_trained(1, 3)) == (10, 14, 16, 3)
+    scores = {"a": [1.0, 4.0], "b": [3.0], "c": [9.0, np.nan], "d": [2.5]}
+    assert going_on("abcd", scores) == ["b", "a"]  # of equals the earlier; what diverged does not
+    assert going_on("c", scores) == []
+
+
+@pytest.mark.usefixtures("few")
+def test_the_rounds_repeated_by_hand(config, quiet):
+    """From the table of all heads: who was trained, and what each entry chose."""
+    found = contest(config, quiet)
+    heads = pd.read_csv("c/heads.csv")
+    assert heads["seed"].value_counts().to_dict() == {0: 9, 1: 3, 2: 2}
+    assert len(heads) == sum(n_trained(len(list(e.choices())), 3) for e in FEW.values()) - 2  # no seeds
+    for entry, of_entry in heads.groupby("entry"):
+        left = list(of_entry["configuration"].unique())
+        for seed in range(3):
+            of_seed = of_entry[of_entry["seed"] == seed]
+            if len(of_seed):
+                assert sorted(of_seed["configuration"]) == sorted(left)
+            so_far = of_entry[(of_entry["seed"] <= seed) & of_entry["configuration"].isin(left)]
+            mean = so_far.groupby("configuration")["val_balanced_accuracy"].mean()
+            left = sorted(left, key=lambda name, mean=mean: -mean[name])[: -(-len(left) // 3)]
+        row = found.table[found.table["entry"] == entry].iloc[0]
+        assert row["chosen"] == left[0]
+        chosen = of_entry[of_entry["configuration"] == left[0]]
+        assert row["n"] == len(chosen) == (1 if entry == "logit-adjustment" else 3)
+        for score in ("val_balanced_accuracy", "test_overall", "test_tail"):
+            assert row[f"{score}_mean"] == pytest.approx(chosen[score].mean())
+    order = found.table["val_balanced_accuracy_mean"].tolist()
+    assert order == sorted(order, reverse=True)
+    behind = found.table["val_behind"]
+    np.testing.assert_allclose(behind, order[0] - np.array(order), atol=1e-9)
+    assert (found.table["val_behind_low"] <= behind).all()
+    assert (behind <= found.table["val_behind_high"]).all()
+    assert (found.table["together"] == (found.table["val_behind_low"] <= 0)).all()
+
+
+@pytest.mark.usefixtures("few")
+def test_the_winner_is_a_run_like_any_other(config, feature_store):
+    said = succeed(
+        "contest", "--store", feature_store, "--out", "c", "--iterations", 30, "--device", "cpu"
+    ).stdout
+    first = pd.read_csv("c/standings.csv").iloc[0]
+    assert f"{first['entry']}: {first['chosen']}" in said
+    options = [f"--{part.replace('_', '-').replace('=', ' ')}" for part in first["chosen"].split(", ")]
+    command = ["finetune", "--store", feature_store, "--out", "by-hand", "--method", first["entry"]]
+    succeed(*command, "--iterations", 30, "--device", "cpu", *" ".join(options).split())
+    heads = [torch.load(Path(out, "head.pt"), weights_only=True) for out in ("by-hand", "c/best")]
+    assert torch.equal(heads[0]["weight"], heads[1]["weight"])
+    assert torch.equal(heads[0]["bias"], heads[1]["bias"])
+    rows = pd.read_csv("c/heads.csv")
+    row = rows[(rows["entry"] == first["entry"]) & (rows["configuration"] == first["chosen"])].iloc[0]
+    summary = json.loads(Path("c/best/summary.json").read_text())
+    assert row["test_balanced_accuracy"] == pytest.approx(summary["balanced_accuracy"])
+    assert row["val_overall"] == pytest.approx(summary["val"]["overall"])
+    succeed("evaluate", "--ckpt", "c/best/checkpoint.pt", "--device", "cpu")
+
+
+@pytest.mark.usefixtures("few")
+def test_several_stores_are_averaged_and_choose_together(config, quiet, feature_store):
+    """Another seed of Phase I; every entry has one configuration for both."""
+    subset = ["--imbalance-factor", 20, "--val-per-class", 5, "--seed", 1]
+    succeed("train", "--dataset", "digits", *subset, *TINY, "--out", "p1")
+    succeed("extract", "--ckpt", "p1/checkpoint.pt", "--store", "other.zarr", "--device", "cpu")
+    found = contest(replace(config, store=(*config.store, "other.zarr")), quiet)
+    heads = pd.read_csv("c/heads.csv")
+    assert heads["store"].value_counts().to_dict() == {str(feature_store): 14, "other.zarr": 14}
+    first = heads[heads["seed"] == 0]
+    taus = (
+        first[first["entry"] == "logit-adjustment"].groupby("configuration")["val_balanced_accuracy"].mean()
+    )
+    row = found.table[found.table["entry"] == "logit-adjustment"].iloc[0]
+    assert row["chosen"] == taus.idxmax()
+    assert row["val_balanced_accuracy_mean"] == pytest.approx(taus.max())
+    for row in found.table.to_dict("records"):
+        of_row = heads[(heads["entry"] == row["entry"]) & (heads["configuration"] == row["chosen"])]
+        by_store = of_row.groupby("store")["test_overall"].mean()
+        assert row["test_overall_mean"] == pytest.approx(by_store.mean())
+        assert row["test_overall_std"] == pytest.approx(by_store.std(ddof=1))
+    made = [json.loads((out / "config.json").read_text())["store"] for out in found.best]
+    assert made == [str(feature_store), "other.zarr"]
+
+
+@pytest.mark.usefixtures("few")
+def test_stores_that_cannot_be_averaged_are_refused(feature_store, course_store):
+    shutil.copytree(feature_store, "copy.zarr")
+    given = ["contest", "--store", feature_store, "--device", "cpu"]
+    refuse(*given, "--store", "copy.zarr", says=["copy.zarr: holds the same features as"])
+    refuse(*given, "--store", course_store, says=["has other classes than", "run a contest for each"])
+    refuse(*given, "--store", "copy.zarr", "--ckpt", "p1.pt", says=["--ckpt p1.pt: is of one store, and 2"])
+
+
+def test_a_store_without_validation_images_is_refused(small_store):
+    says = ["no val split to choose on", "--val-per-class"]
+    refuse("contest", "--store", small_store, "--device", "cpu", says=says)
+
+
+@pytest.mark.usefixtures("few")
+def test_an_interrupted_contest_goes_on(config, quiet, monkeypatch):
+    """To the same tables; heads that were done are not trained again."""
+    contest(replace(config, out="whole"), quiet)
+    trained, train = [], running.train_batch
+
+    def interrupted(batch, *rest):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append([one.method for one in batch])
+        return train(batch, *rest)
+
+    monkeypatch.setattr(running, "train_batch", interrupted)
+    with pytest.raises(Interrupted):
+        contest(config, quiet)
+    n_done = len(list(Path("c/done").glob("*.json")))
+    assert 0 < n_done < 14
+    monkeypatch.setattr(running, "train_batch", train)
+    contest(replace(config, resume=True), quiet)
+    for name in ("standings.csv", "heads.csv"):
+        one, two = (pd.read_csv(f"{out}/{name}").drop(columns=["seconds"]) for out in ("c", "whole"))
+        pd.testing.assert_frame_equal(one, two)
+    assert Path("c/best/head.pt").read_bytes() == Path("whole/best/head.pt").read_bytes()
+
+
+@pytest.mark.usefixtures("few")
+def test_more_methods_and_seeds_add_to_what_is_done(config, quiet, monkeypatch):
+    contest(replace(config, methods="crt", seeds=1), quiet)
+    trained, train = [], running.train_batch
+    monkeypatch.setattr(
+        running, "train_batch", lambda batch, *rest: trained.extend(batch) or train(batch, *rest)
+    )
+    found = contest(replace(config, methods="crt,fsa", seeds=2, resume=True), quiet)
+    assert sorted((one.method, one.seed) for one in trained) == [
+        ("crt", 1),
+        ("crt", 1),
+        ("fsa", 0),
+        ("fsa", 0),
+        ("fsa", 1),
+    ]
+    assert set(found.table["entry"]) == {"crt", "fsa"}
+
+
+def test_who_cannot_take_part_is_told_and_the_others_do(feature_store):
+    """No class is left for a tail, of which halves need one."""
+    command = ["contest", "--store", feature_store, "--out", "c", "--device", "cpu", "--head-ratio", 0.999]
+    done = succeed(*command, "--iterations", 4, "--seeds", 1, "--methods", "no-aug,ncm,plain")
+    assert "note: no-aug does not take part" in done.stderr
+    assert set(pd.read_csv("c/standings.csv")["entry"]) == {"ncm", "plain"}
+    refuse(*command[:4], "d", *command[5:], "--methods", "no-aug", says=["no method can take part"])
+
+
+def test_what_diverges_does_not_win(config, quiet, monkeypatch):
+    wild = {"lr": (4e9,), "momentum": (4e9,)}
+    some = {"plain": Entry("plain", {"momentum": (0.9, 4e9)}, {"lr": 4e9}), "crt": Entry("crt", wild)}
+    monkeypatch.setattr(entries, "ENTRIES", some | {"ncm": ENTRIES["ncm"]})
+    found = contest(replace(config, methods="crt,plain,ncm", seeds=2), quiet)
+    assert set(found.table["entry"]) == {"plain", "ncm"}
+    assert found.table.set_index("entry").loc["plain", "chosen"] == "momentum=0.9"
+
+
+def test_what_is_wrong_with_a_contest_is_one_line(feature_store, small_ckpt):
+    given = ["contest", "--device", "cpu", "--iterations", 4, "--seeds", 1]
+    store = ["--store", feature_store]
+    refuse(*given, says=["no store to try", "give --store"])
+    refuse(*given, *store, *store, says=["is given twice"])
+    refuse(*given, *store, "--methods", "fsa,best", says=["no entry best", "expected some of fsa"])
+    refuse(*given, *store, "--methods", ",", says=["names no entry"])
+    refuse(*given, *store, "--seeds", 0, says=["--seeds 0"])
+    refuse(*given, "--store", "nowhere.zarr", says=["nowhere.zarr"])
+    Path("there").mkdir()
+    Path("there/thesis.txt").write_text("mine")
+    refuse(*given, *store, "--out", "there", "--overwrite", says=["holds thesis.txt"])
+    succeed(*given, *store, "--methods", "ncm", "--out", "c")
+    refuse(*given, *store, "--methods", "ncm", "--out", "c", says=["already exists", "--overwrite"])
+    more = ["--methods", "ncm", "--out", "c", "--resume", "--iterations", 5]
+    refuse(*given, *store, *more, says=["cannot resume: iterations was 4"])
+    assert run(*given, *store, "--methods", "ncm", "--out", "c", "--overwrite").exit_code == 0
