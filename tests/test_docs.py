@@ -16,7 +16,7 @@ COMMANDS = [
     for line in re.findall(r"^\s*\$ (?:tailcache|python cli\.py) +(.*)$", page.read_text(), re.MULTILINE)
     if not line.startswith("--")
 ]
-OPTION = re.compile(r"`(train|extract|finetune|sweep|evaluate|analyze|predict|export) (--[^`]*)`")
+OPTION = re.compile(r"`(train|extract|finetune|sweep|contest|evaluate|analyze|predict|export) (--[^`]*)`")
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: str(value)[:60])
