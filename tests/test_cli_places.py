@@ -34,6 +34,7 @@ NO_PLACES = {
     "std",
     "shot_rule",
     "grid",
+    "methods",
     "part",
     "layers",
     "layer_dtype",
@@ -55,8 +56,9 @@ def test_a_tilde_is_the_users_folder_in_every_path(monkeypatch: pytest.MonkeyPat
     for name, command in commands.items():
         for parameter in texts(command):
             context = click.Context(command)
-            value = ("~/x",) if parameter.nargs == -1 else "~/x"
-            expected = ("/home/me/x",) if parameter.nargs == -1 else "/home/me/x"
+            several = parameter.nargs == -1 or parameter.multiple
+            value = ("~/x",) if several else "~/x"
+            expected = ("/home/me/x",) if several else "/home/me/x"
             assert parameter.type_cast_value(context, value) == expected, f"{name} {parameter.name}"
             found += 1
     assert found > 15

@@ -1,16 +1,22 @@
 """Options of a sweep, and the configurations that they make."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from analysis.options import PLACES, WAYS
 from finetune.config import FinetuneConfig
+from finetune.sweep.studies import STUDIES, grids_of
 from store.errors import UserError
 from store.options import Option, check_bounds, flag, own_options
 
 # The same for all heads of a sweep.
 FIXED = PLACES | WAYS | {"seed", "select_on", "folds", "fold_seed", "rank_by", "shot_rule"}
+
+
+def _studies() -> Iterable[str]:
+    return STUDIES
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,15 @@ class SweepConfig:
         tuple[str, ...],
         Option("values of an option to try, option=value,value,…; several --grid are combined", "sweep"),
     ] = ()
+    study: Annotated[
+        str | None,
+        Option(
+            "one of the paper's ablations: a --grid by name, combined with others",
+            "sweep",
+            "none",
+            names=_studies,
+        ),
+    ] = None
     range: Annotated[
         tuple[str, ...],
         Option(
@@ -48,8 +63,10 @@ class SweepConfig:
         """
         check_bounds(self)
         varied = self.varied()
-        if len(varied) < len(self.grid) + len(self.range):
-            raise UserError("--grid, --range: an option is given twice; give it once, with all its values")
+        if len(varied) < len(self.grids) + len(self.range):
+            raise UserError(
+                "--grid, --study, --range: an option is given twice; give it once, with all its values"
+            )
         if self.range and self.random is None:
             raise UserError("--range: needs --random, the number of configurations to draw")
         if self.random is None:
@@ -62,7 +79,12 @@ class SweepConfig:
 
     def varied(self) -> dict[str, Any]:
         """A list of values or a range for each varied option."""
-        return {**dict(map(parse_grid, self.grid)), **dict(map(parse_range, self.range))}
+        return {**dict(map(parse_grid, self.grids)), **dict(map(parse_range, self.range))}
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """Every --grid, that of --study first."""
+        return (*grids_of(self.study), *self.grid)
 
     def _drawn(self, varied: dict[str, Any], i: int) -> dict[str, Any]:
         from finetune.sampling.philox import CounterRNG  # imports numpy, which --help does without

@@ -9,14 +9,15 @@ from typing import Any
 from analysis.options import PLACES, WAYS
 from finetune.methods.options import EARLIER
 from finetune.sweep.config import SweepConfig, name_of
+from finetune.sweep.studies import grids_of
 from store.notes import note
 
 FORMAT = "tailcache-sweep"
 MARKER = "sweep.json"
 WHERE = PLACES | WAYS  # options that do not affect a head
-VARIED = ("grid", "range", "random", "seeds", "heads")
+VARIED = ("grid", "study", "range", "random", "seeds", "heads")
 # Options that older sweeps do not record.
-UNRECORDED = EARLIER | {"max_norm_every": None}
+UNRECORDED = EARLIER | {"max_norm_every": None, "study": None}
 
 
 def options_of(config: SweepConfig) -> dict[str, Any]:
@@ -89,7 +90,8 @@ def as_recorded(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
 
 def varied_options(options: dict[str, Any]) -> list[str]:
     """Names of the options that a sweep varies."""
-    return [name_of(text) for name in ("grid", "range") for text in options.get(name) or ()]
+    given = [text for name in ("grid", "range") for text in options.get(name) or ()]
+    return [name_of(text) for text in (*grids_of(options.get("study")), *given)]
 
 
 def split_ratio(found: dict[str, Any]) -> float | None:
