@@ -11,8 +11,8 @@ import pytest
 import torch
 from bad_input import TINY, refuse, run, succeed
 
-from finetune.contest import contest as running
 from finetune.contest import entries
+from finetune.contest import field as running
 from finetune.contest.config import ContestConfig
 from finetune.contest.contest import contest
 from finetune.contest.entries import ENTRIES, Entry

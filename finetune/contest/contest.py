@@ -2,71 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.progress import Progress
 
-from analysis.accuracy import SCORES
-from analysis.csv_files import write_csv
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.interrupted.unfinished import note_extracted_early
-from finetune.config import FinetuneConfig
 from finetune.contest.config import ContestConfig
-from finetune.contest.entries import Entry, chosen_entries
-from finetune.contest.folder import KeptHeads, prepare
-from finetune.contest.rounds import going_on, n_trained
-from finetune.contest.standings import Finalist, number, standings
-from finetune.contest.taken import best_runs
+from finetune.contest.field import Contest, Field
+from finetune.contest.folder import prepare
 from finetune.heads.threads import single_threaded
-from finetune.methods.idle import draws
 from finetune.run import find_phase1
-from finetune.sampling.head_tail import ratio_in_words
-from finetune.sweep.batch import train_batch
-from finetune.sweep.folder import head_id
-from finetune.sweep.sweep import shared_out
 from finetune.train import finetune
-from finetune.training.inputs import check_batches
 from finetune.training.trainer import LoadedStore
 from store.errors import Interrupted, UserError
-from store.notes import note
 from store.reader import FeatureStore
-from store.storage.atomic import whole_file
 from store.storage.location import locate
 from store.storage.lock import sole_writer
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A finished contest.
-
-    Attributes:
-        path: its folder.
-        table: one row per entry, best first; see `standings`.
-        heads: one row per head that was trained or computed.
-        best: folders of the winner's runs, one for each store.
-        n_val: validation images of each store.
-        head_in_words: what "head" means.
-    """
-
-    path: Path
-    table: pd.DataFrame
-    heads: pd.DataFrame
-    best: list[Path]
-    n_val: list[int]
-    head_in_words: str
-
-
-@dataclass
-class _Runner:
-    """An entry on its way: its configurations, in words, that are still in the contest."""
-
-    name: str
-    entry: Entry
-    left: list[str]
-    n_seeds: int
 
 
 def contest(
@@ -101,7 +55,7 @@ def contest(
                     f"{one.store.path}: has no val split to choose on; train with --val-per-class (or put "
                     "images under val/), and extract again"
                 )
-        field = _Field(config, loaded)
+        field = Field(config, loaded)
         with sole_writer(path, "contest"):
             prepare(config, stores)
             with _interruptible():
@@ -119,152 +73,9 @@ def _interruptible() -> Iterator[None]:
         raise Interrupted() from error
 
 
-def _run_best(config: ContestConfig, field: "_Field", found: Contest, progress: Progress) -> None:
+def _run_best(config: ContestConfig, field: Field, found: Contest, progress: Progress) -> None:
     """The winner's run folder for each store, with the network to deploy."""
     for i, out in enumerate(found.best):
         one = replace(field.best_config(found.table, i), out=str(out), overwrite=True)
         with _interruptible():
             finetune(one, progress, store=field.loaded[i].store)
-
-
-class _Field:
-    """All entries, on all stores."""
-
-    def __init__(self, config: ContestConfig, loaded: list[LoadedStore]):
-        self._config, self.loaded = config, loaded
-        self._kept: list[KeptHeads] = []
-        self._made: dict[tuple[int, int, int], dict[str, FinetuneConfig]] = {}
-        self._runners = [
-            runner
-            for name, entry in chosen_entries(config.methods).items()
-            if (runner := self._entered(name, entry))
-        ]
-        if not self._runners:
-            raise UserError("contest: no method can take part on these stores; the notes above say why")
-
-    def _heads(self, entry: Entry, store: int, seed: int) -> dict[str, FinetuneConfig]:
-        """Resolved configurations of an entry, by their values in words."""
-        key = (id(entry), store, seed)
-        if key not in self._made:
-            n_classes, path = len(self.loaded[store].store.class_names), self._config.store[store]
-            heads = self._config.heads(entry, path, seed)
-            self._made[key] = {name: one.resolved(n_classes) for name, one in heads}
-        return self._made[key]
-
-    def _entered(self, name: str, entry: Entry) -> _Runner | None:
-        """The entry, if batches can be drawn for it on every store; None, after a note, if not."""
-        try:
-            for i, one in enumerate(self.loaded):
-                heads = self._heads(entry, i, self._config.seed)
-                for head in heads.values():
-                    check_batches(head, one.store, one.common.class_counts)
-        except UserError as error:
-            note(f"{name} does not take part: {error}")
-            return None
-        n_seeds = self._config.seeds if draws(asdict(next(iter(heads.values())))) else 1
-        return _Runner(name, entry, list(heads), n_seeds)
-
-    def _seeds(self, runner: _Runner, at: int | None = None) -> list[int]:
-        """The seeds of an entry's heads in all rounds, or up to a round (exclusive)."""
-        n = runner.n_seeds if at is None else min(at, runner.n_seeds)
-        return list(range(self._config.seed, self._config.seed + n))
-
-    def run(self, progress: Progress, show: Callable[[pd.DataFrame], None] | None) -> None:
-        """Train what is not done yet, round by round."""
-        path = Path(self._config.out)
-        self._kept = [KeptHeads(path, i, one, self._config.head_ratio) for i, one in enumerate(self.loaded)]
-        n_heads = sum(n_trained(len(one.left), one.n_seeds) for one in self._runners) * len(self.loaded)
-        task = progress.add_task("contest", total=n_heads, status="")
-        try:
-            for round_ in range(self._config.seeds):
-                for i in range(len(self.loaded)):
-                    self._train(
-                        i,
-                        round_,
-                        lambda n=1: progress.advance(task, n),
-                        lambda text: progress.update(task, status=text),
-                    )
-                for runner in self._runners:
-                    scores = {name: self._scores(runner, name, round_ + 1) for name in runner.left}
-                    runner.left = going_on(runner.left, scores)
-                self._leave_diverged()
-                if show is not None:
-                    show(standings(self._finalists(round_ + 1), self._kept, self._config.rank_by))
-        finally:
-            progress.remove_task(task)
-
-    def _train(
-        self, store: int, round_: int, advance: Callable[..., None], status: Callable[[str], None]
-    ) -> None:
-        kept, wanted = self._kept[store], {}
-        for runner in self._runners:
-            if round_ < runner.n_seeds:
-                heads = self._heads(runner.entry, store, self._config.seed + round_)
-                for name in runner.left:
-                    if head_id(heads[name]) in kept:
-                        advance()
-                    else:
-                        wanted[head_id(heads[name])] = heads[name]
-        for batch in shared_out(list(wanted.values()), 1) if wanted else []:
-            train_batch(batch, self.loaded[store], None, kept, status)
-            advance(len(batch))
-
-    def _ids(self, runner: _Runner, name: str, at: int | None = None) -> list[list[str]]:
-        """Ids of a configuration's heads, for each store."""
-        return [
-            [head_id(self._heads(runner.entry, i, seed)[name]) for seed in self._seeds(runner, at)]
-            for i in range(len(self.loaded))
-        ]
-
-    def _scores(self, runner: _Runner, name: str, at: int) -> list[float]:
-        """Val accuracies of a configuration's heads up to a round; NaN for one that diverged."""
-        score = f"val_{SCORES[self._config.rank_by]}"
-        return [
-            number(kept.row(head), score)
-            for kept, heads in zip(self._kept, self._ids(runner, name, at), strict=True)
-            for head in heads
-        ]
-
-    def _leave_diverged(self) -> None:
-        for runner in self._runners:
-            if not runner.left:
-                note(f"{runner.name} leaves the contest: all its configurations diverged")
-        self._runners = [runner for runner in self._runners if runner.left]
-        if not self._runners:
-            raise UserError("contest: every configuration of every method diverged; are the features finite?")
-
-    def _finalists(self, at: int | None = None) -> list[Finalist]:
-        """The best configuration of each entry so far; `going_on` has put it first."""
-        return [Finalist(one.name, one.left[0], self._ids(one, one.left[0], at)) for one in self._runners]
-
-    def finish(self) -> Contest:
-        """Write the tables."""
-        path = Path(self._config.out)
-        table = standings(self._finalists(), self._kept, self._config.rank_by)
-        heads = pd.DataFrame(self._every_head())
-        for name, frame in (("standings.csv", table), ("heads.csv", heads)):
-            with whole_file(path / name) as unfinished:
-                write_csv(frame, unfinished)
-        n_val = [len(one.held_out["val"].label) for one in self.loaded]
-        best = best_runs(path, len(self.loaded))
-        return Contest(path, table, heads, best, n_val, ratio_in_words(self._config.head_ratio))
-
-    def _every_head(self) -> Iterator[dict[str, Any]]:
-        for runner in self._runners:
-            for i, kept in enumerate(self._kept):
-                for seed in self._seeds(runner):
-                    for name, one in self._heads(runner.entry, i, seed).items():
-                        if (head := head_id(one)) in kept:
-                            row = {k: v for k, v in kept.row(head).items() if k not in ("head", "right")}
-                            where = {
-                                "entry": runner.name,
-                                "configuration": name,
-                                "store": self._config.store[i],
-                            }
-                            yield where | {"seed": seed} | row
-
-    def best_config(self, table: pd.DataFrame, store: int) -> FinetuneConfig:
-        """The winner's configuration with its first seed, on a store."""
-        first = table.iloc[0]
-        runner = next(one for one in self._runners if one.name == first["entry"])
-        return self._heads(runner.entry, store, self._config.seed)[first["chosen"]]
