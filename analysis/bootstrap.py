@@ -11,7 +11,8 @@ def resampled_accuracies(
     """Accuracies in % of several heads on resampled images: each class's own, drawn with replacement.
 
     All heads see the same resamples, so that their differences can be taken, and so do calls with the same
-    labels and seed.
+    labels and seed. Deviations of a class are widened by √(n / (n − 1)), for the spread of n images is too
+    small by that; that of a single image is not known, and counts as none.
 
     Args:
         label: (N,) int class of each image.
@@ -28,5 +29,7 @@ def resampled_accuracies(
     generator, found = np.random.default_rng(seed), np.zeros((n_resamples, len(right)))
     for c, n_images, of_class in zip(classes, counts, share, strict=True):
         drawn = generator.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_resamples)
-        found += of_class * (drawn @ right[:, label == c].T.astype(np.float64)) / n_images
+        of_images = right[:, label == c].T.astype(np.float64)
+        mean, wider = of_images.mean(axis=0), np.sqrt(n_images / max(1, n_images - 1))
+        found += of_class * (mean + wider * (drawn @ of_images / n_images - mean))
     return 100 * found

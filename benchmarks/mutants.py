@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from mutant import Mutant
+from mutants_of_contest import CONTEST
 from mutants_of_heads import HEADS
 from mutants_of_plans import PLANS
 
@@ -23,6 +24,7 @@ COPIED = ("cli.py", "tailcache.py", "extract", "store", "finetune", "analysis", 
 MUTANTS = [
     *PLANS,
     *HEADS,
+    *CONTEST,
     Mutant(
         "CAM of another class than the true one",
         "extract/cam.py",

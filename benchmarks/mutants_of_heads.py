@@ -135,7 +135,7 @@ HEADS = [
     Mutant(
         "the FC layer at the learning rate of its scales",
         "finetune/heads/scaled.py",
-        "self._share.get(name, 1.0)",
+        "self._lr_share.get(name, 1.0)",
         "1.0",
         "test_finetune_scaled_heads",
     ),
@@ -184,8 +184,8 @@ HEADS = [
     Mutant(
         "log prior with the wrong sign",
         "finetune/heads/losses.py",
-        "shift = tau * np.log(prior)",
-        "shift = -tau * np.log(prior)",
+        "tau * np.log(prior[drawn])",
+        "-tau * np.log(prior[drawn])",
         "test_finetune_methods",
     ),
     Mutant(

@@ -10,27 +10,22 @@ import pandas as pd
 import pytest
 import torch
 from bad_input import TINY, refuse, run, succeed
+from made_contest import FEW
 
 from finetune.contest import entries
-from finetune.contest import field as running
 from finetune.contest.config import ContestConfig
 from finetune.contest.contest import contest
 from finetune.contest.entries import ENTRIES, Entry
+from finetune.contest.folder import KeptHeads
 from finetune.contest.rounds import going_on, n_kept, n_trained
 from finetune.methods.registry import METHODS
-from store.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-FEW = {
-    "crt": Entry("crt", {"lr": (0.01, 0.1), "weight_decay": (0.0005, 0.01)}),
-    "logit-adjustment": Entry("logit-adjustment", {"tau": (0.0, 1.0, 2.0)}),
-    "fsa": Entry("fsa", {"lr": (0.001, 0.01)}),
-}
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """Three entries, of four, three and two configurations."""
+    """Three entries, of four, eleven and two configurations."""
     monkeypatch.setattr(entries, "ENTRIES", FEW)
 
 
@@ -52,12 +47,19 @@ def test_a_third_goes_on_and_heads_are_counted_before():
 
 
 @pytest.mark.usefixtures("few")
-def test_the_rounds_repeated_by_hand(config, quiet):
-    """From the table of all heads: who was trained, and what each entry chose."""
+def test_the_rounds_repeated_by_hand(config, quiet, monkeypatch):
+    """From the table of all heads: who was trained, and what each entry chose. Test says the opposite."""
+    keep = KeptHeads.keep
+
+    def turned(kept, rows, layers):
+        others = [{f"test{k[3:]}": 100 - v for k, v in row.items() if k.startswith("val_")} for row in rows]
+        keep(kept, [row | other for row, other in zip(rows, others, strict=True)], layers)
+
+    monkeypatch.setattr(KeptHeads, "keep", turned)
     found = contest(config, quiet)
     heads = pd.read_csv("c/heads.csv")
-    assert heads["seed"].value_counts().to_dict() == {0: 9, 1: 3, 2: 2}
-    assert len(heads) == sum(n_trained(len(list(e.choices())), 3) for e in FEW.values()) - 2  # no seeds
+    assert heads["seed"].value_counts().to_dict() == {0: 17, 1: 3, 2: 2}
+    assert len(heads) == sum(n_trained(len(list(e.choices())), 3) for e in FEW.values()) - 4 - 2  # no seeds
     for entry, of_entry in heads.groupby("entry"):
         left = list(of_entry["configuration"].unique())
         for seed in range(3):
@@ -111,7 +113,7 @@ def test_several_stores_are_averaged_and_choose_together(config, quiet, feature_
     succeed("extract", "--ckpt", "p1/checkpoint.pt", "--store", "other.zarr", "--device", "cpu")
     found = contest(replace(config, store=(*config.store, "other.zarr")), quiet)
     heads = pd.read_csv("c/heads.csv")
-    assert heads["store"].value_counts().to_dict() == {str(feature_store): 14, "other.zarr": 14}
+    assert heads["store"].value_counts().to_dict() == {str(feature_store): 22, "other.zarr": 22}
     first = heads[heads["seed"] == 0]
     taus = (
         first[first["entry"] == "logit-adjustment"].groupby("configuration")["val_balanced_accuracy"].mean()
@@ -134,55 +136,16 @@ def test_stores_that_cannot_be_averaged_are_refused(feature_store, course_store)
     given = ["contest", "--store", feature_store, "--device", "cpu"]
     refuse(*given, "--store", "copy.zarr", says=["copy.zarr: holds the same features as"])
     refuse(*given, "--store", course_store, says=["has other classes than", "run a contest for each"])
+    flatter = ["--imbalance-factor", 2, "--val-per-class", 5]
+    succeed("train", "--dataset", "digits", *flatter, *TINY, "--out", "p1")
+    succeed("extract", "--ckpt", "p1/checkpoint.pt", "--store", "flat.zarr", "--device", "cpu")
+    refuse(*given, "--store", "flat.zarr", says=["flat.zarr: has other classes in Many, Medium and Few"])
     refuse(*given, "--store", "copy.zarr", "--ckpt", "p1.pt", says=["--ckpt p1.pt: is of one store, and 2"])
 
 
 def test_a_store_without_validation_images_is_refused(small_store):
     says = ["no val split to choose on", "--val-per-class"]
     refuse("contest", "--store", small_store, "--device", "cpu", says=says)
-
-
-@pytest.mark.usefixtures("few")
-def test_an_interrupted_contest_goes_on(config, quiet, monkeypatch):
-    """To the same tables; heads that were done are not trained again."""
-    contest(replace(config, out="whole"), quiet)
-    trained, train = [], running.train_batch
-
-    def interrupted(batch, *rest):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        trained.append([one.method for one in batch])
-        return train(batch, *rest)
-
-    monkeypatch.setattr(running, "train_batch", interrupted)
-    with pytest.raises(Interrupted):
-        contest(config, quiet)
-    n_done = len(list(Path("c/done").glob("*.json")))
-    assert 0 < n_done < 14
-    monkeypatch.setattr(running, "train_batch", train)
-    contest(replace(config, resume=True), quiet)
-    for name in ("standings.csv", "heads.csv"):
-        one, two = (pd.read_csv(f"{out}/{name}").drop(columns=["seconds"]) for out in ("c", "whole"))
-        pd.testing.assert_frame_equal(one, two)
-    assert Path("c/best/head.pt").read_bytes() == Path("whole/best/head.pt").read_bytes()
-
-
-@pytest.mark.usefixtures("few")
-def test_more_methods_and_seeds_add_to_what_is_done(config, quiet, monkeypatch):
-    contest(replace(config, methods="crt", seeds=1), quiet)
-    trained, train = [], running.train_batch
-    monkeypatch.setattr(
-        running, "train_batch", lambda batch, *rest: trained.extend(batch) or train(batch, *rest)
-    )
-    found = contest(replace(config, methods="crt,fsa", seeds=2, resume=True), quiet)
-    assert sorted((one.method, one.seed) for one in trained) == [
-        ("crt", 1),
-        ("crt", 1),
-        ("fsa", 0),
-        ("fsa", 0),
-        ("fsa", 1),
-    ]
-    assert set(found.table["entry"]) == {"crt", "fsa"}
 
 
 def test_who_cannot_take_part_is_told_and_the_others_do(feature_store):
@@ -211,6 +174,8 @@ def test_what_is_wrong_with_a_contest_is_one_line(feature_store, small_ckpt):
     refuse(*given, *store, "--methods", "fsa,best", says=["no entry best", "expected some of fsa"])
     refuse(*given, *store, "--methods", ",", says=["names no entry"])
     refuse(*given, *store, "--seeds", 0, says=["--seeds 0"])
+    refuse(*given, *store, "--head-ratio", 2, says=["--head-ratio 2: must lie between 0 and 1"])
+    refuse(*given[:-1], 3, *store, "--seed", 2**32 - 2, says=["--seed 4294967294, --seeds 3"])
     refuse(*given, "--store", "nowhere.zarr", says=["nowhere.zarr"])
     Path("there").mkdir()
     Path("there/thesis.txt").write_text("mine")

@@ -48,7 +48,7 @@ def registered(monkeypatch):
     sampling = Sampling(square_root_draw, square_root_prior)
     monkeypatch.setitem(METHODS, "square-root", Method("by square roots", sampling, "gentle", "fc", OWN))
     monkeypatch.setitem(METHODS, "no-bias", Method("no bias", compute=no_bias, options=("tau",)))
-    gentle = LossKind(lambda prior, n_samples, tau: balanced_softmax(prior, tau / 2), ("tau",))
+    gentle = LossKind(lambda prior, class_counts, tau: balanced_softmax(prior, tau / 2), ("tau",))
     monkeypatch.setitem(LOSSES, "gentle", gentle)
 
 

@@ -103,14 +103,20 @@ def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray
     return np.concatenate([prior[:h] / prior[:h].sum(), tail]) / 2
 
 
-def labels_of_remix(prior: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean labels if every row is mixed with a share λ that is uniform: ∫ λ is 3/8 above 1/2, 1/8 below."""
+def labels_of_remix(prior: np.ndarray, counts: np.ndarray, n_head: int | None) -> np.ndarray:
+    """Mean labels, all 128 rows mixed with a share λ that is uniform: ∫ λ is 3/8 above 1/2, 1/8 below.
+
+    A row's partner is itself once in 128 times; in halves, `n_head` classes are those of one half.
+    """
     mean = np.zeros(len(prior))
     for own, other in np.ndindex(len(prior), len(prior)):
         share = 3 / 8 if counts[own] >= 3 * counts[other] else 1 / 2
         share = 1 / 2 + 1 / 8 if counts[other] >= 3 * counts[own] else share
-        mean[own] += prior[own] * prior[other] * share
-        mean[other] += prior[own] * prior[other] * (1 - share)
+        is_alike = n_head is None or (own < n_head) == (other < n_head)
+        partner = prior[other] - is_alike * prior[other] * (1 if n_head is None else 2) / 128
+        partner += (own == other) / 128
+        mean[own] += prior[own] * partner * share
+        mean[other] += prior[own] * partner * (1 - share)
     return mean
 
 
@@ -127,7 +133,9 @@ def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, l
     made = head_options(config, store, plan_inputs(config, store)).loss
     prior = class_distribution(config, counts)
     if method == "remix":
-        prior = labels_of_remix(prior, counts)
+        share = np.cumsum(counts) / counts.sum()
+        halves = int(np.searchsorted(share, config.head_ratio)) + 1 if sampling == "halves" else None
+        prior = labels_of_remix(prior, counts, halves)
     if loss == "balanced-softmax":
         np.testing.assert_allclose(made.shift, np.log(prior), rtol=1e-6)
     else:

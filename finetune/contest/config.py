@@ -9,7 +9,7 @@ from finetune.config import FinetuneConfig
 from finetune.contest.entries import Entry, chosen_entries
 from finetune.mixing.options import HeadRatio
 from store.errors import UserError
-from store.options import Option, check_bounds
+from store.options import MOST, Option, check_bounds
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class ContestConfig:
         check_bounds(self)
         check_shot_rule(self.shot_rule)
         chosen_entries(self.methods)
+        if not 0 < self.head_ratio < 1:
+            raise UserError(f"--head-ratio {self.head_ratio:g}: must lie between 0 and 1")
+        if self.seed + self.seeds > MOST:
+            raise UserError(f"--seed {self.seed}, --seeds {self.seeds}: seeds must be below 2^32; lower one")
         if not self.store:
             raise UserError("contest: no store to try the methods on; give --store, once or several times")
         twice = next((one for one in self.store if self.store.count(one) > 1), None)

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.interrupted.unfinished import note_extracted_early
+from finetune.contest.comparable import check_comparable
 from finetune.contest.config import ContestConfig
 from finetune.contest.field import Contest, Field
 from finetune.contest.folder import prepare
@@ -55,13 +56,14 @@ def contest(
                     f"{one.store.path}: has no val split to choose on; train with --val-per-class (or put "
                     "images under val/), and extract again"
                 )
+        check_comparable(loaded, config)
         field = Field(config, loaded)
         with sole_writer(path, "contest"):
             prepare(config, stores)
             with _interruptible():
                 field.run(progress, show)
                 found = field.finish()
-    _run_best(config, field, found, progress)
+                _run_best(field, found, progress)
     return found
 
 
@@ -73,9 +75,8 @@ def _interruptible() -> Iterator[None]:
         raise Interrupted() from error
 
 
-def _run_best(config: ContestConfig, field: Field, found: Contest, progress: Progress) -> None:
+def _run_best(field: Field, found: Contest, progress: Progress) -> None:
     """The winner's run folder for each store, with the network to deploy."""
     for i, out in enumerate(found.best):
         one = replace(field.best_config(found.table, i), out=str(out), overwrite=True)
-        with _interruptible():
-            finetune(one, progress, store=field.loaded[i].store)
+        finetune(one, progress, store=field.loaded[i].store)

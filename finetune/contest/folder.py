@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from analysis.tables import without_nan
+from finetune.contest.comparable import images_of
 from finetune.contest.config import ContestConfig
-from finetune.contest.taken import DONE, FORMAT, MARKER, TABLES, check_not_taken
+from finetune.contest.taken import DONE, FORMAT, MARKER, check_not_taken, results_of
 from finetune.store_identity import other_part, store_digests
 from finetune.training.selection import Layer
 from finetune.training.trainer import LoadedStore
 from store.errors import UserError
 from store.reader import FeatureStore
 from store.storage.atomic import write_json
+from store.storage.lock import lock_of
 
+ROW = {"head", "right", "diverged_at", "seconds"}  # every head's file has these
 # Options that may be others when a contest is resumed.
 NOT_OF_HEADS = {"store", "out", "device", "ckpt", "resume", "overwrite", "seeds", "methods"}
 
@@ -33,27 +37,26 @@ def prepare(config: ContestConfig, stores: list[FeatureStore]) -> None:
     path = Path(config.out)
     check_not_taken(config)
     digests = [store_digests(store) for store in stores]
-    _check_comparable(stores, digests)
+    _check_each_once(stores, digests)
     options = {name: value for name, value in asdict(config).items() if name not in NOT_OF_HEADS}
     content = {"format": FORMAT, "options": options, "stores": digests}
     marker = path / MARKER
-    if config.resume and marker.exists():
+    resumed = config.resume and marker.exists()
+    if resumed:
         _check_same(marker, content, stores)
-        return
-    for file in (*(path / name for name in TABLES), *(path / DONE).glob("*")):
-        file.unlink(missing_ok=True)
-    write_json(marker, content)
+    # Before anything new is there, so that tables, heads and the winner's run are always of one contest.
+    for entry in (*results_of(path), *([] if resumed else (path / DONE).glob("*")), *path.glob(".*")):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry != lock_of(path):
+            entry.unlink(missing_ok=True)
+    if not resumed:
+        write_json(marker, content)
 
 
-def _check_comparable(stores: list[FeatureStore], digests: list[dict[str, str]]) -> None:
-    """Raise UserError for stores whose results may not be averaged."""
-    first = stores[0]
-    for i, store in enumerate(stores[1:], 1):
-        if store.class_names != first.class_names:
-            raise UserError(
-                f"{store.path}: has other classes than {first.path}, so their accuracies are not averaged; "
-                "run a contest for each"
-            )
+def _check_each_once(stores: list[FeatureStore], digests: list[dict[str, str]]) -> None:
+    """Raise UserError for a store that is there under two names."""
+    for i, store in enumerate(stores):
         if digests[i] in digests[:i]:
             raise UserError(
                 f"{store.path}: holds the same features as {stores[digests.index(digests[i])].path}, which "
@@ -99,8 +102,12 @@ class KeptHeads:
         for file in sorted(self._path.glob(f"{number}-*.json")):
             try:
                 row = json.loads(file.read_text())
+                if not row.keys() >= ROW or not isinstance(row["right"], dict):
+                    raise ValueError("it lacks a part")
                 self._rows[row["head"]] = row
-            except (ValueError, TypeError, KeyError) as error:
+                for split in row["right"]:
+                    self.right(row["head"], split)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise UserError(f"{file}: damaged ({error}); remove it and continue with --resume") from error
 
     def __contains__(self, head: str) -> bool:
@@ -125,8 +132,15 @@ class KeptHeads:
     def right(self, head: str, split: str) -> np.ndarray:
         """(N,) bool, which images of a split a head gets right."""
         packed = np.frombuffer(base64.b64decode(self._rows[head]["right"][split]), np.uint8)
-        return np.unpackbits(packed, count=len(self._loaded.held_out[split].label)).astype(bool)
+        n_images = len(self._loaded.held_out[split].label)
+        if len(packed) != -(-n_images // 8):
+            raise ValueError(f"{len(packed)} bytes for {n_images} images")
+        return np.unpackbits(packed, count=n_images).astype(bool)
 
     def label(self, split: str) -> np.ndarray:
         """(N,) classes of a split's images."""
         return self._loaded.held_out[split].label
+
+    def images(self, split: str) -> bytes:
+        """See `images_of`."""
+        return images_of(self._loaded, split)

@@ -11,6 +11,7 @@ from analysis.accuracy import MEASURES, SCORES
 from analysis.bootstrap import resampled_accuracies
 from finetune.contest.folder import KeptHeads
 
+ROUNDING = 1e-9  # of an accuracy in %
 INTERVAL = (2.5, 97.5)  # percent of the resamples that lie below its ends
 
 
@@ -54,7 +55,7 @@ def standings(finalists: list[Finalist], kept: list[KeptHeads], rank_by: str) ->
         for split, (mean, low, high) in behind.items():
             row |= {f"{split}_behind": mean[place], f"{split}_behind_low": low[place]}
             row |= {f"{split}_behind_high": high[place]}
-        table.append(row | {"together": bool(row["val_behind_low"] <= 0)})
+        table.append(row | {"together": bool(row["val_behind_low"] <= ROUNDING)})
     return pd.DataFrame(table)
 
 
@@ -80,15 +81,17 @@ def _behind(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By how much the first is better than each: mean, and the ends of the interval, (E,) each.
 
-    Images of every store are resampled alike, so stores of the same images stay paired.
+    Stores of the same images see the same resamples; others are resampled apart.
     """
     differences, exact = [], []
+    seeds: dict[bytes, int] = {}
     for i, of_store in enumerate(kept):
+        seed = seeds.setdefault(of_store.images(split), len(seeds))
         label = of_store.label(split)
         right = np.stack(
             [np.mean([of_store.right(head, split) for head in one.heads[i]], axis=0) for one in finalists]
         )
-        resampled = resampled_accuracies(label, right, rank_by)
+        resampled = resampled_accuracies(label, right, rank_by, seed=seed)
         differences.append(resampled[:, :1] - resampled)
         exact.append(_accuracy(label, right, rank_by))
     mean = np.mean(exact, axis=0)

@@ -5,16 +5,24 @@ import re
 from pathlib import Path
 
 from finetune.contest.config import ContestConfig
+from finetune.run_folder import foreign_to_run
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names, is_leftover
 
 FORMAT, MARKER, DONE = "tailcache-contest", "contest.json", "done"
 TABLES = ("standings.csv", "heads.csv")
 BEST = "best"
+RUN, UNFINISHED = re.compile(rf"{BEST}(-\d+)?"), re.compile(rf"{BEST}(-\d+)?\.unfinished\.pt")
 
 
 def best_runs(path: Path, n_stores: int) -> list[Path]:
     """The folders of the winner's runs, one for each store."""
     return [path / BEST] if n_stores == 1 else [path / f"{BEST}-{i + 1}" for i in range(n_stores)]
+
+
+def results_of(path: Path) -> list[Path]:
+    """What a contest writes at its end, as far as it is there: tables, and runs that may be unfinished."""
+    ours = [e for e in path.glob("*") if e.name in TABLES or RUN.fullmatch(e.name)]
+    return ours + [e for e in path.glob("*") if UNFINISHED.fullmatch(e.name)]
 
 
 def foreign_to_contest(path: Path) -> str | None:
@@ -24,10 +32,14 @@ def foreign_to_contest(path: Path) -> str | None:
             return f"holds a {MARKER} of something else"
     except (OSError, ValueError, TypeError, KeyError):
         return foreign_names(path, ())
-    runs = [entry.name for entry in path.iterdir() if re.fullmatch(rf"{BEST}(-\d+)?", entry.name)]
-    done = path / DONE
-    strange = [e.name for e in done.glob("*") if not (e.suffix == ".json" or is_leftover(e.name))]
-    return f"holds {DONE}/{strange[0]}" if strange else foreign_names(path, (MARKER, DONE, *TABLES, *runs))
+    for entry in (path / DONE).glob("*"):
+        if not (entry.is_file() and (entry.suffix == ".json" or is_leftover(entry.name))):
+            return f"holds {DONE}/{entry.name}"
+    results = results_of(path)
+    for run in (entry for entry in results if RUN.fullmatch(entry.name)):
+        if (found := foreign_to_run(run) if run.is_dir() else "is a file") is not None:
+            return f"holds {run.name}, which {found}"
+    return foreign_names(path, (MARKER, DONE, *(entry.name for entry in results)))
 
 
 def check_not_taken(config: ContestConfig) -> None:

@@ -41,7 +41,7 @@ class RecordedSteps:
         """Run the steps of a window; without a graph if recording fails.
 
         Args:
-            steps: reads pooled, label and rate of a window, and writes log p to its fourth argument.
+            steps: reads pooled, label and rate of a window, and writes each row's fit to its fourth argument.
             state: tensors that the steps update; the same ones at every call for the same heads.
             arguments: the four arguments.
         """

@@ -35,8 +35,13 @@ class Loss:
 
 
 def balanced_softmax(prior: np.ndarray, tau: float) -> Loss:
-    """Cross-entropy of z + τ · log π: balanced softmax (Ren et al. 2020), the logit-adjusted loss at τ."""
-    shift = tau * np.log(prior) if tau else np.zeros_like(prior)  # not 0 · −∞, where a class is never drawn
+    """Cross-entropy of z + τ · log π: balanced softmax (Ren et al. 2020), the logit-adjusted loss at τ.
+
+    A class that is never drawn takes no part in training, unless τ is 0.
+    """
+    shift = np.full(len(prior), -np.inf if tau else 0.0)
+    drawn = prior > 0
+    shift[drawn] = tau * np.log(prior[drawn])
     return Loss(shift=shift.astype(np.float32))
 
 

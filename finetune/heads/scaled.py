@@ -36,7 +36,7 @@ class ScaledHead:
         self._trained = TRAINED[options.trainable]
         # Velocities are stored multiplied by the learning rate.
         self._velocity = {name: torch.zeros_like(getattr(self, name)) for name in self._trained}
-        self._share = {"layer": options.fc_lr_share}  # of the learning rate
+        self._lr_share = {"layer": options.fc_lr_share}  # of the learning rate
         self._terms = RowTerms([options], weight)
 
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -84,12 +84,12 @@ class ScaledHead:
         gradient = logits.log_softmax(0)
         self._terms.gradient(gradient[None], label, rate, fit, logits[None])
         of_each = {name: self._gradient(name, gradient, unscaled, x) for name in self._trained}
-        share, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
+        now, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
         for name, step in of_each.items():
-            value, velocity, of_lr = getattr(self, name), self._velocity[name], self._share.get(name, 1.0)
-            velocity.mul_(head.momentum * share / before).add_(step, alpha=of_lr)
+            value, velocity, of_lr = getattr(self, name), self._velocity[name], self._lr_share.get(name, 1.0)
+            velocity.mul_(head.momentum * now / before).add_(step, alpha=of_lr)
             if head.weight_decay > 0:
-                velocity.add_(value, alpha=of_lr * head.lr * share * head.weight_decay)
+                velocity.add_(value, alpha=of_lr * head.lr * now * head.weight_decay)
             value.sub_(velocity)
 
     def _gradient(

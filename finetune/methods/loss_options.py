@@ -21,7 +21,7 @@ WeightedMean = Annotated[
 FrequencyPower = Annotated[
     float,
     Option(
-        "weight of a class in the re-weighted loss: one over its share to this power",
+        "exponent ρ of the class weights π^−ρ in the re-weighted loss, with π of the sampled batches",
         "method",
         least=0,
         most=10,

@@ -143,7 +143,7 @@ METHODS = {
         samplings=MIXED_UP_ANY,
     ),
     "remix": _trained(
-        "mixup in which a rare class takes the label of a frequent one, uniform sampling",
+        "mixup in which a rare class takes all of the label from a frequent one, uniform sampling",
         REMIXED_ANY[0],
         "ce",
         "fc",

@@ -92,7 +92,7 @@ OF_PLACES = ("mix_share", "mix_classes", "head_ratio")  # options that decide wh
 def mixed(
     mix: Callable[..., "Mix"],
     options: tuple[str, ...],
-    prior: Callable[[Callable], Callable] = lambda of_rows: of_rows,
+    prior: Callable[[RowSampling], Callable[[PlanInputs], np.ndarray]] = lambda rows: rows.prior,
     **changes: Any,
 ) -> tuple[Sampling, ...]:
     """The same samplings with a mix.
@@ -100,12 +100,12 @@ def mixed(
     Args:
         mix: see `Batches`.
         options: options that it depends on.
-        prior: makes the prior of the batches from that of their rows; the same if labels are the rows'.
+        prior: makes the prior of the batches from their rows; that of the rows, if labels are theirs alone.
         changes: other fields.
     """
     found = []
     for sampling in ANY:
         every = tuple(dict.fromkeys((*sampling.options, *OF_PLACES, *options)))
-        draw, of_batches = Batches(ROWS[sampling.name], mix), prior(sampling.prior)
+        draw, of_batches = Batches(ROWS[sampling.name], mix), prior(ROWS[sampling.name])
         found.append(replace(sampling, draw=draw, prior=of_batches, options=every, mixes=True, **changes))
     return tuple(found)

@@ -50,16 +50,14 @@ class ChannelSwap:
         """See `Mix`."""
         import torch
 
-        device = places.device
-        partner, channels = (torch.as_tensor(part, device=device) for part in (self.partner, self.channels))
-        lent = torch.zeros(len(partner), 1, places.shape[2], device=device)
-        lent.scatter_(2, channels[:, None], 1)  # between weights of 0 and 1, `lerp` is exact, and the fastest
-        if self.is_mixed is None:
-            places.lerp_(features.rows(partner), lent)
-            return
-        needed = torch.as_tensor(self.is_mixed, device=device)
-        lent = lent.expand(-1, partner.shape[1], -1)[needed]
-        places[needed] = places[needed].lerp_(features.rows(partner[needed]), lent)
+        from finetune.mixing.mix import blend
+
+        partner, channels, is_mixed = (
+            None if part is None else torch.as_tensor(part, device=places.device)
+            for part in (self.partner, self.channels, self.is_mixed)
+        )
+        lent = torch.zeros(len(partner), 1, places.shape[2], device=places.device)
+        blend(places, features, partner, lent.scatter_(2, channels[:, None], 1), is_mixed)
 
 
 def swapped(

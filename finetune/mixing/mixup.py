@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 from finetune.sampling.arrays import Array, picked
 from finetune.sampling.philox import below
 from finetune.sampling.plan import PlanInputs
+from finetune.sampling.rows import RowSampling
 
 if TYPE_CHECKING:  # the command line imports this for the methods' names and must not wait for torch
     import torch
@@ -58,14 +59,13 @@ class Blend:
         """See `Mix`."""
         import torch
 
-        device = places.device
-        partner, share = (torch.as_tensor(part, device=device) for part in (self.partner, self.share))
-        others = (1 - share).float()[..., None]
-        if self.is_mixed is None:
-            places.lerp_(features.rows(partner), others)
-            return
-        needed = torch.as_tensor(self.is_mixed, device=device)
-        places[needed] = places[needed].lerp_(features.rows(partner[needed]), others[needed])
+        from finetune.mixing.mix import blend
+
+        partner, share, is_mixed = (
+            None if part is None else torch.as_tensor(part, device=places.device)
+            for part in (self.partner, self.share, self.is_mixed)
+        )
+        blend(places, features, partner, (1 - share).float()[..., None], is_mixed)
 
 
 def share_quantiles(alpha: float) -> np.ndarray:
@@ -133,32 +133,44 @@ def _label_share(relation: Array, share: Array) -> Array:
     return xp.where(gives_all, xp.zeros_like(share), xp.where(takes_all, xp.ones_like(share), share))
 
 
-def prior_of_mixup(rows: Callable[[PlanInputs], np.ndarray]) -> Callable[[PlanInputs], np.ndarray]:
-    """The class distribution of batches with mixed labels, from that of their rows."""
+def prior_of_mixup(rows: RowSampling) -> Callable[[PlanInputs], np.ndarray]:
+    """The class distribution of batches with mixed labels."""
     return partial(_mean_labels, rows, _unrelated)
 
 
-def prior_of_remix(rows: Callable[[PlanInputs], np.ndarray]) -> Callable[[PlanInputs], np.ndarray]:
+def prior_of_remix(rows: RowSampling) -> Callable[[PlanInputs], np.ndarray]:
     """The same, with the labels of Remix."""
     return partial(_mean_labels, rows, _by_frequency)
 
 
 def _mean_labels(
-    rows: Callable[[PlanInputs], np.ndarray], relation: Callable[[Array, Array], Array], inputs: PlanInputs
+    rows: RowSampling, relation: Callable[[Array, Array], Array], inputs: PlanInputs
 ) -> np.ndarray:
     """(K,) mean share of each class in the labels of a batch.
 
-    A partner counts as drawn by itself: that it comes from the same batch changes this by 1 / B at most.
+    A partner is the row itself once in B times. In halves, all others of a row are one fewer of its own half.
     """
-    prior, mixing, counts = rows(inputs), inputs.mixing, inputs.row_counts
+    prior, mixing, counts = rows.prior(inputs), inputs.mixing, inputs.row_counts
     middle = (mixing.share_quantiles[:-1] + mixing.share_quantiles[1:]) / 2  # each as likely as any other
     given = 1 - _label_share(np.arange(3)[:, None], np.tile(middle, (3, 1))).mean(axis=1)  # by relation
-    replaced = mixing.n_places(inputs.batch_size) / inputs.batch_size * prior
-    if mixing.classes == "tail":
-        replaced = replaced * inputs.is_tail
-    mean = prior.copy()
-    for c in np.flatnonzero(replaced):  # not all pairs at once: of ten thousand classes they fill a memory
-        to_each = replaced[c] * prior * given[relation(counts[c], counts)]
-        mean += to_each
-        mean[c] -= to_each.sum()
+    mean, size = prior.copy(), inputs.batch_size
+    for n_places, of_place in _places(rows, inputs, prior):
+        replaced, partner = n_places / size * of_place, prior - of_place / size
+        if mixing.classes == "tail":
+            replaced = replaced * inputs.is_tail
+        for c in np.flatnonzero(
+            replaced
+        ):  # not all pairs at once: of ten thousand classes they fill a memory
+            to_each = replaced[c] * partner * given[relation(counts[c], counts)]
+            mean += to_each
+            mean[c] -= to_each.sum()
     return mean
+
+
+def _places(rows: RowSampling, inputs: PlanInputs, prior: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """How many places at the end of a batch are alike, and the (K,) class distribution of their rows."""
+    n_places = inputs.mixing.n_places(inputs.batch_size)
+    if not rows.in_halves:
+        return [(n_places, prior)]
+    tail = inputs.is_tail
+    return [(n_places // 2, 2 * prior * tail), (n_places - n_places // 2, 2 * prior * ~tail)]

@@ -40,7 +40,7 @@ Alpha = Annotated[
         "α of mixup and remix: two rows are mixed by a share from Beta(α, α)",
         "augmentation",
         above=0,
-        most=1e6,
+        most=32,
     ),
 ]
 TailSamples = Annotated[

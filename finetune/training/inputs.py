@@ -115,16 +115,23 @@ def mixing_of(config: FinetuneConfig, store: FeatureStore) -> Mixing:
     """Which rows are replaced, how many channels are swapped, and how shares of rows are spread.
 
     Raises:
-        UserError: no channel would be swapped.
+        UserError: no channel would be swapped, or no row replaced.
     """
+    sampling = find_sampling(config)
+    in_halves = sampling.mixes and sampling.in_halves and config.mix_classes == "tail"
+    if in_halves and Mixing(config.mix_share).n_places(config.batch_size) < 2:
+        raise UserError(
+            f"--mix-share {config.mix_share:g}: replaces none of {config.batch_size} rows, for in halves a "
+            f"single place has a head row; raise it to {2 / config.batch_size:g} or more"
+        )
     n_channels = store.classifier[0].shape[1]
     n_swapped = int(round(config.rho * n_channels, 6))  # 0.29 · 100 is 28.999999999999996
-    if "rho" in find_sampling(config).options and not n_swapped:
+    if "rho" in sampling.options and not n_swapped:
         raise UserError(
             f"--rho {config.rho:g}: swaps none of {n_channels} channels; raise it to "
             f"{math.ceil(1e6 / n_channels) / 1e6:g} or more"
         )
-    quantiles = share_quantiles(config.alpha) if "alpha" in find_sampling(config).options else None
+    quantiles = share_quantiles(config.alpha) if "alpha" in sampling.options else None
     return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels, quantiles)
 
 
