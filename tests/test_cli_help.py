@@ -161,7 +161,7 @@ def test_every_help_ends_with_its_examples():
 def test_commands_are_told_in_the_order_of_their_use_and_in_full():
     text = shown(columns="60")
     names = re.findall(r"^  (\w+)  ", text.partition("\nCommands:\n")[2], re.MULTILINE)
-    in_use = ["train", "extract", "finetune", "sweep", "evaluate", "analyze", "predict", "export"]
+    in_use = ["train", "extract", "finetune", "sweep", "contest", "evaluate", "analyze", "predict", "export"]
     assert names == [*in_use, "demo", "store"]
     assert "..." not in text.partition("\nCommands:\n")[2]
     for command in cli.main.commands.values():

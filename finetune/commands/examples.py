@@ -25,6 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tailcache sweep --store feats.zarr --grid tau_s=0.5,0.7 --grid donors=any,head",
         "tailcache sweep --store feats.zarr --range lr=1e-4:1e-2:log --random 20",
     ),
+    "contest": (
+        "tailcache contest --store feats.zarr --out runs/contest",
+        "tailcache contest --store seed0.zarr --store seed1.zarr --methods fsa,crt,mislas",
+    ),
     "evaluate": ("tailcache evaluate --ckpt runs/fsa/checkpoint.pt --split val",),
     "analyze": (
         "tailcache analyze runs/fsa runs/crt --out report",
