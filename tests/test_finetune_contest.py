@@ -43,6 +43,9 @@ def test_a_third_goes_on_and_heads_are_counted_before():
     assert (n_trained(10, 1), n_trained(10, 2), n_trained(10, 3), n_trained(1, 3)) == (10, 14, 16, 3)
     scores = {"a": [1.0, 4.0], "b": [3.0], "c": [9.0, np.nan], "d": [2.5]}
     assert going_on("abcd", scores) == ["b", "a"]  # of equals the earlier; what diverged does not
+    orders = {"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.1]}  # whose sums differ in the last bit
+    assert going_on("ab", orders) == ["a"]
+    assert going_on("ba", orders) == ["b"]
     assert going_on("c", scores) == []
 
 
@@ -67,7 +70,7 @@ def test_the_rounds_repeated_by_hand(config, quiet, monkeypatch):
             if len(of_seed):
                 assert sorted(of_seed["configuration"]) == sorted(left)
             so_far = of_entry[(of_entry["seed"] <= seed) & of_entry["configuration"].isin(left)]
-            mean = so_far.groupby("configuration")["val_balanced_accuracy"].mean()
+            mean = so_far.groupby("configuration")["val_balanced_accuracy"].mean().round(9)
             left = sorted(left, key=lambda name, mean=mean: -mean[name])[: -(-len(left) // 3)]
         row = found.table[found.table["entry"] == entry].iloc[0]
         assert row["chosen"] == left[0]

@@ -31,6 +31,6 @@ def going_on(configurations: Sequence[str], scores: Mapping[str, Sequence[float]
         configurations: of one entry, in their order.
         scores: of each, one for each head so far; NaN for a head that diverged.
     """
-    mean = {name: float(np.mean(scores[name])) for name in configurations}
+    mean = {name: round(float(np.mean(scores[name])), 9) for name in configurations}  # equal are equal
     whole = [name for name in configurations if np.isfinite(mean[name])]
     return sorted(whole, key=lambda name: -mean[name])[: n_kept(len(configurations))]
