@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
+from made_contest import FEW
 from made_course import make_course_store
 from made_fitted import GROUPS, fit_store, write_pairs
 from made_store import make_store, stopped_clock, written
@@ -21,6 +22,8 @@ from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainCon
 from extract.device import set_threads_here
 from extract.dump import extract
 from extract.train import train
+from finetune.contest import entries
+from finetune.contest.config import ContestConfig
 from store import provenance
 from store.storage.location import locate
 from store.storage.s3 import Bucket
@@ -66,6 +69,18 @@ def feature_store(phase1: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("store") / "feats.zarr"
     extract(ExtractConfig(str(phase1), str(path), dtype="float32", device="cpu"), QUIET)
     return path
+
+
+@pytest.fixture
+def few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contest of three entries, of four, eleven and two configurations."""
+    monkeypatch.setattr(entries, "ENTRIES", FEW)
+
+
+@pytest.fixture
+def contest_config(feature_store: Path) -> ContestConfig:
+    """A contest on `feature_store`, in the folder `c`."""
+    return ContestConfig((str(feature_store),), "c", iterations=30, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from bad_input import TINY, refuse, run, succeed
 from made_contest import FEW
 
 from finetune.contest import entries
-from finetune.contest.config import ContestConfig
 from finetune.contest.contest import contest
 from finetune.contest.entries import ENTRIES, Entry
 from finetune.contest.folder import KeptHeads
@@ -21,17 +20,6 @@ from finetune.contest.rounds import going_on, n_kept, n_trained
 from finetune.methods.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """Three entries, of four, eleven and two configurations."""
-    monkeypatch.setattr(entries, "ENTRIES", FEW)
-
-
-@pytest.fixture
-def config(feature_store) -> ContestConfig:
-    return ContestConfig((str(feature_store),), "c", iterations=30, device="cpu")
 
 
 def test_every_method_takes_part():
@@ -49,8 +37,8 @@ def test_a_third_goes_on_and_heads_are_counted_before():
     assert going_on("c", scores) == []
 
 
-@pytest.mark.usefixtures("few")
-def test_the_rounds_repeated_by_hand(config, quiet, monkeypatch):
+@pytest.mark.usefixtures("few_entries")
+def test_the_rounds_repeated_by_hand(contest_config, quiet, monkeypatch):
     """From the table of all heads: who was trained, and what each entry chose. Test says the opposite."""
     keep = KeptHeads.keep
 
@@ -59,7 +47,7 @@ def test_the_rounds_repeated_by_hand(config, quiet, monkeypatch):
         keep(kept, [row | other for row, other in zip(rows, others, strict=True)], layers)
 
     monkeypatch.setattr(KeptHeads, "keep", turned)
-    found = contest(config, quiet)
+    found = contest(contest_config, quiet)
     heads = pd.read_csv("c/heads.csv")
     assert heads["seed"].value_counts().to_dict() == {0: 17, 1: 3, 2: 2}
     assert len(heads) == sum(n_trained(len(list(e.choices())), 3) for e in FEW.values()) - 4 - 2  # no seeds
@@ -87,8 +75,8 @@ def test_the_rounds_repeated_by_hand(config, quiet, monkeypatch):
     assert (found.table["together"] == (found.table["val_behind_low"] <= 0)).all()
 
 
-@pytest.mark.usefixtures("few")
-def test_the_winner_is_a_run_like_any_other(config, feature_store):
+@pytest.mark.usefixtures("few_entries")
+def test_the_winner_is_a_run_like_any_other(feature_store):
     said = succeed(
         "contest", "--store", feature_store, "--out", "c", "--iterations", 30, "--device", "cpu"
     ).stdout
@@ -108,13 +96,13 @@ def test_the_winner_is_a_run_like_any_other(config, feature_store):
     succeed("evaluate", "--ckpt", "c/best/checkpoint.pt", "--device", "cpu")
 
 
-@pytest.mark.usefixtures("few")
-def test_several_stores_are_averaged_and_choose_together(config, quiet, feature_store):
+@pytest.mark.usefixtures("few_entries")
+def test_several_stores_are_averaged_and_choose_together(contest_config, quiet, feature_store):
     """Another seed of Phase I; every entry has one configuration for both."""
     subset = ["--imbalance-factor", 20, "--val-per-class", 5, "--seed", 1]
     succeed("train", "--dataset", "digits", *subset, *TINY, "--out", "p1")
     succeed("extract", "--ckpt", "p1/checkpoint.pt", "--store", "other.zarr", "--device", "cpu")
-    found = contest(replace(config, store=(*config.store, "other.zarr")), quiet)
+    found = contest(replace(contest_config, store=(*contest_config.store, "other.zarr")), quiet)
     heads = pd.read_csv("c/heads.csv")
     assert heads["store"].value_counts().to_dict() == {str(feature_store): 22, "other.zarr": 22}
     first = heads[heads["seed"] == 0]
@@ -133,7 +121,7 @@ def test_several_stores_are_averaged_and_choose_together(config, quiet, feature_
     assert made == [str(feature_store), "other.zarr"]
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_entries")
 def test_stores_that_cannot_be_averaged_are_refused(feature_store, course_store):
     shutil.copytree(feature_store, "copy.zarr")
     given = ["contest", "--store", feature_store, "--device", "cpu"]
@@ -160,11 +148,11 @@ def test_who_cannot_take_part_is_told_and_the_others_do(feature_store):
     refuse(*command[:4], "d", *command[5:], "--methods", "no-aug", says=["no method can take part"])
 
 
-def test_what_diverges_does_not_win(config, quiet, monkeypatch):
+def test_what_diverges_does_not_win(contest_config, quiet, monkeypatch):
     wild = {"lr": (4e9,), "momentum": (4e9,)}
     some = {"plain": Entry("plain", {"momentum": (0.9, 4e9)}, {"lr": 4e9}), "crt": Entry("crt", wild)}
     monkeypatch.setattr(entries, "ENTRIES", some | {"ncm": ENTRIES["ncm"]})
-    found = contest(replace(config, methods="crt,plain,ncm", seeds=2), quiet)
+    found = contest(replace(contest_config, methods="crt,plain,ncm", seeds=2), quiet)
     assert set(found.table["entry"]) == {"plain", "ncm"}
     assert found.table.set_index("entry").loc["plain", "chosen"] == "momentum=0.9"
 

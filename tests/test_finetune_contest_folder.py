@@ -9,12 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bad_input import refuse, succeed
-from made_contest import FEW
 
 from finetune.contest import contest as of_contest
-from finetune.contest import entries
 from finetune.contest import field as running
-from finetune.contest.config import ContestConfig
 from finetune.contest.contest import contest
 from store.errors import Interrupted, UserError
 from store.reader import FeatureStore
@@ -22,21 +19,10 @@ from store.reader import FeatureStore
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Three entries, of four, eleven and two configurations."""
-    monkeypatch.setattr(entries, "ENTRIES", FEW)
-
-
-@pytest.fixture
-def config(feature_store) -> ContestConfig:
-    return ContestConfig((str(feature_store),), "c", iterations=30, device="cpu")
-
-
-@pytest.mark.usefixtures("few")
-def test_an_interrupted_contest_goes_on(config, quiet, monkeypatch):
+@pytest.mark.usefixtures("few_entries")
+def test_an_interrupted_contest_goes_on(contest_config, quiet, monkeypatch):
     """To the same tables; heads that were done are not trained again."""
-    contest(replace(config, out="whole"), quiet)
+    contest(replace(contest_config, out="whole"), quiet)
     trained, train = [], running.train_batch
 
     def interrupted(batch, *rest):
@@ -47,25 +33,25 @@ def test_an_interrupted_contest_goes_on(config, quiet, monkeypatch):
 
     monkeypatch.setattr(running, "train_batch", interrupted)
     with pytest.raises(Interrupted):
-        contest(config, quiet)
+        contest(contest_config, quiet)
     n_done = len(list(Path("c/done").glob("*.json")))
     assert 0 < n_done < 22
     monkeypatch.setattr(running, "train_batch", train)
-    contest(replace(config, resume=True), quiet)
+    contest(replace(contest_config, resume=True), quiet)
     for name in ("standings.csv", "heads.csv"):
         one, two = (pd.read_csv(f"{out}/{name}").drop(columns=["seconds"]) for out in ("c", "whole"))
         pd.testing.assert_frame_equal(one, two)
     assert Path("c/best/head.pt").read_bytes() == Path("whole/best/head.pt").read_bytes()
 
 
-@pytest.mark.usefixtures("few")
-def test_more_methods_and_seeds_add_to_what_is_done(config, quiet, monkeypatch):
-    contest(replace(config, methods="crt", seeds=1), quiet)
+@pytest.mark.usefixtures("few_entries")
+def test_more_methods_and_seeds_add_to_what_is_done(contest_config, quiet, monkeypatch):
+    contest(replace(contest_config, methods="crt", seeds=1), quiet)
     trained, train = [], running.train_batch
     monkeypatch.setattr(
         running, "train_batch", lambda batch, *rest: trained.extend(batch) or train(batch, *rest)
     )
-    found = contest(replace(config, methods="crt,fsa", seeds=2, resume=True), quiet)
+    found = contest(replace(contest_config, methods="crt,fsa", seeds=2, resume=True), quiet)
     assert sorted((one.method, one.seed) for one in trained) == [
         ("crt", 1),
         ("crt", 1),
@@ -76,10 +62,10 @@ def test_more_methods_and_seeds_add_to_what_is_done(config, quiet, monkeypatch):
     assert set(found.table["entry"]) == {"crt", "fsa"}
 
 
-@pytest.mark.usefixtures("few")
-def test_what_a_folder_holds_is_of_one_contest(config, quiet, feature_store, monkeypatch):
+@pytest.mark.usefixtures("few_entries")
+def test_what_a_folder_holds_is_of_one_contest(contest_config, quiet, feature_store, monkeypatch):
     """Another contest's tables, heads and runs are gone before the new one's are there, even if it fails."""
-    contest(replace(config, methods="crt", seeds=1), quiet)
+    contest(replace(contest_config, methods="crt", seeds=1), quiet)
     Path("c/best-1").mkdir()  # as of two stores
     Path("c/best.unfinished.pt").touch()
     Path("c/.heads.csv.unfinished-1-a").touch()
@@ -87,7 +73,7 @@ def test_what_a_folder_holds_is_of_one_contest(config, quiet, feature_store, mon
     for more in ({"overwrite": True, "iterations": 31}, {"resume": True, "methods": "logit-adjustment"}):
         before = {path.name for path in Path("c/done").iterdir()}
         with pytest.raises(pytest.fail.Exception):
-            contest(replace(config, **more), quiet)
+            contest(replace(contest_config, **more), quiet)
         assert {path.name for path in Path("c").iterdir()} <= {"contest.json", "done"}
         left = {path.name for path in Path("c/done").glob("*")}
         assert left == (before if "resume" in more else set())
@@ -99,8 +85,8 @@ def test_what_a_folder_holds_is_of_one_contest(config, quiet, feature_store, mon
     refuse(*given, "--resume", says=["holds best, which holds thesis.txt"])
 
 
-@pytest.mark.usefixtures("few")
-def test_interrupted_in_the_winners_run_it_goes_on(config, quiet, monkeypatch):
+@pytest.mark.usefixtures("few_entries")
+def test_interrupted_in_the_winners_run_it_goes_on(contest_config, quiet, monkeypatch):
     run_best = of_contest.finetune
 
     def interrupted(one, *rest, **more):
@@ -109,9 +95,9 @@ def test_interrupted_in_the_winners_run_it_goes_on(config, quiet, monkeypatch):
 
     monkeypatch.setattr(of_contest, "finetune", interrupted)
     with pytest.raises(Interrupted):
-        contest(replace(config, methods="crt", seeds=1), quiet)
+        contest(replace(contest_config, methods="crt", seeds=1), quiet)
     monkeypatch.setattr(of_contest, "finetune", run_best)
-    contest(replace(config, methods="crt", seeds=1, resume=True), quiet)
+    contest(replace(contest_config, methods="crt", seeds=1, resume=True), quiet)
     assert sorted(path.name for path in Path("c").iterdir()) == [
         "best",
         "contest.json",
@@ -139,12 +125,12 @@ def other_row(path: str):
         yield
 
 
-@pytest.mark.usefixtures("few")
-def test_a_contest_is_not_resumed_on_another_store(config, quiet, feature_store):
-    contest(replace(config, methods="logit-adjustment"), quiet)
+@pytest.mark.usefixtures("few_entries")
+def test_a_contest_is_not_resumed_on_another_store(contest_config, quiet, feature_store):
+    contest(replace(contest_config, methods="logit-adjustment"), quiet)
     shutil.copytree(feature_store, "other.zarr")
     with other_row("other.zarr"):
-        other = replace(config, store=("other.zarr",), methods="logit-adjustment")
+        other = replace(contest_config, store=("other.zarr",), methods="logit-adjustment")
         with pytest.raises(UserError, match="a contest on another store"):
             contest(replace(other, resume=True), quiet)
         contest(replace(other, overwrite=True), quiet)

@@ -14,6 +14,7 @@ from finetune.heads import cuda_graph as graph
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, record_on_gpu, recorded_on
 from finetune.heads.losses import Loss, focal
 from finetune.heads.options import HeadOptions
+from finetune.heads.row_terms import SecondLabel
 from finetune.heads.stacked import StackedHeads, padded
 from finetune.heads.threads import Threads
 from finetune.loading.features import Features
@@ -79,6 +80,21 @@ def test_replayed_steps_are_the_steps():
         torch.testing.assert_close(plain_heads.train_on(*window), recorded.train_on(*window), rtol=0, atol=0)
     assert_same(plain_heads, recorded)
     assert (record.recorded, record.replayed) == (2, 4)  # two lengths, four windows
+
+
+def test_replayed_steps_have_the_second_labels_of_their_own_window():
+    """With other labels and shares in each; the losses of a stack are the same too."""
+    generator, record = torch.Generator().manual_seed(1), Recorder()
+    made = [StackedHeads(options(), CPU), StackedHeads(options(), CPU, recorded=RecordedSteps(record))]
+    for pooled, label, start in windows():
+        other = torch.randint(5, label.shape, generator=generator)
+        share = torch.rand(label.shape, generator=generator, dtype=torch.float64)
+        losses = [heads.train_on(pooled, label, start, SecondLabel(other, share)) for heads in made]
+        assert torch.equal(*losses)
+        once = made[0].train_on(pooled, label, start)  # a step without them, for both
+        assert torch.equal(once, made[1].train_on(pooled, label, start))
+    assert_same(*made)
+    assert record.recorded == 4  # two lengths, with one label and with two
 
 
 def test_the_windows_given_are_left_alone():

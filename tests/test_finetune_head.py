@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from head_oracles import CPU, LOSSES, batches, options, reference_loss
+from head_oracles import CPU, LOSSES, batches, options, taught, taught_by_autograd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear, log_softmax
@@ -32,24 +32,14 @@ def test_steps_equal_autograd_and_torch_sgd(name, weight_decay, schedule):
     steps = 20
     more = {"weight_decay": weight_decay, "schedule": schedule, "n_iterations": steps}
     head = options(rng, loss=LOSSES[name], **more)
-    pooled, label = batches(rng, steps, 12)
+    made = batches(rng, steps, 12)
     parameters = [torch.from_numpy(p).clone().requires_grad_() for p in (head.weight, head.bias)]
-    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    expected = []
-    for x, y in zip(pooled, label, strict=True):
-        loss = reference_loss(name, linear(x, *parameters), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if schedule == "cosine":
-            scheduler.step()
-        expected.append(loss.detach())
+    layer = [{"params": parameters}]
+    expected = taught_by_autograd(name, lambda x: linear(x, *parameters), layer, made, weight_decay, schedule)
     heads = StackedHeads([head], CPU)
-    parts = [(padded(pooled[i : i + 7]), label[i : i + 7], i) for i in range(0, 20, 7)]
-    losses = torch.cat([heads.train_on(*part) for part in parts])
+    losses = taught(heads, made)
     # shifts and class weights are float32: a few 1e-8
-    torch.testing.assert_close(losses[:, 0], torch.stack(expected), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(losses[:, 0], expected, rtol=1e-6, atol=1e-6)
     for found, wanted in zip(heads.layers()[0], parameters, strict=True):
         torch.testing.assert_close(found, wanted.detach(), rtol=1e-6, atol=1e-6)
 

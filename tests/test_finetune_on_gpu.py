@@ -16,7 +16,14 @@ from extract.train import train
 from finetune.config import FinetuneConfig
 from finetune.heads import stacked
 from finetune.heads.cuda_graph import RECORDING, RecordedSteps, recorded_on
-from finetune.heads.losses import Loss, balanced_softmax, class_balanced, class_balanced_binary, focal
+from finetune.heads.losses import (
+    Loss,
+    balanced_softmax,
+    class_balanced,
+    class_balanced_binary,
+    focal,
+    re_weighted,
+)
 from finetune.heads.options import HeadOptions
 from finetune.heads.stacked import StackedHeads, padded
 from finetune.mixing.fusion import fuse
@@ -29,6 +36,8 @@ LOSSES: dict[str, Callable[[np.ndarray], Loss]] = {
     "class-balanced": lambda prior: class_balanced(prior, 5000, 0.999, False),
     "class-balanced, divided by weights": lambda prior: class_balanced(prior, 5000, 0.999, True),
     "focal": lambda prior: focal(2.0),
+    "re-weighted": lambda prior: re_weighted(prior, 1.2),
+    "smoothed": lambda prior: Loss(smoothing=(0.4 * prior / prior.max()).astype(np.float32)),
     "binary": lambda prior: class_balanced_binary(prior, 5000, 0.999),
 }
 

@@ -25,6 +25,8 @@ from finetune.loading.residency import Residency, hold_maps
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
 from finetune.run import read_run
+from finetune.sweep.config import SweepConfig
+from finetune.sweep.sweep import sweep
 from finetune.train import finetune
 from finetune.training.inputs import plan_inputs
 from store.errors import UserError
@@ -191,6 +193,10 @@ def test_a_1x1_map_is_refused(small_root, tmp_path, quiet):
     config = replace(config, confusing_classes=2, head_ratio=0.4)
     with pytest.raises(UserError, match="1×1"):
         finetune(config, quiet)
+    assert not (tmp_path / "run").exists()
+    swept = SweepConfig(replace(config, select_on="test"), ("method=no-aug,fsa",), seeds=1)
+    with pytest.raises(UserError, match="1×1"):  # before its first head
+        sweep(swept, quiet, None)
     assert not (tmp_path / "run").exists()
     finetune(replace(config, method="no-aug"), quiet)  # it needs no maps
 

@@ -174,10 +174,13 @@ class Field:
     def _leave_diverged(self) -> None:
         for runner in self._runners:
             if not runner.left:
-                note(f"{runner.name} leaves the contest: all its configurations diverged")
+                note(f"{runner.name} leaves the contest: no configuration has finite weights on every store")
         self._runners = [runner for runner in self._runners if runner.left]
         if not self._runners:
-            raise UserError("contest: every configuration of every method diverged; are the features finite?")
+            raise UserError(
+                "contest: no configuration of any method has finite weights on every store; try more "
+                "--methods, or a store in which all classes have training rows"
+            )
 
     def _finalists(self, at: int | None = None) -> list[Finalist]:
         """The best configuration of each entry so far; `going_on` has put it first."""

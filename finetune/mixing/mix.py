@@ -9,29 +9,6 @@ from finetune.loading.features import Features
 from finetune.loading.residency import Maps
 
 
-def blend(
-    places: torch.Tensor,
-    features: Features,
-    partner: torch.Tensor,
-    weight: torch.Tensor,
-    is_mixed: torch.Tensor | None,
-) -> None:
-    """Move the features of rows towards those of partners.
-
-    Args:
-        places: (T, A, C) float32 features of the rows; overwritten.
-        features: the train split.
-        partner: (T, A) int64 rows.
-        weight: (T, A, 1) or (T, 1, C) float32, 0 to 1, of the partners; 0 and 1 are exact.
-        is_mixed: (T, A) bool, which are moved; None for all.
-    """
-    if is_mixed is None:
-        places.lerp_(features.rows(partner), weight)
-        return
-    weight = weight.expand(*partner.shape, -1)[is_mixed]
-    places[is_mixed] = places[is_mixed].lerp_(features.rows(partner[is_mixed]), weight)
-
-
 class Mix(Protocol):
     """The new samples of a window of T iterations, A in each batch; all random choices are made.
 

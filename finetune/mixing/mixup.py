@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from array_api_compat import array_namespace
 
+from finetune.mixing.partnered import Partnered
 from finetune.sampling.arrays import Array, picked
 from finetune.sampling.philox import below
 from finetune.sampling.plan import PlanInputs
@@ -20,52 +21,27 @@ from finetune.sampling.rows import RowSampling
 if TYPE_CHECKING:  # the command line imports this for the methods' names and must not wait for torch
     import torch
 
-    from finetune.loading.features import Features
-    from finetune.loading.residency import Maps
-
 STEPS = 4096  # equal parts of a Beta distribution between which shares are interpolated
 KAPPA, TAU = 3, 0.5  # Remix: a class that has κ times the images of the other, with a share below τ
 
 
 @dataclass(frozen=True)
-class Blend:
-    """Samples that are each a weighted mean of a row and a partner; see `Mix`.
+class Blend(Partnered):
+    """Samples that are each a weighted mean of a row and a partner, with both their labels; see `Partnered`.
 
     Attributes:
-        row: (T, A) int64 rows.
-        partner: (T, A) int64 rows that they are mixed with.
         share: (T, A) float64 weight of the row's features; the partner's is the rest.
         label_share: (T, A) float64 weight of the row's label; 1 where nothing is mixed.
-        is_mixed: (T, A) bool, which samples are needed; None for all.
     """
 
-    row: Array
-    partner: Array
     share: Array
     label_share: Array
-    is_mixed: Array | None
 
-    @property
-    def n_samples(self) -> int:
-        """A."""
-        return self.row.shape[1]
-
-    @property
-    def n_empty(self) -> np.ndarray:
-        """See `Mix`."""
-        return np.zeros(2, np.int64)
-
-    def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
-        """See `Mix`."""
+    def weight_of_partner(self, places: "torch.Tensor") -> "torch.Tensor":
+        """(T, A, 1)."""
         import torch
 
-        from finetune.mixing.mix import blend
-
-        partner, share, is_mixed = (
-            None if part is None else torch.as_tensor(part, device=places.device)
-            for part in (self.partner, self.share, self.is_mixed)
-        )
-        blend(places, features, partner, (1 - share).float()[..., None], is_mixed)
+        return (1 - torch.as_tensor(self.share, device=places.device)).float()[..., None]
 
 
 def share_quantiles(alpha: float) -> np.ndarray:
@@ -111,7 +87,7 @@ def _blend(
     of_label = _label_share(relation(counts[inputs.label[row]], counts[inputs.label[partner]]), share)
     if is_mixed is not None:
         of_label = xp.where(is_mixed, of_label, xp.ones_like(of_label))
-    return Blend(row, partner, share, of_label, is_mixed)
+    return Blend(row, partner, is_mixed, share, of_label)
 
 
 ALIKE, FREQUENT, RARE = 0, 1, 2  # a class, beside its partner's
