@@ -172,7 +172,15 @@ def test_what_is_wrong_with_a_contest_is_one_line(feature_store, small_ckpt):
     Path("there/thesis.txt").write_text("mine")
     refuse(*given, *store, "--out", "there", "--overwrite", says=["holds thesis.txt"])
     succeed(*given, *store, "--methods", "ncm", "--out", "c")
-    refuse(*given, *store, "--methods", "ncm", "--out", "c", says=["already exists", "--overwrite"])
+    refuse(
+        *given,
+        *store,
+        "--methods",
+        "ncm",
+        "--out",
+        "c",
+        says=["c: holds a contest", "--resume", "--overwrite"],
+    )
     more = ["--methods", "ncm", "--out", "c", "--resume", "--iterations", 5]
     refuse(*given, *store, *more, says=["cannot resume: iterations was 4"])
     assert run(*given, *store, "--methods", "ncm", "--out", "c", "--overwrite").exit_code == 0

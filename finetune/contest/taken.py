@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finetune.contest.config import ContestConfig
 from finetune.run_folder import foreign_to_run
+from store.errors import UserError
 from store.storage.atomic import check_not_both, check_replaceable, foreign_names, is_leftover
 
 FORMAT, MARKER, DONE = "tailcache-contest", "contest.json", "done"
@@ -46,4 +47,9 @@ def check_not_taken(config: ContestConfig) -> None:
     """Raise UserError for a folder that the contest may neither resume nor replace."""
     path = Path(config.out)
     check_not_both(path, "a contest", config.resume, config.overwrite)
-    check_replaceable(path, "contest", foreign_to_contest, config.overwrite or config.resume)
+    check_replaceable(path, "contest", foreign_to_contest, overwrite=True)
+    if (path / MARKER).exists() and not (config.overwrite or config.resume):
+        raise UserError(
+            f"{path}: holds a contest; pass --resume to continue it or to add methods or seeds, --overwrite to "
+            "start over"
+        )
