@@ -50,6 +50,6 @@ def check_not_taken(config: ContestConfig) -> None:
     check_replaceable(path, "contest", foreign_to_contest, overwrite=True)
     if (path / MARKER).exists() and not (config.overwrite or config.resume):
         raise UserError(
-            f"{path}: holds a contest; pass --resume to continue it or to add methods or seeds, --overwrite to "
-            "start over"
+            f"{path}: holds a contest; pass --resume to continue it or to add methods or seeds, or "
+            "--overwrite to start over"
         )
