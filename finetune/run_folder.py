@@ -56,5 +56,4 @@ def foreign_to_run(path: Path) -> str | None:
 
 
 def _foreign_to_events(folder: Path) -> str | None:
-    names = [path.name for path in folder.glob("events.out.tfevents.*")]
-    return foreign_names(folder, names) if folder.exists() else None
+    return foreign_names(folder, (), r"events\.out\.tfevents\..*") if folder.exists() else None

@@ -147,9 +147,10 @@ def test_ranks_give_one_processs_store(whole, small_ckpt):
     world = 3
     port = free_port()
     children = [as_rank(rank, world, port, *command(small_ckpt)) for rank in reversed(range(world))]
-    assert [ended(*child) for child in children] == [0] * world, Path("said0").read_text()
-    assert contents(STORE) == whole
+    codes = [ended(*child) for child in children]
     said = [Path(f"said{rank}").read_text() for rank in range(world)]
+    assert codes == [0] * world, "\n".join(said)
+    assert contents(STORE) == whole
     assert sum("s.zarr/train: feature maps" in text for text in said) == 1  # by who completed it
     port = free_port()
     again = [as_rank(rank, world, port, *command(small_ckpt, "--resume")) for rank in range(world)]

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,27 @@ def test_parts_at_the_same_time(whole):
     gate.open(3)
     assert [ended(*child) for child in children] == [0, 0, 0]
     join(STORE)
+    assert contents(STORE) == whole
+
+
+def test_a_part_begins_while_others_make_their_files(whole, monkeypatch):
+    """Whatever it lists of the draft, another part's lock and record are there the moment before."""
+    write(1)
+    record, lock = draft_folder(STORE) / "commits.2-of-3.jsonl", draft_folder(STORE) / "lock.2-of-3"
+    list_names = Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        if folder.name == draft_folder(STORE).name:
+            record.touch()
+            lock.touch()
+        return list_names(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", listed)
+        write(3)
+    assert record.exists()
+    write(2)
+    assert join(STORE) == 3
     assert contents(STORE) == whole
 
 

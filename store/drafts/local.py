@@ -23,6 +23,7 @@ from store.storage.location import draft_place
 from store.storage.lock import acquire, release
 
 TURN = "lock.begin"
+OF_PARTS = r"(lock|commits)\..*"  # names of files in a draft
 
 
 class LocalDraft:
@@ -70,12 +71,10 @@ class LocalDraft:
     def _check_ours(self) -> None:
         if not self.folder.exists():
             return
-        cut_short = (file.name for file in self.folder.glob(f".*{TEMPORARY}*"))
         name = self.path.name
         trees = (name, f"{name}.parts", f"{name}.assembling")
-        of_parts = (file.name for kind in ("lock.*", "commits.*") for file in self.folder.glob(kind))
-        ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees, *of_parts)
-        if found := foreign_names(self.folder, (*ours, *cut_short)):
+        ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
+        if found := foreign_names(self.folder, ours, OF_PARTS):
             raise StoreError(
                 f"{self.folder}: is needed for the store's draft, but {found}; move it elsewhere"
             )

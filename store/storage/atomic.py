@@ -7,6 +7,7 @@ written, and the link stays.
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -118,12 +119,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def foreign_names(path: Path, ours: Collection[str]) -> str | None:
-    """What a folder holds besides `ours` ("holds thesis.txt"), or "is a file"; None if nothing."""
+def foreign_names(path: Path, ours: Collection[str], like_ours: str = "") -> str | None:
+    """What a folder holds besides `ours` ("holds thesis.txt"), or "is a file"; None if nothing.
+
+    Args:
+        path: the folder. It is listed once: what other processes add to it afterwards is theirs.
+        ours: names that belong there.
+        like_ours: a regular expression of whole names that do too.
+    """
     if not path.is_dir():
         return "is a file"
     names = {entry.name for entry in path.iterdir()}
-    others = sorted(name for name in names - set(ours) if not is_leftover(name))
+    names -= {name for name in names if is_leftover(name) or re.fullmatch(like_ours, name)}
+    others = sorted(names - set(ours))
     return f"holds {others[0]}" if others else None
 
 
