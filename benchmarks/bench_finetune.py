@@ -44,7 +44,8 @@ from store.writer import write_store
 BATCH = 256
 WINDOW = FinetuneConfig(store="").window
 HEADS = 64
-OTHERS = ("balanced-softmax", "h2t", "mixup", "remix")  # beside fsa: no new samples, and other new ones
+# Beside fsa: no new samples, other new ones, and a loss instead of them.
+OTHERS = ("balanced-softmax", "h2t", "mixup", "remix", "tailcalib", "isda")
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def report(shape: Shape, ms: pd.Series, device: torch.device) -> None:
     ]
     held = "host" if "host" in ms else "device"
     for method in OTHERS[1:]:
-        goal = "none" if method == "remix" else "at most 1.5 (first)"
+        goal = "at most 1.5 (first)" if method in ("h2t", "mixup") else "none"
         rest = (f"{method}, {held}", f"{OTHERS[0]}, {held}", 1, goal)
         pairs.append((f"{method} / {OTHERS[0]}", *rest))
     for what, above, below, times, goal in pairs:

@@ -4,6 +4,20 @@ from mutant import Mutant
 
 HEADS = [
     Mutant(
+        "implicit samples without the gradient of the label's weight",
+        "finetune/heads/isda.py",
+        "velocity.addcmul_(self._variance, own)",
+        "pass",
+        "test_finetune_isda",
+    ),
+    Mutant(
+        "implicit samples that are as strong from the beginning",
+        "finetune/heads/isda.py",
+        "(iteration / self._n_iterations)",
+        "1.0",
+        "test_finetune_isda",
+    ),
+    Mutant(
         "sweeps ranked by one measure, whichever is asked",
         "analysis/sweeps.py",
         'f"{select_on}_{SCORES[rank_by]}_mean"',

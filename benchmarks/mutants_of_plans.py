@@ -235,6 +235,27 @@ PLANS = [
         "test_finetune_mixup",
     ),
     Mutant(
+        "classes filled up as if all were of the tail",
+        "finetune/sampling/plan.py",
+        "1 - self.row_counts / self.row_counts.max()",
+        "1.0 * self.is_tail",
+        "test_finetune_tailcalib",
+    ),
+    Mutant(
+        "noise of the next class",
+        "finetune/mixing/tailcalib.py",
+        "neighbour * of_classes.n_vectors + drawn",
+        "neighbour[..., ::-1] // 2 * of_classes.n_vectors + drawn",
+        "test_finetune_tailcalib",
+    ),
+    Mutant(
+        "as much noise for k classes as for one",
+        "finetune/mixing/tailcalib.py",
+        "alpha=k**-0.5",
+        "alpha=1",
+        "test_finetune_tailcalib",
+    ),
+    Mutant(
         "empty sets counted of the other map",
         "finetune/mixing/fsa.py",
         "inputs.specific.was_empty[row]",

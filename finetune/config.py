@@ -13,24 +13,38 @@ from finetune.methods.loss_options import (
     FcLrShare,
     FocalGamma,
     FrequencyPower,
+    IsdaStrength,
     Shrinkage,
     SmoothHead,
     SmoothTail,
     Tau,
     WeightedMean,
 )
+from finetune.methods.sgd_options import (
+    Init,
+    Iterations,
+    Lr,
+    MaxNorm,
+    MaxNormEvery,
+    Momentum,
+    Schedule,
+    WeightDecay,
+)
 from finetune.mixing.options import (
     Alpha,
     AugmentedPerSample,
     ConfusingClasses,
+    Covariance,
     Donors,
     GammaMax,
     GammaMin,
     HeadRatio,
     MixClasses,
     MixShare,
+    NeighbourClasses,
     Rho,
     Sampling,
+    Spread,
     TailDraw,
     TailSamples,
     TauG,
@@ -40,6 +54,7 @@ from store.errors import UserError
 from store.options import MOST, Option, check_bounds, flag
 
 CONFUSING_CLASSES = 3  # paper, sec. 5.1
+NEIGHBOUR_CLASSES = 3  # TailCalib, at imbalance 100
 BATCH_SIZE = 128  # paper, sec. 5.1
 RELATIVE = "relative"
 
@@ -86,7 +101,7 @@ class FinetuneConfig:
     seed: Annotated[
         int, Option("random seed for batches, augmentation and fresh weights", "schedule", least=0)
     ] = 0
-    iterations: Annotated[int, Option("SGD steps", "schedule", least=1)] = 6400
+    iterations: Iterations = 6400
     batch_size: Annotated[
         int | None,
         Option(
@@ -96,41 +111,13 @@ class FinetuneConfig:
             least=2,
         ),
     ] = None
-    lr: Annotated[
-        float | None, Option("initial learning rate", "schedule", "0.001, or the method's", above=0)
-    ] = None
-    schedule: Annotated[
-        Literal["constant", "cosine"] | None,
-        Option("learning rate schedule", "schedule", "constant, or the method's"),
-    ] = None
-    momentum: Annotated[float, Option("SGD momentum", "schedule", least=0)] = 0.9
-    weight_decay: Annotated[
-        float | None,
-        Option("L2 penalty (weight decay) on the trained weights", "schedule", "0, or the method's", least=0),
-    ] = None
-    max_norm: Annotated[
-        float | Literal["relative"] | None,
-        Option(
-            "upper bound on the norm of each class's weights: a number, or relative, a tenth of the way from "
-            "Phase I's smallest norm to its largest",
-            "method",
-            "none, or the method's",
-            above=0,
-        ),
-    ] = None
-    max_norm_every: Annotated[
-        Literal["step", "epoch"] | None,
-        Option(
-            "how often norms are cut to --max-norm: after every SGD step, or after as many samples as there "
-            "are training images",
-            "method",
-            "step, or the method's",
-        ),
-    ] = None
-    init: Annotated[
-        Literal["phase1", "fresh"] | None,
-        Option("initial FC layer: Phase I's, or random weights", "method", "phase1, or the method's"),
-    ] = None
+    lr: Lr = None
+    schedule: Schedule = None
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = None
+    max_norm: MaxNorm = None
+    max_norm_every: MaxNormEvery = None
+    init: Init = None
     tau: Tau = 1.0
     focal_gamma: FocalGamma = 1.0
     beta: Beta = 0.9999
@@ -138,6 +125,7 @@ class FinetuneConfig:
     frequency_power: FrequencyPower = 1.2
     smooth_head: SmoothHead = 0.3
     smooth_tail: SmoothTail = 0.0
+    isda_strength: IsdaStrength = 0.5
     fc_lr_share: FcLrShare = 0.5
     distance: Distance = "euclidean"
     shrinkage: Shrinkage = 0.1
@@ -146,6 +134,9 @@ class FinetuneConfig:
     mix_classes: MixClasses = None
     rho: Rho = 0.25
     alpha: Alpha = 1.0
+    neighbour_classes: NeighbourClasses = None
+    covariance: Covariance = "full"
+    spread: Spread = 0.0
     tail_samples: TailSamples = None
     augmented_per_sample: AugmentedPerSample = 3
     confusing_classes: ConfusingClasses = None
@@ -224,8 +215,7 @@ class FinetuneConfig:
         Raises:
             UserError: a value is out of range, or the method or loss is unknown.
         """
-        from finetune.methods.losses import find_loss
-        from finetune.methods.registry import METHOD_DEFAULTS, find_method
+        from finetune.methods.registry import METHOD_DEFAULTS, check_loss, find_method
 
         method = find_method(self.method)
         self._check(n_classes)
@@ -234,9 +224,10 @@ class FinetuneConfig:
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         others = None if sampling is method.sampling else sampling.name
         config = replace(self, **(own | given), sampling=others)
-        find_loss(config.loss)
+        check_loss(config)
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
-        config = replace(config, confusing_classes=n_confusing)
+        n_nearest = self.neighbour_classes or min(NEIGHBOUR_CLASSES, n_classes)
+        config = replace(config, confusing_classes=n_confusing, neighbour_classes=n_nearest)
         if self.tail_samples is None and not method.in_halves(sampling):
             return replace(config, batch_size=self.batch_size or BATCH_SIZE)
         batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from finetune.config import FinetuneConfig
 from finetune.sampling.philox import KINDS
@@ -59,13 +59,20 @@ class Reference:
         first = tail[: half - n_tail] + head[: half - n_head]
         return first + tail[half - n_tail :] + head[half - n_head :]
 
+    def is_replaced(self, t: int, a: int, n_last: int, c: int) -> bool:
+        """Whether a row of a class at a place is."""
+        if self.config.mix_classes == "fill":
+            lacks = 1 - self.counts[c] / self.counts.max()
+            return bool(numbers(self.config.seed, "filled", t, n_last)[a] < lacks)
+        return self.config.mix_classes == "all" or c >= self.n_head
+
     def batch(self, t: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Features and labels of a batch, and how many samples in it are new."""
         n_last = max(1, round(self.config.mix_share * BATCH))
         rows = self.rows(t, n_last)
         features, n_new = self.table[rows].astype(np.float64), 0
         for a, place in enumerate(range(BATCH - n_last, BATCH)):
-            if self.config.mix_classes == "tail" and self.label[rows[place]] < self.n_head:
+            if not self.is_replaced(t, a, n_last, self.label[rows[place]]):
                 continue
             features[place] = self.new(t, a, n_last, rows, place)
             n_new += 1
@@ -88,7 +95,7 @@ class Reference:
             return target
         for a, place in enumerate(range(BATCH - n_last, BATCH)):
             own = self.label[rows[place]]
-            if self.config.mix_classes == "tail" and own < self.n_head:
+            if not self.is_replaced(t, a, n_last, own):
                 continue
             partner, share = self.partner(t, a, n_last, rows)
             other = self.label[partner]
@@ -106,6 +113,8 @@ class Reference:
         if config.method in ("mixup", "remix"):
             partner, share = self.partner(t, a, n_last, rows)
             return share * self.table[row] + (1 - share) * self.table[partner]
+        if config.method == "tailcalib":
+            return self.calibrated(t, a, n_last, row)
         if config.method == "h2t":
             n_channels = self.table.shape[1]
             keys = numbers(config.seed, "order of channels", t, n_channels)
@@ -136,6 +145,32 @@ class Reference:
             for i, u in enumerate(drawn)
         ]
         return np.mean(vectors, axis=0)
+
+    def calibrated(self, t: int, a: int, n_last: int, row: int) -> np.ndarray:
+        """A sample around a row and its k nearest class means, with a noise vector of each such class."""
+        k = self.config.neighbour_classes
+        x = self.table[row].astype(np.float64)
+        mean = np.stack([self.table[self.label == c].astype(np.float64).mean(0) for c in range(K)])
+        nearest = np.argsort(((mean - x) ** 2).sum(1), kind="stable")[:k]
+        drawn = numbers(self.config.seed, "noise", t, n_last * k).reshape(n_last, k)[a]
+        noise = [self.noise_of(c, int(u * 1024)) for c, u in zip(nearest, drawn, strict=True)]
+        return (x + mean[nearest].sum(0)) / (k + 1) + np.sum(noise, axis=0) / np.sqrt(k)
+
+    def noise_of(self, c: int, i: int) -> np.ndarray:
+        """A noise vector of a class, of 1,024: the second half has the other sign."""
+        rows, config = self.table[self.label == c].astype(np.float64), self.config
+        away = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
+        square, n_channels = np.square(self.table.astype(np.float64)).sum(1).mean(), rows.shape[1]
+        root = away if len(rows) <= n_channels else np.linalg.qr(away)[1]
+        root = root if config.covariance == "full" else np.diag(rows.std(0, ddof=1))
+        n = len(root) + n_channels + 1
+        drawn = norm.ppf(numbers(config.seed, "normal", c, 512 * n).reshape(512, n)[i % 512])
+        own, each, shared = drawn[: len(root)], drawn[len(root) : -1], drawn[-1]
+        if config.covariance == "full":
+            made = own @ root + np.sqrt(1e-4 * square) * each + np.sqrt(config.spread * square) * shared
+        else:
+            made = own @ root + np.sqrt((1e-4 + config.spread) * square) * each
+        return made if i < 512 else -made
 
     def confusing(self, c: int) -> np.ndarray:
         """Classes with the highest mean scores of Phase I for images of a class."""

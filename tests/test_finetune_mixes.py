@@ -20,7 +20,9 @@ from finetune.training.inputs import plan_inputs
 from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-CASES = [(method, sampling, {}) for method in ("h2t", "mixup", "remix") for sampling in SAMPLINGS]
+CASES = [
+    (method, sampling, {}) for method in ("h2t", "mixup", "remix", "tailcalib") for sampling in SAMPLINGS
+]
 CASES += [
     ("fsa", "uniform", {}),
     ("fsa", "balanced", {}),
@@ -33,6 +35,11 @@ CASES += [
     ("mixup", "uniform", {"alpha": 0.2, "seed": 2**32 - 1, "mix_share": 0.3}),
     ("remix", "halves", {"alpha": 5.0, "mix_share": 0.3}),
     ("remix", "uniform", {"mix_classes": "tail", "mix_share": 0.8}),
+    ("remix", "balanced", {"mix_classes": "fill"}),
+    ("fsa", "balanced", {"mix_classes": "fill", "mix_share": 0.8}),
+    ("tailcalib", "uniform", {"mix_classes": "all", "covariance": "diagonal", "spread": 0.02}),
+    ("tailcalib", "balanced", {"neighbour_classes": 1, "spread": 0.02, "seed": 2**32 - 1}),
+    ("tailcalib", "halves", {"mix_classes": "tail", "mix_share": 0.3, "neighbour_classes": 10}),
 ]
 
 

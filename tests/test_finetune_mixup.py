@@ -67,7 +67,7 @@ def prior_by_counting(config: FinetuneConfig, n_iterations: int = 4000) -> np.nd
 
 @pytest.mark.parametrize(("batch_size", "share"), [(128, 0.75), (8, 0.4), (2, 1.0)])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("classes", ["tail", "all"])
+@pytest.mark.parametrize("classes", ["tail", "all", "fill"])
 @pytest.mark.parametrize("method", ["mixup", "remix"])
 def test_the_prior_of_a_loss_is_what_is_drawn(feature_store, method, classes, sampling, batch_size, share):
     """Of small batches too: a row often is its own partner, and three places are one tail, two head."""
@@ -99,7 +99,7 @@ def test_shares_are_spread_as_beta_says(alpha):
     )
 
 
-@pytest.mark.parametrize("method", ["h2t", "mixup", "remix", "fsa"])
+@pytest.mark.parametrize("method", ["h2t", "mixup", "remix", "fsa", "tailcalib"])
 def test_windows_in_which_nothing_is_mixed(feature_store, quiet, method):
     """Tail rows are rare in uniform batches; a window may have none at the places that are mixed."""
     changes = {"mix_classes": "tail", "mix_share": 0.1, "loss": "ce"}

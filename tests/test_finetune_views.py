@@ -12,7 +12,8 @@ from extract.dump import extract
 from finetune.config import FinetuneConfig
 from finetune.methods.registry import METHODS
 from finetune.train import finetune
-from finetune.training.inputs import TrainStatistics, plan_inputs
+from finetune.training.inputs import plan_inputs
+from finetune.training.statistics import TrainStatistics
 from store.reader import FeatureStore
 
 VIEWS = 3

@@ -54,6 +54,7 @@ ENTRIES = {
     "mixup": Entry("mixup", {"lr": (0.001, 0.02), "weight_decay": DECAYS}),
     "mixup+balanced-softmax": Entry("mixup", {"tau": TAUS[:3]} | FC, CORRECTED),
     "remix": Entry("remix", {"lr": (0.001, 0.02), "weight_decay": DECAYS}),
+    "tailcalib": Entry("tailcalib", {"lr": (0.001, 0.02), "weight_decay": DECAYS}),
     "tau-norm": Entry("tau-norm", {"tau": POST_HOC_TAUS}),
     "ncm": Entry("ncm", {"distance": ("euclidean", "cosine")}),
     "lda": Entry("lda", {"shrinkage": (0.01, 0.1, 0.3, 0.6)}),
@@ -61,6 +62,7 @@ ENTRIES = {
     "multiplicative-adjustment": Entry("multiplicative-adjustment", {"tau": (0.1, 0.2, 0.3, 0.5, 1.0)}),
     "balanced-softmax": Entry("balanced-softmax", {"tau": TAUS} | FC),
     "class-balanced": Entry("class-balanced", {"beta": (0.999, 0.9999)} | FC),
+    "isda": Entry("isda", {"isda_strength": (0.25, 1.0), "lr": (0.001, 0.02), "weight_decay": DECAYS}),
     "focal": Entry("focal", {"lr": (0.0003, 0.001)}),
     "weight-balancing": Entry("weight-balancing", {"lr": RATES, "weight_decay": (0.005, 0.05, 0.1)}),
 }

@@ -10,7 +10,7 @@ from finetune.cross_validation.fold_store import FoldStore
 from finetune.cross_validation.options import CV
 from finetune.loading.features import Features, HeldOut
 from finetune.loading.residency import Maps
-from finetune.training.inputs import TrainStatistics
+from finetune.training.statistics import TrainStatistics
 from finetune.training.trainer import LoadedStore
 
 

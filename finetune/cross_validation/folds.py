@@ -15,7 +15,8 @@ from finetune.cross_validation.fold import Fold
 from finetune.cross_validation.fold_store import FoldStore
 from finetune.cross_validation.scores import Scores, n_right
 from finetune.sampling.philox import CounterRNG
-from finetune.training.inputs import TrainStatistics, split_classes
+from finetune.training.inputs import split_classes
+from finetune.training.statistics import TrainStatistics
 from finetune.training.trainer import LoadedStore
 from store.arrays.image_names import image_digests, image_groups
 from store.errors import UserError

@@ -5,7 +5,7 @@ different losses train together. π is the class distribution of the batches, no
 re-balanced batches, the data set's would correct twice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Loss:
         against_rest: binary cross-entropy of every class's probability instead of cross-entropy.
         smoothing: (K,) float32 share of a label that is spread evenly over all classes, by the label's class;
             None for none. Not together with focal_gamma or against_rest.
+        variance: (K, C) float32 variances of the classes' features, for ISDA; None for no ISDA.
+        strength: λ of ISDA, which the variances are multiplied by at the end of the training.
     """
 
     shift: np.ndarray | None = None
@@ -32,6 +34,8 @@ class Loss:
     focal_gamma: float = 0.0
     against_rest: bool = False
     smoothing: np.ndarray | None = None
+    variance: np.ndarray | None = None
+    strength: float = 0.0
 
 
 def balanced_softmax(prior: np.ndarray, tau: float) -> Loss:
@@ -72,6 +76,11 @@ def re_weighted(prior: np.ndarray, power: float) -> Loss:
 def focal(gamma: float) -> Loss:
     """(1 − p)^γ · cross-entropy, with p the softmax probability of the label (Lin et al. 2017)."""
     return Loss(focal_gamma=gamma)
+
+
+def isda(prior: np.ndarray, variance: np.ndarray, strength: float, tau: float) -> Loss:
+    """Balanced softmax over all shifts of a row within its class's variance at once; see `isda.py`."""
+    return replace(balanced_softmax(prior, tau), variance=variance.astype(np.float32), strength=strength)
 
 
 def class_balanced_binary(prior: np.ndarray, n_samples: int, beta: float) -> Loss:

@@ -51,6 +51,7 @@ class HeadOptions:
             loss.focal_gamma > 0,
             loss.against_rest,
             loss.smoothing is None,
+            loss.variance is None,
         )
         of_sgd = (self.momentum, self.weight_decay > 0, self.max_norm is None, self.max_norm_every)
         return (self.trainable, self.schedule, self.n_iterations, *of_sgd, *of_loss)
@@ -69,4 +70,5 @@ class HeadOptions:
     @property
     def depends_on_iteration(self) -> bool:
         """Whether a step depends on the iteration number."""
-        return self.schedule != "constant" or (self.max_norm is not None and self.max_norm_every > 1)
+        cuts_rarely = self.max_norm is not None and self.max_norm_every > 1
+        return self.schedule != "constant" or cuts_rarely or self.loss.variance is not None

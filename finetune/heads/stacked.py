@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from finetune.heads.cuda_graph import RecordedSteps
+from finetune.heads.isda import ImplicitSamples
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
 from finetune.heads.threads import Threads
@@ -63,6 +64,7 @@ class StackedHeads:
         self.velocity = torch.zeros_like(self.weight)
         self._threads = threads
         self._terms = RowTerms(options, self.weight)
+        self._implicit = None if first.loss.variance is None else ImplicitSamples(options, self.weight)
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
@@ -141,9 +143,16 @@ class StackedHeads:
         self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
+        if self._implicit is not None:
+            half = self._implicit.add(buffers.logits, self.weight, label, iteration)
         gradient = buffers.log_softmax()
         self._terms.gradient(gradient, label, rate, fit, buffers.logits)
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
+
+        if self._implicit is not None:
+            self.velocity.mul_(momentum)
+            self._implicit.add_gradient(self.velocity, gradient, self.weight, label, half)
+            momentum = 1.0
 
         def update(block: "_Block") -> None:
             block.velocity.baddbmm_(block.gradient, x, beta=momentum)

@@ -7,7 +7,7 @@ from store.options import Option
 Tau = Annotated[
     float,
     Option(
-        "τ: factor of the log prior in balanced-softmax and logit-adjustment, exponent of the weight "
+        "τ: factor of the log prior in balanced-softmax, isda and logit-adjustment, exponent of the weight "
         "norm in tau-norm, of the prior in multiplicative-adjustment",
         "method",
     ),
@@ -32,6 +32,15 @@ SmoothHead = Annotated[
 ]
 SmoothTail = Annotated[
     float, Option("smoothing of the smallest class in label-aware-smoothing", "method", least=0, most=1)
+]
+IsdaStrength = Annotated[
+    float,
+    Option(
+        "λ of isda: share of the class variances that samples are shifted by at the end of training",
+        "method",
+        least=0,
+        most=1000,
+    ),
 ]
 FcLrShare = Annotated[
     float,

@@ -15,6 +15,7 @@ from finetune.heads.losses import (
     class_balanced,
     class_balanced_binary,
     focal,
+    isda,
     re_weighted,
 )
 from store.options import registered
@@ -28,25 +29,37 @@ class LossKind:
         make: makes the loss from the (K,) class distribution of the batches, the (K,) training images of each
             class and, as keywords, the values of its options.
         options: options that it depends on.
+        of_variance: whether it also takes, as `variance`, the (K, C) variances of the classes' features. Such
+            a loss needs an FC layer that is trained, and samples of one label.
     """
 
     make: Callable[..., Loss]
     options: tuple[str, ...] = ()
+    of_variance: bool = False
 
 
-def make_loss(config: Any, prior: np.ndarray, class_counts: np.ndarray) -> Loss:
+def make_loss(
+    config: Any,
+    prior: np.ndarray,
+    class_counts: np.ndarray,
+    variance: Callable[[], np.ndarray] | None = None,
+) -> Loss:
     """The loss of a run.
 
     Args:
         config: resolved options of the run.
         prior: (K,) class distribution of the batches.
         class_counts: (K,) training images of each class.
+        variance: computes the variances of the classes' features, for losses that take them.
 
     Raises:
         UserError: there is no such loss.
     """
     kind = find_loss(config.loss)
-    return kind.make(prior, class_counts, **{name: getattr(config, name) for name in kind.options})
+    values = {name: getattr(config, name) for name in kind.options}
+    if kind.of_variance:
+        values["variance"] = variance()
+    return kind.make(prior, class_counts, **values)
 
 
 def _balanced_softmax(prior: np.ndarray, class_counts: np.ndarray, tau: float) -> Loss:
@@ -82,12 +95,19 @@ def _re_weighted(prior: np.ndarray, class_counts: np.ndarray, frequency_power: f
     return re_weighted(prior, frequency_power)
 
 
+def _isda(
+    prior: np.ndarray, class_counts: np.ndarray, variance: np.ndarray, isda_strength: float, tau: float
+) -> Loss:
+    return isda(prior, variance, isda_strength, tau)
+
+
 LOSSES = {
     "ce": LossKind(lambda prior, class_counts: Loss()),
     "balanced-softmax": LossKind(_balanced_softmax, ("tau",)),
     "class-balanced": LossKind(_class_balanced, ("beta", "weighted_mean")),
     "class-balanced-bce": LossKind(_class_balanced_binary, ("beta",)),
     "focal": LossKind(_focal, ("focal_gamma",)),
+    "isda": LossKind(_isda, ("isda_strength", "tau"), of_variance=True),
     "label-aware-smoothing": LossKind(_label_aware_smoothing, ("smooth_head", "smooth_tail")),
     "re-weighted": LossKind(_re_weighted, ("frequency_power",)),
 }

@@ -26,8 +26,12 @@ EARLIER = {
     "smooth_head": 0.3,
     "smooth_tail": 0.0,
     "frequency_power": 1.2,
+    "isda_strength": 0.5,
     "fc_lr_share": 0.5,
     "alpha": 1.0,
+    "neighbour_classes": 3,
+    "covariance": "full",
+    "spread": 0.0,
 }
 
 

@@ -17,11 +17,14 @@ from finetune.heads.posthoc import (
     nearest_class_mean,
     tau_norm,
 )
+from finetune.methods.losses import find_loss
 from finetune.methods.sampling import ANY, BALANCED, HALVES, UNIFORM, Sampling, mixed
 from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
 from finetune.mixing.h2t import swapped
 from finetune.mixing.mixup import mixed_up, prior_of_mixup, prior_of_remix, remixed
+from finetune.mixing.tailcalib import calibrated
 from finetune.sampling.rows import HALVES_OPTIONS
+from store.errors import UserError
 from store.options import registered
 
 
@@ -64,15 +67,17 @@ NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True, "
 FUSED = replace(HALVES, draw=augmentation_plan, options=FUSION_OPTIONS, **NEEDS)
 FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **NEEDS)[:2])  # Algorithm 1 is the one in halves
 SWAPPED_ANY = mixed(swapped, ("rho",))
-MIXED_UP_ANY = mixed(mixed_up, ("alpha",), prior_of_mixup)
-REMIXED_ANY = mixed(remixed, ("alpha",), prior_of_remix)
+MIXED_UP_ANY = mixed(mixed_up, ("alpha",), prior_of_mixup, two_labels=True)
+REMIXED_ANY = mixed(remixed, ("alpha",), prior_of_remix, two_labels=True)
+CALIBRATED_ANY = mixed(calibrated, ("neighbour_classes", "covariance", "spread"), needs_class_noise=True)
 
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
 MARC = {"lr": 0.05, "schedule": "cosine", "weight_decay": 5e-4}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
-MIXUP = H2T = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
+MIXUP = H2T = ISDA = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
+TAILCALIB = H2T | {"mix_classes": "fill"}
 WEIGHT_BALANCING = {
     "lr": 0.01,
     "schedule": "cosine",
@@ -150,6 +155,14 @@ METHODS = {
         MIXUP,
         samplings=REMIXED_ANY,
     ),
+    "tailcalib": _trained(
+        "samples of Gaussians around rows and their nearest class means, classes drawn uniformly",
+        CALIBRATED_ANY[1],
+        "ce",
+        "fc",
+        TAILCALIB,
+        samplings=CALIBRATED_ANY,
+    ),
     "tau-norm": Method("Phase I's weights over their norm^τ", compute=tau_norm, options=("tau",)),
     "ncm": Method("nearest class mean", compute=nearest_class_mean, options=("distance",)),
     "logit-adjustment": Method("Phase I's logits − τ · log π", compute=logit_adjustment, options=("tau",)),
@@ -163,6 +176,13 @@ METHODS = {
     ),
     "balanced-softmax": _trained("cross-entropy of z + τ · log π", UNIFORM, "balanced-softmax"),
     "class-balanced": _trained("cross-entropy weighted by effective numbers", UNIFORM, "class-balanced"),
+    "isda": _trained(
+        "cross-entropy over all shifts of a row within its class's variance, classes drawn uniformly",
+        BALANCED,
+        "isda",
+        "fc",
+        ISDA,
+    ),
     "focal": _trained("cross-entropy with more weight on hard samples", UNIFORM, "focal"),
     "weight-balancing": _trained(
         "weight decay, MaxNorm and class-balanced loss, as its authors published it",
@@ -181,6 +201,15 @@ def find_method(name: str) -> Method:
         UserError: there is no such method.
     """
     return registered("--method", METHODS, name)
+
+
+def check_loss(config: Any) -> None:
+    """Raise UserError if there is no loss as resolved options ask for, or the method cannot have it."""
+    kind, method, sampling = find_loss(config.loss), find_method(config.method), find_sampling(config)
+    if not kind.of_variance or sampling is None or (method.trainable == "fc" and not sampling.two_labels):
+        return
+    reason = "has samples of two labels" if sampling.two_labels else "trains scales"
+    raise UserError(f"--loss {config.loss}: --method {config.method} {reason}; use another loss or method")
 
 
 def find_sampling(config: Any) -> Sampling | None:

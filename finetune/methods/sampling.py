@@ -25,7 +25,9 @@ class Sampling:
         in_halves: whether a batch is half tail, half head.
         needs_confusing: whether it needs the confusing classes of each class whose rows are mixed.
         needs_positions: whether it needs the class-specific and class-generic positions of every map.
+        needs_class_noise: whether it needs the nearest classes of each row, and noise of each class.
         reads_maps: whether its mix reads feature maps.
+        two_labels: whether its new samples have two labels.
         mixes: whether rows are replaced by new samples as --mix-share and --mix-classes say.
         options: options that the plan depends on, except the seed.
         facts: what config.json records of the mix, from the plan's inputs, the sum of `n_empty` over the run
@@ -38,7 +40,9 @@ class Sampling:
     in_halves: bool = False
     needs_confusing: bool = False
     needs_positions: bool = False
+    needs_class_noise: bool = False
     reads_maps: bool = False
+    two_labels: bool = False
     mixes: bool = False
     options: tuple[str, ...] = ("batch_size",)
     facts: Callable[[PlanInputs, np.ndarray, int], dict[str, Any]] | None = None
@@ -74,7 +78,11 @@ class Batches:
         last = row[:, -n_places:]
         if inputs.mixing.classes == "all":
             return Plan(row, self.mix(inputs, start, stop, last, None, row))
-        is_mixed = inputs.is_tail[inputs.label[last]]
+        share = inputs.replaced[inputs.label[last]]
+        if inputs.mixing.classes == "tail":
+            is_mixed = share > 0
+        else:
+            is_mixed = inputs.draws.uniform("filled", start, stop, n_places) < share
         n_each = on_host(array_namespace(is_mixed).sum(is_mixed, axis=1))
         return Plan(row, self.mix(inputs, start, stop, last, is_mixed, row), n_each)
 

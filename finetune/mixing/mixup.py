@@ -131,9 +131,7 @@ def _mean_labels(
     given = 1 - _label_share(np.arange(3)[:, None], np.tile(middle, (3, 1))).mean(axis=1)  # by relation
     mean, size = prior.copy(), inputs.batch_size
     for n_places, of_place in _places(rows, inputs, prior):
-        replaced, partner = n_places / size * of_place, prior - of_place / size
-        if mixing.classes == "tail":
-            replaced = replaced * inputs.is_tail
+        replaced, partner = n_places / size * of_place * inputs.replaced, prior - of_place / size
         for c in np.flatnonzero(
             replaced
         ):  # not all pairs at once: of ten thousand classes they fill a memory

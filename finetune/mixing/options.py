@@ -25,9 +25,12 @@ MixShare = Annotated[
     ),
 ]
 MixClasses = Annotated[
-    Literal["tail", "all"] | None,
+    Literal["tail", "all", "fill"] | None,
     Option(
-        "classes whose rows are replaced by new samples: tail classes, or all", "augmentation", "the method's"
+        "classes whose rows are replaced by new samples: tail classes, or all; fill replaces a share of each "
+        "class's rows, as many as it has fewer than the largest class",
+        "augmentation",
+        "the method's",
     ),
 ]
 Rho = Annotated[
@@ -40,6 +43,29 @@ Alpha = Annotated[
         "α of mixup and remix: two rows are mixed by a share from Beta(α, α)",
         "augmentation",
         above=0,
+        most=32,
+    ),
+]
+NeighbourClasses = Annotated[
+    int | None,
+    Option(
+        "number of nearest classes whose means and covariances tailcalib adds to a row's (k)",
+        "augmentation",
+        "3, or all if fewer",
+        least=1,
+    ),
+]
+Covariance = Annotated[
+    Literal["full", "diagonal"],
+    Option("covariances of tailcalib: full, or diagonal for variances alone", "augmentation"),
+]
+Spread = Annotated[
+    float,
+    Option(
+        "number that tailcalib adds to each entry of a covariance, or to variances with --covariance "
+        "diagonal; in units of the mean squared norm of features",
+        "augmentation",
+        least=0,
         most=32,
     ),
 ]

@@ -32,6 +32,9 @@ KINDS = {
     "order of channels": 14,
     "partner place": 15,
     "mixup share": 16,
+    "noise": 17,
+    "normal": 18,
+    "filled": 19,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 
@@ -61,6 +64,13 @@ class CounterRNG:
         words = np.random.Philox(key=key, counter=start * blocks).random_raw((stop - start) * blocks * WORDS)
         numbers = (words >> np.uint64(11)) * 2.0**-53
         return numbers.reshape(stop - start, blocks * WORDS)[:, :size].reshape(stop - start, *shape)
+
+
+def normals(uniform: np.ndarray) -> np.ndarray:
+    """Standard normal numbers, one for each uniform number in [0, 1): the inverse of their distribution."""
+    from scipy.special import ndtri  # not while the command line reads the methods' names
+
+    return ndtri((uniform + 2.0**-54).clip(max=1 - 2.0**-53))  # never 0 or 1, which have none
 
 
 def below(uniform: Array, n: Array | int) -> Array:

@@ -18,6 +18,7 @@ from finetune.sampling.philox import CounterRNG, below
 if TYPE_CHECKING:  # the command line imports this for the methods' names, and must not wait for torch, pandas
     import torch
 
+    from finetune.mixing.gaussians import ClassNoise
     from finetune.mixing.mix import Mix
     from finetune.sampling.device_rng import DeviceRNG
     from finetune.sampling.head_tail import HeadTail
@@ -29,6 +30,7 @@ COUNTED = (
     "head_set",
     "tail_set",
     "is_tail",
+    "replaced",
 )  # made from the labels
 
 
@@ -61,10 +63,13 @@ class Mixing:
 
     Attributes:
         share: of a batch's places.
-        classes: "tail" or "all", classes whose rows are replaced.
+        classes: whose rows are replaced: "tail", "all", or "fill" for as many of each class as it has fewer
+            than the largest.
         n_swapped: channels that are taken from another row.
         n_channels: C.
         share_quantiles: quantiles of the share of a row in mixup; None for other mixes.
+        neighbours: (N, k) classes nearest to each row; None for mixes that do not ask for them.
+        of_classes: means and noise of classes, for the same mixes.
     """
 
     share: float = 1.0
@@ -72,6 +77,8 @@ class Mixing:
     n_swapped: int = 0
     n_channels: int = 0
     share_quantiles: Array | None = None
+    neighbours: Array | None = None
+    of_classes: "ClassNoise | None" = None
 
     def n_places(self, batch_size: int) -> int:
         """A, places at the end of a batch whose rows may be replaced; one at least."""
@@ -125,7 +132,7 @@ class PlanInputs:
         """A bound on the random numbers of one kind that an iteration takes."""
         of_row = [
             part.shape[1]
-            for part in (self.specific and self.specific.order, self.confusing)
+            for part in (self.specific and self.specific.order, self.confusing, self.mixing.neighbours)
             if part is not None
         ]
         return max(self.batch_size * max([1, *of_row]), self.mixing.n_channels)
@@ -176,6 +183,13 @@ class PlanInputs:
     def is_tail(self) -> Array:
         """(K,) bool, whether a class is one of the tail."""
         return np.isin(np.arange(len(self.row_counts)), self.head_tail.tail)
+
+    @cached_property
+    def replaced(self) -> Array:
+        """(K,) float64 how likely a row of each class is replaced where a mix may replace it."""
+        if self.mixing.classes == "fill":
+            return 1 - self.row_counts / self.row_counts.max()
+        return (self.is_tail if self.mixing.classes == "tail" else np.ones(len(self.row_counts))) * 1.0
 
     @cached_property
     def head_set(self) -> Array:

@@ -1,65 +1,27 @@
 """From options and a store to what the loop needs: inputs of the plan and initial heads."""
 
 import math
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 
 from finetune.config import RELATIVE, FinetuneConfig
 from finetune.heads.options import HeadOptions
 from finetune.heads.posthoc import ComputedLayer, Trained
-from finetune.heads.threads import Threads
 from finetune.methods.losses import make_loss
 from finetune.methods.registry import METHODS, find_sampling
 from finetune.methods.sampling import Sampling
+from finetune.mixing.gaussians import ClassNoise
 from finetune.mixing.mixup import share_quantiles
-from finetune.sampling.confusion import Scores, confusing_classes
 from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import CounterRNG
 from finetune.sampling.plan import Mixing, PlanInputs
+from finetune.training.statistics import TrainStatistics
 from store.errors import UserError
 from store.reader import FeatureStore
 
 SHARE = 0.1  # --max-norm relative, as published: shortest norm plus this share of (longest − shortest)
-
-
-class TrainStatistics:
-    """Statistics of the train split that plans and heads share, each read and computed once.
-
-    Attributes:
-        store: the features.
-        label: (N,) int32, ascending.
-        class_counts: (K,) training images.
-    """
-
-    def __init__(self, store: FeatureStore, threads: Threads | None = None):
-        """Read the labels; scores and CAMs follow when a plan needs them.
-
-        Args:
-            store: the features.
-            threads: threads to compute scores with; None for the calling thread alone.
-        """
-        self.store, self._threads = store, threads
-        self._confusing: dict[tuple, np.ndarray] = {}
-        train = store.read("train")
-        self.label = train.label
-        self.class_counts = train.class_counts(len(store.class_names))
-
-    def confusing(self, classes: np.ndarray, n_confusing: int, among: np.ndarray) -> np.ndarray:
-        """(K, N_f) confusing classes of `classes`, −1 for all others; see `confusing_classes`. Cached."""
-        key = (classes.tobytes(), n_confusing, among.tobytes())
-        if key not in self._confusing:
-            scores = Scores(self.store.read("train").pooled, *self.store.classifier, self.label)
-            found = np.full((len(self.class_counts), n_confusing), -1)
-            found[classes] = confusing_classes(scores, classes, n_confusing, among, self._threads)
-            self._confusing[key] = found
-        return self._confusing[key]
-
-    @cached_property
-    def cam(self) -> np.ndarray:
-        """(N, H, W) class activation maps."""
-        return self.store.read_cam()
 
 
 def plan_inputs(
@@ -98,26 +60,47 @@ def plan_inputs(
         tail_draw=config.tail_draw,
         gamma=(config.gamma_min, config.gamma_max),
         draws=CounterRNG(config.seed),
-        mixing=mixing_of(config, store),
+        mixing=_mixing_of_plan(config, store, sampling, common),
     )
+
+
+def _mixing_of_plan(
+    config: FinetuneConfig, store: FeatureStore, sampling: Sampling, common: TrainStatistics
+) -> Mixing:
+    """What `mixing_of` says, with what is computed of all rows."""
+    mixing = mixing_of(config, store, common.class_counts)
+    if not sampling.needs_class_noise:
+        return mixing
+    noise = ClassNoise(common.moments, config.seed, config.covariance, config.spread)
+    return replace(mixing, neighbours=common.nearest(config.neighbour_classes), of_classes=noise)
 
 
 def _mixed_classes(
     config: FinetuneConfig, sampling: Sampling, head_tail: HeadTail, class_counts: np.ndarray
 ) -> np.ndarray:
     """Classes of which rows are replaced: only of these are scores needed, and the head has many samples."""
-    if sampling.mixes and config.mix_classes == "all":
+    if sampling.mixes and config.mix_classes != "tail":
         return np.flatnonzero(class_counts)
     return head_tail.tail[class_counts[head_tail.tail] > 0]
 
 
-def mixing_of(config: FinetuneConfig, store: FeatureStore) -> Mixing:
+def mixing_of(config: FinetuneConfig, store: FeatureStore, class_counts: np.ndarray) -> Mixing:
     """Which rows are replaced, how many channels are swapped, and how shares of rows are spread.
 
     Raises:
-        UserError: no channel would be swapped, or no row replaced.
+        UserError: no channel would be swapped, no row replaced, or there are too few classes.
     """
-    sampling = find_sampling(config)
+    sampling, n_present = find_sampling(config), int((class_counts > 0).sum())
+    if sampling.needs_class_noise and config.neighbour_classes > n_present:
+        raise UserError(
+            f"--neighbour-classes {config.neighbour_classes}: the store has rows of {n_present} classes; "
+            f"lower it to {n_present} or less"
+        )
+    if sampling.mixes and config.mix_classes == "fill" and len(set(class_counts[class_counts > 0])) == 1:
+        raise UserError(
+            f"--mix-classes fill: all classes have {class_counts.max():,} rows, so none is filled up; use "
+            "--mix-classes all"
+        )
     in_halves = sampling.mixes and sampling.in_halves and config.mix_classes == "tail"
     if in_halves and Mixing(config.mix_share).n_places(config.batch_size) < 2:
         raise UserError(
@@ -147,7 +130,7 @@ def check_batches(config: FinetuneConfig, store: FeatureStore, class_counts: np.
     split_classes(config, class_counts)
     sampling = find_sampling(config)
     if sampling is not None:
-        mixing_of(config, store)
+        mixing_of(config, store, class_counts)
         if sampling.needs_positions:
             _check_several_positions(store)
 
@@ -198,7 +181,7 @@ def _donor_classes(config: FinetuneConfig, head_tail: HeadTail, class_counts: np
     """
     found = head_tail.head if config.donors == "head" else np.concatenate([head_tail.head, head_tail.tail])
     found = found[class_counts[found] > 0]
-    mixes_head = find_sampling(config).mixes and config.mix_classes == "all"
+    mixes_head = find_sampling(config).mixes and config.mix_classes != "tail"
     n_others = len(found) - (config.donors == "any" or mixes_head)
     if config.confusing_classes > n_others:
         whose = "with --donors head there are" if config.donors == "head" else "there are"
@@ -219,7 +202,7 @@ def head_options(
     return HeadOptions(
         weight=weight,
         bias=bias,
-        loss=make_loss(config, find_sampling(config).prior(inputs), common.class_counts),
+        loss=make_loss(config, find_sampling(config).prior(inputs), common.class_counts, common.variance),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -19,8 +19,9 @@ from finetune.methods.registry import find_sampling
 from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
-from finetune.training.inputs import TrainStatistics, head_options, maps_of_iteration, plan_inputs
+from finetune.training.inputs import head_options, maps_of_iteration, plan_inputs
 from finetune.training.selection import Judge, Layer
+from finetune.training.statistics import TrainStatistics
 from store.reader import FeatureStore
 
 
