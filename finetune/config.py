@@ -36,6 +36,7 @@ from finetune.mixing.options import (
     ConfusingClasses,
     Covariance,
     Donors,
+    FuseAfter,
     GammaMax,
     GammaMin,
     HeadRatio,
@@ -147,6 +148,7 @@ class FinetuneConfig:
     tau_s: TauS = 0.7
     tau_g: TauG = 0.1
     tail_draw: TailDraw = "classes"
+    fuse_after: FuseAfter = None
     keep: Annotated[
         Literal["last", "best"],
         Option("head to keep: the last one, or the one with the best --select-on accuracy", "choosing"),

@@ -1,6 +1,5 @@
 """Reading a store: checks that it is a complete store of this version, and returns arrays by name."""
 
-import math
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from store.arrays.dtypes import computing_dtype
 from store.arrays.finite import first_not_finite
 from store.arrays.maps import StoredMaps
 from store.arrays.raw import StoredArray
@@ -184,7 +182,7 @@ class FeatureStore:
     @property
     def map_bytes(self) -> int:
         """Bytes that the train split's feature maps take in memory, decoded."""
-        return math.prod(self.map_shape) * computing_dtype(self.map_dtype).itemsize
+        return self.maps().n_bytes
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from finetune.commands.options import PLACE
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 NO_PLACES = {
     "device",
+    "fuse_after",
     "arch",
     "arch_option",
     "path_column",

@@ -53,7 +53,7 @@ class MadeStore:
     def read_cam(self) -> np.ndarray:
         return self.cam
 
-    def read_feature_map(self) -> np.ndarray:
+    def read_feature_map(self, layer: None) -> np.ndarray:
         return self.maps
 
 

@@ -128,7 +128,7 @@ def test_plans_of_any_batch_share_one_stream(config, monkeypatch):
         free *= 10
         windows += [bench.prepare_maps(one) for one in (large, small)]
     rows = store.map_shape[0] // 2
-    assert bench.residency.rows == rows
+    assert bench.residency[None].rows == rows
     assert windows == [rows // 16, rows // 128, rows // 16]
 
 

@@ -21,6 +21,7 @@ from finetune.loading.residency import (
     uploaded,
 )
 from finetune.training.trainer import LoadedStore, Trainer
+from store.arrays.maps import StoredMaps
 from store.arrays.raw import StoredArray
 from store.config import ConvertConfig
 from store.convert import convert
@@ -48,7 +49,7 @@ def test_two_gib_of_a_gpu_stay_free(store, monkeypatch, beyond, kind):
 
 def test_maps_for_which_a_gpu_has_no_room_are_refused_with_what_it_has(store, monkeypatch):
     free_on_gpu(monkeypatch, 5 * GIB // 2)
-    monkeypatch.setattr(FeatureStore, "map_bytes", 3 * GIB // 4)
+    monkeypatch.setattr(StoredMaps, "n_bytes", 3 * GIB // 4)
     with pytest.raises(UserError, match=r"device: 0.75 GiB .* only 0.5 GiB for them on cuda:0; use .*stream"):
         choose_residency("device", None, store, GPU)
     free_on_gpu(monkeypatch, GIB)
@@ -88,10 +89,8 @@ def test_maps_for_a_device_are_never_all_in_the_hosts_memory(store, monkeypatch)
     monkeypatch.setattr("finetune.loading.residency.UPLOAD_BYTES", store.map_bytes // 3)
     block = store.map_shape[0] // 4
     monkeypatch.setattr(FeatureStore, "block_rows", lambda self, name: block)
-    asked, read = [], FeatureStore.read_feature_map
-    monkeypatch.setattr(
-        FeatureStore, "read_feature_map", lambda self, *rows: (asked.append(rows), read(self, *rows))[1]
-    )
+    asked, read = [], StoredMaps.read
+    monkeypatch.setattr(StoredMaps, "read", lambda self, *rows: (asked.append(rows), read(self, *rows))[1])
     maps = hold_maps(store, Residency("device", ""), torch.device("meta"))
     assert maps._table.device.type == "meta"
     assert [stop - start for start, stop in asked] == [block] * len(asked)

@@ -10,6 +10,7 @@ from finetune.cross_validation.fold_store import FoldStore
 from finetune.cross_validation.options import CV
 from finetune.loading.features import Features, HeldOut
 from finetune.loading.residency import Maps
+from finetune.training.inputs import fused_layer
 from finetune.training.statistics import TrainStatistics
 from finetune.training.trainer import LoadedStore
 
@@ -57,10 +58,10 @@ class Fold(LoadedStore):
 
     def prepare_maps(self, config: FinetuneConfig) -> int:
         """See `LoadedStore.prepare_maps`: the maps are loaded once, for all folds."""
-        window = self.whole.prepare_maps(config)
+        window, layer = self.whole.prepare_maps(config), fused_layer(config)
         self.residency = self.whole.residency
-        _, height, width, _ = self.store.map_shape
-        self.maps = MapsOfRows(self.whole.maps, self.store.rows, height * width)
+        _, height, width, _ = self.store.maps(layer).shape
+        self.maps[layer] = MapsOfRows(self.whole.maps[layer], self.store.rows, height * width)
         return window
 
 

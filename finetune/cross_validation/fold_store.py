@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from store.arrays.maps import StoredMaps
 from store.arrays.split import SplitArrays
 from store.reader import FeatureStore
 
@@ -32,6 +33,15 @@ class FoldStore:
     def map_shape(self) -> tuple[int, int, int, int]:
         """Shape (M, H, W, C) of the feature maps of these rows."""
         return len(self.rows), *self._whole.map_shape[1:]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the earlier layers whose maps the whole store holds."""
+        return self._whole.layers
+
+    def maps(self, layer: str | None = None) -> StoredMaps:
+        """The maps of a layer of the whole store."""
+        return self._whole.maps(layer)
 
     def read(self, split: str) -> SplitArrays:
         """A copy of these rows of the train split, the only one that there is."""

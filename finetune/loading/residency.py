@@ -4,6 +4,7 @@ Maps on the host are fused there, and only the augmented samples go to the devic
 into a buffer on the host and fused the same way, so the two give the same bits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,7 +19,6 @@ from store.arrays.finite import first_not_finite
 from store.arrays.gather import gather
 from store.errors import UserError
 from store.reader import FeatureStore
-from store.schema import SCALED
 
 MAPS = "train/feature_map"
 GIB = 2**30
@@ -77,6 +77,13 @@ class Maps(Protocol):
         """
 
 
+class VectorMaps(Maps, Protocol):
+    """Feature maps of which single vectors can also be had."""
+
+    def picked(self, vectors: Array, *rows: Array) -> torch.Tensor:
+        """(..., C) vectors, of the maps' dtype; arguments as of `fused`, vectors in any shape."""
+
+
 def memory_for_maps(device: torch.device) -> int:
     """Bytes free on a device; on a GPU, less what training needs besides maps."""
     if device.type == "cuda":
@@ -90,7 +97,11 @@ def share_for_maps(device: torch.device) -> float:
 
 
 def choose_residency(
-    wanted: str, memory_gib: float | None, store: FeatureStore, device: torch.device
+    wanted: str,
+    memory_gib: float | None,
+    store: FeatureStore,
+    device: torch.device,
+    layer: str | None = None,
 ) -> Residency:
     """Choose where the maps of a store live.
 
@@ -99,11 +110,12 @@ def choose_residency(
         memory_gib: host memory for maps in GiB; None for half of what is free.
         store: the store.
         device: where the head is trained.
+        layer: an earlier one whose maps it holds; None for the last one.
 
     Raises:
         UserError: the maps do not fit the kind that the user chose.
     """
-    needed = store.map_bytes
+    needed = store.maps(layer).n_bytes
     of_host = int(available_memory() * SHARE if memory_gib is None else memory_gib * GIB)
     room = {"device": memory_for_maps(device) if device.type == "cuda" else of_host, "host": of_host}
     fitting = [kind for kind in room if needed <= room[kind]]
@@ -136,6 +148,10 @@ class HeldMaps:
         """See `Maps`."""
         return fuse(self._table, torch.as_tensor(vectors, device=self._table.device))
 
+    def picked(self, vectors: Array, *rows: Array) -> torch.Tensor:
+        """See `VectorMaps`."""
+        return _picked(self._table, torch.as_tensor(vectors, device=self._table.device))
+
 
 class StreamedMaps:
     """Feature maps read when a window needs them, and kept while there is room.
@@ -144,16 +160,17 @@ class StreamedMaps:
     Maps of rare classes are drawn again and again, so they are seldom read again.
     """
 
-    def __init__(self, store: FeatureStore, rows: int):
+    def __init__(self, store: FeatureStore, rows: int, layer: str | None = None):
         """Allocate the buffer; nothing is read yet.
 
         Args:
             store: the store.
             rows: maps in the buffer; at least as many as any window needs.
+            layer: an earlier one; None for the last one.
         """
-        self._store, self._array = store, store.arrays[MAPS]
-        self._scaled = store.map_dtype in SCALED
-        dtype = computing_dtype(store.map_dtype) if self._scaled else self._array.dtype
+        self._store, self._maps = store, store.maps(layer)
+        self._array = self._maps.array
+        dtype = computing_dtype(self._maps.dtype) if self._maps.is_lossy else self._array.dtype
         self._ring = np.empty((rows, *self._array.shape[1:]), dtype)
         self._row_at = np.full(rows, -1)  # -1: empty
         n_vectors = rows * self._ring.shape[1] * self._ring.shape[2]
@@ -167,20 +184,33 @@ class StreamedMaps:
         Raises:
             StoreError: a file is missing or damaged, or a value is not finite.
         """
+        return self._made(fuse, vectors, rows)
+
+    def picked(self, vectors: np.ndarray, *rows: np.ndarray) -> torch.Tensor:
+        """See `VectorMaps`; errors as of `fused`."""
+        return self._made(_picked, vectors, rows)
+
+    def _made(
+        self,
+        make: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        vectors: np.ndarray,
+        rows: tuple[np.ndarray, ...],
+    ) -> torch.Tensor:
+        """What `make` makes of the table of vectors and of places in it, once their maps are read."""
         needed = np.unique(np.concatenate([part.ravel() for part in rows]))
         self._read(self._make_room(needed))
         n_positions = self._ring.shape[1] * self._ring.shape[2]
         row, position = np.divmod(vectors, n_positions)
         places = torch.from_numpy(self._place[row] * n_positions + position)
         maps = self._ring
-        if not self._scaled:  # the buffer may hold raw bits of bfloat16
-            maps = decode(maps, self._store.map_dtype, None, computing_dtype(self._store.map_dtype))
-        fused = fuse(_as_tensor(maps).reshape(-1, maps.shape[-1]), places)
+        if not self._maps.is_lossy:  # the buffer may hold raw bits of bfloat16
+            maps = decode(maps, self._maps.dtype, None, computing_dtype(self._maps.dtype))
+        made = make(_as_tensor(maps).reshape(-1, maps.shape[-1]), places)
         # The sum is a quick test; if it overflows by itself, the full test below settles it.
-        if not fused.sum().isfinite() and not fused.isfinite().all():
+        if not made.sum().isfinite() and not made.isfinite().all():
             bad = first_not_finite(maps[self._place[needed]])
-            self._store.check_finite_row(MAPS, None if bad is None else int(needed[bad]))
-        return fused
+            self._store.check_finite_row(self._maps.path, None if bad is None else int(needed[bad]))
+        return made
 
     def _make_room(self, rows: np.ndarray) -> np.ndarray:
         """Evict the oldest maps; returns the rows that must be read in their places."""
@@ -201,13 +231,18 @@ class StreamedMaps:
         until = min(len(rows), len(self._ring) - self._next)
         for part, start in ((rows[:until], self._next), (rows[until:], 0)):
             out = self._ring[start : start + len(part)]
-            if self._scaled:
-                scale = self._store.scale[part // self._store.block_rows(MAPS)]
+            if self._maps.is_lossy:
+                scale = self._maps.scale[part // self._maps.block_rows]
                 codes = gather(self._array, part)
-                out[:] = decode(codes, self._store.map_dtype, scale, out.dtype)
+                out[:] = decode(codes, self._maps.dtype, scale, out.dtype)
             else:
                 gather(self._array, part, out)
         self._next = (self._next + len(rows)) % len(self._ring)
+
+
+def _picked(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Vectors (..., C) of a table (M, C) at places (...)."""
+    return table.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 def _as_tensor(maps: np.ndarray) -> torch.Tensor:
@@ -216,35 +251,39 @@ def _as_tensor(maps: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(maps)
 
 
-def hold_maps(store: FeatureStore, residency: Residency, device: torch.device) -> Maps:
-    """The maps of a store, at the place chosen for them.
+def hold_maps(
+    store: FeatureStore, residency: Residency, device: torch.device, layer: str | None = None
+) -> VectorMaps:
+    """The maps of a store, of its last layer or an earlier one, at the place chosen for them.
 
     Raises:
         StoreError: a value is not finite.
     """
     if residency.kind == "stream":
-        return StreamedMaps(store, store.map_shape[0] if residency.rows is None else residency.rows)
+        rows = store.map_shape[0] if residency.rows is None else residency.rows
+        return StreamedMaps(store, rows, layer)
     if residency.kind == "device" and device.type != "cpu":
-        return HeldMaps(uploaded(store, device))
-    maps = _as_tensor(store.read_feature_map())
+        return HeldMaps(uploaded(store, device, layer))
+    maps = _as_tensor(store.read_feature_map(layer=layer))
     return HeldMaps(maps.reshape(-1, maps.shape[-1]))
 
 
-def uploaded(store: FeatureStore, device: torch.device) -> torch.Tensor:
-    """The maps of a store as a table (N · L, C) on a device; host memory holds only a part at a time.
+def uploaded(store: FeatureStore, device: torch.device, layer: str | None = None) -> torch.Tensor:
+    """The maps of a layer as a table (N · L, C) on a device; host memory holds only a part at a time.
 
     Raises:
         StoreError: a value is not finite.
     """
-    n_rows, *of_map = store.map_shape
-    block = store.block_rows(MAPS)  # read whole blocks, because compressed ones are decoded whole
-    at_once = min(n_rows, block * max(1, int(UPLOAD_BYTES / (block * store.map_bytes / n_rows))))
-    dtype = getattr(torch, computing_dtype(store.map_dtype).name)
+    of_layer = store.maps(layer)
+    n_rows, *of_map = of_layer.shape
+    block = of_layer.block_rows  # read whole blocks, because compressed ones are decoded whole
+    at_once = min(n_rows, block * max(1, int(UPLOAD_BYTES / (block * of_layer.n_bytes / n_rows))))
+    dtype = getattr(torch, computing_dtype(of_layer.dtype).name)
     table = torch.empty(n_rows, *of_map, dtype=dtype, device=device)
     # Pinned: copies from pageable memory go through a small pinned buffer anyway.
     buffer = torch.empty(at_once, *of_map, dtype=dtype, pin_memory=device.type == "cuda")
     for start in range(0, n_rows, at_once):
-        maps = _as_tensor(store.read_feature_map(start, start + at_once))
+        maps = _as_tensor(of_layer.read(start, start + at_once))
         part = buffer[: len(maps)].copy_(maps)
         table[start : start + len(maps)].copy_(part)
     return table.reshape(-1, of_map[-1])

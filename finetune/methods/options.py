@@ -29,7 +29,8 @@ EARLIER = {
     "isda_strength": 0.5,
     "fc_lr_share": 0.5,
     "alpha": 1.0,
-    "neighbour_classes": 3,
+    "fuse_after": None,
+    "neighbour_classes": None,
     "covariance": "full",
     "spread": 0.0,
 }

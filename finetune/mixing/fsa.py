@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from finetune.mixing.in_place import draw_counts_in_place, draw_vectors_in_place
 from finetune.sampling.arrays import Array, on_host, picked
 from finetune.sampling.philox import below
 from finetune.sampling.plan import Plan, PlanInputs, drawn_anywhere
@@ -26,7 +27,8 @@ class Fusion:
         donor_row: (T, A) int64 row that lends the class-generic vectors.
         n_specific: (T, A) int64 vectors drawn from the tail row; the other L − n_specific are the donor's.
         vectors: (T, A, L) int32 or int64 drawn vectors, each as row · L + position.
-        empty: (T, 2) samples with an empty class-specific and an empty class-generic set; on the host.
+        empty: (T, 2) samples with an empty class-specific set, and with an empty set of the donor (its
+            class-generic one; its class-specific one where vectors are replaced in place); on the host.
         is_mixed: (T, A) bool, which samples are needed; None for all.
     """
 
@@ -94,9 +96,14 @@ def _fusion(
 ) -> Fusion:
     """Fusions of rows with donors, both (T, A)."""
     xp = array_namespace(row)
-    n_specific = draw_specific_counts(inputs, start, stop, row.shape[1])
-    vectors = draw_vectors(inputs, start, stop, row, donor_row, n_specific)
-    was_empty = inputs.specific.was_empty[row], inputs.generic.was_empty[donor_row]
+    of_donor = inputs.specific if inputs.in_place else inputs.generic
+    if inputs.in_place:
+        n_specific = draw_counts_in_place(inputs, start, stop, donor_row)
+        vectors = draw_vectors_in_place(inputs, start, stop, row, donor_row, n_specific)
+    else:
+        n_specific = draw_specific_counts(inputs, start, stop, row.shape[1])
+        vectors = draw_vectors(inputs, start, stop, row, donor_row, n_specific)
+    was_empty = inputs.specific.was_empty[row], of_donor.was_empty[donor_row]
     if is_mixed is not None:
         was_empty = tuple(of_sample & is_mixed for of_sample in was_empty)
     empty = on_host(xp.stack([xp.sum(of_sample, axis=1) for of_sample in was_empty], axis=1))
@@ -174,6 +181,7 @@ def fusion_facts(inputs: PlanInputs, n_empty: np.ndarray, n_samples: int) -> dic
     classes = np.concatenate([inputs.head_tail.tail, inputs.head_tail.head])  # the tail first, as ever
     mixed = classes[inputs.confusing[classes, 0] >= 0].tolist()
     facts: dict[str, Any] = {"confusing_classes": {str(c): inputs.confusing[c].tolist() for c in mixed}}
-    for name, n in zip(("specific", "generic"), n_empty.tolist(), strict=True):
+    kinds = ("specific", "donor_specific" if inputs.in_place else "generic")
+    for name, n in zip(kinds, n_empty.tolist(), strict=True):
         facts[f"empty_{name}_percent"] = 100 * n / max(1, n_samples)
     return facts

@@ -46,6 +46,15 @@ Alpha = Annotated[
         most=32,
     ),
 ]
+FuseAfter = Annotated[
+    str | None,
+    Option(
+        "earlier layer after which fsa fuses maps, in place, so that later blocks of the network run on them "
+        "(Fig. 9): one that the store holds, by extract --layers",
+        "augmentation",
+        "the last layer",
+    ),
+]
 NeighbourClasses = Annotated[
     int | None,
     Option(

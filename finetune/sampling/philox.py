@@ -35,6 +35,7 @@ KINDS = {
     "noise": 17,
     "normal": 18,
     "filled": 19,
+    "order of positions": 20,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 

@@ -96,6 +96,7 @@ class PlanInputs:
             for methods that do not use them.
         specific, generic: class-specific and class-generic positions of the N maps; None for methods that do
             not use them.
+        in_place: whether vectors of an earlier layer are replaced in place.
         batch_size: B.
         n_tail: N_t, tail samples in a batch.
         augmented_per_sample: N_a, augmented samples for each of them.
@@ -117,6 +118,7 @@ class PlanInputs:
     gamma: tuple[float, float]
     draws: "CounterRNG | DeviceRNG"
     mixing: Mixing = Mixing()
+    in_place: bool = False
 
     def on(self, device: "torch.device") -> "PlanInputs":
         """The same inputs on a device, to draw the same plans there."""

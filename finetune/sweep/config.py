@@ -170,7 +170,7 @@ def _value(name: str, kind: Any, text: str) -> Any:
     if text.lower() == "none" and type(None) in kinds:
         return None
     for one in kinds:
-        if get_origin(one) is Literal and text in get_args(one):
+        if (one is str and text) or (get_origin(one) is Literal and text in get_args(one)):
             return text
         if one in (int, float):
             try:

@@ -12,6 +12,7 @@ from finetune.methods.losses import make_loss
 from finetune.methods.registry import METHODS, find_sampling
 from finetune.methods.sampling import Sampling
 from finetune.mixing.gaussians import ClassNoise
+from finetune.mixing.in_place import enlarged
 from finetune.mixing.mixup import share_quantiles
 from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
@@ -40,10 +41,12 @@ def plan_inputs(
     common = common or TrainStatistics(store)
     sampling, head_tail = find_sampling(config), split_classes(config, common.class_counts)
     confusing = specific = generic = None
+    layer = _stored_layer(config, store)
     if sampling.needs_positions:
         _check_several_positions(store)
-        specific = specific_positions(common.cam, config.tau_s)
-        generic = generic_positions(common.cam, config.tau_g)
+        cam = common.cam if layer is None else enlarged(common.cam, *store.maps(layer).shape[1:3])
+        specific = specific_positions(cam, config.tau_s)
+        generic = generic_positions(cam, config.tau_g) if layer is None else None
     if sampling.needs_confusing:
         donors = _donor_classes(config, head_tail, common.class_counts)
         mixed = _mixed_classes(config, sampling, head_tail, common.class_counts)
@@ -61,7 +64,26 @@ def plan_inputs(
         gamma=(config.gamma_min, config.gamma_max),
         draws=CounterRNG(config.seed),
         mixing=_mixing_of_plan(config, store, sampling, common),
+        in_place=layer is not None,
     )
+
+
+def fused_layer(config: FinetuneConfig) -> str | None:
+    """The earlier layer whose maps are fused; None for the last one, or for a method that fuses none."""
+    sampling = find_sampling(config)
+    return config.fuse_after if sampling is not None and "fuse_after" in sampling.options else None
+
+
+def _stored_layer(config: FinetuneConfig, store: FeatureStore) -> str | None:
+    """`fused_layer`; UserError if the store does not hold its maps."""
+    layer = fused_layer(config)
+    if layer is not None and layer not in store.layers:
+        held = f"holds {', '.join(store.layers)}" if store.layers else "holds the last layer alone"
+        raise UserError(
+            f"--fuse-after {layer}: {store.path} has no maps of it ({held}); name one that it holds, or "
+            f"extract with --layers {layer}"
+        )
+    return layer
 
 
 def _mixing_of_plan(
@@ -133,6 +155,7 @@ def check_batches(config: FinetuneConfig, store: FeatureStore, class_counts: np.
         mixing_of(config, store, class_counts)
         if sampling.needs_positions:
             _check_several_positions(store)
+        _stored_layer(config, store)
 
 
 def _check_several_positions(store: FeatureStore) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,16 @@ from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
 from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
 from finetune.loading.features import Features, HeldOut, load_features, load_held_out
+from finetune.loading.later_blocks import MapsBeforeLaterBlocks, later_blocks
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
 from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import find_sampling
+from finetune.run import find_phase1
 from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
-from finetune.training.inputs import head_options, maps_of_iteration, plan_inputs
+from finetune.training.inputs import fused_layer, head_options, maps_of_iteration, plan_inputs
 from finetune.training.selection import Judge, Layer
 from finetune.training.statistics import TrainStatistics
 from store.reader import FeatureStore
@@ -36,7 +38,8 @@ class LoadedStore:
         held_out: the val split, if there is one, and test.
         device: where heads are trained.
         threads: threads that train.
-        residency, maps: where the feature maps live, and the maps; None until a plan needs them.
+        residency, maps: where the feature maps live, and the maps, by the earlier layer that they are of, or
+            None for the last one; there once a plan needs them.
     """
 
     store: FeatureStore
@@ -45,8 +48,8 @@ class LoadedStore:
     held_out: dict[str, HeldOut]
     device: torch.device
     threads: Threads
-    residency: Residency | None = None
-    maps: Maps | None = None
+    residency: dict[str | None, Residency] = field(default_factory=dict)
+    maps: dict[str | None, Maps] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -61,7 +64,7 @@ class LoadedStore:
         return rows
 
     def prepare_maps(self, config: FinetuneConfig) -> int:
-        """Load the maps, once for all heads.
+        """Load the maps of a layer, once for all heads.
 
         Returns:
             Iterations of a window: `config.window`, or fewer where maps are streamed and memory is short.
@@ -69,11 +72,17 @@ class LoadedStore:
         Raises:
             UserError: the maps do not fit or cannot be read.
         """
-        if self.maps is None:
-            self.residency = choose_residency(config.residency, config.memory, self.store, self.device)
-        window = self.residency.fitting(config.window, maps_of_iteration(config))
-        if self.maps is None:
-            self.maps = hold_maps(self.store, self.residency, self.device)
+        layer = fused_layer(config)
+        if layer not in self.maps:
+            wanted = config.residency, config.memory
+            self.residency[layer] = choose_residency(*wanted, self.store, self.device, layer)
+        window = self.residency[layer].fitting(config.window, maps_of_iteration(config))
+        if layer not in self.maps:
+            held = hold_maps(self.store, self.residency[layer], self.device, layer)
+            if layer is not None:
+                later = later_blocks(find_phase1(self.store, config.ckpt), layer, self.store, self.device)
+                held = MapsBeforeLaterBlocks(held, later, self.store.maps(layer).shape[1:])
+            self.maps[layer] = held
         return window
 
 
@@ -94,7 +103,8 @@ class Trainer:
         sampling = find_sampling(first)
         self.inputs = plan_inputs(first, loaded.store, loaded.common)
         self._window = loaded.prepare_maps(first) if sampling.reads_maps else first.window
-        maps = loaded.maps if sampling.reads_maps else None
+        self._layer = fused_layer(first)
+        maps = loaded.maps[self._layer] if sampling.reads_maps else None
         draw, drawn_from = sampling.draw, self.inputs
         if draws_on_device(draw, loaded.device, maps):
             draw, drawn_from = DrawnAhead(draw), self.inputs.on(loaded.device)
@@ -169,7 +179,7 @@ class Trainer:
         if sampling.facts is not None:
             facts |= sampling.facts(self.inputs, history.n_empty, history.n_mixed)
         if sampling.reads_maps:
-            facts["residency"] = asdict(self._loaded.residency)
+            facts["residency"] = asdict(self._loaded.residency[self._layer])
         return facts
 
 

@@ -1,5 +1,6 @@
 """Maps as they are stored, and as they are read: those of the last layer, and of earlier ones."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,11 @@ class StoredMaps:
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, C)."""
         return self.array.shape
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all maps in the dtype that they are computed in."""
+        return math.prod(self.shape) * computing_dtype(self.dtype).itemsize
 
     @property
     def is_lossy(self) -> bool:
