@@ -26,6 +26,7 @@ __all__ = [  # noqa: F822, because `__getattr__` provides them
     "UserError",
     "check_data",
     "compare",
+    "contest",
     "export",
     "extract",
     "finetune",
@@ -38,7 +39,7 @@ __all__ = [  # noqa: F822, because `__getattr__` provides them
 ]
 _HOMES = {"UserError": "store.errors", "Interrupted": "store.errors", "FeatureStore": "store.reader"}
 _HOMES |= {"Run": "finetune.run", "predict": "finetune.api_deploy", "export": "finetune.api_deploy"}
-_HOMES |= {"check_data": "finetune.api_data"}
+_HOMES |= {"check_data": "finetune.api_data", "contest": "finetune.api_contest"}
 
 
 def __getattr__(name: str) -> Any:

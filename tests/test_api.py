@@ -268,6 +268,27 @@ def test_a_sweep_is_that_of_the_command(feature_store, tmp_path):
         tc.sweep(feature_store, out=tmp_path / "d", taus=[1])
 
 
+@pytest.mark.usefixtures("few_entries")
+def test_a_contest_is_that_of_the_command(feature_store, tmp_path):
+    store, short = tc.open_store(feature_store), {"iterations": 8, "seeds": 2, "device": "cpu"}
+    found = tc.contest(store, out=tmp_path / "a", methods=["crt", "logit-adjustment"], **short)
+    flags = ["--iterations", 8, "--seeds", 2, "--device", "cpu", "--methods", "crt,logit-adjustment"]
+    succeed("contest", "--store", feature_store, "--out", tmp_path / "b", *flags)
+    table = pd.read_csv(tmp_path / "b/standings.csv", keep_default_na=False, na_values=["nan"])
+    of_command = table.drop(columns="seconds")
+    assert found.table.drop(columns="seconds")["chosen"].tolist() == of_command["chosen"].tolist()
+    score = "val_balanced_accuracy_mean"
+    assert found.table[score].tolist() == pytest.approx(of_command[score].astype(float).tolist())
+    assert tc.read_run(found.best[0]).config["method"] == found.table["entry"][0]
+    with pytest.raises(tc.UserError, match="no option taus; expected one of store"):
+        tc.contest([feature_store], out=tmp_path / "c", taus=[1])
+    with pytest.raises(tc.UserError, match="is given twice"):
+        tc.contest([feature_store, store], out=tmp_path / "c")
+    for stores, out in (([], tmp_path / "c"), (feature_store, None)):
+        with pytest.raises(tc.UserError, match=r"no store to try|keeps its heads in a folder"):
+            tc.contest(stores, out=out)
+
+
 def test_a_bar_is_shown_where_it_is_asked_for(feature_store, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     tc.finetune(feature_store, **FAST)

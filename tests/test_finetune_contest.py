@@ -18,6 +18,8 @@ from finetune.contest.entries import ENTRIES, Entry
 from finetune.contest.folder import KeptHeads
 from finetune.contest.rounds import going_on, n_kept, n_trained
 from finetune.methods.registry import METHODS
+from finetune.one_head import posthoc_head
+from store.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -127,11 +129,55 @@ def test_stores_that_cannot_be_averaged_are_refused(feature_store, course_store)
     given = ["contest", "--store", feature_store, "--device", "cpu"]
     refuse(*given, "--store", "copy.zarr", says=["copy.zarr: holds the same features as"])
     refuse(*given, "--store", course_store, says=["has other classes than", "run a contest for each"])
+    refuse(*given, "--store", "copy.zarr", "--ckpt", "p1.pt", says=["--ckpt p1.pt: is of one store, and 2"])
+
+
+@pytest.mark.usefixtures("few_entries")
+def test_of_stores_of_other_imbalance_only_what_means_the_same_is_averaged(feature_store):
+    """A class that is rare in one is not in the other, so Few of both is a mean of nothing."""
     flatter = ["--imbalance-factor", 2, "--val-per-class", 5]
     succeed("train", "--dataset", "digits", *flatter, *TINY, "--out", "p1")
     succeed("extract", "--ckpt", "p1/checkpoint.pt", "--store", "flat.zarr", "--device", "cpu")
-    refuse(*given, "--store", "flat.zarr", says=["flat.zarr: has other classes in Many, Medium and Few"])
-    refuse(*given, "--store", "copy.zarr", "--ckpt", "p1.pt", says=["--ckpt p1.pt: is of one store, and 2"])
+    given = ["contest", "--device", "cpu", "--iterations", 20, "--seeds", 1, "--out", "c"]
+    said = succeed(*given, "--store", feature_store, "--store", "flat.zarr")
+    assert "flat.zarr: has other classes in Many, Medium and Few" in said.stderr
+    assert "test tail" not in said.stdout
+    table, heads = (pd.read_csv(f"c/{name}.csv") for name in ("standings", "heads"))
+    groups = [f"{split}_{group}_mean" for split in ("val", "test") for group in ("many", "few", "tail")]
+    assert table[groups].isna().all(axis=None)
+    assert heads["test_tail"].notna().all()  # each by the groups of its own store
+    for row in table.to_dict("records"):
+        of_row = heads[(heads["entry"] == row["entry"]) & (heads["configuration"] == row["chosen"])]
+        assert row["test_overall_mean"] == pytest.approx(of_row["test_overall"].mean())
+
+
+def test_a_choice_at_the_end_of_its_grid_is_told(contest_config, quiet, monkeypatch):
+    entry = Entry("plain", {"lr": (1, 2, 3), "momentum": (0.0, 0.5, 0.9), "loss": ("ce", "focal", "isda")})
+    chosen = {"lr": 3, "momentum": 0.0, "loss": "ce"}
+    assert entry.at_edge(chosen) == ["lr"]
+    assert entry.at_edge(chosen | {"lr": 2, "momentum": 0.9}) == ["momentum"]
+    assert Entry("plain", {"lr": (1, 2)}).at_edge({"lr": 2}) == []
+    some = {"tau-norm": Entry("tau-norm", {"tau": (30.0, 40.0, 50.0)}), "ncm": ENTRIES["ncm"]}
+    monkeypatch.setattr(entries, "ENTRIES", some)
+    found = contest(contest_config, quiet).table.set_index("entry")
+    assert found["at_edge"].to_dict() == {"tau-norm": "tau=30", "ncm": ""}
+    said = succeed("contest", "--store", contest_config.store[0], "--out", "d", "--device", "cpu")
+    assert "at an end of the grid, beyond which it may do better: tau-norm (tau=30)\n" in said.stdout
+
+
+def test_a_head_that_cannot_be_computed_is_told_with_its_reason(contest_config, monkeypatch):
+    some = {"logit-adjustment": Entry("logit-adjustment", {"tau": (1.0, 4e9)}), "ncm": ENTRIES["ncm"]}
+    monkeypatch.setattr(entries, "ENTRIES", some)
+    monkeypatch.setattr("finetune.sweep.batch.posthoc_head", no_head_for_large_tau)
+    said = succeed("contest", "--store", contest_config.store[0], "--out", "c", "--device", "cpu")
+    assert "note: a head is left out: --tau 4e+09 is too large" in said.stderr
+    assert len(pd.read_csv("c/standings.csv")) == 2
+
+
+def no_head_for_large_tau(config, loaded):
+    if config.tau > 1e9:
+        raise UserError(f"--tau {config.tau:g} is too large")
+    return posthoc_head(config, loaded)
 
 
 def test_a_store_without_validation_images_is_refused(small_store):

@@ -110,5 +110,8 @@ def print_contest(found: Any, config: Any) -> None:
     together = found.table.loc[found.table["together"], "entry"].tolist()
     if len(together) > 1:
         say(f"val cannot tell {together[0]} from {', '.join(together[1:])}")
+    at_edge = found.table.loc[found.table["at_edge"] != "", ["entry", "at_edge"]].itertuples(index=False)
+    if at_edge := [f"{entry} ({chosen})" for entry, chosen in at_edge]:
+        say(f"at an end of the grid, beyond which it may do better: {', '.join(at_edge)}")
     for path in (found.path / "standings.csv", found.path / "heads.csv", *found.best):
         say(f"  {path}")

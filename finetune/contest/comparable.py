@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.accuracy import MEASURES, SCORES
 from analysis.shots import shot_groups
 from finetune.contest.config import ContestConfig
 from finetune.sampling.head_tail import split_head_tail
@@ -16,12 +17,16 @@ from store.notes import note
 FEW = 5  # val images of a class, fewer than which a note tells of
 
 
-def check_comparable(loaded: list[LoadedStore], config: ContestConfig) -> None:
-    """Raise UserError for stores of other classes, or of other groups of classes, than the first.
+def check_comparable(loaded: list[LoadedStore], config: ContestConfig) -> tuple[str, ...]:
+    """The accuracies that can be averaged over stores: without those of groups if these differ.
 
-    Notes say where val is small or lacks classes, and where a split has other images than the first store's.
+    Notes say where they do, where val is small or lacks classes, and where a split has other images than the
+    first store's.
+
+    Raises:
+        UserError: stores have other classes than the first.
     """
-    first = loaded[0]
+    first, measures = loaded[0], MEASURES
     for one in loaded:
         path = one.store.path
         if one.store.class_names != first.store.class_names:
@@ -30,14 +35,16 @@ def check_comparable(loaded: list[LoadedStore], config: ContestConfig) -> None:
                 "run a contest for each"
             )
         if _groups(one, config) != _groups(first, config):
-            raise UserError(
+            measures = tuple(SCORES.values())
+            note(
                 f"{path}: has other classes in Many, Medium and Few, or in head and tail, than "
-                f"{first.store.path}, so their accuracies are not averaged; run a contest for each"
+                f"{first.store.path}, so the accuracies of these groups are not averaged"
             )
         _note_small_val(one)
         for split in ("val", "test"):
             if images_of(one, split) != images_of(first, split):
                 note(f"{path}: {split} has other images than that of {first.store.path}")
+    return measures
 
 
 def _groups(loaded: LoadedStore, config: ContestConfig) -> tuple[Any, ...]:

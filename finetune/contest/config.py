@@ -77,10 +77,11 @@ class ContestConfig:
             device=self.device,
             ckpt=self.ckpt,
         )
-        return [(_in_words(chosen), replace(base, **entry.fixed, **chosen)) for chosen in entry.choices()]
+        return [(in_words(chosen), replace(base, **entry.fixed, **chosen)) for chosen in entry.choices()]
 
 
-def _in_words(chosen: dict[str, Any]) -> str:
+def in_words(chosen: dict[str, Any]) -> str:
+    """The values that a configuration chose: lr=0.01, tau=1."""
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in chosen.items()

@@ -56,8 +56,7 @@ def contest(
                     f"{one.store.path}: has no val split to choose on; train with --val-per-class (or put "
                     "images under val/), and extract again"
                 )
-        check_comparable(loaded, config)
-        field = Field(config, loaded)
+        field = Field(config, loaded, check_comparable(loaded, config))
         with sole_writer(path, "contest"):
             prepare(config, stores)
             with _interruptible():

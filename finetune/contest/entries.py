@@ -37,6 +37,20 @@ class Entry:
         for values in product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
+    def at_edge(self, chosen: dict[str, Any]) -> list[str]:
+        """Options of which a choice has the smallest or largest of three numbers or more.
+
+        A better value may lie beyond; not beyond 0, which switches something off.
+        """
+        return [
+            name
+            for name, values in self.grid.items()
+            if len(values) > 2
+            and all(isinstance(value, int | float) for value in values)
+            and chosen[name] in (min(values), max(values))
+            and chosen[name] != 0
+        ]
+
 
 CORRECTED = {"sampling": "uniform", "loss": "balanced-softmax"}
 FC = {"lr": RATES, "weight_decay": DECAYS}

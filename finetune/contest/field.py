@@ -1,6 +1,6 @@
 """All entries on all stores: their heads, round by round, and the tables at the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from rich.progress import Progress
 
-from analysis.accuracy import SCORES
+from analysis.accuracy import MEASURES, SCORES
 from analysis.csv_files import write_csv
 from finetune.config import FinetuneConfig
-from finetune.contest.config import ContestConfig
+from finetune.contest.config import ContestConfig, in_words
 from finetune.contest.entries import Entry, chosen_entries
 from finetune.contest.folder import KeptHeads
 from finetune.contest.rounds import going_on, n_trained
@@ -67,17 +67,18 @@ class Field:
         loaded: the stores.
     """
 
-    def __init__(self, config: ContestConfig, loaded: list[LoadedStore]):
+    def __init__(self, config: ContestConfig, loaded: list[LoadedStore], measures: Sequence[str] = MEASURES):
         """Enter all that can take part.
 
         Args:
             config: the options; heads that are done in its folder are not trained again.
             loaded: the stores, each with a val split.
+            measures: accuracies that are averaged over stores.
 
         Raises:
             UserError: none can take part.
         """
-        self._config, self.loaded = config, loaded
+        self._config, self.loaded, self._measures = config, loaded, measures
         self._kept: list[KeptHeads] = []
         self._made: dict[tuple[int, int, int], dict[str, FinetuneConfig]] = {}
         self._runners = [
@@ -135,7 +136,7 @@ class Field:
                     runner.left = going_on(runner.left, scores)
                 self._leave_diverged()
                 if show is not None:
-                    show(standings(self._finalists(round_ + 1), self._kept, self._config.rank_by))
+                    show(self._standings(round_ + 1))
         finally:
             progress.remove_task(task)
 
@@ -184,12 +185,20 @@ class Field:
 
     def _finalists(self, at: int | None = None) -> list[Finalist]:
         """The best configuration of each entry so far; `going_on` has put it first."""
-        return [Finalist(one.name, one.left[0], self._ids(one, one.left[0], at)) for one in self._runners]
+        found = []
+        for one in self._runners:
+            chosen = next(values for values in one.entry.choices() if in_words(values) == one.left[0])
+            at_edge = in_words({name: chosen[name] for name in one.entry.at_edge(chosen)})
+            found.append(Finalist(one.name, one.left[0], self._ids(one, one.left[0], at), at_edge))
+        return found
+
+    def _standings(self, at: int | None = None) -> pd.DataFrame:
+        return standings(self._finalists(at), self._kept, self._config.rank_by, self._measures)
 
     def finish(self) -> Contest:
         """Write the tables."""
         path = Path(self._config.out)
-        table = standings(self._finalists(), self._kept, self._config.rank_by)
+        table = self._standings()
         heads = pd.DataFrame(self._every_head())
         for name, frame in (("standings.csv", table), ("heads.csv", heads)):
             with whole_file(path / name) as unfinished:

@@ -1,7 +1,8 @@
 """The standings of a contest: what each entry chose, how far it is behind, and who cannot be told apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,28 +23,33 @@ class Finalist:
     Attributes:
         entry, chosen: its name, and the values that it chose in words.
         heads: ids of its heads with every seed, for each store.
+        at_edge: what it chose at an end of its grid, in words.
     """
 
     entry: str
     chosen: str
     heads: list[list[str]]
+    at_edge: str = ""
 
 
-def standings(finalists: list[Finalist], kept: list[KeptHeads], rank_by: str) -> pd.DataFrame:
+def standings(
+    finalists: list[Finalist], kept: list[KeptHeads], rank_by: str, measures: Sequence[str] = MEASURES
+) -> pd.DataFrame:
     """One row per entry, best first on val.
 
     Args:
         finalists: of the entries; none has a head that diverged.
         kept: the heads of each store.
         rank_by: accuracy to rank by, a key of SCORES.
+        measures: accuracies that mean the same on every store; all others are NaN.
 
     Returns:
-        rank, entry, chosen, n (heads), for val and test the mean of every accuracy and its standard deviation
-        (over stores, or over seeds if there is one store; NaN for one head), seconds of a head; for val and
-        test `behind`: by how much the first is better, with `behind_low` and `behind_high`, the ends of a
-        95 % interval over resampled images; `together`, whether val cannot tell it apart from the first.
+        rank, entry, chosen, at_edge, n (heads), for val and test the mean of every accuracy and its standard
+        deviation (over stores, or over seeds if there is one store; NaN for one head), seconds of a head; for
+        val and test `behind`: by how much the first is better, with `behind_low` and `behind_high`, the ends
+        of a 95 % interval over resampled images; `together`, whether val cannot tell it apart from the first.
     """
-    rows = [_row(one, kept) for one in finalists]
+    rows = [_row(one, kept, measures) for one in finalists]
     score = f"val_{SCORES[rank_by]}_mean"
     order = sorted(range(len(rows)), key=lambda i: -rows[i][score])
     behind = {
@@ -59,12 +65,14 @@ def standings(finalists: list[Finalist], kept: list[KeptHeads], rank_by: str) ->
     return pd.DataFrame(table)
 
 
-def _row(finalist: Finalist, kept: list[KeptHeads]) -> dict[str, Any]:
+def _row(finalist: Finalist, kept: list[KeptHeads], measures: Sequence[str]) -> dict[str, Any]:
     rows = [[of.row(head) for head in heads] for of, heads in zip(kept, finalist.heads, strict=True)]
     every = [row for of_store in rows for row in of_store]
-    found: dict[str, Any] = {"entry": finalist.entry, "chosen": finalist.chosen, "n": len(every)}
-    for name in (f"{split}_{measure}" for split in ("val", "test") for measure in MEASURES):
-        of_store = [np.array([number(row, name) for row in part]) for part in rows]
+    found: dict[str, Any] = {"entry": finalist.entry, "chosen": finalist.chosen}
+    found |= {"at_edge": finalist.at_edge, "n": len(every)}
+    for split, measure in product(("val", "test"), MEASURES):
+        name, is_common = f"{split}_{measure}", measure in measures
+        of_store = [np.array([number(row, name) if is_common else np.nan for row in part]) for part in rows]
         values = of_store[0] if len(rows) == 1 else np.array([part.mean() for part in of_store])
         found[f"{name}_mean"] = float(np.mean([part.mean() for part in of_store]))
         found[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")

@@ -18,6 +18,7 @@ from finetune.sweep.folder import SweepFolder, head_id
 from finetune.training.selection import Judge, Layer, OnSplit, selection_split
 from finetune.training.trainer import LoadedStore, Trainer
 from store.errors import UserError
+from store.notes import note
 
 Batch = list[FinetuneConfig]  # heads that share a plan, or a single post-hoc head
 
@@ -100,7 +101,8 @@ def _made(
 def _computed(config: FinetuneConfig, loaded: LoadedStore, judge: Judge | None) -> Made:
     try:
         layer = posthoc_head(config, loaded)
-    except UserError:  # its weights are NaN or infinite
+    except UserError as error:  # its weights are NaN or infinite
+        note(f"a head is left out: {error}")
         return Made(None, 0, 0)
     if judge is not None:
         judge(0, 0, layer)
