@@ -178,7 +178,7 @@ def sweep(context: click.Context, as_json: bool, **values: Any) -> None:
 @json_option
 @click.pass_context
 def contest(context: click.Context, as_json: bool, **values: Any) -> None:
-    """Try every method of Phase II with its grid, rank them on the validation split, run the winner."""
+    """Try every method of Phase II with its grid, rank them on validation images, run the winner."""
     config = build(ContestConfig, values)
     early.check_contest(config)
     from finetune.contest.contest import contest as run
@@ -186,7 +186,7 @@ def contest(context: click.Context, as_json: bool, **values: Any) -> None:
     with resumable(context), live_table() as (progress, show):
 
         def show_best(standings: Any) -> None:
-            show(contest_table(standings, config.rank_by))
+            show(contest_table(standings, config))
 
         found = run(config, progress, show_best if show else None)
     if as_json:

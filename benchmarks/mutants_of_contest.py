@@ -6,8 +6,15 @@ CONTEST = [
     Mutant(
         "configurations chosen on the test set",
         "finetune/contest/field.py",
-        'score = f"val_{SCORES',
+        'score = f"{self._config.select_on}_{SCORES',
         'score = f"test_{SCORES',
+        "test_finetune_contest",
+    ),
+    Mutant(
+        "held-out images of the folds in another order",
+        "finetune/cross_validation/scores.py",
+        "for fold in range(self._n_folds)]",
+        "for fold in reversed(range(self._n_folds))]",
         "test_finetune_contest",
     ),
     Mutant(

@@ -44,9 +44,9 @@ def test_the_rounds_repeated_by_hand(contest_config, quiet, monkeypatch):
     """From the table of all heads: who was trained, and what each entry chose. Test says the opposite."""
     keep = KeptHeads.keep
 
-    def turned(kept, rows, layers):
+    def turned(kept, rows, layers, held):
         others = [{f"test{k[3:]}": 100 - v for k, v in row.items() if k.startswith("val_")} for row in rows]
-        keep(kept, [row | other for row, other in zip(rows, others, strict=True)], layers)
+        keep(kept, [row | other for row, other in zip(rows, others, strict=True)], layers, held)
 
     monkeypatch.setattr(KeptHeads, "keep", turned)
     found = contest(contest_config, quiet)
@@ -180,9 +180,42 @@ def no_head_for_large_tau(config, loaded):
     return posthoc_head(config, loaded)
 
 
+@pytest.mark.usefixtures("few_entries")
+def test_a_store_without_validation_images_is_chosen_on_in_folds(pairs_store):
+    """Of a fitted classifier: a sweep's accuracies, heads that are resumed, the winner a run of its own."""
+    given = ["--store", pairs_store, "--device", "cpu", "--iterations", 12, "--select-on", "cv"]
+    given += ["--folds", 3, "--fold-seed", 4]
+    said = succeed("contest", *given, "--seeds", 2, "--out", "c")
+    assert "training images, each held out once" in said.stdout
+    assert "val" not in said.stdout.replace("interval", "")
+    table, heads = (pd.read_csv(f"c/{name}.csv") for name in ("standings", "heads"))
+    succeed("sweep", *given, "--seeds", 1, "--out", "s", "--method", "crt", "--grid", "lr=0.01,0.1")
+    of_sweep = pd.read_csv("s/results.csv")
+    for row in of_sweep.to_dict("records"):
+        name = f"lr={row['lr']:g}, weight_decay=0.0005"
+        found = heads[(heads["configuration"] == name) & (heads["seed"] == 0)].iloc[0]
+        for score in ("cv_overall", "cv_balanced_accuracy", "test_overall"):
+            assert found[score] == pytest.approx(row[score])
+    first = table.iloc[0]
+    assert first["cv_behind"] == 0
+    for row in table.to_dict("records"):
+        lag = first["cv_balanced_accuracy_mean"] - row["cv_balanced_accuracy_mean"]
+        assert row["cv_behind"] == pytest.approx(lag, abs=1e-9)
+    summary = json.loads(Path("c/best/summary.json").read_text())
+    assert summary["select_on"] == "cv"
+    assert f"chosen and ranked on {summary['cv']['n_test']:,} training images" in said.stdout
+    before = Path("c/standings.csv").read_bytes()
+    succeed("contest", *given, "--seeds", 2, "--out", "c", "--resume")
+    assert Path("c/standings.csv").read_bytes() == before
+    other = ["--fold-seed", 5, "--out", "c", "--resume"]
+    refuse("contest", *given[:-2], *other, says=["cannot resume: fold_seed was 4"])
+
+
 def test_a_store_without_validation_images_is_refused(small_store):
-    says = ["no val split to choose on", "--val-per-class"]
+    says = ["no val split to choose on", "--val-per-class", "--select-on cv"]
     refuse("contest", "--store", small_store, "--device", "cpu", says=says)
+    says = ["its network was trained on these images, so held-out folds of them would flatter"]
+    refuse("contest", "--store", small_store, "--device", "cpu", "--select-on", "cv", says=says)
 
 
 def test_who_cannot_take_part_is_told_and_the_others_do(feature_store):

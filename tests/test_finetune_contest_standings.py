@@ -60,7 +60,7 @@ def accuracy(kept: Made, entry: str, split: str, by: str, drawn: np.ndarray | No
 @pytest.mark.parametrize("n_stores", [1, 2])
 def test_lags_and_intervals_are_those_of_another_bootstrap(n_stores, rank_by, split):
     kept = [Made(number) for number in range(n_stores)]
-    table = standings(finalists(n_stores), kept, rank_by).set_index("entry")
+    table = standings(finalists(n_stores), kept, "val", rank_by).set_index("entry")
     first = table.index[0]
     score = {"balanced": "balanced_accuracy", "overall": "overall"}[rank_by]
     assert first == table[f"val_{score}_mean"].idxmax()
@@ -95,7 +95,7 @@ def test_lags_and_intervals_are_those_of_another_bootstrap(n_stores, rank_by, sp
 def test_deviations_are_over_stores_or_else_over_seeds():
     for n_stores in (1, 2):
         kept = [Made(number) for number in range(n_stores)]
-        table = standings(finalists(n_stores), kept, "balanced").set_index("entry")
+        table = standings(finalists(n_stores), kept, "val", "balanced").set_index("entry")
         heads = np.array([[one.row(f"b{seed}")["test_few"] for seed in range(2)] for one in kept])
         expected = heads[0].std(ddof=1) if n_stores == 1 else heads.mean(axis=1).std(ddof=1)
         assert table.loc["b", "test_few_std"] == pytest.approx(expected)
@@ -107,7 +107,7 @@ def test_deviations_are_over_stores_or_else_over_seeds():
 def test_stores_of_other_images_are_resampled_apart():
     """The same labels alone do not make the same images; apart, the mean of two stores varies less."""
     same, apart = (
-        standings(finalists(2), [Made(0), Made(0, images)], "balanced").set_index("entry")
+        standings(finalists(2), [Made(0), Made(0, images)], "val", "balanced").set_index("entry")
         for images in (b"same", b"other")
     )
     widths = [table.loc["c", "val_behind_high"] - table.loc["c", "val_behind_low"] for table in (same, apart)]

@@ -76,19 +76,20 @@ def print_pairs(analysis: Any, n: int = 5) -> None:
         say(*(f"  {line}" for line in lines))
 
 
-def contest_table(standings: Any, rank_by: str) -> Any:
-    """The standings of a contest: the accuracy on val that ranks, the lag behind the first, those on test."""
+def contest_table(standings: Any, config: Any) -> Any:
+    """The standings of a contest: the accuracy that ranks, the lag behind the first, those on test."""
     from analysis.accuracy import MEASURES, SCORES, in_words, shown_measures
     from analysis.tables import format_cell
 
     shown = shown_measures({name: standings[f"test_{name}_mean"].max() for name in MEASURES})
-    columns = [f"val_{SCORES[rank_by]}", *(f"test_{name}" for name in shown)]
+    split = config.select_on
+    columns = [f"{split}_{SCORES[config.rank_by]}", *(f"test_{name}" for name in shown)]
     titles = [in_words(name) for name in columns]
     rows = []
     for row in standings.to_dict("records"):
         cells = [format_cell(row[f"{name}_mean"], row[f"{name}_std"]) for name in columns]
-        low, high = (row[f"val_behind_{end}"] for end in ("low", "high"))
-        behind = "" if row["rank"] == 1 else f"{row['val_behind']:.1f} ({low:.1f} to {high:.1f})"
+        low, high = (row[f"{split}_behind_{end}"] for end in ("low", "high"))
+        behind = "" if row["rank"] == 1 else f"{row[f'{split}_behind']:.1f} ({low:.1f} to {high:.1f})"
         rows.append([f"{row['entry']}: {row['chosen']}", str(row["n"]), cells[0], behind, *cells[1:]])
     return table(["method: what it chose", "heads", titles[0], "behind", *titles[1:]], rows)
 
@@ -98,18 +99,20 @@ def print_contest(found: Any, config: Any) -> None:
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
 
-    print_table(contest_table(found.table, config.rank_by))
+    print_table(contest_table(found.table, config))
     over = "seeds" if len(config.store) == 1 else "stores"
-    n_val = " + ".join(f"{n:,}" for n in found.n_val)
+    n_images = " + ".join(f"{n:,}" for n in found.n_images)
+    which = "images of val" if config.select_on == "val" else "training images, each held out once"
     say(
-        f"accuracy in %, mean ± std over {over}; chosen and ranked on {n_val} images of val",
-        "behind: by how much the first is better on val, with a 95 % interval over choices of the images",
+        f"accuracy in %, mean ± std over {over}; chosen and ranked on {n_images} {which}",
+        f"behind: by how much the first is better on {config.select_on}, with a 95 % interval over choices "
+        "of the images",
         LEGEND,
         f"{rule_in_words(config.shot_rule)}; {found.head_in_words}",
     )
     together = found.table.loc[found.table["together"], "entry"].tolist()
     if len(together) > 1:
-        say(f"val cannot tell {together[0]} from {', '.join(together[1:])}")
+        say(f"{config.select_on} cannot tell {together[0]} from {', '.join(together[1:])}")
     at_edge = found.table.loc[found.table["at_edge"] != "", ["entry", "at_edge"]].itertuples(index=False)
     if at_edge := [f"{entry} ({chosen})" for entry, chosen in at_edge]:
         say(f"at an end of the grid, beyond which it may do better: {', '.join(at_edge)}")

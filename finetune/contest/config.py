@@ -7,6 +7,7 @@ from analysis.options import HEAD_RATIO
 from extract.options import Device, ShotRule, check_shot_rule
 from finetune.config import FinetuneConfig
 from finetune.contest.entries import Entry, chosen_entries
+from finetune.cross_validation.options import CV, Folds, FoldSeed
 from finetune.mixing.options import HeadRatio
 from store.errors import UserError
 from store.options import MOST, Option, check_bounds
@@ -31,8 +32,18 @@ class ContestConfig:
     iterations: Annotated[int, Option("SGD steps of every head that is trained", "schedule", least=1)] = 6400
     rank_by: Annotated[
         Literal["balanced", "overall"],
-        Option("accuracy on val to choose and rank by: mean over classes, or share of images", "choosing"),
+        Option("accuracy to choose and rank by: mean over classes, or share of images", "choosing"),
     ] = "balanced"
+    select_on: Annotated[
+        Literal["val", "cv"],
+        Option(
+            "images to choose and rank on: val; or cv, training images in --folds (stores of --classifier "
+            "fit)",
+            "choosing",
+        ),
+    ] = "val"
+    folds: Folds = 5
+    fold_seed: FoldSeed = 0
     head_ratio: HeadRatio = HEAD_RATIO
     shot_rule: ShotRule = "decoupling"
     device: Device = "auto"
@@ -71,6 +82,9 @@ class ContestConfig:
             seed=seed,
             iterations=self.iterations,
             eval_every=self.iterations,
+            select_on=self.select_on,
+            folds=self.folds if self.select_on == CV else FinetuneConfig.folds,
+            fold_seed=self.fold_seed if self.select_on == CV else FinetuneConfig.fold_seed,
             rank_by=self.rank_by,
             head_ratio=self.head_ratio,
             shot_rule=self.shot_rule,

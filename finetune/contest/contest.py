@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.training.interrupted.unfinished import note_extracted_early
+from finetune.contest.choosing import choosing_on
 from finetune.contest.comparable import check_comparable
 from finetune.contest.config import ContestConfig
 from finetune.contest.field import Contest, Field
@@ -18,7 +19,7 @@ from finetune.heads.threads import single_threaded
 from finetune.run import find_phase1
 from finetune.train import finetune
 from finetune.training.trainer import LoadedStore
-from store.errors import Interrupted, UserError
+from store.errors import Interrupted
 from store.reader import FeatureStore
 from store.storage.location import locate
 from store.storage.lock import sole_writer
@@ -27,7 +28,7 @@ from store.storage.lock import sole_writer
 def contest(
     config: ContestConfig, progress: Progress, show: Callable[[pd.DataFrame], None] | None = None
 ) -> Contest:
-    """Try every entry on the stores, rank them on the validation split, and run the winner.
+    """Try every entry on the stores, rank them on validation images or folds, and run the winner.
 
     Args:
         config: the options.
@@ -50,13 +51,8 @@ def contest(
     with single_threaded() as threads:
         device = use_device(resolve_device(config.device))
         loaded = [LoadedStore.open(store, config.shot_rule, device, threads) for store in stores]
-        for one in loaded:
-            if "val" not in one.held_out:
-                raise UserError(
-                    f"{one.store.path}: has no val split to choose on; train with --val-per-class (or put "
-                    "images under val/), and extract again"
-                )
-        field = Field(config, loaded, check_comparable(loaded, config))
+        chosen_on = [choosing_on(config, one, progress) for one in loaded]
+        field = Field(config, loaded, chosen_on, check_comparable(loaded, chosen_on, config))
         with sole_writer(path, "contest"):
             prepare(config, stores)
             with _interruptible():

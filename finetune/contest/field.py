@@ -11,6 +11,7 @@ from rich.progress import Progress
 from analysis.accuracy import MEASURES, SCORES
 from analysis.csv_files import write_csv
 from finetune.config import FinetuneConfig
+from finetune.contest.choosing import Choosing
 from finetune.contest.config import ContestConfig, in_words
 from finetune.contest.entries import Entry, chosen_entries
 from finetune.contest.folder import KeptHeads
@@ -38,7 +39,7 @@ class Contest:
         table: one row per entry, best first; see `standings`.
         heads: one row per head that was trained or computed.
         best: folders of the winner's runs, one for each store.
-        n_val: validation images of each store.
+        n_images: images of each store that were chosen on.
         head_in_words: what "head" means.
     """
 
@@ -46,7 +47,7 @@ class Contest:
     table: pd.DataFrame
     heads: pd.DataFrame
     best: list[Path]
-    n_val: list[int]
+    n_images: list[int]
     head_in_words: str
 
 
@@ -67,18 +68,25 @@ class Field:
         loaded: the stores.
     """
 
-    def __init__(self, config: ContestConfig, loaded: list[LoadedStore], measures: Sequence[str] = MEASURES):
+    def __init__(
+        self,
+        config: ContestConfig,
+        loaded: list[LoadedStore],
+        chosen_on: list[Choosing],
+        measures: Sequence[str] = MEASURES,
+    ):
         """Enter all that can take part.
 
         Args:
             config: the options; heads that are done in its folder are not trained again.
-            loaded: the stores, each with a val split.
+            loaded: the stores.
+            chosen_on: what is chosen on in each.
             measures: accuracies that are averaged over stores.
 
         Raises:
             UserError: none can take part.
         """
-        self._config, self.loaded, self._measures = config, loaded, measures
+        self._config, self.loaded, self._chosen_on, self._measures = config, loaded, chosen_on, measures
         self._kept: list[KeptHeads] = []
         self._made: dict[tuple[int, int, int], dict[str, FinetuneConfig]] = {}
         self._runners = [
@@ -105,6 +113,8 @@ class Field:
                 heads = self._heads(entry, i, self._config.seed)
                 for head in heads.values():
                     check_batches(head, one.store, one.common.class_counts)
+                    if self._chosen_on[i].folds is not None:
+                        self._chosen_on[i].folds.check_classes(head)
         except UserError as error:
             note(f"{name} does not take part: {error}")
             return None
@@ -119,7 +129,10 @@ class Field:
     def run(self, progress: Progress, show: Callable[[pd.DataFrame], None] | None) -> None:
         """Train what is not done yet, round by round."""
         path = Path(self._config.out)
-        self._kept = [KeptHeads(path, i, one, self._config.head_ratio) for i, one in enumerate(self.loaded)]
+        self._kept = [
+            KeptHeads(path, i, *of, self._config.head_ratio)
+            for i, of in enumerate(zip(self.loaded, self._chosen_on, strict=True))
+        ]
         n_heads = sum(n_trained(len(one.left), one.n_seeds) for one in self._runners) * len(self.loaded)
         task = progress.add_task("contest", total=n_heads, status="")
         try:
@@ -153,7 +166,7 @@ class Field:
                     else:
                         wanted[head_id(heads[name])] = heads[name]
         for batch in shared_out(list(wanted.values()), 1) if wanted else []:
-            train_batch(batch, self.loaded[store], None, kept, status)
+            train_batch(batch, self.loaded[store], self._chosen_on[store].folds, kept, status)
             advance(len(batch))
 
     def _ids(self, runner: _Runner, name: str, at: int | None = None) -> list[list[str]]:
@@ -164,8 +177,8 @@ class Field:
         ]
 
     def _scores(self, runner: _Runner, name: str, at: int) -> list[float]:
-        """Val accuracies of a configuration's heads up to a round; NaN for one that diverged."""
-        score = f"val_{SCORES[self._config.rank_by]}"
+        """Accuracies that choose, of a configuration's heads up to a round; NaN for one that diverged."""
+        score = f"{self._config.select_on}_{SCORES[self._config.rank_by]}"
         return [
             number(kept.row(head), score)
             for kept, heads in zip(self._kept, self._ids(runner, name, at), strict=True)
@@ -193,7 +206,8 @@ class Field:
         return found
 
     def _standings(self, at: int | None = None) -> pd.DataFrame:
-        return standings(self._finalists(at), self._kept, self._config.rank_by, self._measures)
+        of_config = self._config.select_on, self._config.rank_by
+        return standings(self._finalists(at), self._kept, *of_config, self._measures)
 
     def finish(self) -> Contest:
         """Write the tables."""
@@ -203,9 +217,9 @@ class Field:
         for name, frame in (("standings.csv", table), ("heads.csv", heads)):
             with whole_file(path / name) as unfinished:
                 write_csv(frame, unfinished)
-        n_val = [len(one.held_out["val"].label) for one in self.loaded]
+        n_images = [len(one.label) for one in self._chosen_on]
         best = best_runs(path, len(self.loaded))
-        return Contest(path, table, heads, best, n_val, ratio_in_words(self._config.head_ratio))
+        return Contest(path, table, heads, best, n_images, ratio_in_words(self._config.head_ratio))
 
     def _every_head(self) -> Iterator[dict[str, Any]]:
         for runner in self._runners:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from analysis.tables import without_nan
-from finetune.contest.comparable import images_of
+from finetune.contest.choosing import Choosing, images_of
 from finetune.contest.config import ContestConfig
 from finetune.contest.taken import DONE, FORMAT, MARKER, check_not_taken, results_of
+from finetune.cross_validation.options import CV
 from finetune.store_identity import other_part, store_digests
 from finetune.training.selection import Layer
 from finetune.training.trainer import LoadedStore
@@ -82,7 +83,7 @@ def _check_same(marker: Path, content: dict[str, Any], stores: list[FeatureStore
                 "same stores in the same order, or another --out"
             )
     for name, asked in content["options"].items():
-        if options.get(name) != asked:
+        if options.get(name, getattr(ContestConfig, name)) != asked:
             raise UserError(
                 f"{marker.parent}: cannot resume: {name} was {options.get(name)}, this command has {asked}; "
                 "repeat the interrupted command, or start over with --overwrite"
@@ -96,8 +97,9 @@ class KeptHeads:
         head_ratio: h_r by which head and tail accuracy are reported.
     """
 
-    def __init__(self, path: Path, number: int, loaded: LoadedStore, head_ratio: float):
-        self._path, self._number, self._loaded, self.head_ratio = path / DONE, number, loaded, head_ratio
+    def __init__(self, path: Path, number: int, loaded: LoadedStore, choosing: Choosing, head_ratio: float):
+        self._path, self._number, self.head_ratio = path / DONE, number, head_ratio
+        self._loaded, self._choosing = loaded, choosing
         self._rows = {}
         for file in sorted(self._path.glob(f"{number}-*.json")):
             try:
@@ -114,17 +116,25 @@ class KeptHeads:
         return head in self._rows
 
     def row(self, head: str) -> dict[str, Any]:
-        """Accuracies of a head: val_overall, …; without them if it diverged."""
+        """Accuracies of a head: val_overall or cv_overall, …; without them if it diverged."""
         return self._rows[head]
 
-    def keep(self, rows: list[dict[str, Any]], layers: list[Layer | None]) -> None:
-        """Write the heads of a batch, and which images of val and test each gets right."""
-        for row, layer in zip(rows, layers, strict=True):
+    def keep(
+        self,
+        rows: list[dict[str, Any]],
+        layers: list[Layer | None],
+        held: list[np.ndarray] | None = None,
+    ) -> None:
+        """Write the heads of a batch, and which images each gets right: of val, test, and held-out folds."""
+        for i, (row, layer) in enumerate(zip(rows, layers, strict=True)):
             right = {}
             if layer is not None and row["diverged_at"] is None:
-                for name, split in self._loaded.held_out.items():
-                    found = split.predict(*layer, self._loaded.threads) == split.label
-                    right[name] = base64.b64encode(np.packbits(found)).decode()
+                found = {
+                    name: split.predict(*layer, self._loaded.threads) == split.label
+                    for name, split in self._loaded.held_out.items()
+                }
+                found |= {} if held is None else {CV: held[i]}
+                right = {name: base64.b64encode(np.packbits(of)).decode() for name, of in found.items()}
             kept = without_nan(row) | {"right": right}
             write_json(self._path / f"{self._number}-{row['head']}.json", kept)
             self._rows[row["head"]] = kept
@@ -132,15 +142,17 @@ class KeptHeads:
     def right(self, head: str, split: str) -> np.ndarray:
         """(N,) bool, which images of a split a head gets right."""
         packed = np.frombuffer(base64.b64decode(self._rows[head]["right"][split]), np.uint8)
-        n_images = len(self._loaded.held_out[split].label)
+        n_images = len(self.label(split))
         if len(packed) != -(-n_images // 8):
             raise ValueError(f"{len(packed)} bytes for {n_images} images")
         return np.unpackbits(packed, count=n_images).astype(bool)
 
     def label(self, split: str) -> np.ndarray:
         """(N,) classes of a split's images."""
+        if split == self._choosing.split:
+            return self._choosing.label
         return self._loaded.held_out[split].label
 
     def images(self, split: str) -> bytes:
-        """See `images_of`."""
-        return images_of(self._loaded, split)
+        """Equal for the same images of a split in two stores, as far as they say."""
+        return self._choosing.images if split == self._choosing.split else images_of(self._loaded, split)

@@ -33,44 +33,51 @@ class Finalist:
 
 
 def standings(
-    finalists: list[Finalist], kept: list[KeptHeads], rank_by: str, measures: Sequence[str] = MEASURES
+    finalists: list[Finalist],
+    kept: list[KeptHeads],
+    select_on: str,
+    rank_by: str,
+    measures: Sequence[str] = MEASURES,
 ) -> pd.DataFrame:
-    """One row per entry, best first on val.
+    """One row per entry, best first on val or cv.
 
     Args:
         finalists: of the entries; none has a head that diverged.
         kept: the heads of each store.
+        select_on: "val" or "cv".
         rank_by: accuracy to rank by, a key of SCORES.
         measures: accuracies that mean the same on every store; all others are NaN.
 
     Returns:
-        rank, entry, chosen, at_edge, n (heads), for val and test the mean of every accuracy and its standard
-        deviation (over stores, or over seeds if there is one store; NaN for one head), seconds of a head; for
-        val and test `behind`: by how much the first is better, with `behind_low` and `behind_high`, the ends
-        of a 95 % interval over resampled images; `together`, whether val cannot tell it apart from the first.
+        rank, entry, chosen, at_edge, n (heads), for these images and test the mean of every accuracy and its
+        standard deviation (over stores, or over seeds if there is one store; NaN for one head), seconds of a
+        head; for both `behind`: by how much the first is better, with `behind_low` and `behind_high`, the
+        ends of a 95 % interval over resampled images; `together`, whether the images that chose cannot tell
+        it apart from the first.
     """
-    rows = [_row(one, kept, measures) for one in finalists]
-    score = f"val_{SCORES[rank_by]}_mean"
+    splits = select_on, "test"
+    rows = [_row(one, kept, splits, measures) for one in finalists]
+    score = f"{select_on}_{SCORES[rank_by]}_mean"
     order = sorted(range(len(rows)), key=lambda i: -rows[i][score])
-    behind = {
-        split: _behind([finalists[i] for i in order], kept, split, rank_by) for split in ("val", "test")
-    }
+    behind = {split: _behind([finalists[i] for i in order], kept, split, rank_by) for split in splits}
     table = []
     for place, i in enumerate(order):
         row = {"rank": place + 1} | rows[i]
         for split, (mean, low, high) in behind.items():
             row |= {f"{split}_behind": mean[place], f"{split}_behind_low": low[place]}
             row |= {f"{split}_behind_high": high[place]}
-        table.append(row | {"together": bool(row["val_behind_low"] <= ROUNDING)})
+        table.append(row | {"together": bool(row[f"{select_on}_behind_low"] <= ROUNDING)})
     return pd.DataFrame(table)
 
 
-def _row(finalist: Finalist, kept: list[KeptHeads], measures: Sequence[str]) -> dict[str, Any]:
+def _row(
+    finalist: Finalist, kept: list[KeptHeads], splits: Sequence[str], measures: Sequence[str]
+) -> dict[str, Any]:
     rows = [[of.row(head) for head in heads] for of, heads in zip(kept, finalist.heads, strict=True)]
     every = [row for of_store in rows for row in of_store]
     found: dict[str, Any] = {"entry": finalist.entry, "chosen": finalist.chosen}
     found |= {"at_edge": finalist.at_edge, "n": len(every)}
-    for split, measure in product(("val", "test"), MEASURES):
+    for split, measure in product(splits, MEASURES):
         name, is_common = f"{split}_{measure}", measure in measures
         of_store = [np.array([number(row, name) if is_common else np.nan for row in part]) for part in rows]
         values = of_store[0] if len(rows) == 1 else np.array([part.mean() for part in of_store])

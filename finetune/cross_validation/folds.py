@@ -30,6 +30,7 @@ class CrossValidation:
     Attributes:
         n_folds: number of folds.
         class_counts: (n_folds, K) training images of each class in the rows that each fold trains on.
+        held: (N,) rows that are held out, fold after fold.
         phase1_right: (K,) held-out images that the FC layer of their fold predicts right.
     """
 
@@ -52,6 +53,7 @@ class CrossValidation:
         if tells:
             _note(loaded.store, self._fold)
         self._held = [np.flatnonzero((self._fold == i) & (train.view == 0)) for i in range(self.n_folds)]
+        self.held = np.concatenate(self._held)
         layers = _layers(loaded, self._fold, progress)
         cams = FoldCams(loaded.store, self._fold, layers, loaded.device, progress)
         self._statistics = [
@@ -82,9 +84,7 @@ class CrossValidation:
 
     def scores(self, n_heads: int) -> Scores:
         """Scores of heads that are trained together, before the first fold."""
-        n_held = np.bincount(
-            self._loaded.common.label[np.concatenate(self._held)], minlength=self.class_counts.shape[1]
-        )
+        n_held = np.bincount(self._loaded.common.label[self.held], minlength=self.class_counts.shape[1])
         return Scores(
             n_heads,
             n_held,

@@ -17,11 +17,20 @@ from finetune.cross_validation.options import CV
 from finetune.training.selection import Judge, Layer
 
 
+def is_right(fold: Fold, layer: Layer) -> np.ndarray:
+    """(M,) bool, which held-out images a head predicts right."""
+    held = fold.held_out[CV]
+    return held.predict(*layer, fold.threads) == held.label
+
+
 def n_right(fold: Fold, layer: Layer) -> np.ndarray:
     """(K,) held-out images of each class that a head predicts right."""
+    return _by_class(fold, is_right(fold, layer))
+
+
+def _by_class(fold: Fold, right: np.ndarray) -> np.ndarray:
     held = fold.held_out[CV]
-    predicted = held.predict(*layer, fold.threads)
-    return np.bincount(held.label[predicted == held.label], minlength=len(held.class_names))
+    return np.bincount(held.label[right], minlength=len(held.class_names))
 
 
 def n_scored(frame: pd.DataFrame, parts: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -61,12 +70,17 @@ class Scores:
         """
         self._n_held, self._of_classes = n_held, (class_names, class_counts, shot_rule)
         self._right: list[dict[int, np.ndarray]] = [{} for _ in range(n_heads)]
+        self._images: list[dict[int, np.ndarray]] = [{} for _ in range(n_heads)]  # by fold, of the last steps
+        self._n_folds = 0
 
     def of_fold(self, fold: Fold) -> Judge:
-        """A judge of heads that are trained on a fold: it counts, and returns no accuracies."""
+        """A judge of heads that are trained on the next fold: it counts, and returns no accuracies."""
+        number = self._n_folds
+        self._n_folds += 1
 
         def count(head: int, iteration: int, layer: Layer) -> dict[str, float]:
-            self._right[head][iteration] = self._right[head].get(iteration, 0) + n_right(fold, layer)
+            right = self._images[head][number] = is_right(fold, layer)
+            self._right[head][iteration] = self._right[head].get(iteration, 0) + _by_class(fold, right)
             return {}
 
         return count
@@ -77,6 +91,10 @@ class Scores:
             return {}
         found = group_accuracies(self.frame(head, iteration))
         return {f"{CV}_{name}": value for name, value in found.items()}
+
+    def images(self, head: int) -> np.ndarray:
+        """(N,) bool, which held-out images a head predicted right at last, fold after fold."""
+        return np.concatenate([self._images[head][fold] for fold in range(self._n_folds)])
 
     def frame(self, head: int, iteration: int) -> pd.DataFrame:
         """Per-class frame of a head after some steps; `n_test` counts held-out images."""

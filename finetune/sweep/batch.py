@@ -54,7 +54,7 @@ def train_batch(
         batch: resolved options of the heads.
         loaded: the store.
         folds: its folds; None without `--select-on cv`.
-        folder: of the sweep.
+        folder: of the sweep, or of a contest.
         status: shows what is being done.
     """
     started = time.perf_counter()
@@ -80,7 +80,8 @@ def train_batch(
         ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
         found = {} if diverged else _accuracies(head, one, loaded, scores, ratio)
         rows.append({"head": head_id(config)} | course | found | {"seconds": seconds})
-    folder.keep(rows, [one.layer for one in made])
+    held = None if scores is None else [scores.images(head) for head in range(len(batch))]
+    folder.keep(rows, [one.layer for one in made], held)
     return rows
 
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -218,8 +219,16 @@ class SweepFolder:
                 raise UserError(f"{file}: damaged ({error}); remove it and continue with --resume") from error
         return rows
 
-    def keep(self, rows: list[dict[str, Any]], layers: list[Layer | None]) -> None:
-        """Write the results of a batch of heads: layers first, then the rows, which mark it as done."""
+    def keep(
+        self,
+        rows: list[dict[str, Any]],
+        layers: list[Layer | None],
+        held: list[np.ndarray] | None = None,
+    ) -> None:
+        """Write the results of a batch of heads: layers first, then the rows, which mark it as done.
+
+        Which held-out images each head gets right, `held`, is left out.
+        """
         if self._config.heads:
             for row, layer in zip(rows, layers, strict=True):
                 if layer is not None:
