@@ -189,6 +189,8 @@ def contest(context: click.Context, as_json: bool, **values: Any) -> None:
             show(contest_table(standings, config))
 
         found = run(config, progress, show_best if show else None)
+    if found is None:  # under torchrun, the first process prints
+        return
     if as_json:
         print_json(found.table.to_dict("records"))
         return

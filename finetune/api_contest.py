@@ -23,7 +23,7 @@ def contest(
     methods: str | Iterable[str] | None = None,
     progress: bool = False,
     **options: Any,
-) -> Contest:
+) -> Contest | None:
     """Try every method of Phase II with its grid, rank them on the validation split, run the winner.
 
     Args:
@@ -35,7 +35,7 @@ def contest(
 
     Returns:
         The contest: `table`, a row per method, best first; `heads`, a row per head; `best`, folders of the
-        winner's runs, one for each store.
+        winner's runs, one for each store. Under torchrun, None in all processes but the first.
 
     Raises:
         UserError: a store, an option or the folder cannot be used.

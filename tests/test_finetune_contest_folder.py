@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from bad_input import refuse, succeed
+from made_together import in_processes
 
 from finetune.contest import contest as of_contest
 from finetune.contest import field as running
@@ -42,6 +44,33 @@ def test_an_interrupted_contest_goes_on(contest_config, quiet, monkeypatch):
         one, two = (pd.read_csv(f"{out}/{name}").drop(columns=["seconds"]) for out in ("c", "whole"))
         pd.testing.assert_frame_equal(one, two)
     assert Path("c/best/head.pt").read_bytes() == Path("whole/best/head.pt").read_bytes()
+
+
+@pytest.mark.usefixtures("few_entries")
+def test_two_processes_do_what_one_does(contest_config, quiet, monkeypatch):
+    """Each some heads of every round, by what the round before found; the first one prints."""
+    alone = contest(replace(contest_config, out="alone"), quiet)
+    options = ["--store", *contest_config.store, "--iterations", 30, "--device", "cpu", "--out", "c"]
+
+    def take_part(rank: int) -> None:
+        train, trained = running.train_batch, []
+        monkeypatch.setattr(
+            running, "train_batch", lambda some, *rest: (trained.extend(some), train(some, *rest))
+        )
+        Path(f"said-{rank}").write_text(succeed("contest", *options).stdout)
+        Path(f"trained-{rank}").write_text(str(len(trained)))
+
+    assert in_processes(2, take_part) == [0, 0]
+    assert "c/best" in Path("said-0").read_text()
+    assert Path("said-1").read_text() == ""
+    numbers = [int(Path(f"trained-{rank}").read_text()) for rank in range(2)]
+    assert sum(numbers) == len(alone.heads)
+    assert min(numbers) > 3
+    for name in ("standings", "heads"):
+        found, expected = (pd.read_csv(f"{out}/{name}.csv").drop(columns="seconds") for out in ("c", "alone"))
+        pd.testing.assert_frame_equal(found, expected)
+    heads = [torch.load(f"{out}/best/head.pt", weights_only=True)["weight"] for out in ("c", "alone")]
+    assert torch.equal(*heads)
 
 
 @pytest.mark.usefixtures("few_entries")

@@ -26,7 +26,7 @@ from extract.sources.presence import (
     check_phase1_exists,
     check_resumable,
 )
-from extract.torchrun.environment import n_processes
+from extract.torchrun.environment import is_first_process, n_processes
 from finetune.compare.config import AnalyzeConfig
 from finetune.compare.folder import check_no_foreign_files
 from finetune.config import FinetuneConfig
@@ -40,7 +40,7 @@ from store.errors import UserError, check_utf8
 from store.options import MOST
 from store.storage.atomic import check_folders_above, check_not_both, check_not_root, check_replaceable
 
-TOGETHER = ("train", "extract", "evaluate", "sweep")  # commands that several processes share
+TOGETHER = ("train", "extract", "evaluate", "sweep", "contest")  # commands that several processes share
 
 
 def check_training(config: TrainConfig) -> None:
@@ -130,7 +130,8 @@ def check_contest(config: ContestConfig) -> None:
     for store in config.store:
         check_store_exists(store)
     check_device(config.device)
-    check_contest_not_taken(config)
+    if is_first_process():  # it may have begun, and then the others find its folder
+        check_contest_not_taken(config)
 
 
 def check_store_exists(text: str) -> None:

@@ -1,14 +1,15 @@
 """The contest: train every entry's configurations in rounds, rank what they chose, run the winner."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from rich.progress import Progress
 
-from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
+from extract.device import keep_freed_memory, make_deterministic, use_device
+from extract.torchrun.device import device_of_rank
 from extract.training.interrupted.unfinished import note_extracted_early
 from finetune.contest.choosing import choosing_on
 from finetune.contest.comparable import check_comparable
@@ -17,9 +18,11 @@ from finetune.contest.field import Contest, Field
 from finetune.contest.folder import prepare
 from finetune.heads.threads import single_threaded
 from finetune.run import find_phase1
+from finetune.sweep.processes import processes
 from finetune.train import finetune
 from finetune.training.trainer import LoadedStore
 from store.errors import Interrupted
+from store.notes import notes_kept_back
 from store.reader import FeatureStore
 from store.storage.location import locate
 from store.storage.lock import sole_writer
@@ -27,13 +30,16 @@ from store.storage.lock import sole_writer
 
 def contest(
     config: ContestConfig, progress: Progress, show: Callable[[pd.DataFrame], None] | None = None
-) -> Contest:
+) -> Contest | None:
     """Try every entry on the stores, rank them on validation images or folds, and run the winner.
 
     Args:
         config: the options.
         progress: shows the number of heads done.
         show: called with the standings so far after each round; None for no display.
+
+    Returns:
+        The results; None in all processes but the first.
 
     Raises:
         UserError: a store, an option or the folder cannot be used, or no entry can take part.
@@ -48,18 +54,25 @@ def contest(
         note_extracted_early(store)
         find_phase1(store, config.ckpt)  # the winner's run needs it, and has it at the end only
     path = Path(config.out)
-    with single_threaded() as threads:
-        device = use_device(resolve_device(config.device))
+    with ExitStack() as held:
+        group = held.enter_context(processes(command="contest"))
+        threads = held.enter_context(single_threaded())
+        held.enter_context(notes_kept_back(group.rank > 0))
+        device = use_device(device_of_rank(config.device))
         loaded = [LoadedStore.open(store, config.shot_rule, device, threads) for store in stores]
         chosen_on = [choosing_on(config, one, progress) for one in loaded]
         field = Field(config, loaded, chosen_on, check_comparable(loaded, chosen_on, config))
-        with sole_writer(path, "contest"):
+        if group.rank == 0:
+            held.enter_context(sole_writer(path, "contest"))
             prepare(config, stores)
-            with _interruptible():
-                field.run(progress, show)
-                found = field.finish()
-                _run_best(field, found, progress)
-    return found
+        group.meet()
+        with _interruptible():
+            field.run(group, progress, show)
+            if group.rank > 0:
+                return None
+            found = field.finish()
+            _run_best(field, found, progress)
+            return found
 
 
 @contextmanager

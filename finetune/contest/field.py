@@ -22,6 +22,7 @@ from finetune.methods.idle import draws
 from finetune.sampling.head_tail import ratio_in_words
 from finetune.sweep.batch import train_batch
 from finetune.sweep.folder import head_id
+from finetune.sweep.processes import Processes
 from finetune.sweep.sweep import shared_out
 from finetune.training.inputs import check_batches
 from finetune.training.trainer import LoadedStore
@@ -126,14 +127,15 @@ class Field:
         n = runner.n_seeds if at is None else min(at, runner.n_seeds)
         return list(range(self._config.seed, self._config.seed + n))
 
-    def run(self, progress: Progress, show: Callable[[pd.DataFrame], None] | None) -> None:
-        """Train what is not done yet, round by round."""
+    def run(self, group: Processes, progress: Progress, show: Callable[[pd.DataFrame], None] | None) -> None:
+        """Train what is not done yet, round by round, each process its share; they meet after each."""
         path = Path(self._config.out)
         self._kept = [
             KeptHeads(path, i, *of, self._config.head_ratio)
             for i, of in enumerate(zip(self.loaded, self._chosen_on, strict=True))
         ]
         n_heads = sum(n_trained(len(one.left), one.n_seeds) for one in self._runners) * len(self.loaded)
+        n_heads = -(-n_heads // group.world)  # roughly this one's
         task = progress.add_task("contest", total=n_heads, status="")
         try:
             for round_ in range(self._config.seeds):
@@ -141,9 +143,13 @@ class Field:
                     self._train(
                         i,
                         round_,
-                        lambda n=1: progress.advance(task, n),
+                        group,
+                        lambda n: progress.advance(task, n),
                         lambda text: progress.update(task, status=text),
                     )
+                group.meet()
+                for kept in self._kept if group.world > 1 else []:
+                    kept.read()
                 for runner in self._runners:
                     scores = {name: self._scores(runner, name, round_ + 1) for name in runner.left}
                     runner.left = going_on(runner.left, scores)
@@ -154,19 +160,22 @@ class Field:
             progress.remove_task(task)
 
     def _train(
-        self, store: int, round_: int, advance: Callable[..., None], status: Callable[[str], None]
+        self,
+        store: int,
+        round_: int,
+        group: Processes,
+        advance: Callable[[int], None],
+        status: Callable[[str], None],
     ) -> None:
         kept, wanted = self._kept[store], {}
         for runner in self._runners:
             if round_ < runner.n_seeds:
                 heads = self._heads(runner.entry, store, self._config.seed + round_)
-                for name in runner.left:
-                    if head_id(heads[name]) in kept:
-                        advance()
-                    else:
-                        wanted[head_id(heads[name])] = heads[name]
-        for batch in shared_out(list(wanted.values()), 1) if wanted else []:
-            train_batch(batch, self.loaded[store], self._chosen_on[store].folds, kept, status)
+                wanted |= {head_id(heads[name]): heads[name] for name in runner.left}
+        batches = shared_out(list(wanted.values()), group.world) if wanted else []
+        for batch in batches[group.rank :: group.world]:
+            if left := [one for one in batch if head_id(one) not in kept]:
+                train_batch(left, self.loaded[store], self._chosen_on[store].folds, kept, status)
             advance(len(batch))
 
     def _ids(self, runner: _Runner, name: str, at: int | None = None) -> list[list[str]]:

@@ -100,8 +100,16 @@ class KeptHeads:
     def __init__(self, path: Path, number: int, loaded: LoadedStore, choosing: Choosing, head_ratio: float):
         self._path, self._number, self.head_ratio = path / DONE, number, head_ratio
         self._loaded, self._choosing = loaded, choosing
-        self._rows = {}
-        for file in sorted(self._path.glob(f"{number}-*.json")):
+        self._rows: dict[str, dict[str, Any]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read all heads that are there by now, other processes' too.
+
+        Raises:
+            UserError: one is damaged.
+        """
+        for file in sorted(self._path.glob(f"{self._number}-*.json")):
             try:
                 row = json.loads(file.read_text())
                 if not row.keys() >= ROW or not isinstance(row["right"], dict):

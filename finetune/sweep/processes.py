@@ -1,4 +1,4 @@
-"""The processes of a sweep under `torchrun`: each waits for the others as long as they are alive.
+"""The processes of a sweep or contest under `torchrun`: each waits for the others as long as they are alive.
 
 A thread in every process keeps writing a heartbeat and its progress to torchrun's key-value store, and reads
 the others'. A machine that vanishes closes no connection, so only silence reveals it. Slow processes are
@@ -28,14 +28,23 @@ class Processes:
         world: number of processes.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, store: Any = None, silence: float = SILENCE):
+    def __init__(
+        self,
+        rank: int = 0,
+        world: int = 1,
+        store: Any = None,
+        silence: float = SILENCE,
+        command: str = "sweep",
+    ):
         """Start the heartbeat.
 
         Args:
             rank, world: see above.
             store: a `torch.distributed.Store`; None for a single process.
             silence: seconds without a heartbeat after which another process counts as gone.
+            command: that they run, for messages.
         """
+        self._command = command
         self.rank, self.world = rank, world
         self._store, self._silence = store, silence
         self._n_met, self._state = 0, LIVES
@@ -73,13 +82,14 @@ class Processes:
 
     def _check_alive(self, missing: list[int], n_waits: int) -> None:
         if self._is_broken or any(self._heard[rank].endswith(FAILED) for rank in missing):
-            raise UserError("sweep: another process stopped; its message says why")
+            raise UserError(f"{self._command}: another process stopped; its message says why")
         silent = [rank for rank in missing if self._unchanged[rank] > POLLS]
         silent = [0] if n_waits > POLLS else silent  # the store does not answer: rank 0 hosts it
         if silent:
             raise UserError(
-                f"sweep: the process of rank {silent[0]} has not been heard from for {self._silence:g} s; it "
-                "may be stopped, or its machine gone; end the other processes and continue with --resume"
+                f"{self._command}: the process of rank {silent[0]} has not been heard from for "
+                f"{self._silence:g} s; it may be stopped, or its machine gone; end the other processes and "
+                "continue with --resume"
             )
 
     def _talk(self) -> None:
@@ -110,19 +120,20 @@ class Processes:
 
 
 @contextmanager
-def processes(silence: float = SILENCE) -> Iterator[Processes]:
-    """Join the processes of a sweep; the others are told if the block fails.
+def processes(silence: float = SILENCE, command: str = "sweep") -> Iterator[Processes]:
+    """Join the processes of a sweep or contest; the others are told if the block fails.
 
     Args:
         silence: seconds without a heartbeat after which a process counts as gone.
+        command: that they run, for messages.
 
     Raises:
         UserError: the processes cannot find each other.
     """
-    found = Processes()
+    found = Processes(command=command)
     if n_processes() > 1:
-        store, rank, world = meet("sweep")
-        found = Processes(rank, world, store, silence)
+        store, rank, world = meet(command)
+        found = Processes(rank, world, store, silence, command)
     failed = True
     try:
         found.meet()
