@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,3 +111,18 @@ def test_nothing_but_text_where_there_is_no_terminal(small_ckpt: Path, tmp_path:
     assert (done.returncode, spoken) == (0, [])
     assert Path("report", "confusion.png").exists()
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["finetune", "sweep", "contest", "extract", "predict", "train"])
+def test_nothing_is_written_into_a_store(command, feature_store, small_ckpt, small_root):
+    shutil.copytree(feature_store, "s.zarr")
+    on = ["--device", "cpu"]
+    inside = {
+        "finetune": ["--store", feature_store, "--out", "s.zarr/runs/a", *on],
+        "sweep": ["--store", feature_store, "--out", "s.zarr/sweep", "--grid", "lr=1,2", *on],
+        "contest": ["--store", feature_store, "--out", "s.zarr/train", *on],
+        "extract": ["--ckpt", small_ckpt, "--store", "s.zarr/other.zarr", *on],
+        "predict": ["--ckpt", small_ckpt, small_root, "--out", "s.zarr/found.csv", *on],
+        "train": ["--dataset", "digits", "--out", "s.zarr/phase1", *on],
+    }[command]
+    refuse(command, *inside, says=["lies within", "s.zarr, a zarr store, which must hold nothing else"])

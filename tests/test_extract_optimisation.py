@@ -118,6 +118,26 @@ def test_steps_follow_the_rule(tiny, name):
     assert not same_states(training.network, plain.network)
 
 
+def test_both_passes_of_sam_drop_the_same(tiny):
+    """The gradient uphill is that of the same network, and the draws afterwards are as without SAM."""
+    config, after = dataclasses.replace(tiny, lr=LR, weight_decay=DECAY, momentum=MOMENTUM), []
+    for sam, n_passes in ((0.3, 2), (0.0, 1)):
+        training, seen = made_training(with_options(config, sam=sam)), []
+        dropped = nn.Dropout(0.5)
+        dropped.register_forward_hook(lambda _, args, out, seen=seen: seen.append((args[0] != 0, out != 0)))
+        training.network.features = nn.Sequential(training.network.features, dropped)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            take_step(training, batches(1, 8)[0], LR, 0.0, CPU)
+            after.append(torch.rand(3))
+        assert len(seen) == n_passes
+        (was_there, kept), (was_there_again, kept_again) = seen[0], seen[-1]
+        both = was_there & was_there_again
+        assert torch.equal(kept[both], kept_again[both])
+        assert 0.2 < kept[both].float().mean() < 0.8
+    assert torch.equal(*after)
+
+
 def same_states(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.allclose(x, b.state_dict()[k], rtol=1e-3) for k, x in a.state_dict().items())
 

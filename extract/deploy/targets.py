@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from store.errors import UserError, check_utf8
-from store.storage.atomic import check_folders_above
+from store.storage.atomic import check_folders_above, check_not_in_store
 
 
 def check_new_file(path: Path, overwrite: bool, read: Iterable[str]) -> None:
@@ -18,6 +18,7 @@ def check_new_file(path: Path, overwrite: bool, read: Iterable[str]) -> None:
     """
     check_utf8(str(path))
     check_folders_above(path)
+    check_not_in_store(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it")
     if not os.path.lexists(path):
@@ -37,6 +38,7 @@ def check_new_folder(path: Path) -> None:
     """Raise UserError if something is in a folder to write: only one that this run fills is replaced."""
     check_utf8(str(path))
     check_folders_above(path)
+    check_not_in_store(path)
     if os.path.lexists(path) and not path.is_dir():
         raise UserError(f"{path}: is a file; name a new folder")
     if path.is_dir() and any(path.iterdir()):

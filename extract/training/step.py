@@ -16,7 +16,7 @@ from extract.training.losses.objective import Objective
 from extract.training.mixing import mixed_features
 from extract.training.optimisation.accumulation import ALONE, Turn
 from extract.training.optimisation.optimizer import Optimizer
-from extract.training.optimisation.sam import uphill
+from extract.training.optimisation.sam import SameDraws, uphill
 from extract.training.recorded import PROCESSES
 from extract.training.together.ranks import ONE_PROCESS, Ranks
 from store.errors import UserError
@@ -63,12 +63,14 @@ def take_step(
     epoch_state.is_whole = False
     if turn.first:
         optimizer.begin()
+    draws = SameDraws(compute.device) if optimizer.options.sam else None
     loss, logits = _loss(training, batch, progress, compute)
     (loss if turn is ALONE else loss * turn.share).backward()
     if optimizer.options.sam:
         ranks.sum_gradients(training.network)
         with uphill(training.network, optimizer.options.sam):
             optimizer.begin()
+            draws.repeat()
             _loss(training, batch, progress, compute)[0].backward()
     if turn.last:
         ranks.sum_gradients(training.network)

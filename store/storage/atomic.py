@@ -42,6 +42,15 @@ def check_folders_above(path: Path) -> None:
         raise UserError(f"{above}: is a file, so {path} cannot be written under it; name another path")
 
 
+def check_not_in_store(path: Path) -> None:
+    """Raise UserError for a path in a zarr store, which must hold nothing else."""
+    found = next((parent for parent in _real(path).parents if (parent / "zarr.json").is_file()), None)
+    if found is not None:
+        raise UserError(
+            f"{path}: lies within {found}, a zarr store, which must hold nothing else; name another path"
+        )
+
+
 def check_not_root(path: Path, what: str) -> None:
     """Raise UserError for the root of the file system, under any name, as the folder for something."""
     if _real(path) == Path(_real(path).anchor):
@@ -154,6 +163,7 @@ def check_replaceable(path: Path, what: str, foreign: Callable[[Path], str | Non
         overwrite: whether the user asked to replace it.
     """
     check_folders_above(path)
+    check_not_in_store(path)
     if Path.cwd().is_relative_to(_real(path)):
         raise UserError(
             f"{path}: is the working directory, or a folder above it; name another path for the {what}"

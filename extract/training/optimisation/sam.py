@@ -9,6 +9,21 @@ from torch import nn
 LEAST = 1e-12  # added to the norm, for a gradient of 0
 
 
+class SameDraws:
+    """Draws of torch's generators, which a second pass repeats: dropout leaves out the same."""
+
+    def __init__(self, device: torch.device):
+        """Remember where the generators of the host and of a GPU are."""
+        self._device, self._host = device, torch.get_rng_state()
+        self._of_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def repeat(self) -> None:
+        """Go back to there."""
+        torch.set_rng_state(self._host)
+        if self._of_gpu is not None:
+            torch.cuda.set_rng_state(self._of_gpu, self._device)
+
+
 @contextmanager
 def uphill(network: nn.Module, rho: float) -> Iterator[None]:
     """Weights are moved by `rho` along their gradients, and afterwards back, to the bit.
