@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from cli import main as tailcache
 
-METHODS = ("fsa", "crt", "lws", "weight-balancing", "tau-norm")
+METHODS = ("fsa", "crt", "lws", "weight-balancing", "tau-norm", "h2t", "mixup", "tailcalib", "isda", "mislas")
 POINTS = {"Phase I": 8, "evaluate": 1, "finetune": 2, "sweep": 2}  # most points of accuracy between devices
 OF_HEAD = 2e-3  # most difference between heads of two devices, as a fraction of the largest weight
 FACTS = (
@@ -148,6 +148,37 @@ def residencies(walk: Walk) -> None:
     walk.check("head.pt of host and device", True, "the same bytes" if same else "other bytes")
 
 
+def depths(walk: Walk) -> None:
+    """Fusion after an earlier block, whose later blocks run on the device."""
+    store, ckpt = walk.folder / "deep.zarr", walk.folder / "here" / "phase1" / "checkpoint.pt"
+    walk.command("extract --layers", "extract", "--ckpt", ckpt, "--store", store, "--layers", "layer2")
+    heads, iterations = [], 10 if walk.tiny else 320
+    for name, device in walk.devices().items():
+        out = walk.folder / name / "deep"
+        on = ["--iterations", iterations, "--device", device, "--out", out]
+        walk.command(
+            f"finetune --fuse-after, {name}", "finetune", "--store", store, "--fuse-after", "layer2", *on
+        )
+        heads.append(torch.load(out / "head.pt", weights_only=True)["weight"])
+    apart = float((heads[0] - heads[1]).abs().max() / heads[0].abs().max())
+    walk.check("--fuse-after: heads of two devices, of the largest weight", apart <= OF_HEAD, f"{apart:.1e}")
+
+
+def contests(walk: Walk) -> None:
+    """The contest on the device; on the CPU too, of a few methods."""
+    few, scores = "fsa,crt,tailcalib,logit-adjustment", []
+    for name, device in walk.devices().items():
+        methods = ["--methods", few] if walk.tiny or device == "cpu" else []
+        out, seeds = walk.folder / name / "contest", 1 if walk.tiny else 2
+        on = ["--iterations", 10 if walk.tiny else 640, "--device", device, "--seeds", seeds, "--out", out]
+        store = ["--store", walk.folder / "here" / "feats.zarr"]
+        walk.command(f"contest, {name}", "contest", *store, *methods, *on)
+        table = pd.read_csv(out / "standings.csv").set_index("entry")
+        scores.append(table.loc[few.split(","), "val_balanced_accuracy_mean"])
+    apart = (scores[0] - scores[1]).abs().max()
+    walk.check("contest: val accuracies", apart <= POINTS["sweep"], f"at most {apart:.2f} points apart")
+
+
 def many(walk: Walk) -> None:
     """A sweep on both devices, and `analyze`."""
     of_device, seeds = {}, 1 if walk.tiny else 3
@@ -173,7 +204,7 @@ def main(device: str, tiny: bool, report: Path | None) -> None:
     """Run the walk; exit code 1 if anything failed or differs."""
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk(device, Path(folder), tiny, report)
-        for part in (phase_1, phase_2, residencies, many):
+        for part in (phase_1, phase_2, residencies, depths, contests, many):
             walk.attempt(part)
     wrong = [check for check in walk.checks if not check["holds"]]
     print(f"{len(walk.seconds)} commands, {len(walk.checks)} comparisons, {len(wrong)} wrong")

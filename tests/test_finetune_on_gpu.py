@@ -22,6 +22,7 @@ from finetune.heads.losses import (
     class_balanced,
     class_balanced_binary,
     focal,
+    isda,
     re_weighted,
 )
 from finetune.heads.options import HeadOptions
@@ -38,6 +39,7 @@ LOSSES: dict[str, Callable[[np.ndarray], Loss]] = {
     "focal": lambda prior: focal(2.0),
     "re-weighted": lambda prior: re_weighted(prior, 1.2),
     "smoothed": lambda prior: Loss(smoothing=(0.4 * prior / prior.max()).astype(np.float32)),
+    "isda": lambda prior: isda(prior, np.outer(prior, np.linspace(0, 1, CHANNELS)), 0.7, 1.0),
     "binary": lambda prior: class_balanced_binary(prior, 5000, 0.999),
 }
 
