@@ -156,7 +156,7 @@ def window_parts(
         loaded.prepare_maps(replace(config, residency="device"))
         inputs = plan_inputs(config, store, loaded.common)
         draw = METHODS["fsa"].sampling.draw
-        window = WindowMaker(draw, inputs, loaded.features, loaded.maps).make((0, WINDOW))
+        window = WindowMaker(draw, inputs, loaded.features, loaded.maps[None]).make((0, WINDOW))
         options = head_options(config, store, inputs)
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)

@@ -47,7 +47,17 @@ def figures_of(script: ModuleType, name: str, tmp_path: Path) -> dict:
 def test_the_walk_goes_through_every_command_and_finds_no_difference(script, tmp_path):
     walk = figures_of(script, "walk", tmp_path)
     commands = {name.split()[0].strip(",") for name in walk["seconds"]}
-    assert commands == {"train", "extract", "evaluate", "verify", "store", "finetune", "sweep", "analyze"}
+    assert commands == {
+        "train",
+        "extract",
+        "evaluate",
+        "verify",
+        "store",
+        "finetune",
+        "sweep",
+        "contest",
+        "analyze",
+    }
     compared = {check["what"]: check for check in walk["checks"]}
     assert all(check["holds"] for check in compared.values())
     assert compared["fsa: plans"]["found"] == "equal"
