@@ -6,7 +6,7 @@ HEADS = [
     Mutant(
         "implicit samples without the gradient of the label's weight",
         "finetune/heads/isda.py",
-        "velocity.addcmul_(self._variance, own)",
+        "velocity.index_add_(1, self.classes, self.variance * of_own)",
         "pass",
         "test_finetune_isda",
     ),

@@ -6,15 +6,15 @@ PLANS = [
     Mutant(
         "threshold not strict",
         "finetune/sampling/masks.py",
-        "_flat(cam) > tau_s",
-        "_flat(cam) >= tau_s",
+        "values > tau_s",
+        "values >= tau_s",
         "test_finetune_masks",
     ),
     Mutant(
         "specific and generic swapped",
         "finetune/sampling/masks.py",
-        "_flat(cam) < tau_g",
-        "_flat(cam) > tau_g",
+        "values < tau_g",
+        "values > tau_g",
         "test_finetune_masks",
     ),
     Mutant(

@@ -43,10 +43,14 @@ def contest(
     """
     if out is None:
         raise UserError("contest: keeps its heads in a folder; give it with out=")
-    several = [store] if isinstance(store, FeatureStore | str | PathLike) else list(store)
+    several = (
+        list(store) if isinstance(store, Iterable) and not isinstance(store, str | PathLike) else [store]
+    )
     paths = [str(one.path) if isinstance(one, FeatureStore) else path_text(one) for one in several]
     named = options | {"out": out}
     if methods is not None:
+        if not isinstance(methods, Iterable):
+            raise UserError(f"contest: methods is {methods!r}; expected names, as fsa,crt or a list")
         named["methods"] = methods if isinstance(methods, str) else ",".join(map(str, methods))
     checked = checked_options(ContestConfig, "contest", named)
     config = ContestConfig(tuple(paths), **checked)

@@ -230,6 +230,8 @@ class FinetuneConfig:
         n_confusing = self.confusing_classes or min(CONFUSING_CLASSES, n_classes - 1)
         n_nearest = self.neighbour_classes or min(NEIGHBOUR_CLASSES, n_classes)
         config = replace(config, confusing_classes=n_confusing, neighbour_classes=n_nearest)
+        if self.fuse_after is not None and self.fuse_after.lower() == "none":  # as in a --grid
+            config = replace(config, fuse_after=None)
         if self.tail_samples is None and not method.in_halves(sampling):
             return replace(config, batch_size=self.batch_size or BATCH_SIZE)
         batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)

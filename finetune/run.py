@@ -244,11 +244,13 @@ def check_provenance(store: FeatureStore) -> None:
         raise StoreError(f"{store.path}: {error}; extract again") from error
 
 
-def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
+def find_phase1(
+    store: FeatureStore, ckpt: str | None, why: str = "the run's checkpoint.pt is made from it"
+) -> Checkpoint:
     """The checkpoint that a store was extracted with, verified by its digest, classes and FC layer.
 
     Searched for at `ckpt` if given, else at its recorded path relative to the store, else at its recorded
-    absolute path.
+    absolute path. `why` it is needed is for the message.
 
     Raises:
         UserError: it is missing, another checkpoint is there, or the store does not record it.
@@ -261,7 +263,6 @@ def find_phase1(store: FeatureStore, ckpt: str | None) -> Checkpoint:
     found = [path for path in candidates if path.is_file()]
     if not found:
         raise UserError(
-            f"{candidates[-1]}: Phase I's checkpoint is not there, and the run's checkpoint.pt is made from "
-            "it; say where it is with --ckpt"
+            f"{candidates[-1]}: Phase I's checkpoint is not there, and {why}; say where it is with --ckpt"
         )
     return load_phase1(store, found)

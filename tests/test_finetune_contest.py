@@ -151,6 +151,13 @@ def test_of_stores_of_other_imbalance_only_what_means_the_same_is_averaged(featu
         assert row["test_overall_mean"] == pytest.approx(of_row["test_overall"].mean())
 
 
+def test_folds_that_change_nothing_are_told_and_do_not_count(feature_store):
+    given = ["contest", "--store", feature_store, "--device", "cpu", "--methods", "ncm", "--out", "c"]
+    said = succeed(*given, "--folds", 3)
+    assert "note: --folds changes nothing: it is for --select-on cv" in said.stderr
+    assert "--folds" not in succeed(*given, "--resume").stderr
+
+
 def test_a_choice_at_the_end_of_its_grid_is_told(contest_config, quiet, monkeypatch):
     entry = Entry("plain", {"lr": (1, 2, 3), "momentum": (0.0, 0.5, 0.9), "loss": ("ce", "focal", "isda")})
     chosen = {"lr": 3, "momentum": 0.0, "loss": "ce"}

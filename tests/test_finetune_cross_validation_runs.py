@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from bad_input import refuse, succeed
@@ -12,11 +13,13 @@ from PIL import Image
 from rich.progress import Progress
 
 from finetune.config import FinetuneConfig
+from finetune.cross_validation.fold_store import FoldStore
 from finetune.run import read_run
 from finetune.sweep.config import SweepConfig
 from finetune.sweep.sweep import sweep
 from finetune.train import finetune
 from finetune.training.head_pool import HeadPool
+from finetune.training.statistics import TrainStatistics
 from store.errors import UserError
 
 QUIET = Progress(disable=True)
@@ -86,6 +89,42 @@ def test_a_computed_method_and_a_diverged_fold_in_a_sweep(config):
     found = sweep(SweepConfig(replace(config, out="nan"), ("weight_decay=0,1e9",), seeds=1), QUIET, None)
     assert found.results.set_index("weight_decay")["diverged_at"].notna().tolist() == [False, True]
     assert found.ranking["diverged"].tolist() == [0, 1]
+
+
+def test_a_head_that_cannot_be_computed_is_left_out_of_folds_too(config, pairs_store):
+    given = ("--store", pairs_store, *FEW, "--select-on", "cv", "--folds", 3, "--out", "s")
+    said = succeed("sweep", *given, "--method", "tau-norm", "--grid", "tau=1,-1e9")
+    assert "note: a head is left out: --method tau-norm, --tau -1e+09: makes weights" in said.stderr
+    results = pd.read_csv("s/results.csv").set_index("tau")
+    assert results.loc[1, "cv_overall"] > 0
+    assert pd.isna(results.loc[-1e9, "cv_overall"])
+
+
+def test_what_cannot_be_drawn_without_a_fold_is_told_before_training(config, pairs_store):
+    """Without a fold there are other counts: of classes that are alike none can be filled up."""
+    given = ("--store", pairs_store, "--device", "cpu", "--select-on", "cv", "--folds", 3, "--iterations", 4)
+    filled = [f"--select-on cv: without fold 1 of 3: --mix-classes fill: all classes have {N_ALIKE} rows"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TrainStatistics, "__init__", with_equal_counts(TrainStatistics.__init__))
+        refuse("sweep", *given, "--method", "tailcalib", "--out", "s", says=filled)
+        methods = ["--methods", "tailcalib,plain", "--seeds", 1, "--head-ratio", 0.5]
+        done = succeed("contest", *given, *methods, "--out", "c")
+    assert f"note: tailcalib does not take part: {filled[0]}" in done.stderr
+    assert pd.read_csv("c/standings.csv")["entry"].tolist() == ["plain"]
+
+
+N_ALIKE = 7
+
+
+def with_equal_counts(init):
+    """Statistics of a fold say that all classes have as many rows."""
+
+    def made(self, store, threads=None):
+        init(self, store, threads)
+        if isinstance(store, FoldStore):
+            self.class_counts = np.full_like(self.class_counts, N_ALIKE)
+
+    return made
 
 
 def test_folds_that_have_no_effect_do_not_keep_a_sweep_from_going_on(config, monkeypatch):

@@ -1,5 +1,6 @@
 """Fusion after an earlier block: vectors in place, later blocks by the network itself, and refusals."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,26 @@ def test_a_sweep_over_depths_keeps_them_apart(layered_store):
     assert ranking["n"].tolist() == [2, 2, 2]
 
 
+def test_maps_of_one_layer_are_held_at_a_time(layered_store):
+    """So that --memory bounds them, whatever a sweep varies."""
+    store = FeatureStore(layered_store)
+    memory = store.maps("layer2").n_bytes * 1.5 / 2**30
+    config = asked(layered_store, residency="stream", memory=memory).resolved(K)
+    with single_threaded() as threads:
+        loaded = LoadedStore.open(store, "decoupling", CPU, threads)
+        for layer in (None, "layer2", None, "layer1"):
+            loaded.prepare_maps(replace(config, fuse_after=layer))
+            assert list(loaded.maps) == list(loaded.residency) == [layer]
+    assert loaded.residency["layer1"].rows < store.map_shape[0]
+
+
+def test_a_network_that_is_not_there_is_told_before_the_first_head(layered_store):
+    shutil.copytree(layered_store, "moved.zarr")
+    command = ["sweep", "--store", "moved.zarr", "--out", "s", "--iterations", 4, "--device", "cpu"]
+    grid = ["--grid", "fuse_after=none,layer1", "--ckpt", "nowhere.pt"]
+    refuse(*command, *grid, says=["nowhere.pt: Phase I's checkpoint", "--fuse-after layer1 runs its later"])
+
+
 def test_what_cannot_be_fused_there(layered_store, feature_store):
     command = ["--out", "r", "--device", "cpu", "--iterations", 4]
     named = ["finetune", *command, "--store", layered_store]
@@ -145,6 +166,9 @@ def test_what_cannot_be_fused_there(layered_store, feature_store):
     without = ["finetune", *command, "--store", feature_store, "--fuse-after", "layer2"]
     refuse(*without, says=["holds the last layer alone", "extract with --layers layer2"])
     refuse("sweep", *command, "--store", feature_store, "--study", "depth", says=["--fuse-after layer3: "])
+    empty = ["sweep", *command, "--store", layered_store, "--grid", "fuse_after=,layer1"]
+    refuse(*empty, says=["fuse_after=: expected a name"])
+    succeed(*named, "--fuse-after", "none")
     for other in (["--method", "crt"], ["--sampling", "uniform"]):
         said = succeed(*named, *other, "--fuse-after", "layer2", "--overwrite").stderr
         assert "--fuse-after changes nothing for " in said
@@ -161,6 +185,20 @@ class Skipping(nn.Module):
         """Maps (B, 4, H, W)."""
         first = self.first(images)
         return self.last(self.second(first) + 6 * first).relu()
+
+
+class Counting(nn.Module):
+    """Fails where the batch changes on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 4, H, W)."""
+        maps = self.last(self.first(images))
+        assert len(maps) == len(images)
+        return maps
 
 
 class MadeStore:
@@ -185,11 +223,14 @@ def test_a_network_in_which_more_than_the_maps_counts_is_refused():
     with torch.random.fork_rng():
         plain = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), nn.Linear(4, 2))
         network = Network(Skipping(), nn.Linear(4, 2))
+        counting = Network(Counting(), nn.Linear(4, 2))
     images = torch.randn(6, 3, 8, 8, generator=generator)
     for part in network.parameters():
         part.data = torch.randn(part.shape, generator=generator)
     with pytest.raises(UserError, match=r"--fuse-after second: .* gives features that are \S+ % off"):
         LaterBlocks(network, "second", 8, CPU).check(MadeStore(network, "second", images))
+    with pytest.raises(UserError, match="--fuse-after first: running the network from there fails"):
+        LaterBlocks(counting, "first", 8, CPU).check(MadeStore(counting, "first", images))
     LaterBlocks(plain, "1", 8, CPU).check(MadeStore(plain, "1", images))
     altered = MadeStore(plain, "1", images)
     altered.pooled = altered.pooled * 1.2

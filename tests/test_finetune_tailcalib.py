@@ -13,6 +13,7 @@ from batches_by_hand import K, asked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tailcalib import tailcalib
+from threadpoolctl import threadpool_limits
 
 from finetune.config import FinetuneConfig
 from finetune.loading.features import Features
@@ -133,6 +134,20 @@ def test_a_class_of_one_row_has_the_covariance_within_the_others(covariance):
     found = samples_of(pooled, label, 65, 1, 40_000, covariance=covariance)
     expected = within if covariance == "full" else np.diag(np.diag(within))
     np.testing.assert_allclose(np.cov(found.T), expected + 1e-4 * np.eye(4), atol=0.1 * within.max())
+
+
+def test_bits_do_not_depend_on_the_threads_of_blas():
+    """More channels than rows, and a class of one row: its covariance has directions of no spread."""
+    counts = [60, 30, 9, 1]
+    pooled, label = made_features(counts, 256)
+    found = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads, "blas"):
+            moments = ClassMoments(pooled, label, 4)
+            found.append((ClassNoise(moments, 0, "full", 0.0).noise, moments.nearest(2)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(ClassMoments(pooled, label, 4).root(3)) == sum(counts) - len(counts)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])

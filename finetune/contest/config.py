@@ -10,7 +10,8 @@ from finetune.contest.entries import Entry, chosen_entries
 from finetune.cross_validation.options import CV, Folds, FoldSeed
 from finetune.mixing.options import HeadRatio
 from store.errors import UserError
-from store.options import MOST, Option, check_bounds
+from store.notes import note
+from store.options import MOST, Option, check_bounds, flag
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class ContestConfig:
                 "where its store expects it"
             )
 
+    def without_idle_folds(self) -> "ContestConfig":
+        """The same with the default folds where these change nothing, after a note."""
+        if self.select_on == CV:
+            return self
+        for name in ("folds", "fold_seed"):
+            if getattr(self, name) != getattr(ContestConfig, name):
+                note(f"{flag(name)} changes nothing: it is for --select-on cv")
+        return replace(self, folds=ContestConfig.folds, fold_seed=ContestConfig.fold_seed)
+
     def heads(self, entry: Entry, store: str, seed: int) -> list[tuple[str, FinetuneConfig]]:
         """Every configuration of an entry on a store with a seed, each after its values in words."""
         base = FinetuneConfig(
@@ -83,8 +93,8 @@ class ContestConfig:
             iterations=self.iterations,
             eval_every=self.iterations,
             select_on=self.select_on,
-            folds=self.folds if self.select_on == CV else FinetuneConfig.folds,
-            fold_seed=self.fold_seed if self.select_on == CV else FinetuneConfig.fold_seed,
+            folds=self.folds,
+            fold_seed=self.fold_seed,
             rank_by=self.rank_by,
             head_ratio=self.head_ratio,
             shot_rule=self.shot_rule,

@@ -46,6 +46,7 @@ def contest(
         Interrupted: on Ctrl-C; the same options with `resume` continue the contest.
     """
     config.check()
+    config = config.without_idle_folds()
     keep_freed_memory()
     make_deterministic()
     stores = [FeatureStore(locate(path)) for path in config.store]
@@ -57,7 +58,8 @@ def contest(
     with ExitStack() as held:
         group = held.enter_context(processes(command="contest"))
         threads = held.enter_context(single_threaded())
-        held.enter_context(notes_kept_back(group.rank > 0))
+        quiet = held.enter_context(ExitStack())
+        quiet.enter_context(notes_kept_back(group.rank > 0))
         device = use_device(device_of_rank(config.device))
         loaded = [LoadedStore.open(store, config.shot_rule, device, threads) for store in stores]
         chosen_on = [choosing_on(config, one, progress) for one in loaded]
@@ -65,6 +67,7 @@ def contest(
         if group.rank == 0:
             held.enter_context(sole_writer(path, "contest"))
             prepare(config, stores)
+        quiet.close()  # each process tells of its own heads
         group.meet()
         with _interruptible():
             field.run(group, progress, show)

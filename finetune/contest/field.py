@@ -27,7 +27,7 @@ from finetune.sweep.sweep import shared_out
 from finetune.training.inputs import check_batches
 from finetune.training.trainer import LoadedStore
 from store.errors import UserError
-from store.notes import note
+from store.notes import note, notes_kept_back
 from store.storage.atomic import whole_file
 
 
@@ -153,7 +153,8 @@ class Field:
                 for runner in self._runners:
                     scores = {name: self._scores(runner, name, round_ + 1) for name in runner.left}
                     runner.left = going_on(runner.left, scores)
-                self._leave_diverged()
+                with notes_kept_back(group.rank > 0):
+                    self._leave_diverged()
                 if show is not None:
                     show(self._standings(round_ + 1))
         finally:

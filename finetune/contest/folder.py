@@ -131,17 +131,17 @@ class KeptHeads:
         self,
         rows: list[dict[str, Any]],
         layers: list[Layer | None],
-        held: list[np.ndarray] | None = None,
+        held: list[np.ndarray | None],
     ) -> None:
         """Write the heads of a batch, and which images each gets right: of val, test, and held-out folds."""
-        for i, (row, layer) in enumerate(zip(rows, layers, strict=True)):
+        for row, layer, of_folds in zip(rows, layers, held, strict=True):
             right = {}
             if layer is not None and row["diverged_at"] is None:
                 found = {
                     name: split.predict(*layer, self._loaded.threads) == split.label
                     for name, split in self._loaded.held_out.items()
                 }
-                found |= {} if held is None else {CV: held[i]}
+                found |= {} if of_folds is None else {CV: of_folds}
                 right = {name: base64.b64encode(np.packbits(of)).decode() for name, of in found.items()}
             kept = without_nan(row) | {"right": right}
             write_json(self._path / f"{self._number}-{row['head']}.json", kept)

@@ -15,7 +15,7 @@ from finetune.cross_validation.fold import Fold
 from finetune.cross_validation.fold_store import FoldStore
 from finetune.cross_validation.scores import Scores, n_right
 from finetune.sampling.philox import CounterRNG
-from finetune.training.inputs import split_classes
+from finetune.training.inputs import check_batches
 from finetune.training.statistics import TrainStatistics
 from finetune.training.trainer import LoadedStore
 from store.arrays.image_names import image_digests, image_groups
@@ -67,10 +67,10 @@ class CrossValidation:
         self.phase1_right = self._phase1_right()
 
     def check_classes(self, config: FinetuneConfig) -> None:
-        """Raise UserError if the head and tail classes of a fold's rows do not do for a method."""
-        for i, class_counts in enumerate(self.class_counts):
+        """Raise UserError if batches cannot be drawn from a fold's rows as resolved options ask."""
+        for i, of_fold in enumerate(self._statistics):
             try:
-                split_classes(config, class_counts)
+                check_batches(config, of_fold.store, of_fold.class_counts)
             except UserError as error:
                 raise UserError(f"--select-on cv: without fold {i + 1} of {self.n_folds}: {error}") from error
 

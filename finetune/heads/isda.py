@@ -5,6 +5,8 @@ z_k + r/2 · (w_k − w_y)ᵀ Σ_y (w_k − w_y), so no sample is drawn. Here Σ
 for many classes.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -14,7 +16,8 @@ from finetune.heads.options import HeadOptions
 class ImplicitSamples:
     """What ISDA adds to the logits of S stacked heads, and to the gradients of their weights.
 
-    Its K × K products of weights cost as much as a batch of K rows.
+    Only the U classes that label a row of the batch matter, so a step costs three to four times that of
+    cross-entropy, however many classes there are.
     """
 
     def __init__(self, options: list[HeadOptions], like: torch.Tensor):
@@ -25,58 +28,68 @@ class ImplicitSamples:
             like: (S, K, Cp) the padded weights of the heads.
         """
         variance = options[0].loss.variance  # of the store, so the same for all heads
-        of_store = like.new_zeros(like.shape[1:])
-        of_store[:, : variance.shape[1]] = torch.from_numpy(variance).to(like)
-        self._variance = of_store.expand(like.shape)
+        self._variance = like.new_zeros(like.shape[1:])
+        self._variance[:, : variance.shape[1]] = torch.from_numpy(variance).to(like)
         half = np.array([head.loss.strength / 2 for head in options], np.float32)
         self._half = torch.from_numpy(half).to(like.device)[:, None, None]
         self._n_iterations = options[0].n_iterations
 
-    def add(
-        self, logits: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, iteration: int
-    ) -> torch.Tensor:
+    def add(self, logits: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, iteration: int) -> "Added":
         """Add r/2 · (w_k − w_y)ᵀ Σ_y (w_k − w_y) to the logits.
 
         Args:
             logits: (S, K, B), in place.
             weight: (S, K, Cp).
-            label: (S, 1, B) int64.
+            label: (S, 1, B) int64, the same for all heads.
             iteration: counted from 0; r grows with it, from 0.
 
         Returns:
-            (S, 1, 1) r/2, for `add_gradient`.
+            What was added, for its gradient.
         """
-        half, squares = self._half * (iteration / self._n_iterations), weight.square()
-        weighted = self._variance * weight
-        distance = torch.bmm(self._variance, squares.transpose(1, 2))  # (S, K_y, K)
+        classes, place = label[0, 0].unique(return_inverse=True)
+        variance = self._variance[classes].expand(len(weight), -1, -1)
+        added = Added(
+            self._half * (iteration / self._n_iterations), classes, place, variance, weight[:, classes]
+        )
+        weighted = variance * added.own
+        distance = torch.bmm(variance, weight.square().transpose(1, 2))  # (S, U, K)
         distance.sub_(torch.bmm(weighted, weight.transpose(1, 2)), alpha=2)
-        distance.add_((weighted * weight).sum(2, keepdim=True)).clamp_(min=0)  # below 0 by rounding alone
-        distance.diagonal(dim1=1, dim2=2).zero_()
-        of_label = label.transpose(1, 2).expand(-1, -1, weight.shape[1])  # (S, B, K)
-        logits.add_((half * distance).gather(1, of_label).transpose(1, 2))
-        return half
+        distance.add_((weighted * added.own).sum(2, keepdim=True)).clamp_(min=0)  # below 0 by rounding alone
+        distance.scatter_(2, classes[None, :, None].expand(len(weight), -1, 1), 0)
+        logits.add_((added.half * distance).index_select(1, place).transpose(1, 2))
+        return added
 
-    def add_gradient(
-        self,
-        velocity: torch.Tensor,
-        gradient: torch.Tensor,
-        weight: torch.Tensor,
-        label: torch.Tensor,
-        half: torch.Tensor,
-    ) -> None:
-        """Add the gradient of the weights by way of what `add` added.
+
+@dataclass(frozen=True)
+class Added:
+    """What was added to the logits of a batch.
+
+    Attributes:
+        half: (S, 1, 1) r/2.
+        classes: (U,) int64 the labels of the batch, each once.
+        place: (B,) int64 the label of each row among them.
+        variance: (S, U, Cp) theirs.
+        own: (S, U, Cp) their weights.
+    """
+
+    half: torch.Tensor
+    classes: torch.Tensor
+    place: torch.Tensor
+    variance: torch.Tensor
+    own: torch.Tensor
+
+    def add_gradient(self, velocity: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor) -> None:
+        """Add the gradient of the weights by way of it.
 
         Args:
             velocity: (S, K, Cp), in place.
             gradient: (S, K, B) of the logits.
-            weight: (S, K, Cp).
-            label: (S, 1, B) int64.
-            half: what `add` returned.
+            weight: (S, K, Cp), not changed since.
         """
-        is_label = torch.zeros_like(gradient).scatter_(1, label, 1)  # (S, K_y, B)
-        of_pair = torch.bmm(gradient, is_label.transpose(1, 2)) * (2 * half)  # (S, K, K_y)
-        weighted = self._variance * weight
-        velocity.addcmul_(torch.bmm(of_pair, self._variance), weight)
-        velocity.sub_(torch.bmm(of_pair, weighted))
-        own = of_pair.sum(1).unsqueeze(2) * weight - torch.bmm(of_pair.transpose(1, 2), weight)
-        velocity.addcmul_(self._variance, own)
+        is_label = gradient.new_zeros(len(gradient), len(self.place), len(self.classes))
+        is_label.scatter_(2, self.place[None, :, None].expand(len(gradient), -1, 1), 1)
+        of_pair = torch.bmm(gradient, is_label) * (2 * self.half)  # (S, K, U)
+        velocity.addcmul_(torch.bmm(of_pair, self.variance), weight)
+        velocity.sub_(torch.bmm(of_pair, self.variance * self.own))
+        of_own = of_pair.sum(1).unsqueeze(2) * self.own - torch.bmm(of_pair.transpose(1, 2), weight)
+        velocity.index_add_(1, self.classes, self.variance * of_own)

@@ -144,14 +144,14 @@ class StackedHeads:
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
         if self._implicit is not None:
-            half = self._implicit.add(buffers.logits, self.weight, label, iteration)
+            added = self._implicit.add(buffers.logits, self.weight, label, iteration)
         gradient = buffers.log_softmax()
         self._terms.gradient(gradient, label, rate, fit, buffers.logits)
         momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
 
         if self._implicit is not None:
             self.velocity.mul_(momentum)
-            self._implicit.add_gradient(self.velocity, gradient, self.weight, label, half)
+            added.add_gradient(self.velocity, gradient, self.weight)
             momentum = 1.0
 
         def update(block: "_Block") -> None:

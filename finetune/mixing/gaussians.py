@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from finetune.sampling.philox import CounterRNG, normals
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:  # the command line imports the mixes for the methods' names a
     import torch
 
 ROWS_AT_ONCE = 2048
-MOST_VECTORS, LEAST_VECTORS = 1024, 64  # noise vectors of a class, and of one where there are many classes
+MOST_VECTORS, LEAST_VECTORS = 1024, 32  # noise vectors of a class, and of one where there are many classes
 MOST_NUMBERS = 2**27  # of all classes, as far as LEAST_VECTORS allows: half a gigabyte of float32
 JITTER = 1e-4  # added to each variance, times the mean squared norm
+RANK = 1e-12  # of the largest eigenvalue: smaller ones are 0
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")  # BLAS rounds by their number
 
 
 class ClassMoments:
@@ -78,7 +81,9 @@ class ClassMoments:
         if self.count[c] == 1:
             return self._root_within
         deviations = self.deviations(c) / np.sqrt(self.count[c] - 1)
-        return deviations if len(deviations) <= deviations.shape[1] else np.linalg.qr(deviations, "r")
+        if len(deviations) <= deviations.shape[1]:
+            return deviations
+        return np.linalg.qr(deviations, "r")
 
     @cached_property
     def _root_within(self) -> np.ndarray:
@@ -89,8 +94,10 @@ class ClassMoments:
             deviations = self.deviations(c)
             within += deviations.T @ deviations
         values, vectors = np.linalg.eigh(within / max(1, self._freedom))
-        return (vectors * np.sqrt(values.clip(min=0))).T
+        kept = values > RANK * values[-1]  # the rest is rounding, in directions that mean nothing
+        return (vectors[:, kept] * np.sqrt(values[kept])).T
 
+    @one_thread
     def nearest(self, k: int) -> np.ndarray:
         """(N, k) int64 the classes whose means are nearest to each row, nearest first.
 
@@ -102,8 +109,9 @@ class ClassMoments:
         for start in range(0, len(found), ROWS_AT_ONCE):
             rows = self._pooled[start : start + ROWS_AT_ONCE].astype(np.float64)
             distance = np.square(means).sum(axis=1) - 2 * rows @ means.T  # less the row's own square
-            order = np.argsort(distance, axis=1, kind="stable")
-            found[start : start + ROWS_AT_ONCE] = present[order[:, :k]]
+            some = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
+            order = np.argsort(np.take_along_axis(distance, some, 1), axis=1, kind="stable")
+            found[start : start + ROWS_AT_ONCE] = present[np.take_along_axis(some, order, 1)]
         return found
 
 
@@ -118,6 +126,7 @@ class ClassNoise:
         noise: (K · M, C) float32; class · M + i is the index of a vector.
     """
 
+    @one_thread
     def __init__(self, moments: ClassMoments, seed: int, covariance: str, spread: float):
         """Draw the vectors.
 

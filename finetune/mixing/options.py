@@ -60,7 +60,7 @@ NeighbourClasses = Annotated[
     Option(
         "number of nearest classes whose means and covariances tailcalib adds to a row's (k)",
         "augmentation",
-        "3, or all if fewer",
+        "3, or as many as there are classes",
         least=1,
     ),
 ]

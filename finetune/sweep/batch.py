@@ -80,7 +80,10 @@ def train_batch(
         ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
         found = {} if diverged else _accuracies(head, one, loaded, scores, ratio)
         rows.append({"head": head_id(config)} | course | found | {"seconds": seconds})
-    held = None if scores is None else [scores.images(head) for head in range(len(batch))]
+    held = [
+        None if scores is None or row["diverged_at"] is not None else scores.images(head)
+        for head, row in enumerate(rows)
+    ]
     folder.keep(rows, [one.layer for one in made], held)
     return rows
 

@@ -179,5 +179,6 @@ def _value(name: str, kind: Any, text: str) -> Any:
                 continue
     choices = [str(c) for one in kinds if get_origin(one) is Literal for c in get_args(one)]
     number = "a whole number" if int in kinds else "a number" if float in kinds else None
+    number = "a name" if str in kinds else number
     expected = " or ".join(filter(None, [number, f"one of {', '.join(choices)}" if choices else None]))
     raise UserError(f"{name}={text}: expected {expected}")

@@ -118,6 +118,7 @@ def _check_each(
     split_head_tail(loaded.common.class_counts, head_ratio)
     for one in configs:
         check_batches(one, loaded.store, loaded.common.class_counts)
+        loaded.later(one)
         if folds is not None:
             folds.check_classes(one)
 

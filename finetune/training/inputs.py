@@ -93,7 +93,7 @@ def _mixing_of_plan(
     mixing = mixing_of(config, store, common.class_counts)
     if not sampling.needs_class_noise:
         return mixing
-    noise = ClassNoise(common.moments, config.seed, config.covariance, config.spread)
+    noise = ClassNoise(common.moments(), config.seed, config.covariance, config.spread)
     return replace(mixing, neighbours=common.nearest(config.neighbour_classes), of_classes=noise)
 
 

@@ -43,9 +43,8 @@ class TrainStatistics:
             self._confusing[key] = found
         return self._confusing[key]
 
-    @cached_property
     def moments(self) -> ClassMoments:
-        """Means and spread of classes."""
+        """Means and spread of classes; not kept, since they hold the features, a copy of a fold's."""
         return ClassMoments(self.store.read("train").pooled, self.label, len(self.class_counts))
 
     def variance(self) -> np.ndarray:
@@ -54,12 +53,12 @@ class TrainStatistics:
 
     @cached_property
     def _variance(self) -> np.ndarray:
-        return self.moments.variance()
+        return self.moments().variance()
 
     def nearest(self, k: int) -> np.ndarray:
         """(N, k) the classes nearest to each row; see `ClassMoments.nearest`. Cached."""
         if k not in self._nearest:
-            self._nearest[k] = self.moments.nearest(k)
+            self._nearest[k] = self.moments().nearest(k)
         return self._nearest[k]
 
     @cached_property

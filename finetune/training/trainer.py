@@ -12,7 +12,7 @@ from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
 from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
 from finetune.loading.features import Features, HeldOut, load_features, load_held_out
-from finetune.loading.later_blocks import MapsBeforeLaterBlocks, later_blocks
+from finetune.loading.later_blocks import LaterBlocks, MapsBeforeLaterBlocks, later_blocks
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
 from finetune.loading.window import WindowMaker, window_bounds
@@ -39,7 +39,7 @@ class LoadedStore:
         device: where heads are trained.
         threads: threads that train.
         residency, maps: where the feature maps live, and the maps, by the earlier layer that they are of, or
-            None for the last one; there once a plan needs them.
+            None for the last one; there once a plan needs them, of one layer at a time.
     """
 
     store: FeatureStore
@@ -50,6 +50,7 @@ class LoadedStore:
     threads: Threads
     residency: dict[str | None, Residency] = field(default_factory=dict)
     maps: dict[str | None, Maps] = field(default_factory=dict)
+    _later: dict[str, LaterBlocks] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -64,7 +65,7 @@ class LoadedStore:
         return rows
 
     def prepare_maps(self, config: FinetuneConfig) -> int:
-        """Load the maps of a layer, once for all heads.
+        """Load the maps of a layer, once for all heads, in place of another layer's.
 
         Returns:
             Iterations of a window: `config.window`, or fewer where maps are streamed and memory is short.
@@ -74,16 +75,29 @@ class LoadedStore:
         """
         layer = fused_layer(config)
         if layer not in self.maps:
+            self.maps.clear()
+            self.residency.clear()
             wanted = config.residency, config.memory
             self.residency[layer] = choose_residency(*wanted, self.store, self.device, layer)
         window = self.residency[layer].fitting(config.window, maps_of_iteration(config))
         if layer not in self.maps:
             held = hold_maps(self.store, self.residency[layer], self.device, layer)
             if layer is not None:
-                later = later_blocks(find_phase1(self.store, config.ckpt), layer, self.store, self.device)
-                held = MapsBeforeLaterBlocks(held, later, self.store.maps(layer).shape[1:])
+                held = MapsBeforeLaterBlocks(held, self.later(config), self.store.maps(layer).shape[1:])
             self.maps[layer] = held
         return window
+
+    def later(self, config: FinetuneConfig) -> LaterBlocks | None:
+        """The blocks behind the layer that is fused; None if that is the last one. Loaded once.
+
+        Raises:
+            UserError: Phase I's checkpoint is missing, or the network cannot be run from there on.
+        """
+        layer = fused_layer(config)
+        if layer is not None and layer not in self._later:
+            phase1 = find_phase1(self.store, config.ckpt, f"--fuse-after {layer} runs its later blocks")
+            self._later[layer] = later_blocks(phase1, layer, self.store, self.device)
+        return self._later.get(layer)
 
 
 class Trainer:
