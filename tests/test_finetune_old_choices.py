@@ -116,7 +116,7 @@ def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
 def test_heads_keep_their_names_where_they_are_chosen_as_of_old():
     """A head of version 0.1 is not trained again; one chosen by the other accuracy is another head."""
     old = FinetuneConfig("s", keep="best", rank_by="overall").resolved(10)
-    later = ("rank_by", "sampling")
+    later = ("rank_by", "sampling", "fuse_after")
     options = {k: v for k, v in effective_options(asdict(old)).items() if k not in later} | {"seed": 0}
     assert head_id(old) == sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
     assert head_id(replace(old, rank_by="balanced")) != head_id(old)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.methods.registry import METHODS
 from finetune.mixing.fsa import draw_specific_counts
+from finetune.mixing.gaussians import ClassMoments, ClassNoise
 from finetune.mixing.mixup import share_quantiles
 from finetune.sampling.head_tail import HeadTail
 from finetune.sampling.masks import generic_positions, specific_positions
@@ -36,8 +37,15 @@ def inputs() -> PlanInputs:
         tail_draw="samples",
         gamma=(0.0, 1.0),
         draws=CounterRNG(5),
-        mixing=Mixing(0.5, "tail", n_swapped=4, n_channels=16, share_quantiles=share_quantiles(1.0)),
+        mixing=made_mixing(),
     )
+
+
+def made_mixing() -> Mixing:
+    """What any mix may ask for."""
+    moments = ClassMoments(np.random.default_rng(2).random((len(LABEL), 16)), LABEL, 4)
+    noise, quantiles = ClassNoise(moments, 5, "full", 0.0), share_quantiles(1.0)
+    return Mixing(0.5, "tail", 4, 16, quantiles, neighbours=moments.nearest(2), of_classes=noise)
 
 
 def plan_of(inputs: PlanInputs, n: int = 200, method: str = "fsa", start: int = 0) -> Plan:
@@ -150,7 +158,7 @@ def test_every_row_can_be_drawn(inputs):
 def drawn(plan: Plan) -> list[np.ndarray]:
     """Every array of a plan that is drawn."""
     mix = {} if plan.mix is None else vars(plan.mix)
-    fixed = ("row", "empty", "is_mixed")
+    fixed = ("row", "empty", "is_mixed", "of_classes")
     return [plan.row, *(array for name, array in mix.items() if name not in fixed)]
 
 
@@ -243,7 +251,8 @@ def test_kinds_keep_their_numbers():
     assert list(KINDS)[:4] == ["any row", "tail", "row of tail class", "head row"]
     assert list(KINDS)[4:8] == ["order of confusing classes", "donor row", "gamma", "vector"]
     assert list(KINDS)[8:13] == ["class", "row of class", "fresh weight", "configuration", "fold"]
-    assert list(KINDS)[13:] == ["partner row", "order of channels", "partner place", "mixup share"]
+    assert list(KINDS)[13:17] == ["partner row", "order of channels", "partner place", "mixup share"]
+    assert list(KINDS)[17:] == ["noise", "normal", "filled", "order of positions"]
 
 
 def test_the_same_plan_next_year(inputs):

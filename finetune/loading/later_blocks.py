@@ -6,8 +6,6 @@ import numpy as np
 import torch
 
 from extract.checkpoints.checkpoint import Checkpoint
-from extract.checkpoints.restore import restore_network
-from extract.inner_layers.found import module_of
 from extract.networks.parts import Network
 from finetune.loading.residency import VectorMaps
 from finetune.sampling.arrays import Array
@@ -26,6 +24,8 @@ class LaterBlocks:
     """
 
     def __init__(self, network: Network, layer: str, image_size: int, device: torch.device):
+        from extract.inner_layers.found import module_of  # imports torchvision, which other runs do without
+
         self._network, self._layer, self._module = network.to(device), layer, module_of(network, layer)
         self._image = torch.zeros(1, 3, image_size, image_size, device=device)
 
@@ -68,6 +68,8 @@ def later_blocks(phase1: Checkpoint, layer: str, store: FeatureStore, device: to
     Raises:
         UserError: the network cannot be run from there on.
     """
+    from extract.checkpoints.restore import restore_network  # imports torchvision too
+
     network = restore_network(phase1, Path(str(store.path)))
     later = LaterBlocks(network, layer, phase1.transform["image_size"], device)
     later.check(store)

@@ -223,7 +223,7 @@ class SweepFolder:
         self,
         rows: list[dict[str, Any]],
         layers: list[Layer | None],
-        held: list[np.ndarray | None],
+        held: list[np.ndarray | None] | None = None,
     ) -> None:
         """Write the results of a batch of heads: layers first, then the rows, which mark it as done.
 
