@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace
 
-from finetune.mixing.partnered import Partnered
+from finetune.mixing.pooled import Partnered
 from finetune.sampling.arrays import Array
 from finetune.sampling.philox import below
 from finetune.sampling.plan import PlanInputs
@@ -43,4 +43,4 @@ def swapped(
     partner = below(inputs.draws.uniform("partner row", start, stop, row.shape[1]), len(inputs.label))
     keys = inputs.draws.uniform("order of channels", start, stop, inputs.mixing.n_channels)
     order = array_namespace(keys).argsort(keys, axis=-1, stable=True)
-    return ChannelSwap(row, partner, is_mixed, order[:, : inputs.mixing.n_swapped])
+    return ChannelSwap(row, is_mixed, partner, order[:, : inputs.mixing.n_swapped])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from array_api_compat import array_namespace
 
-from finetune.mixing.partnered import Partnered
+from finetune.mixing.pooled import Partnered
 from finetune.sampling.arrays import Array, picked
 from finetune.sampling.philox import below
 from finetune.sampling.plan import PlanInputs
@@ -87,7 +87,7 @@ def _blend(
     of_label = _label_share(relation(counts[inputs.label[row]], counts[inputs.label[partner]]), share)
     if is_mixed is not None:
         of_label = xp.where(is_mixed, of_label, xp.ones_like(of_label))
-    return Blend(row, partner, is_mixed, share, of_label)
+    return Blend(row, is_mixed, partner, share, of_label)
 
 
 ALIKE, FREQUENT, RARE = 0, 1, 2  # a class, beside its partner's

@@ -7,9 +7,8 @@ classes' covariances: classes with many images lend their spread to those with f
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finetune.mixing.gaussians import ClassNoise
+from finetune.mixing.pooled import PooledMix
 from finetune.sampling.arrays import Array
 from finetune.sampling.philox import below
 from finetune.sampling.plan import PlanInputs
@@ -22,32 +21,18 @@ if TYPE_CHECKING:  # the command line imports this for the methods' names and mu
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """Samples from Gaussians around rows and their nearest class means; see `Mix`.
+class Calibrated(PooledMix):
+    """Samples from Gaussians around rows and their nearest class means; see `PooledMix`.
 
     Attributes:
-        row: (T, A) int64 rows.
         neighbour: (T, A, k) int64 the classes nearest to each.
         vector: (T, A, k) int64 a noise vector of each of these classes, as class · M + i.
-        is_mixed: (T, A) bool, which samples are needed; None for all.
         of_classes: means and noise.
     """
 
-    row: Array
     neighbour: Array
     vector: Array
-    is_mixed: Array | None
     of_classes: ClassNoise
-
-    @property
-    def n_samples(self) -> int:
-        """A."""
-        return self.row.shape[1]
-
-    @property
-    def n_empty(self) -> np.ndarray:
-        """See `Mix`."""
-        return np.zeros(2, np.int64)
 
     def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
         """See `Mix`. The sum of k independent vectors over √k has the mean of their covariances."""
@@ -80,4 +65,4 @@ def calibrated(
     neighbour, of_classes = inputs.mixing.neighbours[row], inputs.mixing.of_classes
     drawn = below(inputs.draws.uniform("noise", start, stop, *neighbour.shape[1:]), of_classes.n_vectors)
     vector = neighbour * of_classes.n_vectors + drawn
-    return Calibrated(row, neighbour, vector, is_mixed, of_classes)
+    return Calibrated(row, is_mixed, neighbour, vector, of_classes)

@@ -1,5 +1,6 @@
-"""Mixes that move the pooled features of rows towards those of partners; no feature maps are needed."""
+"""Mixes of pooled features, which need no feature maps; among them those that move rows towards partners."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,15 @@ if TYPE_CHECKING:  # the command line imports this for the methods' names and mu
 
 
 @dataclass(frozen=True)
-class Partnered:
-    """Samples that are each a row moved towards a partner, by weights that a subclass has; see `Mix`.
+class PooledMix(ABC):
+    """Samples that are each made of the pooled feature of a row; see `Mix`.
 
     Attributes:
         row: (T, A) int64 rows.
-        partner: (T, A) int64 rows that they are mixed with.
         is_mixed: (T, A) bool, which samples are needed; None for all.
     """
 
     row: Array
-    partner: Array
     is_mixed: Array | None
 
     @property
@@ -38,9 +37,24 @@ class Partnered:
         """See `Mix`."""
         return np.zeros(2, np.int64)
 
+    @abstractmethod
+    def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
+        """See `Mix`."""
+
+
+@dataclass(frozen=True)
+class Partnered(PooledMix):
+    """Samples that are each a row moved towards a partner, by weights that a subclass has.
+
+    Attributes:
+        partner: (T, A) int64 rows that they are mixed with.
+    """
+
+    partner: Array
+
+    @abstractmethod
     def weight_of_partner(self, places: "torch.Tensor") -> "torch.Tensor":
         """(T, A, 1) or (T, 1, C) float32, 0 to 1, on the device of the places; 0 and 1 are exact."""
-        raise NotImplementedError
 
     def write(self, places: "torch.Tensor", features: "Features", maps: "Maps | None") -> None:
         """See `Mix`."""
