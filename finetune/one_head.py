@@ -10,6 +10,7 @@ import torch
 from rich.progress import Progress
 
 from analysis.accuracy import in_words, is_score
+from extract.heads.kinds import FullyConnected, Layer
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.folds import CrossValidation
 from finetune.cross_validation.options import CV
@@ -19,7 +20,7 @@ from finetune.sampling.head_tail import split_head_tail
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import posthoc_layer
 from finetune.training.resume import LatestState
-from finetune.training.selection import Layer, OnSplit, selection_split
+from finetune.training.selection import OnSplit, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
 from store.errors import UserError
 from store.names import shown
@@ -30,8 +31,8 @@ class MadeHead:
     """A head, and what is known of how it came about.
 
     Attributes:
-        layer: weight (K, C) and bias (K,) on the device.
-        history: its metrics, and the layer that was best.
+        layer: the head itself, on the device.
+        history: its metrics, and the head that was best.
         facts: facts for config.json.
         scores: of its configuration on held-out folds; None without cross-validation.
     """
@@ -72,8 +73,8 @@ def make_head(
 
 def posthoc_head(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
     """The head of a method that computes it without training, on the device."""
-    weight, bias = posthoc_layer(config, loaded.store)
-    return torch.tensor(weight, device=loaded.device), torch.tensor(bias, device=loaded.device)
+    computed = posthoc_layer(config, loaded.store)
+    return FullyConnected(*(torch.tensor(part, device=loaded.device) for part in computed))
 
 
 def _compute(

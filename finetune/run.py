@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ from analysis.accuracy import is_score, per_class_frame, summarise
 from analysis.csv_files import read_csv, write_csv
 from extract.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from extract.checkpoints.phase1 import load_phase1
+from extract.heads.in_network import with_head
+from extract.heads.kinds import Layer, layer_of, saved_parts
 from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER
 from finetune.run_folder import EVENTS, RunError, check_run_exists
@@ -41,13 +43,6 @@ COLUMNS = {
 }
 
 
-class Head(NamedTuple):
-    """The fine-tuned FC layer: weight (K, C) and bias (K,), float32, on the CPU."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished run.
@@ -69,12 +64,14 @@ class Run:
     per_class: pd.DataFrame
     predictions: pd.DataFrame
     summary: dict[str, Any]
-    head_made: Head | None = field(default=None, repr=False)
+    head_made: Layer | None = field(default=None, repr=False)
     stamp: tuple[int, int] | None = field(default=None, repr=False)
 
     @cached_property
-    def head(self) -> Head:
-        """The FC layer, read from head.pt on first use.
+    def head(self) -> Layer:
+        """The head, float32 tensors on the CPU: weight (K, C) and bias (K,), or those of another kind.
+
+        It computes `logits` of pooled features. Read from head.pt on first use.
 
         Raises:
             RunError: head.pt is missing or damaged, or another run has replaced this one.
@@ -99,10 +96,9 @@ class Run:
 def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
     """Write a run's folder in one piece, replacing what was there.
 
-    head.pt holds only the FC layer, checkpoint.pt the whole network with it.
+    head.pt holds only the head, checkpoint.pt the whole network with it.
     """
-    head = run.head._asdict()
-    state = phase1.state | {f"classifier.{name}": value for name, value in head.items()}
+    state = with_head(phase1.state, run.head)
     deployed = replace(phase1, state=state, optimizer=None, finetuned=True, turned=None)
     with whole_folder(run.path) as folder:
         write_json(folder / "config.json", run.config)
@@ -111,7 +107,7 @@ def write_run(run: Run, phase1: Checkpoint, tensorboard: bool) -> None:
         write_csv(run.per_class, folder / "per_class.csv")
         write_csv(run.predictions, folder / "predictions.csv")
         buffer = io.BytesIO()  # a buffer, because torch would write the name of a file into the bytes
-        torch.save(head, buffer)
+        torch.save(saved_parts(run.head), buffer)
         (folder / "head.pt").write_bytes(buffer.getvalue())
         save_checkpoint(deployed, folder / "checkpoint.pt")
         if tensorboard:
@@ -157,11 +153,11 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def _read_head(path: Path, n_classes: int) -> Head:
+def _read_head(path: Path, n_classes: int) -> Layer:
     try:
-        head = Head(**torch.load(path, map_location="cpu", weights_only=True))
-        if not (head.weight.ndim == 2 and len(head.weight) == len(head.bias) == n_classes):
-            raise ValueError(f"expected a weight and a bias for each of {n_classes} classes")
+        head = layer_of(torch.load(path, map_location="cpu", weights_only=True))
+        if len(head.weight) != n_classes:
+            raise ValueError(f"expected a weight for each of {n_classes} classes")
     except Exception as error:  # foreign bytes can fail anywhere in torch's unpickler
         raise RunError(f"{path}: cannot be read as a head; run `finetune` again") from error
     return head

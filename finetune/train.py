@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from analysis.accuracy import summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
+from extract.heads.kinds import FullyConnected
 from extract.training.interrupted.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
@@ -22,7 +23,7 @@ from finetune.cross_validation.scores import n_scored
 from finetune.heads.threads import single_threaded
 from finetune.methods.options import without_idle_folds
 from finetune.one_head import MadeHead, make_head
-from finetune.run import Head, Run, check_provenance, find_phase1, write_run
+from finetune.run import Run, check_provenance, find_phase1, write_run
 from finetune.run_folder import foreign_to_run
 from finetune.sampling.head_tail import parts_of
 from finetune.store_identity import StoreIdentity, identify
@@ -168,11 +169,11 @@ def _evaluate(
 ) -> Run:
     """Evaluate the head on val and test: the only time that test is used, unless --select-on test."""
     layer, history, facts = made.layer, made.history, made.facts
-    phase1 = tuple(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier)
+    phase1 = FullyConnected(*(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier))
     summary: dict[str, Any] = {}
     predicted = {}
     for name, split in loaded.held_out.items():
-        before, after = (split.predict(*of, loaded.threads) for of in (phase1, layer))
+        before, after = (split.predict(of, loaded.threads) for of in (phase1, layer))
         predicted[name] = (before, after)
         of_split = _summary(split.frame(after), split.frame(before), config, facts)
         summary |= of_split if name == "test" else {name: of_split}
@@ -196,7 +197,7 @@ def _evaluate(
     }
     content = asdict(config) | {"facts": facts, "provenance": provenance}
     path = None if config.out is None else Path(config.out)
-    head = Head(*(part.cpu() for part in layer))
+    head = type(layer)(*(part.cpu() for part in layer))
     return Run(path, content, history.frame(), test.frame(after), predictions, summary, head)
 
 

@@ -127,7 +127,12 @@ def test_resumed_in_the_middle_r_goes_on_where_it_was():
 
 @pytest.mark.parametrize(
     ("method", "reason"),
-    [("lws", "trains scales"), ("mislas", "trains scales"), ("mixup", "has samples of two labels")],
+    [
+        ("lws", "does not train an FC layer alone"),
+        ("mislas", "does not train an FC layer alone"),
+        ("oltr", "does not train an FC layer alone"),
+        ("mixup", "has samples of two labels"),
+    ],
 )
 def test_methods_that_cannot_have_it(feature_store, method, reason):
     command = ["finetune", "--store", feature_store, "--out", "r", "--device", "cpu", "--batch-size", BATCH]

@@ -31,10 +31,11 @@ COMPUTED = ("tau-norm", "ncm", "logit-adjustment", "multiplicative-adjustment", 
 OWN = dict.fromkeys(("fsa", "no-aug", "plain", *COMPUTED), PLAIN)
 OWN |= {name: PLAIN | {"loss": name} for name in ("balanced-softmax", "class-balanced", "focal")}
 OWN["marc"] = COSINE | {"lr": 0.05, "weight_decay": 5e-4, "loss": "re-weighted"}
+OWN["disalign"] = COSINE | {"weight_decay": 5e-4, "loss": "re-weighted"}
 OWN["mislas"] = COSINE | {"weight_decay": 2e-4, "loss": "label-aware-smoothing"}
 OWN |= dict.fromkeys(("h2t", "mixup", "remix", "tailcalib"), COSINE | {"lr": 0.02, "weight_decay": 5e-4})
 OWN["isda"] = OWN["h2t"] | {"loss": "isda"}
-OWN |= {"lws": COSINE, "crt": COSINE | {"init": "fresh", "weight_decay": 5e-4}}
+OWN |= {"lws": COSINE} | dict.fromkeys(("crt", "oltr"), COSINE | {"init": "fresh", "weight_decay": 5e-4})
 OWN["weight-balancing"] = COSINE | {
     "lr": 0.01,
     "loss": "class-balanced-bce",
@@ -92,7 +93,9 @@ def test_what_is_given_is_taken(method, name):
 def class_distribution(config: FinetuneConfig, counts: np.ndarray) -> np.ndarray:
     """Class distribution of a method's batches, from its description; classes go from large to small."""
     k, prior = len(counts), counts / counts.sum()
-    of_method = dict.fromkeys(("crt", "lws", "h2t", "mixup", "mislas", "tailcalib", "isda"), "balanced")
+    of_method = dict.fromkeys(
+        ("crt", "lws", "h2t", "mixup", "mislas", "tailcalib", "isda", "oltr"), "balanced"
+    )
     of_method |= {"fsa": "halves", "no-aug": "halves"}
     sampling = config.sampling or of_method.get(config.method, "uniform")
     if sampling == "balanced":

@@ -13,6 +13,7 @@ import torch
 
 from extract.checkpoints.torch_files import TorchFormat, read_torch_file
 from extract.config import DatasetConfig, NetworkConfig
+from extract.heads.in_network import has_further_parts
 from extract.networks.registry import is_weights_file
 from extract.sources.presence import check_checkpoint_exists
 from extract.training.interrupted.how_far import FORMAT, FORMAT_VERSION
@@ -103,7 +104,8 @@ def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
     for name in ("fit", "source_fingerprint", "turned"):
         if content[name] is None:
             del content[name]
-    torch.save(CHECKPOINT_FORMAT.marks | content, file)
+    version = FORMAT_VERSION if has_further_parts(checkpoint.state) else 1
+    torch.save(CHECKPOINT_FORMAT.marks | {"format_version": version} | content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

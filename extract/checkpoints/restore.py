@@ -9,6 +9,7 @@ from rich.progress import Progress
 from extract.checkpoints.checkpoint import Checkpoint, CheckpointError, described, load_checkpoint
 from extract.config import DatasetConfig, NetworkConfig
 from extract.dataset import Dataset, decoded, list_dataset
+from extract.heads.in_network import head_in
 from extract.images.transforms import Transform
 from extract.networks.parts import Network
 from extract.networks.registry import check_named, network_to_load
@@ -96,11 +97,23 @@ def restore_network(checkpoint: Checkpoint, path: Path, arch: str | None = None)
     check_named(config.arch, arch, path)
     network = network_to_load(config, len(checkpoint.class_names), checkpoint.transform.get("image_size"))
     try:
+        _give_head(network, checkpoint)
         network.load_state_dict(checkpoint.state, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(
             f"{path}: has the weights of another network than {config.arch} for "
             f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); train again"
         ) from error
     return network.eval()
+
+
+def _give_head(network: Network, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's head in the place of the FC layer, if it has further parts."""
+    head = head_in(checkpoint.state)
+    if head is None:
+        return
+    if head.weight.shape != network.classifier.weight.shape:
+        expected, found = (tuple(one.weight.shape) for one in (network.classifier, head))
+        raise ValueError(f"its head is for (classes, channels) {found}, the network for {expected}")
+    network.classifier = head

@@ -23,7 +23,8 @@ class TorchFormat:
         name: the value of `format`.
         advice: what to do about a file that cannot be used.
         needs: the entries that a file must have.
-        version: the `format_version` that this program reads; files without one are of version 1.
+        version: the latest `format_version`, which this program reads like all before; files without one are
+            of version 1.
         error: the class of the errors raised.
         foreign: advice for files of other programs, after `advice`.
     """
@@ -67,14 +68,18 @@ def read_torch_file(path: Path, expected: TorchFormat) -> dict[str, Any]:
             f"{expected.foreign}"
         )
     version = content.get("format_version", 1)
-    if version != expected.version:
+    if not (isinstance(version, int) and 1 <= version <= expected.version):
         raise expected.error(
-            f"{path}: {expected.what}, of version {version}; this program reads {expected.version}; "
+            f"{path}: {expected.what}, of version {version}; this program reads {_up_to(expected.version)}; "
             f"{expected.advice}"
         )
     if missing := [name for name in expected.needs if name not in content]:
         raise expected.error(f"{path}: {expected.what}, but it lacks {', '.join(missing)}; {expected.advice}")
     return content
+
+
+def _up_to(version: int) -> str:
+    return "1" if version == 1 else f"1 to {version}"
 
 
 def _reason(path: Path) -> str:

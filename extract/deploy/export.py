@@ -15,6 +15,7 @@ from extract.deploy.config import ExportConfig
 from extract.deploy.formats import FORMATS, Format, Logits
 from extract.deploy.preprocessing import preprocessing
 from extract.device import make_deterministic
+from extract.heads.in_network import HeadModule
 from extract.images.transforms import Transform
 from extract.networks.found import FoundNetwork
 from extract.networks.parts import Network
@@ -58,6 +59,7 @@ def export(config: ExportConfig) -> Export:
     note_stopped_early(checkpoint, path)
     size = described(Transform, checkpoint.transform, path).image_size
     how, file_format = preprocessing(checkpoint, path), FORMATS[config.format]
+    _check_head(network, config)
     with whole_file(Path(config.out)) as unfinished:
         original = network.original().eval()
         batches = _random_batches(file_format, size)
@@ -74,6 +76,17 @@ def export(config: ExportConfig) -> Export:
     if not file_format.computes:
         _note_new_bias(network, Path(config.out))
     return Export(Path(config.out), config.described, difference)
+
+
+def _check_head(network: Network, config: ExportConfig) -> None:
+    """Raise UserError if weights alone would not say what the head computes."""
+    if isinstance(network.classifier, HeadModule) and not FORMATS[config.format].computes:
+        whole = ", ".join(name for name, one in FORMATS.items() if one.computes)
+        raise UserError(
+            f"--format {config.format}: the head of {config.ckpt} is not one FC layer but "
+            f"{network.classifier.kind}, which weights alone do not say; use a format that holds the "
+            f"computation ({whole})"
+        )
 
 
 def _note_new_bias(network: Network, out: Path) -> None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from extract.heads.in_network import HeadModule
 from extract.networks.flow import (
     FailedError,
     LastPooled,
@@ -129,8 +130,14 @@ def _as_linear(classifier: nn.Linear | nn.Conv2d) -> nn.Linear:
     return linear
 
 
-def _as_convolution(classifier: nn.Linear) -> nn.Conv2d:
-    """A 1×1 convolution that computes what an FC layer does, with its own numbers."""
+def _as_convolution(classifier: nn.Linear) -> nn.Module:
+    """A 1×1 convolution that computes what an FC layer does, with its own numbers.
+
+    A head with further parts is put between maps of one position.
+    """
+    if isinstance(classifier, HeadModule):
+        n_classes = classifier.out_features
+        return nn.Sequential(nn.Flatten(), deepcopy(classifier), nn.Unflatten(1, (n_classes, 1, 1)))
     convolution = nn.Conv2d(classifier.in_features, classifier.out_features, 1, device="meta")
     convolution.weight = nn.Parameter(classifier.weight.detach().clone()[:, :, None, None])
     convolution.bias = deepcopy(classifier.bias)

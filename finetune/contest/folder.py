@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from analysis.tables import without_nan
+from extract.heads.kinds import Layer
 from finetune.contest.choosing import Choosing, images_of
 from finetune.contest.config import ContestConfig
 from finetune.contest.taken import DONE, FORMAT, MARKER, check_not_taken, results_of
 from finetune.cross_validation.options import CV
 from finetune.store_identity import other_part, store_digests
-from finetune.training.selection import Layer
 from finetune.training.trainer import LoadedStore
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -138,7 +138,7 @@ class KeptHeads:
             right = {}
             if layer is not None and row["diverged_at"] is None:
                 found = {
-                    name: split.predict(*layer, self._loaded.threads) == split.label
+                    name: split.predict(layer, self._loaded.threads) == split.label
                     for name, split in self._loaded.held_out.items()
                 }
                 found |= {} if of_folds is None else {CV: of_folds}

@@ -12,15 +12,16 @@ import torch
 
 from analysis.accuracy import counted_frame, group_accuracies
 from analysis.shots import GROUPS
+from extract.heads.kinds import Layer
 from finetune.cross_validation.fold import Fold
 from finetune.cross_validation.options import CV
-from finetune.training.selection import Judge, Layer
+from finetune.training.selection import Judge
 
 
 def is_right(fold: Fold, layer: Layer) -> np.ndarray:
     """(M,) bool, which held-out images a head predicts right."""
     held = fold.held_out[CV]
-    return held.predict(*layer, fold.threads) == held.label
+    return held.predict(layer, fold.threads) == held.label
 
 
 def n_right(fold: Fold, layer: Layer) -> np.ndarray:

@@ -70,7 +70,7 @@ def measure_pace(
             return stacks.train_on(assemble(plan, features, maps, 0)).mean()
 
         def prediction() -> torch.Tensor:
-            return torch.nn.functional.linear(held_out, *layer).argmax(dim=1).sum()
+            return layer.logits(held_out).argmax(dim=1).sum()
 
         return Pace(_seconds(window, seconds) / WINDOW, _seconds(prediction, seconds) / HELD_OUT)
 

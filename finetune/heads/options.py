@@ -23,8 +23,9 @@ class HeadOptions:
         schedule: "constant", or "cosine" down to 0 at the end of n_iterations.
         n_iterations: steps of the whole run.
         trainable: "fc"; "scales": one factor per class logit, with the FC layer frozen; "margins": a summand
-            too; or "scales and fc".
+            too; "scales and fc"; or a head with further parts, a key of DIFFERENTIATED.
         fc_lr_share: learning rate of the FC layer where scales are trained too, as a share of lr.
+        parts: float32 initial values of a head's further parts, by name.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -39,6 +40,7 @@ class HeadOptions:
     n_iterations: int = 1
     trainable: str = "fc"
     fc_lr_share: float = 1.0
+    parts: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def structure(self) -> tuple:

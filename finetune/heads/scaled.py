@@ -7,6 +7,7 @@ of MiSLAS (Zhong et al. 2021) a and, at its own learning rate, W and bias. All f
 
 import torch
 
+from extract.heads.kinds import FullyConnected
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
 from finetune.heads.stacked import padded
@@ -39,13 +40,13 @@ class ScaledHead:
         self._lr_share = {"layer": options.fc_lr_share}  # of the learning rate
         self._terms = RowTerms([options], weight)
 
-    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The FC layer with scales and margins folded in: weight (K, C) and bias (K,)."""
+    def layers(self) -> list[FullyConnected]:
+        """The FC layer with scales and margins folded in."""
         weight, bias = self.layer[:, : self._n_channels], self.layer[:, self._n_channels]
         bias = bias * self.scale
         if "margin" in self._trained:
             bias = bias + self.margin * self._norm
-        return [(weight * self.scale[:, None], bias)]
+        return [FullyConnected(weight * self.scale[:, None], bias)]
 
     def state(self) -> list[dict[str, torch.Tensor]]:
         """The state of the head, for `load_state`: copies on the host."""

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from extract.heads.kinds import FullyConnected
 from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.isda import ImplicitSamples
 from finetune.heads.options import HeadOptions
@@ -73,10 +74,10 @@ class StackedHeads:
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
 
-    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weight (K, C) and bias (K,) of each head, copies."""
+    def layers(self) -> list[FullyConnected]:
+        """The FC layer of each head, copies."""
         c = self._n_channels
-        return [(of_head[:, :c].clone(), of_head[:, c].clone()) for of_head in self.weight]
+        return [FullyConnected(of_head[:, :c].clone(), of_head[:, c].clone()) for of_head in self.weight]
 
     def state(self) -> list[dict[str, torch.Tensor]]:
         """The state of each head, for `load_state`: copies on the host."""

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from analysis.accuracy import per_class_frame
+from extract.heads.kinds import Layer
 from finetune.heads.threads import Threads
 from store.reader import FeatureStore
 
@@ -52,14 +53,13 @@ class HeldOut:
     class_counts: np.ndarray
     shot_rule: str
 
-    def predict(self, weight: torch.Tensor, bias: torch.Tensor, threads: Threads) -> np.ndarray:
-        """(N,) int64 classes that a head predicts; weight (K, C), bias (K,)."""
+    def predict(self, layer: Layer, threads: Threads) -> np.ndarray:
+        """(N,) int64 classes that a head predicts, given on the same device."""
         prediction = torch.empty(len(self.pooled), dtype=torch.int64, device=self.pooled.device)
 
         def predict_block(start: int) -> None:
             block = self.pooled[start : start + ROWS_PER_PRODUCT]
-            logits = torch.nn.functional.linear(block, weight, bias)
-            prediction[start : start + ROWS_PER_PRODUCT] = logits.argmax(dim=1)
+            prediction[start : start + ROWS_PER_PRODUCT] = layer.logits(block).argmax(dim=1)
 
         threads.each(predict_block, range(0, len(prediction), ROWS_PER_PRODUCT))
         return prediction.cpu().numpy()

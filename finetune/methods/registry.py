@@ -74,6 +74,8 @@ CALIBRATED_ANY = mixed(calibrated, ("neighbour_classes", "covariance", "spread")
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
 MARC = {"lr": 0.05, "schedule": "cosine", "weight_decay": 5e-4}
+DISALIGN = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
+OLTR = DISALIGN | {"init": "fresh"}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
 MIXUP = H2T = ISDA = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
@@ -130,6 +132,21 @@ METHODS = {
         "scales and fc",
         MISLAS,
         options=("fc_lr_share",),
+    ),
+    "disalign": _trained(
+        "a learned scale and summand per class, as far as an image's learned confidence says, "
+        "cross-entropy weighted by inverse frequency",
+        UNIFORM,
+        "re-weighted",
+        "alignment",
+        DISALIGN,
+    ),
+    "oltr": _trained(
+        "a meta-embedding that recalls class means, and a cosine classifier, classes drawn uniformly",
+        BALANCED,
+        "ce",
+        "meta-embedding",
+        OLTR,
     ),
     "h2t": _trained(
         "channels of any row in rows of classes drawn uniformly",
@@ -208,7 +225,7 @@ def check_loss(config: Any) -> None:
     kind, method, sampling = find_loss(config.loss), find_method(config.method), find_sampling(config)
     if not kind.of_variance or sampling is None or (method.trainable == "fc" and not sampling.two_labels):
         return
-    reason = "has samples of two labels" if sampling.two_labels else "trains scales"
+    reason = "has samples of two labels" if sampling.two_labels else "does not train an FC layer alone"
     raise UserError(f"--loss {config.loss}: --method {config.method} {reason}; use another loss or method")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.accuracy import group_accuracies
+from extract.heads.kinds import Layer
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.folds import CrossValidation
 from finetune.cross_validation.options import CV
@@ -15,7 +16,7 @@ from finetune.methods.registry import METHODS
 from finetune.one_head import posthoc_head
 from finetune.sampling.head_tail import split_head_tail
 from finetune.sweep.folder import SweepFolder, head_id
-from finetune.training.selection import Judge, Layer, OnSplit, selection_split
+from finetune.training.selection import Judge, OnSplit, selection_split
 from finetune.training.trainer import LoadedStore, Trainer
 from store.errors import UserError
 from store.notes import note
@@ -28,7 +29,7 @@ class Made:
     """A head, and how it came about.
 
     Attributes:
-        layer: weight (K, C) and bias (K,); None if it could not be computed.
+        layer: the head itself; None if it could not be computed.
         kept_iteration: the iteration that it is of.
         diverged_at: iteration at which its loss became NaN or infinite, 0 for a computed head; None if it
             never did.
@@ -139,7 +140,7 @@ def _accuracies(
     """val_overall, …, cv_overall, …, test_tail: the only evaluation on test, after training."""
     parts = split_head_tail(loaded.common.class_counts, head_ratio).parts()
     frames = {
-        name: split.frame(split.predict(*made.layer, loaded.threads))
+        name: split.frame(split.predict(made.layer, loaded.threads))
         for name, split in loaded.held_out.items()
     }
     if scores is not None:

@@ -14,6 +14,7 @@ import torch
 from analysis.accuracy import SCORES
 from analysis.sweeps import rank_configurations
 from analysis.tables import name_configurations, without_nan
+from extract.heads.kinds import Layer, saved_parts
 from finetune.config import FinetuneConfig
 from finetune.methods.idle import draws
 from finetune.methods.options import EARLIER, effective_options, is_former
@@ -44,7 +45,6 @@ from finetune.sweep.taken import (
     is_ranking_bound,
     unfinished_sweep,
 )
-from finetune.training.selection import Layer
 from store.errors import UserError
 from store.notes import note
 from store.reader import FeatureStore
@@ -233,7 +233,7 @@ class SweepFolder:
             for row, layer in zip(rows, layers, strict=True):
                 if layer is not None:
                     with whole_file(self.path / HEADS / f"{row['head']}.pt") as unfinished:
-                        torch.save({"weight": layer[0].cpu(), "bias": layer[1].cpu()}, unfinished)
+                        torch.save(saved_parts(layer), unfinished)
         write_json(self.path / DONE / f"{rows[0]['head']}.json", without_nan(rows))
 
     @cached_property

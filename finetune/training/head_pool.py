@@ -5,7 +5,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from extract.heads.kinds import Layer
 from finetune.heads.cuda_graph import RecordedSteps, recorded_on
+from finetune.heads.differentiated import DIFFERENTIATED, DifferentiatedHead
 from finetune.heads.options import HeadOptions
 from finetune.heads.scaled import ScaledHead
 from finetune.heads.stacked import LEAST_SHARED, StackedHeads
@@ -66,8 +68,8 @@ class HeadPool:
         if self._recorded is not None:
             self._recorded.clear()
 
-    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weight (K, C) and bias (K,) of every head."""
+    def layers(self) -> list[Layer]:
+        """Every head as it is now."""
         return self._in_order([heads.layers() for heads in self._heads])
 
     def state(self) -> list[dict[str, torch.Tensor]]:
@@ -89,7 +91,9 @@ class HeadPool:
 
 def _stack(
     heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
-) -> StackedHeads | ScaledHead:
+) -> StackedHeads | ScaledHead | DifferentiatedHead:
+    if heads[0].trainable in DIFFERENTIATED:
+        return DifferentiatedHead(heads[0], device)
     if heads[0].trainable != "fc":
         return ScaledHead(heads[0], device)
     large = heads[0].weight.size >= LEAST_SHARED

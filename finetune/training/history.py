@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 
 from analysis.accuracy import is_score
+from extract.heads.kinds import FullyConnected, Layer, layer_of, saved_parts
 from finetune.loading.window import Window
 from finetune.sampling.arrays import on_host
-from finetune.training.selection import Layer
 
 
 class Best(NamedTuple):
@@ -110,7 +110,7 @@ def state_of(histories: list[HeadHistory]) -> dict[str, Any]:
             "best": {
                 "iteration": history.best.iteration,
                 "accuracy": float(history.best.accuracy),
-                "layer": history.best.layer and [part.cpu() for part in history.best.layer],
+                "layer": history.best.layer and saved_parts(history.best.layer),
             },
         }
         for history in histories
@@ -123,7 +123,7 @@ def histories_of(state: dict[str, Any], rank_by: list[str], device: torch.device
     tally, histories = state["tally"], []
     for course, loss_sum, by in zip(state["courses"], tally["loss"], rank_by, strict=True):
         best = course["best"]
-        layer = best["layer"] and tuple(part.to(device) for part in best["layer"])
+        layer = best["layer"] and _on(device, best["layer"])
         histories.append(
             HeadHistory(
                 rank_by=by,
@@ -136,3 +136,9 @@ def histories_of(state: dict[str, Any], rank_by: list[str], device: torch.device
             )
         )
     return histories
+
+
+def _on(device: torch.device, saved: dict[str, Any] | list[torch.Tensor]) -> Layer:
+    """A saved head on a device; a list of weight and bias is of an older version."""
+    layer = FullyConnected(*saved) if isinstance(saved, list) else layer_of(saved)
+    return type(layer)(*(part.to(device) for part in layer))

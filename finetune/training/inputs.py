@@ -18,6 +18,7 @@ from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import CounterRNG
 from finetune.sampling.plan import Mixing, PlanInputs
+from finetune.training.further_parts import further_parts
 from finetune.training.statistics import TrainStatistics
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -235,6 +236,7 @@ def head_options(
         n_iterations=config.iterations,
         trainable=method.trainable,
         fc_lr_share=config.fc_lr_share,
+        parts=further_parts(config, store, common),
     )
 
 

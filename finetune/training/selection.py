@@ -6,14 +6,11 @@ Training images will not do: Phase I has memorised them. The test set is for the
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from analysis.accuracy import group_accuracies
+from extract.heads.kinds import Layer
 from finetune.heads.threads import Threads
 from finetune.loading.features import HeldOut
 from store.errors import UserError
-
-Layer = tuple[torch.Tensor, torch.Tensor]  # weight (K, C) and bias (K,)
 
 
 def selection_split(held_out: dict[str, HeldOut], select_on: str) -> HeldOut | None:
@@ -60,5 +57,5 @@ def accuracies(split: HeldOut | None, layer: Layer, threads: Threads) -> dict[st
     """Accuracies of a head in %, named by split: val_overall, val_balanced_accuracy, val_many and so on."""
     if split is None:
         return {}
-    of_split = group_accuracies(split.frame(split.predict(*layer, threads)))
+    of_split = group_accuracies(split.frame(split.predict(layer, threads)))
     return {f"{split.name}_{name}": value for name, value in of_split.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from extract.heads.kinds import Layer
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
 from finetune.loading.drawn_ahead import DrawnAhead, draws_on_device
@@ -22,7 +23,7 @@ from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
 from finetune.training.inputs import fused_layer, head_options, maps_of_iteration, plan_inputs
-from finetune.training.selection import Judge, Layer
+from finetune.training.selection import Judge
 from finetune.training.statistics import TrainStatistics
 from store.reader import FeatureStore
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FORMAT = "tailcache-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of heads that have more than one FC layer; all others are written as version 1
 BEGINNING = 1024  # bytes of a file, where its first values are: the mark is the first of all
 # Of the first value under each name.
 TYPES = {"format": str, "format_version": int, "epoch": int, "epochs": int}
@@ -31,7 +31,9 @@ def how_far(path: Path) -> tuple[int, int] | None:
                 break
     except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile, NotImplementedError):
         return None
-    if found.keys() != TYPES.keys() or (found["format"], found["format_version"]) != (FORMAT, FORMAT_VERSION):
+    if found.keys() != TYPES.keys() or found["format"] != FORMAT:
+        return None
+    if not 1 <= found["format_version"] <= FORMAT_VERSION:
         return None
     return found["epoch"], found["epochs"]
 
