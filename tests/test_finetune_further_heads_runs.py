@@ -20,7 +20,7 @@ from finetune.config import FinetuneConfig
 from finetune.train import finetune
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
-METHODS = {"disalign": "aligned", "oltr": "meta-embedding"}
+METHODS = {"disalign": "aligned", "oltr": "meta-embedding", "fslwf": "cosine"}
 FAST = {"iterations": 60, "eval_every": 20, "window": 8, "device": "cpu", "batch_size": 32}
 
 
@@ -176,7 +176,8 @@ def test_checkpoints_whose_head_fits_nothing(feature_store, quiet):
         )
 
 
-def test_a_class_without_rows_has_no_mean_to_recall(feature_store, quiet, monkeypatch):
+@pytest.mark.parametrize("method", ["oltr", "fslwf"])
+def test_a_class_without_rows_has_no_mean_to_recall(feature_store, method, quiet, monkeypatch):
     from finetune.training.statistics import TrainStatistics
 
     init = TrainStatistics.__init__
@@ -188,9 +189,9 @@ def test_a_class_without_rows_has_no_mean_to_recall(feature_store, quiet, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStatistics, "__init__", one_empty)
-        says = ["--method oltr: class 7 has no training rows", "use another method"]
+        says = [f"--method {method}: class 7 has no training rows", "use another method"]
         command = ["finetune", "--store", feature_store, "--out", "run", "--device", "cpu"]
-        refuse(*command, "--method", "oltr", says=says)
+        refuse(*command, "--method", method, says=says)
     assert not Path("run").exists()
 
 

@@ -64,6 +64,7 @@ ENTRIES = {
     "marc": Entry("marc", {"lr": (0.01, 0.05, 0.2)}),
     "disalign": Entry("disalign", {"lr": (0.01, 0.1, 0.5)}),
     "oltr": Entry("oltr", {"lr": (0.01, 0.1), "weight_decay": (0.0005, 0.005)}),
+    "fslwf": Entry("fslwf", {"lr": (0.001, 0.01, 0.1)}),
     "mislas": Entry("mislas", {"fc_lr_share": (0.1, 0.5), "smooth_head": (0.2, 0.4)}),
     "h2t": Entry("h2t", {"rho": (0.1, 0.25, 0.4), "lr": (0.001, 0.02), "weight_decay": (0.0005, 0.01)}),
     "h2t+balanced-softmax": Entry("h2t", {"tau": TAUS[:3]} | FC, CORRECTED | {"rho": 0.1}),

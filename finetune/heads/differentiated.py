@@ -23,40 +23,42 @@ DIFFERENTIATED: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-class DifferentiatedHead:
-    """A head of any kind; same interface as `StackedHeads` with one head.
+class LearnedHead:
+    """A head that is trained through autograd; same interface as `StackedHeads` with one head.
 
     Attributes:
-        layer: the head as it is now.
+        trained: the parts that are trained, by name.
     """
 
-    def __init__(self, options: HeadOptions, device: torch.device):
-        kind, self._trained = DIFFERENTIATED[options.trainable]
-        given = {"weight": options.weight, "bias": options.bias} | options.parts
-        self.layer: Layer = kind(*(torch.tensor(given[name], device=device) for name in kind._fields))
-        for name in self._trained:
-            getattr(self.layer, name).requires_grad_()
+    def __init__(self, options: HeadOptions, trained: dict[str, torch.Tensor]):
+        self.trained = {name: part.requires_grad_() for name, part in trained.items()}
         self._options, self._n_channels = options, options.weight.shape[1]
         # Velocities are stored multiplied by the learning rate.
-        self._velocity = {name: torch.zeros_like(part) for name, part in self._parts().items()}
-        self._terms = RowTerms([options], self.layer.weight)
-
-    def _parts(self) -> dict[str, torch.Tensor]:
-        """The parts that are trained."""
-        return {name: getattr(self.layer, name).detach() for name in self._trained}
+        self._velocity = {name: torch.zeros_like(part).detach() for name, part in trained.items()}
+        self._terms = RowTerms([options], trained[next(iter(trained))].detach())
 
     def layers(self) -> list[Layer]:
         """The head, a copy."""
-        return [type(self.layer)(*(part.detach().clone() for part in self.layer))]
+        raise NotImplementedError
+
+    def logits(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """(B, K) of the rows of a batch that are classified, from x (B, C) and label (B,)."""
+        raise NotImplementedError
+
+    def classified(self, label: torch.Tensor) -> torch.Tensor:
+        """The labels of the rows that are classified: all."""
+        return label
 
     def state(self) -> list[dict[str, torch.Tensor]]:
         """The state of the head, for `load_state`: copies on the host."""
-        velocity = {f"velocity of {name}": part for name, part in self._velocity.items()}
-        return [{name: part.cpu().clone() for name, part in (self._parts() | velocity).items()}]
+        values = {name: part.detach() for name, part in self.trained.items()}
+        values |= {f"velocity of {name}": part for name, part in self._velocity.items()}
+        return [{name: value.cpu().clone() for name, value in values.items()}]
 
+    @torch.no_grad()
     def load_state(self, states: list[dict[str, torch.Tensor]]) -> None:
         """Restore what `state` returned."""
-        for name, part in self._parts().items():
+        for name, part in self.trained.items():
             part.copy_(states[0][name])
             self._velocity[name].copy_(states[0][f"velocity of {name}"])
 
@@ -64,30 +66,49 @@ class DifferentiatedHead:
         self, pooled: torch.Tensor, label: torch.Tensor, start: int, second: SecondLabel | None = None
     ) -> torch.Tensor:
         """One step on each batch of a window; see `StackedHeads.train_on`."""
-        label, share = all_labels(label, second)
-        label = label[:, None]  # of the only head
-        fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
-        rates = self._terms.rates(label, start, share)
+        of_rows, share = all_labels(self.classified(label), second)
+        of_rows = of_rows[:, None]  # of the only head
+        fit = torch.empty(of_rows.shape, dtype=pooled.dtype, device=pooled.device)
+        rates = self._terms.rates(of_rows, start, share)
         for i in range(len(pooled)):
-            self._step(start + i, pooled[i, :, : self._n_channels], label[i], fit[i], rates[i])
-        return self._terms.losses(fit, label, share)
+            with torch.enable_grad():
+                logits = self.logits(pooled[i, :, : self._n_channels], label[i])
+            self._step(start + i, logits, of_rows[i], fit[i], rates[i])
+        return self._terms.losses(fit, of_rows, share)
 
     def _step(
-        self, iteration: int, x: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
+        self, iteration: int, logits: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
     ) -> None:
-        """One step on x (B, C); for label, rate and fit see `RowTerms.gradient`."""
-        head, trained = self._options, [getattr(self.layer, name) for name in self._trained]
-        with torch.enable_grad():
-            logits = self.layer.logits(x)
+        """One step, from the logits (B, K) of a batch; for label, rate and fit see `RowTerms.gradient`."""
+        head = self._options
         shifted = logits.detach().T.contiguous()  # (K, B)
         if self._terms.shift is not None:
             shifted += self._terms.shift[0]
         gradient = shifted.log_softmax(0)
         self._terms.gradient(gradient[None], label, rate, fit, shifted[None])
-        steps = torch.autograd.grad(logits, trained, gradient.T)
+        steps = torch.autograd.grad(logits, list(self.trained.values()), gradient.T)
         now, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
-        for (name, part), step in zip(self._parts().items(), steps, strict=True):
-            velocity = self._velocity[name].mul_(head.momentum * now / before).add_(step)
+        for (name, part), step in zip(self.trained.items(), steps, strict=True):
+            part, velocity = part.detach(), self._velocity[name]
+            velocity.mul_(head.momentum * now / before).add_(step)
             if head.weight_decay > 0:
                 velocity.add_(part, alpha=head.lr * now * head.weight_decay)
             part.sub_(velocity)
+
+
+class DifferentiatedHead(LearnedHead):
+    """A head of a kind in DIFFERENTIATED."""
+
+    def __init__(self, options: HeadOptions, device: torch.device):
+        kind, names = DIFFERENTIATED[options.trainable]
+        given = {"weight": options.weight, "bias": options.bias} | options.parts
+        self._layer: Layer = kind(*(torch.tensor(given[name], device=device) for name in kind._fields))
+        super().__init__(options, {name: getattr(self._layer, name) for name in names})
+
+    def layers(self) -> list[Layer]:
+        """The head, a copy."""
+        return [type(self._layer)(*(part.detach().clone() for part in self._layer))]
+
+    def logits(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """(B, K) of a batch, from x (B, C)."""
+        return self._layer.logits(x)

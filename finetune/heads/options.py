@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.heads.losses import Loss
+
+if TYPE_CHECKING:
+    from finetune.heads.few_shot import FewShot
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,10 @@ class HeadOptions:
         schedule: "constant", or "cosine" down to 0 at the end of n_iterations.
         n_iterations: steps of the whole run.
         trainable: "fc"; "scales": one factor per class logit, with the FC layer frozen; "margins": a summand
-            too; "scales and fc"; or a head with further parts, a key of DIFFERENTIATED.
+            too; "scales and fc"; "weight generator"; or a head with further parts, a key of DIFFERENTIATED.
         fc_lr_share: learning rate of the FC layer where scales are trained too, as a share of lr.
         parts: float32 initial values of a head's further parts, by name.
+        few_shot: what a weight generator makes weights of; None for all other heads.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -41,6 +46,7 @@ class HeadOptions:
     trainable: str = "fc"
     fc_lr_share: float = 1.0
     parts: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    few_shot: "FewShot | None" = None
 
     @property
     def structure(self) -> tuple:

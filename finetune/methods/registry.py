@@ -18,7 +18,7 @@ from finetune.heads.posthoc import (
     tau_norm,
 )
 from finetune.methods.losses import find_loss
-from finetune.methods.sampling import ANY, BALANCED, HALVES, UNIFORM, Sampling, mixed
+from finetune.methods.sampling import ANY, BALANCED, EPISODES, HALVES, UNIFORM, Sampling, mixed
 from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
 from finetune.mixing.h2t import swapped
 from finetune.mixing.mixup import mixed_up, prior_of_mixup, prior_of_remix, remixed
@@ -74,7 +74,7 @@ CALIBRATED_ANY = mixed(calibrated, ("neighbour_classes", "covariance", "spread")
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
 MARC = {"lr": 0.05, "schedule": "cosine", "weight_decay": 5e-4}
-DISALIGN = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
+DISALIGN = FSLWF = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
 OLTR = DISALIGN | {"init": "fresh"}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
@@ -147,6 +147,14 @@ METHODS = {
         "ce",
         "meta-embedding",
         OLTR,
+    ),
+    "fslwf": _trained(
+        "a cosine classifier with generated weights for rare classes, which head classes play in training",
+        EPISODES,
+        "ce",
+        "weight generator",
+        FSLWF,
+        samplings=(),
     ),
     "h2t": _trained(
         "channels of any row in rows of classes drawn uniformly",
@@ -223,6 +231,11 @@ def find_method(name: str) -> Method:
 def check_loss(config: Any) -> None:
     """Raise UserError if there is no loss as resolved options ask for, or the method cannot have it."""
     kind, method, sampling = find_loss(config.loss), find_method(config.method), find_sampling(config)
+    if method.trainable == "weight generator" and config.loss != "ce":
+        raise UserError(
+            f"--loss {config.loss}: --method {config.method} learns in episodes that have some classes each, "
+            "by cross-entropy; leave it out"
+        )
     if not kind.of_variance or sampling is None or (method.trainable == "fc" and not sampling.two_labels):
         return
     reason = "has samples of two labels" if sampling.two_labels else "does not train an FC layer alone"

@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from finetune.sampling.arrays import Array, on_host
+from finetune.sampling.episodes import episodes, prior_of_episodes
 from finetune.sampling.plan import Draw, Plan, PlanInputs
 from finetune.sampling.rows import ROWS, RowSampling
 
@@ -94,6 +95,7 @@ def _of_rows(name: str) -> Sampling:
 
 UNIFORM, BALANCED, HALVES = (_of_rows(name) for name in ("uniform", "balanced", "halves"))
 ANY = (UNIFORM, BALANCED, HALVES)
+EPISODES = Sampling(episodes, prior_of_episodes, options=("batch_size", "head_ratio"))
 OF_PLACES = ("mix_share", "mix_classes", "head_ratio")  # options that decide which rows are mixed
 
 

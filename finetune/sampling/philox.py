@@ -36,6 +36,9 @@ KINDS = {
     "normal": 18,
     "filled": 19,
     "order of positions": 20,
+    "order of head classes": 21,
+    "episode class": 22,
+    "episode row": 23,
 }
 WORDS = 4  # 64-bit words per value of Philox's counter
 

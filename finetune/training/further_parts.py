@@ -3,8 +3,11 @@
 import numpy as np
 
 from finetune.config import FinetuneConfig
+from finetune.heads.few_shot import FewShot
 from finetune.methods.registry import METHODS
+from finetune.sampling.episodes import episode_shape, head_with_rows
 from finetune.sampling.philox import CounterRNG
+from finetune.sampling.plan import PlanInputs
 from finetune.training.statistics import TrainStatistics
 from store.errors import UserError
 from store.names import shown
@@ -39,12 +42,7 @@ def _meta_embedding(
     config: FinetuneConfig, store: FeatureStore, common: TrainStatistics
 ) -> dict[str, np.ndarray]:
     """Class means, Phase I's layer to recall them by, and a random selector."""
-    empty = np.flatnonzero(common.class_counts == 0)
-    if len(empty):
-        raise UserError(
-            f"--method {config.method}: class {shown(store.class_names[empty[0]])} has no training rows in "
-            "the store, so it has no mean; use another method"
-        )
+    _check_all_have_rows(config, store, common)
     weight, bias = store.classifier
     n_channels = weight.shape[1]
     # Behind the numbers of the weights, of which `--init fresh` makes the FC layer.
@@ -58,6 +56,30 @@ def _meta_embedding(
         "selector_weight": selector[:-n_channels].reshape(n_channels, n_channels),
         "selector_bias": selector[-n_channels:],
     }
+
+
+def few_shot(
+    config: FinetuneConfig, store: FeatureStore, inputs: PlanInputs, common: TrainStatistics
+) -> FewShot:
+    """What a weight generator makes weights of: the rows of all classes but the head.
+
+    Raises:
+        UserError: a class has no training rows, there are too few head classes, or the batch is too small.
+    """
+    _check_all_have_rows(config, store, common)
+    head = np.sort(head_with_rows(inputs))
+    shape = episode_shape(len(head), config.batch_size)
+    rows = np.flatnonzero(~np.isin(common.label, head))
+    return FewShot(head, store.read("train").pooled[rows], common.label[rows].astype(np.int64), shape)
+
+
+def _check_all_have_rows(config: FinetuneConfig, store: FeatureStore, common: TrainStatistics) -> None:
+    empty = np.flatnonzero(common.class_counts == 0)
+    if len(empty):
+        raise UserError(
+            f"--method {config.method}: class {shown(store.class_names[empty[0]])} has no training rows in "
+            "the store, and the method makes a part of the head of each class's; use another method"
+        )
 
 
 PARTS = {"alignment": _alignment, "meta-embedding": _meta_embedding}

@@ -7,7 +7,8 @@ import torch
 
 from extract.heads.kinds import Layer
 from finetune.heads.cuda_graph import RecordedSteps, recorded_on
-from finetune.heads.differentiated import DIFFERENTIATED, DifferentiatedHead
+from finetune.heads.differentiated import DIFFERENTIATED, DifferentiatedHead, LearnedHead
+from finetune.heads.few_shot import FewShotHead
 from finetune.heads.options import HeadOptions
 from finetune.heads.scaled import ScaledHead
 from finetune.heads.stacked import LEAST_SHARED, StackedHeads
@@ -91,7 +92,9 @@ class HeadPool:
 
 def _stack(
     heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
-) -> StackedHeads | ScaledHead | DifferentiatedHead:
+) -> StackedHeads | ScaledHead | LearnedHead:
+    if heads[0].trainable == "weight generator":
+        return FewShotHead(heads[0], device)
     if heads[0].trainable in DIFFERENTIATED:
         return DifferentiatedHead(heads[0], device)
     if heads[0].trainable != "fc":

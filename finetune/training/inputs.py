@@ -18,7 +18,7 @@ from finetune.sampling.head_tail import HeadTail, split_head_tail
 from finetune.sampling.masks import generic_positions, specific_positions
 from finetune.sampling.philox import CounterRNG
 from finetune.sampling.plan import Mixing, PlanInputs
-from finetune.training.further_parts import further_parts
+from finetune.training.further_parts import few_shot, further_parts
 from finetune.training.statistics import TrainStatistics
 from store.errors import UserError
 from store.reader import FeatureStore
@@ -237,6 +237,7 @@ def head_options(
         trainable=method.trainable,
         fc_lr_share=config.fc_lr_share,
         parts=further_parts(config, store, common),
+        few_shot=few_shot(config, store, inputs, common) if method.trainable == "weight generator" else None,
     )
 
 
