@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from analysis.accuracy import in_words, is_score
-from extract.heads.kinds import FullyConnected, Layer
+from extract.heads.kinds import Layer, fully_connected
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.folds import CrossValidation
 from finetune.cross_validation.options import CV
@@ -73,8 +72,7 @@ def make_head(
 
 def posthoc_head(config: FinetuneConfig, loaded: LoadedStore) -> Layer:
     """The head of a method that computes it without training, on the device."""
-    computed = posthoc_layer(config, loaded.store)
-    return FullyConnected(*(torch.tensor(part, device=loaded.device) for part in computed))
+    return fully_connected(posthoc_layer(config, loaded.store), loaded.device)
 
 
 def _compute(

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.progress import Progress
 
 from analysis.accuracy import summarise
 from extract.device import keep_freed_memory, make_deterministic, resolve_device, use_device
-from extract.heads.kinds import FullyConnected
+from extract.heads.kinds import fully_connected
 from extract.training.interrupted.unfinished import note_extracted_early
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
@@ -169,7 +168,7 @@ def _evaluate(
 ) -> Run:
     """Evaluate the head on val and test: the only time that test is used, unless --select-on test."""
     layer, history, facts = made.layer, made.history, made.facts
-    phase1 = FullyConnected(*(torch.tensor(part, device=loaded.device) for part in loaded.store.classifier))
+    phase1 = fully_connected(loaded.store.classifier, loaded.device)
     summary: dict[str, Any] = {}
     predicted = {}
     for name, split in loaded.held_out.items():

@@ -49,7 +49,7 @@ def test_how_far_a_training_has_come(name: str, damage: int) -> None:
     assert how_far(Path("cut.pt")) is None
     save_checkpoint(replace(expected, class_names=["epoch", "epochs"], class_counts=[7, 7]), Path("odd.pt"))
     assert how_far(Path("odd.pt")) == (expected.epoch, expected.config["epochs"])
-    torch.save(torch.load(checkpoint, weights_only=True) | {"format_version": 2}, "newer.pt")
+    torch.save(torch.load(checkpoint, weights_only=True) | {"format_version": 3}, "newer.pt")
     assert how_far(Path("newer.pt")) is None
 
 

@@ -76,8 +76,10 @@ def test_a_file_of_another_kind_or_version_or_incomplete(kind: TorchFormat, path
     refused(path, kind, "of this program (it holds ")
     torch.save([1, 2], path)
     refused(path, kind, "of this program (it holds list, …)")
-    torch.save(whole(kind) | {"format_version": 2}, path)
-    refused(path, kind, ", of version 2; this program reads 1; ")
+    for version in (kind.version + 1, 0, "1"):
+        torch.save(whole(kind) | {"format_version": version}, path)
+        read = "1" if kind.version == 1 else f"1 to {kind.version}"
+        refused(path, kind, f", of version {version}; this program reads {read}; ")
     content = whole(kind)
     del content["state"]
     torch.save(content, path)

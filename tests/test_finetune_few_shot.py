@@ -11,7 +11,8 @@ from head_oracles import CPU, options
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from finetune.config import FinetuneConfig
-from finetune.heads.few_shot import FewShot, FewShotHead
+from finetune.heads.few_shot import FewShotHead
+from finetune.heads.options import FewShot
 from finetune.heads.stacked import padded
 from finetune.sampling.episodes import EpisodeShape, episodes
 from finetune.sampling.philox import CounterRNG

@@ -8,6 +8,7 @@ activation maps are made with it.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import linear, normalize
 
@@ -34,6 +35,11 @@ class FullyConnected(NamedTuple):
     def shapes(n_classes: int, n_channels: int) -> dict[str, tuple[int, ...]]:
         """The shape of each part."""
         return {"weight": (n_classes, n_channels), "bias": (n_classes,)}
+
+
+def fully_connected(arrays: tuple[np.ndarray, np.ndarray], device: torch.device) -> FullyConnected:
+    """A layer from weight (K, C) and bias (K,), copied to a device."""
+    return FullyConnected(*(torch.tensor(part, device=device) for part in arrays))
 
 
 class Aligned(NamedTuple):

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from extract.classifier.folded import FoldedRows, refit
 from extract.classifier.folds import TRAIN_ONLY, folds_of, images_of, joined
+from extract.heads.kinds import fully_connected
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed
 from finetune.cross_validation.cams import FoldCams
@@ -97,8 +97,7 @@ class CrossValidation:
         """(K,) held-out images that the FC layer of their fold predicts right."""
         right = np.zeros(self.class_counts.shape[1], np.int64)
         for fold in self:
-            weight, bias = (torch.tensor(part, device=fold.device) for part in fold.store.classifier)
-            right += n_right(fold, (weight, bias))
+            right += n_right(fold, fully_connected(fold.store.classifier, fold.device))
         return right
 
 

@@ -5,8 +5,6 @@ length: φ_1 ⊙ mean_i x_i + φ_2 ⊙ mean_i Σ_b softmax_b(γ cos(Q x_i + q, k
 weights of unit length. All of it is learned in episodes, in which head classes play rare ones.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch.nn.functional import linear, normalize
@@ -14,27 +12,9 @@ from torch.nn.functional import linear, normalize
 from extract.heads.kinds import Cosine, Layer
 from finetune.heads.differentiated import LearnedHead
 from finetune.heads.options import HeadOptions
-from finetune.sampling.episodes import EpisodeShape
 
 LOGIT_SCALE, SHARPNESS = 10.0, 10.0  # of the logits and of the attention, to begin with
 ROWS_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """What weights are generated of.
-
-    Attributes:
-        head: (K_h,) int64 head classes with rows, ascending.
-        pooled: (M, C) float32 rows of all other classes.
-        label: (M,) int64 their classes.
-        episode: of training.
-    """
-
-    head: np.ndarray = field(repr=False)
-    pooled: np.ndarray = field(repr=False)
-    label: np.ndarray = field(repr=False)
-    episode: EpisodeShape
 
 
 class FewShotHead(LearnedHead):

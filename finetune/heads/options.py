@@ -2,14 +2,28 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.heads.losses import Loss
+from finetune.sampling.episodes import EpisodeShape
 
-if TYPE_CHECKING:
-    from finetune.heads.few_shot import FewShot
+
+@dataclass(frozen=True)
+class FewShot:
+    """What weights are generated of.
+
+    Attributes:
+        head: (K_h,) int64 head classes with rows, ascending.
+        pooled: (M, C) float32 rows of all other classes.
+        label: (M,) int64 their classes.
+        episode: of training.
+    """
+
+    head: np.ndarray = field(repr=False)
+    pooled: np.ndarray = field(repr=False)
+    label: np.ndarray = field(repr=False)
+    episode: EpisodeShape
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class HeadOptions:
     trainable: str = "fc"
     fc_lr_share: float = 1.0
     parts: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    few_shot: "FewShot | None" = None
+    few_shot: FewShot | None = None
 
     @property
     def structure(self) -> tuple:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from finetune.config import FinetuneConfig
-from finetune.heads.few_shot import FewShot
+from finetune.heads.options import FewShot
 from finetune.methods.registry import METHODS
 from finetune.sampling.episodes import episode_shape, head_with_rows
 from finetune.sampling.philox import CounterRNG
