@@ -106,7 +106,9 @@ def candidates(
     """Functions to time, and the iterations of one call of each."""
     on_gpu, n_classes = device.type == "cuda", shape.n_classes
     iterations = shape.iterations[on_gpu]
-    config = FinetuneConfig("", iterations=iterations, eval_every=iterations).resolved(n_classes)
+    config = FinetuneConfig("", method="fsa", iterations=iterations, eval_every=iterations).resolved(
+        n_classes
+    )
     straightforward = StraightforwardLoop(store, config, device)
 
     def run(

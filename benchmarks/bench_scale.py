@@ -60,7 +60,7 @@ class Stages:
 def measure(path: Path) -> list[dict]:
     """Measure every stage of Phase II on one store."""
     keep_freed_memory()
-    stages, config = Stages(), FinetuneConfig(str(path), device="cpu", iterations=ITERATIONS)
+    stages, config = Stages(), FinetuneConfig(str(path), method="fsa", device="cpu", iterations=ITERATIONS)
     with single_threaded() as threads:
         with stages.measured("opening"):
             store = FeatureStore(path)

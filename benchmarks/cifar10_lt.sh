@@ -13,7 +13,7 @@ if [ ! -e $runs/val.zarr ]; then
   tailcache train "${phase1[@]}" --val-per-class 100 --out $runs/phase1-val
   tailcache extract --ckpt $runs/phase1-val/checkpoint.pt --store $runs/val.zarr
 fi
-tailcache sweep --store $runs/val.zarr --out $runs/sweep --seeds 3 --overwrite \
+tailcache sweep --store $runs/val.zarr --out $runs/sweep --seeds 3 --overwrite --method fsa \
   --grid tau_s=0.3,0.5,0.7,0.9 --grid tau_g=0.1,0.3,0.5 --grid tail_draw=samples,classes
 
 # 2. Results: Phase I on the whole long-tailed training set, three seeds of Phase II.
@@ -22,7 +22,7 @@ if [ ! -e $runs/feats.zarr ]; then
   tailcache extract --ckpt $runs/phase1/checkpoint.pt --store $runs/feats.zarr
 fi
 for seed in 0 1 2; do
-  tailcache finetune --store $runs/feats.zarr --out $runs/fsa-$seed --seed $seed --overwrite
+  tailcache finetune --store $runs/feats.zarr --method fsa --out $runs/fsa-$seed --seed $seed --overwrite
   tailcache finetune --store $runs/feats.zarr --out $runs/no-aug-$seed --seed $seed --method no-aug --overwrite
   tailcache finetune --store $runs/feats.zarr --out $runs/plain-$seed --seed $seed --method plain --overwrite
   for method in fsa no-aug; do  # the paper's literal draw, uniform over tail samples

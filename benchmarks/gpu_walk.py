@@ -140,7 +140,7 @@ def residencies(walk: Walk) -> None:
     heads = {}
     for residency in ("host", "stream", "device", "host"):
         run = f"fsa-{residency}{'-again' * (residency in heads)}"
-        finetune(walk, "there", run, "--residency", residency)
+        finetune(walk, "there", run, "--method", "fsa", "--residency", residency)
         heads[run.removeprefix("fsa-")] = (walk.folder / "there" / run / "head.pt").read_bytes()
     for other in ("stream", "host-again"):
         walk.check(f"head.pt of host and {other}", heads["host"] == heads[other], "compared byte by byte")
@@ -155,7 +155,7 @@ def depths(walk: Walk) -> None:
     heads, iterations = [], 10 if walk.tiny else 320
     for name, device in walk.devices().items():
         out = walk.folder / name / "deep"
-        on = ["--iterations", iterations, "--device", device, "--out", out]
+        on = ["--iterations", iterations, "--device", device, "--out", out, "--method", "fsa"]
         walk.command(
             f"finetune --fuse-after, {name}", "finetune", "--store", store, "--fuse-after", "layer2", *on
         )

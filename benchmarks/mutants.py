@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mutant import Mutant
 from mutants_of_contest import CONTEST
+from mutants_of_further_heads import FURTHER_HEADS
 from mutants_of_heads import HEADS
 from mutants_of_plans import PLANS
 
@@ -24,6 +25,7 @@ COPIED = ("cli.py", "tailcache.py", "extract", "store", "finetune", "analysis", 
 MUTANTS = [
     *PLANS,
     *HEADS,
+    *FURTHER_HEADS,
     *CONTEST,
     Mutant(
         "CAM of another class than the true one",

@@ -3,7 +3,7 @@
 # Phase I" in docs/results.md.
 # Usage: benchmarks/phase1.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all trainings unless some are named,
 # but for those of options_of, as tried-mixup, which are candidates for the recipe `strong`.
-# Two cores: half a minute an epoch, so a day in all. Every part resumes where it was interrupted; finished parts are not repeated.
+# With FEATURES_ONLY=1 it ends after the store. Two cores: half a minute an epoch, so a day in all. Every part resumes where it was interrupted; finished parts are not repeated.
 set -euo pipefail
 data=${1:?usage: benchmarks/phase1.sh DATA [NAME...]}
 shift
@@ -21,6 +21,9 @@ one() {  # NAME, options of Phase I: a training, its store, and the contest of h
         --out $folder/phase1 "$@"
     fi
     tailcache extract --ckpt $folder/phase1/checkpoint.pt --store $folder/feats.zarr
+  fi
+  if [ -n "${FEATURES_ONLY:-}" ]; then
+    return
   fi
   if [ ! -e $folder/phase1.json ]; then
     tailcache evaluate --ckpt $folder/phase1/checkpoint.pt --json > $folder/phase1.json.unfinished
@@ -66,4 +69,6 @@ for name in "${@:-${all[@]}}"; do
        one $name --recipe ${rest%-*} --imbalance-factor ${rest##*-} --seed $seed ;;
   esac
 done
-python benchmarks/phase1_table.py $runs
+if [ -z "${FEATURES_ONLY:-}" ]; then
+  python benchmarks/phase1_table.py $runs
+fi

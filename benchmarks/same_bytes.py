@@ -36,11 +36,22 @@ COUNTS = (32, 20, 12, 6, 4)
 SMALL = ("--arch", "resnet20", "--width", "4", "--epochs", "2", "--batch-size", "16", "--device", "cpu")
 SHORT = ("--iterations", "40", "--device", "cpu", "--tail-samples", "4", "--head-ratio", "0.7")
 HEADS: dict[str, tuple[str, ...]] = {  # the configurations of Phase II
-    "fsa": (),
-    "fsa-keep": ("--keep", "best", "--eval-every", "10"),
-    "fsa-tau": ("--tau-s", "0.6", "--tau-g", "0.4", "--tail-draw", "classes", "--seed", "3"),
-    "fsa-streamed": ("--residency", "stream"),
-    "fsa-balanced": ("--loss", "balanced-softmax", "--init", "fresh"),
+    "fsa": ("--method", "fsa"),
+    "fsa-keep": ("--method", "fsa", "--keep", "best", "--eval-every", "10"),
+    "fsa-tau": (
+        "--method",
+        "fsa",
+        "--tau-s",
+        "0.6",
+        "--tau-g",
+        "0.4",
+        "--tail-draw",
+        "classes",
+        "--seed",
+        "3",
+    ),
+    "fsa-streamed": ("--method", "fsa", "--residency", "stream"),
+    "fsa-balanced": ("--method", "fsa", "--loss", "balanced-softmax", "--init", "fresh"),
     "no-aug": ("--method", "no-aug"),
     "plain": ("--method", "plain"),
     "crt": ("--method", "crt"),
@@ -80,8 +91,8 @@ def ways() -> Iterator[tuple[str, ...]]:
     yield ("store", "info", "views.zarr")
     for name, options in HEADS.items():
         yield ("finetune", "--store", "feats.zarr", *SHORT, *options, "--out", f"runs/{name}")
-    yield ("finetune", "--store", "views.zarr", *SHORT, "--out", "runs/views")
-    yield ("finetune", "--store", "int8.zarr", *SHORT, "--out", "runs/int8")
+    yield ("finetune", "--store", "views.zarr", "--method", "fsa", *SHORT, "--out", "runs/views")
+    yield ("finetune", "--store", "int8.zarr", "--method", "fsa", *SHORT, "--out", "runs/int8")
     grid = ("--grid", "method=fsa,crt,lws,tau-norm", "--grid", "lr=0.001,0.01", "--seeds", "2", "--heads")
     yield ("sweep", "--store", "feats.zarr", *SHORT, *grid, "--select-on", "val", "--out", "sweep")
     others = [name for name in HEADS if name != "fsa-streamed"]  # the same run as fsa, so it would be refused

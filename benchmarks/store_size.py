@@ -64,7 +64,9 @@ def accuracies(path: Path, dtype: str, seeds: int, folder: Path) -> pd.DataFrame
     """Test accuracy of FSA, one row per seed."""
     rows = []
     for seed in range(seeds):
-        config = FinetuneConfig(str(path), str(folder / f"fsa-{dtype}-{seed}"), seed=seed, overwrite=True)
+        config = FinetuneConfig(
+            str(path), str(folder / f"fsa-{dtype}-{seed}"), method="fsa", seed=seed, overwrite=True
+        )
         summary = finetune(config, QUIET).summary
         rows.append({name: summary[name] for name in GROUPS})
     return pd.DataFrame(rows, dtype=float)

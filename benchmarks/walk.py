@@ -62,6 +62,8 @@ def main() -> None:
             "finetune",
             "--store",
             "feats.zarr",
+            "--method",
+            "fsa",
             "--out",
             "run",
             "--iterations",

@@ -89,7 +89,7 @@ class FinetuneConfig:
     method: Annotated[
         str,
         Option("method of Phase II: how batches are sampled and what is trained", "method", names=_methods),
-    ] = "fsa"
+    ] = "fsa+balanced-softmax"
     loss: Annotated[
         str | None,
         Option(
@@ -106,7 +106,7 @@ class FinetuneConfig:
     batch_size: Annotated[
         int | None,
         Option(
-            "training samples per SGD step; in halves, fsa's and no-aug's own, half are of tail classes",
+            "training samples per SGD step; in the halves of fsa and no-aug, half are of tail classes",
             "schedule",
             "128",
             least=2,
@@ -119,7 +119,7 @@ class FinetuneConfig:
     max_norm: MaxNorm = None
     max_norm_every: MaxNormEvery = None
     init: Init = None
-    tau: Tau = 1.0
+    tau: Tau = None
     focal_gamma: FocalGamma = 1.0
     beta: Beta = 0.9999
     weighted_mean: WeightedMean = "batch"
@@ -232,7 +232,7 @@ class FinetuneConfig:
         config = replace(config, confusing_classes=n_confusing, neighbour_classes=n_nearest)
         if self.fuse_after is not None and self.fuse_after.lower() == "none":  # as in a --grid
             config = replace(config, fuse_after=None)
-        if self.tail_samples is None and not method.in_halves(sampling):
+        if self.tail_samples is None and not (sampling is not None and sampling.of_tail_samples):
             return replace(config, batch_size=self.batch_size or BATCH_SIZE)
         batch_size = 2 * self.n_tail * (1 + self.augmented_per_sample)
         return replace(config, batch_size=batch_size, tail_samples=self.n_tail)
@@ -248,7 +248,7 @@ class FinetuneConfig:
         for name in ("tau_s", "tau_g"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} {getattr(self, name):g}: must lie between 0 and 1")
-        if not -MOST < self.tau < MOST:
+        if self.tau is not None and not -MOST < self.tau < MOST:
             raise UserError(f"--tau {self.tau:g}: must be a number between -2^32 and 2^32")
         if not 0 <= self.beta < 1:
             raise UserError(f"--beta {self.beta:g}: must be at least 0, and below 1")
@@ -264,9 +264,9 @@ class FinetuneConfig:
     def _check_batch(self) -> None:
         from finetune.methods.registry import find_method
 
-        unit, method = 2 * (1 + self.augmented_per_sample), find_method(self.method)
-        sampling, size = method.sampled(self.sampling), self.batch_size or BATCH_SIZE
-        if self.tail_samples is None and not method.in_halves(sampling):
+        unit, sampling = 2 * (1 + self.augmented_per_sample), find_method(self.method).sampled(self.sampling)
+        size = self.batch_size or BATCH_SIZE
+        if self.tail_samples is None and not (sampling is not None and sampling.of_tail_samples):
             if sampling is not None and sampling.in_halves and size % 2:
                 raise UserError(
                     f"--batch-size {size}: must be even, so that the tail is half of it; try {size + 1}"

@@ -62,7 +62,9 @@ def made_run(
     rare = 1 - np.log(counts[label]) / np.log(counts.max())  # 0 for the largest class
     before = _predictions(label, 0.9 - 0.7 * rare, counts, seed=-1)
     after = _predictions(label, 0.88 - 0.4 * rare, counts, seed)
-    config = asdict(FinetuneConfig("made.zarr", str(path), seed=seed).resolved(n_classes)) | options
+    config = (
+        asdict(FinetuneConfig("made.zarr", str(path), seed=seed, method="fsa").resolved(n_classes)) | options
+    )
     parts = split_head_tail(counts, config["head_ratio"])
     facts = {"head_classes": parts.head.tolist(), "tail_classes": parts.tail.tolist()}
     facts["confusing_classes"] = {str(c): [0, 1, 2] for c in facts["tail_classes"]}

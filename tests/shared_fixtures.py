@@ -177,7 +177,7 @@ def course_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_run(feature_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of Phase II on digits. Do not change it."""
     out = tmp_path_factory.mktemp("runs") / "fsa"
-    succeed("finetune", "--store", feature_store, "--out", out, *QUICK)
+    succeed("finetune", "--store", feature_store, "--method", "fsa", "--out", out, *QUICK)
     return out
 
 

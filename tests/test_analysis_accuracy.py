@@ -147,7 +147,7 @@ def test_every_command_tells_both_and_says_which_is_which(small_ckpt, small_stor
     trained = pd.read_csv(small_ckpt.parent / "metrics.csv").iloc[-1]
     assert {"test_accuracy", "test_balanced_accuracy"} <= set(trained.index)
 
-    line = succeed("finetune", "--store", small_store, "--out", "run", *FEW).stdout
+    line = succeed("finetune", "--store", small_store, "--method", "fsa", "--out", "run", *FEW).stdout
     predictions, summary = (
         pd.read_csv("run/predictions.csv"),
         json.loads(Path("run/summary.json").read_text()),
@@ -215,6 +215,6 @@ def test_a_rule_is_refused_by_every_command_that_takes_one(small_ckpt, small_sto
 @pytest.mark.usefixtures("in_tmp_path")
 def test_what_the_best_is_best_by_is_idle_where_the_last_is_kept(small_store):
     command = ["finetune", "--store", small_store, *FEW, "--rank-by", "overall", "--overwrite"]
-    note = "--rank-by changes nothing for fsa with loss ce and --keep last"
+    note = "--rank-by changes nothing for fsa+balanced-softmax with loss balanced-softmax and --keep last"
     assert note in succeed(*command).stderr
     assert "note" not in succeed(*command, "--keep", "best", "--select-on", "test").stderr

@@ -138,13 +138,15 @@ def test_phase_1s_checkpoint_is_asked_for_by_a_folder_alone(phase1, feature_stor
 def test_runs_in_memory_and_in_folders_stand_in_one_table(feature_store, digits_run, tmp_path):
     store = tc.open_store(feature_store)
     other = tc.finetune(store, method="no-aug", **FAST)
-    seed = tc.finetune(store, seed=1, **FAST)
+    seed = tc.finetune(store, method="fsa", seed=1, **FAST)
     table = tc.compare([str(digits_run), seed, other, tc.read_run(digits_run)])
     assert table["configuration"].tolist()[1:] == ["fsa", "no-aug"]
     assert table["n"].tolist()[1:] == [2, 1]
     overall = [tc.read_run(digits_run).summary["overall"], seed.summary["overall"]]
     assert table["overall_mean"][1] == pytest.approx(np.mean(overall))
-    succeed("finetune", "--store", feature_store, "--out", tmp_path / "b", "--seed", 1, *QUICK)
+    succeed(
+        "finetune", "--store", feature_store, "--out", tmp_path / "b", "--seed", 1, *QUICK, "--method", "fsa"
+    )
     succeed("analyze", digits_run, tmp_path / "b", "--out", tmp_path / "report")
     pd.testing.assert_frame_equal(
         tc.compare([digits_run, seed]), pd.read_csv(tmp_path / "report/summary.csv")
@@ -173,7 +175,7 @@ def test_compare_refuses_what_analyze_refuses(feature_store, digits_run, course_
     [
         ({"lr": -1.0}, ["--lr", "-1"]),
         ({"device": "abacus"}, ["--device", "abacus"]),
-        ({"batch_size": 7}, ["--batch-size", "7"]),
+        ({"method": "fsa", "batch_size": 7}, ["--method", "fsa", "--batch-size", "7"]),
         ({"shot_rule": "many"}, ["--shot-rule", "many"]),
     ],
 )
@@ -190,7 +192,7 @@ def test_messages_are_the_command_lines(options, flags, feature_store, tmp_path,
     ("options", "says"),
     [
         ({"methd": "fsa"}, "finetune: no option methd; did you mean method?"),
-        ({"method": "fsaa"}, "--method 'fsaa': expected one of 'fsa', 'no-aug', "),
+        ({"method": "fsaa"}, "--method 'fsaa': expected one of 'fsa', 'fsa+balanced-softmax', 'no-aug', "),
         ({"iterations": 2.5}, "--iterations 2.5: expected a whole number"),
         ({"lr": "0.1"}, "--lr '0.1': expected a number or None"),
         ({"seed": True}, "--seed True: expected a whole number"),
@@ -295,4 +297,4 @@ def test_a_bar_is_shown_where_it_is_asked_for(feature_store, monkeypatch, capsys
     tc.finetune(feature_store, **FAST)
     assert capsys.readouterr().err == ""
     tc.finetune(feature_store, progress=True, **FAST)
-    assert "fine-tuning (fsa)" in capsys.readouterr().err
+    assert "fine-tuning (fsa+balanced-softmax)" in capsys.readouterr().err

@@ -90,6 +90,7 @@ def problems(draw: st.DrawFn) -> tuple[MadeStore, FinetuneConfig, int]:
     thresholds = st.sampled_from(LEVELS[1:-1]) | st.floats(0.01, 0.99)
     gamma_min, gamma_max = sorted(draw(st.tuples(*[st.floats(0, 1)] * 2)))
     config = FinetuneConfig(
+        method="fsa",
         store="made",
         seed=draw(st.integers(0, 2**32 - 1)),
         lr=0.1,

@@ -42,6 +42,12 @@ def test_every_kind_of_option_is_among_the_refused():
     assert set(FLOATS + INTEGERS + others) == {"--" + f.replace("_", "-") for f in HINTS}
 
 
+def of_fsa(options: str) -> list[str]:
+    """Options, with Algorithm 1 unless they name a method."""
+    given = options.split()
+    return given if "--method" in options else ["--method", "fsa", *given]
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300"])
 @pytest.mark.parametrize("option", FLOATS)
 def test_no_number_option_takes_what_is_no_number(feature_store: Path, option: str, value: str) -> None:
@@ -100,7 +106,7 @@ def test_a_choice_lists_what_can_be_chosen(feature_store: Path, option: str) -> 
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
 def test_finetune_option_out_of_bounds_is_refused(feature_store: Path, options: str, says: list[str]) -> None:
-    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *of_fsa(options), says=says)
 
 
 ABOVE_0, SHARES = "must be above 0, and below 2^32", "must be shares from 0 to 1, the first not larger than"
@@ -165,7 +171,7 @@ NO_NUMBERS = "makes weights that are NaN or infinite; use a --tau closer to 0"
     ids=lambda value: value.replace(" ", "=") if isinstance(value, str) else "",
 )
 def test_finetune_option_is_refused(feature_store: Path, options: str, says: list[str]) -> None:
-    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *options.split(), says=says)
+    refuse("finetune", "--store", feature_store, "--out", "fsa", *QUICK, *of_fsa(options), says=says)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +226,10 @@ def interrupted(feature_store: Path, monkeypatch: pytest.MonkeyPatch, quiet) -> 
         patch.setattr(HeadPool, "train_on", interrupting)
         with pytest.raises(Interrupted):
             finetune(
-                FinetuneConfig(str(feature_store), "fsa", iterations=2, eval_every=1, device="cpu"), quiet
+                FinetuneConfig(
+                    str(feature_store), "fsa", iterations=2, eval_every=1, device="cpu", method="fsa"
+                ),
+                quiet,
             )
     assert unfinished_path("fsa").exists()
     return ["finetune", "--store", feature_store, "--out", "fsa", *QUICK]

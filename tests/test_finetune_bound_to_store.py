@@ -53,7 +53,7 @@ def stores(feature_store, tmp_path_factory) -> Path:
 def config(stores, phase1) -> FinetuneConfig:
     """A run; its checkpoint is given, because the stores were moved."""
     options = {"iterations": 60, "eval_every": 20, "window": 8, "device": "cpu", "ckpt": str(phase1)}
-    return FinetuneConfig(str(stores / "s.zarr"), "run", **options)
+    return FinetuneConfig(str(stores / "s.zarr"), "run", **options, method="fsa")
 
 
 @pytest.mark.parametrize(("change", "split"), CHANGES)

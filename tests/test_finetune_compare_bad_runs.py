@@ -129,7 +129,7 @@ def test_run_that_was_edited_is_refused(digits_run: Path, damage: Callable[[Path
 def test_head_and_tail_are_the_first_runs(feature_store: Path, digits_run: Path) -> None:
     """Columns of a table are over the same classes, whatever each run's own head was."""
     out = ["--out", "half", "--head-ratio", 0.5]
-    succeed("finetune", "--store", feature_store, *out, *QUICK)
+    succeed("finetune", "--store", feature_store, "--method", "fsa", *out, *QUICK)
     comparison = json.loads(succeed("analyze", "half", digits_run, "--json").stdout)
     table = pd.read_csv("report/runs.csv").set_index("run")
     assert table["phase1_head"].nunique() == 1
@@ -143,7 +143,7 @@ def test_names_of_runs_that_are_not_utf8(digits_run: Path) -> None:
 
 
 def test_runs_of_different_data_sets(digits_run: Path, small_store: Path) -> None:
-    succeed("finetune", "--store", small_store, "--out", "small", *QUICK, *FEW_CLASSES)
+    succeed("finetune", "--store", small_store, "--method", "fsa", "--out", "small", *QUICK, *FEW_CLASSES)
     says = [Path("small").resolve(), "other classes", "or test images", digits_run, "one data set"]
     refuse("analyze", digits_run, "small", "--out", "report", says=says)
 
@@ -218,7 +218,17 @@ def test_class_names_that_look_like_something_else(tmp_path: Path) -> None:
     succeed("extract", "--ckpt", "phase1/checkpoint.pt", "--store", "feats.zarr", "--device", "cpu")
     for seed in (0, 1):
         succeed(
-            "finetune", "--store", "feats.zarr", "--out", f"run{seed}", "--seed", seed, *QUICK, *FEW_CLASSES
+            "finetune",
+            "--store",
+            "feats.zarr",
+            "--method",
+            "fsa",
+            "--out",
+            f"run{seed}",
+            "--seed",
+            seed,
+            *QUICK,
+            *FEW_CLASSES,
         )
     succeed("analyze", "run0", "run1", "--out", "report")
     names = [line.split(",")[1] for line in Path("report/per_class.csv").read_text().splitlines()[1:]]

@@ -19,7 +19,7 @@ def make_run(name: str, root: Path, seed: int) -> None:
     store = f"{name}/feats.zarr"
     succeed("extract", "--ckpt", f"{name}/phase1/checkpoint.pt", "--store", store, "--device", "cpu")
     out = ["--out", f"{name}/run", "--seed", seed]
-    succeed("finetune", "--store", store, *out, *QUICK, *FEW_CLASSES)
+    succeed("finetune", "--store", store, "--method", "fsa", *out, *QUICK, *FEW_CLASSES)
 
 
 def copy_of(run: Path, name: str, seed: int, **changes: Any) -> str:
@@ -94,7 +94,18 @@ def test_two_tables_of_one_shape_are_two_data_sets(swapped):
         succeed("train", "--train", root / f"{name}.csv", *options, "--out", f"{name}/phase1")
         store = ["--store", f"{name}/feats.zarr"]
         succeed("extract", "--ckpt", f"{name}/phase1/checkpoint.pt", *store, "--device", "cpu")
-        succeed("finetune", *store, "--out", f"{name}/run", "--seed", seed, *QUICK, *FEW_CLASSES)
+        succeed(
+            "finetune",
+            *store,
+            "--method",
+            "fsa",
+            "--out",
+            f"{name}/run",
+            "--seed",
+            seed,
+            *QUICK,
+            *FEW_CLASSES,
+        )
     says = [f"is of the data set {root.resolve() / name}.csv (fingerprint " for name in ("one", "two")]
     refuse("analyze", "one/run", "two/run", says=[*says, "separately"])
 

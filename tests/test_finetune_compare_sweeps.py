@@ -71,8 +71,8 @@ def test_what_it_prints_makes_the_head_of_the_sweep(swept):
 
 @pytest.mark.figures
 def test_sweeps_are_ranked_together_and_a_head_of_both_is_one(feature_store):
-    sweep(feature_store, "a", "--grid", "lr=0.001,0.01")
-    sweep(feature_store, "b", "--grid", "tau_s=0.5,0.7")
+    sweep(feature_store, "a", "--grid", "lr=0.001,0.01", "--method", "fsa")
+    sweep(feature_store, "b", "--grid", "tau_s=0.5,0.7", "--method", "fsa")
     succeed("analyze", "a", "b")
     ranking = pd.read_csv("report/ranking.csv")
     names = {"fsa, lr=0.001, tau_s=0.7", "fsa, lr=0.01, tau_s=0.7", "fsa, lr=0.001, tau_s=0.5"}

@@ -34,7 +34,7 @@ def fitted(pairs_store: Path) -> Path:
 def config(fitted: Path) -> FinetuneConfig:
     quick = {"iterations": 24, "eval_every": 8, "lr": 0.3, "window": 5, "device": "cpu"}
     few_classes = {"confusing_classes": 2, "head_ratio": 0.5}
-    return FinetuneConfig(str(fitted), None, select_on="cv", folds=3, **quick, **few_classes)
+    return FinetuneConfig(str(fitted), None, select_on="cv", folds=3, **quick, **few_classes, method="fsa")
 
 
 def cross_validation(store: FeatureStore, config: FinetuneConfig) -> CrossValidation:

@@ -33,6 +33,7 @@ from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 LAYERS = "layer1,layer2"
+FSA = ["--method", "fsa"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,9 @@ def quiet_of_module() -> Any:
 
 
 def asked(store: Path, **changes: Any) -> FinetuneConfig:
-    config = FinetuneConfig(str(store), "run", batch_size=32, iterations=6, eval_every=6, device="cpu")
+    config = FinetuneConfig(
+        str(store), "run", batch_size=32, iterations=6, eval_every=6, device="cpu", method="fsa"
+    )
     return replace(config, **changes)
 
 
@@ -131,7 +134,9 @@ def test_the_layer_is_what_decides_and_nothing_else(layered_store, quiet):
 
 def test_a_sweep_over_depths_keeps_them_apart(layered_store):
     grid = ["--grid", "fuse_after=none,layer1,layer2", "--seeds", 2, "--select-on", "test"]
-    succeed("sweep", "--store", layered_store, "--out", "s", "--iterations", 4, "--device", "cpu", *grid)
+    succeed(
+        "sweep", "--store", layered_store, "--out", "s", "--iterations", 4, "--device", "cpu", *grid, *FSA
+    )
     ranking = pd.read_csv("s/ranking.csv")
     assert sorted(ranking["configuration"]) == ["fsa", "fsa, fuse_after=layer1", "fsa, fuse_after=layer2"]
     assert ranking["n"].tolist() == [2, 2, 2]
@@ -152,18 +157,18 @@ def test_maps_of_one_layer_are_held_at_a_time(layered_store):
 
 def test_a_network_that_is_not_there_is_told_before_the_first_head(layered_store):
     shutil.copytree(layered_store, "moved.zarr")
-    command = ["sweep", "--store", "moved.zarr", "--out", "s", "--iterations", 4, "--device", "cpu"]
+    command = ["sweep", "--store", "moved.zarr", "--out", "s", "--iterations", 4, "--device", "cpu", *FSA]
     grid = ["--grid", "fuse_after=none,layer1", "--ckpt", "nowhere.pt"]
     refuse(*command, *grid, says=["nowhere.pt: Phase I's checkpoint", "--fuse-after layer1 runs its later"])
 
 
 def test_what_cannot_be_fused_there(layered_store, feature_store):
     command = ["--out", "r", "--device", "cpu", "--iterations", 4]
-    named = ["finetune", *command, "--store", layered_store]
+    named = ["finetune", *command, "--store", layered_store, *FSA]
     refuse(
         *named, "--fuse-after", "layer9", says=["--fuse-after layer9: ", "(holds layer1, layer2); name one"]
     )
-    without = ["finetune", *command, "--store", feature_store, "--fuse-after", "layer2"]
+    without = ["finetune", *command, "--store", feature_store, "--fuse-after", "layer2", *FSA]
     refuse(*without, says=["holds the last layer alone", "extract with --layers layer2"])
     refuse("sweep", *command, "--store", feature_store, "--study", "depth", says=["--fuse-after layer3: "])
     empty = ["sweep", *command, "--store", layered_store, "--grid", "fuse_after=,layer1"]

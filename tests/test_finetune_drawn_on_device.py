@@ -183,7 +183,10 @@ def test_a_run_drawn_on_the_device_is_the_same_run(feature_store, tmp_path, quie
 
 
 def test_a_run_that_diverges_on_the_device_names_the_same_rows(feature_store, tmp_path, quiet, monkeypatch):
-    config, told = FinetuneConfig(str(feature_store), lr=4e9, momentum=4e9, iterations=9, device="cpu"), []
+    config, told = (
+        FinetuneConfig(str(feature_store), lr=4e9, momentum=4e9, iterations=9, device="cpu", method="fsa"),
+        [],
+    )
     for place in ("host", "device"):
         with pytest.raises(UserError, match="diverged") as raised:
             finetune(replace(config, out=str(tmp_path / place)), quiet)

@@ -46,7 +46,7 @@ def test_classes_alike_in_size_leave_no_tail():
 
 def test_a_tail_class_without_rows_is_refused():
     """Drawing a row of it would silently return another class's."""
-    config = FinetuneConfig("s.zarr").resolved(4)
+    config = FinetuneConfig("s.zarr", method="fsa").resolved(4)
     with pytest.raises(UserError, match="1 tail classes have no training rows"):
         split_classes(config, np.array([90, 5, 0, 5]))
     split_classes(replace(config, method="plain"), np.array([90, 5, 0, 5]))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from extract.heads.kinds import FullyConnected
 from finetune.training.history import HeadHistory, histories_of, state_of
 
 CPU = torch.device("cpu")
-LAYER = (torch.ones(3, 2), torch.zeros(3))
+LAYER = FullyConnected(torch.ones(3, 2), torch.zeros(3))
 
 
 def window(start: int, n_steps: int) -> SimpleNamespace:

@@ -18,6 +18,7 @@ from store.storage.location import locate
 
 ITERATIONS = 40
 PLAIN = {
+    "tau": 1.0,
     "loss": "ce",
     "lr": 0.001,
     "schedule": "constant",
@@ -36,6 +37,12 @@ OWN["disalign"] = OWN["fslwf"] | {"loss": "re-weighted"}
 OWN["mislas"] = COSINE | {"weight_decay": 2e-4, "loss": "label-aware-smoothing"}
 OWN |= dict.fromkeys(("h2t", "mixup", "remix", "tailcalib"), COSINE | {"lr": 0.02, "weight_decay": 5e-4})
 OWN["isda"] = OWN["h2t"] | {"loss": "isda"}
+OWN["fsa+balanced-softmax"] = PLAIN | {
+    "loss": "balanced-softmax",
+    "tau": 1.5,
+    "lr": 0.01,
+    "weight_decay": 5e-4,
+}
 OWN |= {"lws": COSINE} | dict.fromkeys(("crt", "oltr"), COSINE | {"init": "fresh", "weight_decay": 5e-4})
 OWN["weight-balancing"] = COSINE | {
     "lr": 0.01,
@@ -48,7 +55,9 @@ OWN["weight-balancing"] = COSINE | {
 
 @pytest.fixture
 def config(feature_store, tmp_path) -> FinetuneConfig:
-    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=ITERATIONS, device="cpu")
+    return FinetuneConfig(
+        str(feature_store), str(tmp_path / "run"), iterations=ITERATIONS, device="cpu", method="fsa"
+    )
 
 
 def opened(config: FinetuneConfig) -> FeatureStore:
@@ -74,6 +83,7 @@ def test_what_is_not_given_is_the_methods_own(method):
 
 EVERY_STEP = {"max_norm_every": "step"}
 OTHER = {
+    "tau": 0.0,
     "loss": "focal",
     "lr": 3.0,
     "schedule": "cosine",
@@ -144,7 +154,7 @@ def test_losses_correct_for_what_is_drawn_and_not_for_the_data(config, method, l
         halves = int(np.searchsorted(share, config.head_ratio)) + 1 if sampling == "halves" else None
         prior = labels_of_remix(prior, counts, halves)
     if loss == "balanced-softmax":
-        np.testing.assert_allclose(made.shift, np.log(prior), rtol=1e-6)
+        np.testing.assert_allclose(made.shift, config.tau * np.log(prior), rtol=1e-6)
     else:
         weight = 0.01 / (1 - 0.99 ** (counts.sum() * prior))
         np.testing.assert_allclose(made.class_weight, 10 * weight / weight.sum(), rtol=1e-6)

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from finetune.config import FinetuneConfig
-from finetune.methods.registry import HALVES, METHODS, UNIFORM, Method
+from finetune.methods.registry import METHODS, UNIFORM, Method
+from finetune.methods.sampling import OF_TAIL_SAMPLES
 from finetune.sampling.plan import Plan
 from finetune.train import finetune
 from store.errors import UserError
@@ -91,7 +92,7 @@ def borrowed_plan(inputs, start: int, stop: int) -> Plan:
 
 def test_a_method_may_ask_for_confusing_classes_and_no_maps(config, quiet, monkeypatch):
     """Then neither maps nor CAMs are read, so maps of one position work."""
-    sampling = replace(HALVES, draw=borrowed_plan, needs_confusing=True)
+    sampling = replace(OF_TAIL_SAMPLES, draw=borrowed_plan, needs_confusing=True)
     monkeypatch.setitem(METHODS, "halfway", Method("borrowed", sampling))
     for name in ("read_cam", "map_shape", "read_feature_map", "feature_map"):
         monkeypatch.setattr(FeatureStore, name, property(lambda store: pytest.fail("maps were asked for")))

@@ -48,7 +48,9 @@ STOP = 24  # between the best over images and the best over classes
 def config(course_store, tmp_path) -> FinetuneConfig:
     """The best over images comes before the best over classes."""
     options = {"keep": "best", "select_on": "test", "eval_every": 1, "lr": 0.01}
-    config = FinetuneConfig(str(course_store), str(tmp_path / "run"), iterations=40, window=8, device="cpu")
+    config = FinetuneConfig(
+        str(course_store), str(tmp_path / "run"), iterations=40, window=8, device="cpu", method="fsa"
+    )
     return replace(config, **options)
 
 
@@ -115,7 +117,7 @@ def test_a_choice_that_is_named_is_not_overruled(config, quiet, monkeypatch):
 
 def test_heads_keep_their_names_where_they_are_chosen_as_of_old():
     """A head of version 0.1 is not trained again; one chosen by the other accuracy is another head."""
-    old = FinetuneConfig("s", keep="best", rank_by="overall").resolved(10)
+    old = FinetuneConfig("s", keep="best", rank_by="overall", method="fsa").resolved(10)
     later = ("rank_by", "sampling", "fuse_after")
     options = {k: v for k, v in effective_options(asdict(old)).items() if k not in later} | {"seed": 0}
     assert head_id(old) == sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

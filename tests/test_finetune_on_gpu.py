@@ -184,7 +184,9 @@ def test_a_host_and_a_gpu_round_bfloat16_apart_in_halves_alone(n_vectors):
 
 @pytest.fixture
 def config(feature_store, tmp_path, device) -> FinetuneConfig:
-    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=70, device=str(device))
+    return FinetuneConfig(
+        str(feature_store), str(tmp_path / "run"), iterations=70, device=str(device), method="fsa"
+    )
 
 
 def head_of(config: FinetuneConfig, quiet, **changed) -> bytes:

@@ -26,7 +26,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def config(feature_store, tmp_path) -> FinetuneConfig:
-    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=70, device="cpu", prefetch=0)
+    return FinetuneConfig(
+        str(feature_store), str(tmp_path / "run"), iterations=70, device="cpu", prefetch=0, method="fsa"
+    )
 
 
 @pytest.fixture(params=["zarr, none", "zarr, zstd", "h5, none", "h5, lz4"])
@@ -185,7 +187,7 @@ def written(plan, maps) -> torch.Tensor:
 
 
 def made_plan(store: FeatureStore):
-    config = FinetuneConfig("").resolved(len(store.class_names))
+    config = FinetuneConfig("", method="fsa").resolved(len(store.class_names))
     return METHODS["fsa"].sampling.draw(plan_inputs(config, store), 0, 8)
 
 

@@ -22,7 +22,9 @@ TRAINED = [name for name, method in METHODS.items() if method.sampling]
 @pytest.fixture
 def config(feature_store, tmp_path) -> FinetuneConfig:
     out = str(tmp_path / "run")
-    return FinetuneConfig(str(feature_store), out, iterations=60, eval_every=20, window=8, device="cpu")
+    return FinetuneConfig(
+        str(feature_store), out, iterations=60, eval_every=20, window=8, device="cpu", method="fsa"
+    )
 
 
 def interrupt(config: FinetuneConfig, at: int) -> None:

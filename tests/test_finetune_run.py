@@ -35,7 +35,8 @@ from store.reader import FeatureStore
 
 @pytest.fixture
 def config(feature_store, tmp_path) -> FinetuneConfig:
-    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), iterations=150, device="cpu")
+    out = str(tmp_path / "run")
+    return FinetuneConfig(str(feature_store), out, "fsa", iterations=150, device="cpu")
 
 
 def batches_of(config: FinetuneConfig):
@@ -156,7 +157,7 @@ def test_only_the_fc_layer_changes(config, quiet, phase1, tmp_path):
 def test_evaluate_on_images_counts_what_the_cached_run_counted(phase1, tmp_path, quiet, precision):
     store = tmp_path / "feats.zarr"
     extract(ExtractConfig(str(phase1), str(store), precision=precision, device="cpu"), quiet)
-    config = FinetuneConfig(str(store), str(tmp_path / "run"), iterations=200, device="cpu")
+    config = FinetuneConfig(str(store), str(tmp_path / "run"), iterations=200, device="cpu", method="fsa")
     run = finetune(config, quiet)
     frame = evaluate(
         EvaluateConfig(str(tmp_path / "run" / "checkpoint.pt"), precision=precision, device="cpu"), quiet
@@ -189,7 +190,7 @@ def test_a_1x1_map_is_refused(small_root, tmp_path, quiet):
     network = NetworkConfig("resnet18")
     train(TrainConfig(out, network, dataset, image_size=32, epochs=1, device="cpu"), quiet)
     extract(ExtractConfig(f"{out}/checkpoint.pt", str(tmp_path / "feats.zarr"), device="cpu"), quiet)
-    config = FinetuneConfig(str(tmp_path / "feats.zarr"), str(tmp_path / "run"), iterations=5, device="cpu")
+    config = FinetuneConfig(str(tmp_path / "feats.zarr"), str(tmp_path / "run"), "fsa", device="cpu")
     config = replace(config, confusing_classes=2, head_ratio=0.4)
     with pytest.raises(UserError, match="1×1"):
         finetune(config, quiet)
@@ -233,7 +234,7 @@ def test_cli_end_to_end(tmp_path):
     run("extract", "--ckpt", f"{phase1}/checkpoint.pt", "--store", store, "--device", "cpu")
     for seed in ("0", "1"):
         common = ("--store", store, "--iterations", "20", "--device", "cpu", "--seed", seed)
-        run("finetune", *common, "--out", f"{runs}/fsa{seed}")
+        run("finetune", *common, "--out", f"{runs}/fsa{seed}", "--method", "fsa")
         summary = run("finetune", *common, "--out", f"{runs}/no-aug{seed}", "--method", "no-aug", "--json")
         assert json.loads(summary)["n_test"] == 300
     evaluated = json.loads(run("evaluate", "--ckpt", f"{runs}/fsa0/checkpoint.pt", "--json"))
@@ -297,4 +298,4 @@ def few_classes(tmp_path: Path, counts: dict[str, int]) -> FinetuneConfig:
         Progress(disable=True),
     )
     extract(ExtractConfig(str(phase1 / "checkpoint.pt"), store, device="cpu"), Progress(disable=True))
-    return FinetuneConfig(store, str(tmp_path / "run"), iterations=2, device="cpu")
+    return FinetuneConfig(store, str(tmp_path / "run"), iterations=2, device="cpu", method="fsa")

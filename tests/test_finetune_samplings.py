@@ -112,7 +112,7 @@ def test_a_run_of_an_earlier_version_is_not_resumed_with_another_sampling(featur
 
 @pytest.mark.parametrize("loss", ["class-balanced", "class-balanced-bce", "re-weighted"])
 def test_a_class_that_is_never_drawn_takes_no_weight_from_the_others(loss):
-    config = FinetuneConfig("", loss=loss, beta=0.99).resolved(3)
+    config = FinetuneConfig("", loss=loss, beta=0.99, method="fsa").resolved(3)
     made, without = (
         make_loss(config, np.array(prior), np.full(3, 30)) for prior in ([0.9, 0.0, 0.1], [0.9, 0.1])
     )
@@ -185,7 +185,10 @@ def test_a_sweep_that_cannot_swap_channels_ends_before_its_first_head(feature_st
     [
         ("--method fsa --mix-share 0.5", "--mix-share changes nothing for fsa with loss ce"),
         ("--method plain --mix-classes tail", "--mix-classes changes nothing for plain"),
-        ("--sampling uniform --augmented-per-sample 2", "for fsa with loss ce in uniform batches"),
+        (
+            "--method fsa --sampling uniform --augmented-per-sample 2",
+            "for fsa with loss ce in uniform batches",
+        ),
         ("--method ncm --sampling uniform", "--sampling changes nothing for ncm"),
     ],
 )

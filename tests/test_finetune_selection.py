@@ -21,7 +21,9 @@ LOOKED = "chosen on the test set"
 @pytest.fixture
 def with_val(feature_store, tmp_path) -> FinetuneConfig:
     out = str(tmp_path / "run")
-    return FinetuneConfig(str(feature_store), out, iterations=30, eval_every=10, lr=0.3, device="cpu")
+    return FinetuneConfig(
+        str(feature_store), out, iterations=30, eval_every=10, lr=0.3, device="cpu", method="fsa"
+    )
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ SHORT = ("--iterations", 30, "--device", "cpu", "--window", 8)
 
 @pytest.fixture
 def base(feature_store, tmp_path) -> FinetuneConfig:
-    return FinetuneConfig(str(feature_store), str(tmp_path / "sweep"), iterations=30, window=8, device="cpu")
+    return FinetuneConfig(
+        str(feature_store), str(tmp_path / "sweep"), iterations=30, window=8, device="cpu", method="fsa"
+    )
 
 
 def run(config: SweepConfig, quiet) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def test_ranking_is_by_the_split_named_and_diverged_heads_come_last():
 
 
 def test_random_configurations_come_from_the_seed():
-    base = FinetuneConfig("s")
+    base = FinetuneConfig("s", method="fsa")
     config = SweepConfig(base, grid=("loss=ce,focal",), range=("lr=1e-4:1e-1:log",), random=200, seeds=1)
     drawn = config.configurations()
     assert drawn == config.configurations()
@@ -65,7 +65,7 @@ def test_values_are_of_the_options_types():
 
 
 def test_batches_are_shared_out_whatever_is_done():
-    base = FinetuneConfig("s", iterations=5).resolved(10)
+    base = FinetuneConfig("s", iterations=5, method="fsa").resolved(10)
     configs = [replace(base, lr=lr, tau_s=tau) for tau in (0.2, 0.4) for lr in (0.1, 0.2, 0.3)]
     assert [len(batch) for batch in shared_out(configs, 1)] == [3, 3]
     assert [len(batch) for batch in shared_out(configs, 4)] == [1, 2, 1, 2]
@@ -78,7 +78,7 @@ def test_batches_are_shared_out_whatever_is_done():
         ("--grid lr", ["--grid lr: expected option=value,value"]),
         ("--grid lr=fast", ["lr=fast: expected a number"]),
         ("--grid iterations=1.5", ["iterations=1.5: expected a whole number"]),
-        ("--grid method=best", ["method=best: expected one of fsa, no-aug"]),
+        ("--grid method=best", ["method=best: expected one of fsa, fsa+balanced-softmax, no-aug"]),
         ("--grid speed=1", ["--grid speed=1: no option speed; expected one of alpha"]),
         ("--grid seed=1,2", ["seed cannot be varied within a sweep; use --seeds"]),
         ("--grid rank_by=overall", ["rank_by cannot be varied within a sweep; give --rank-by"]),
@@ -113,7 +113,18 @@ def test_nothing_is_ranked_by_the_test_set_unasked(small_store: Path) -> None:
 
 @pytest.mark.usefixtures("in_tmp_path")
 def test_the_command_prints_the_ranking(course_store) -> None:
-    command = ["sweep", "--store", course_store, *SHORT, "--grid", "lr=0.001,0.1", "--seeds", 2]
+    command = [
+        "sweep",
+        "--store",
+        course_store,
+        *SHORT,
+        "--method",
+        "fsa",
+        "--grid",
+        "lr=0.001,0.1",
+        "--seeds",
+        2,
+    ]
     lines = succeed(*command).stdout.splitlines()
     assert lines[0].split()[:4] == ["configuration", "heads", "val", "balanced"]
     assert lines[1].split()[:4] == ["1", "fsa,", "lr=0.1", "2"]

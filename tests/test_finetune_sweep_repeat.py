@@ -79,7 +79,7 @@ def test_the_winner_repeated_has_the_bytes_of_the_sweeps_head(feature_store):
 
 
 def test_a_command_names_no_more_than_it_takes():
-    base = FinetuneConfig("feats.zarr", seed=3)
+    base = FinetuneConfig("feats.zarr", seed=3, method="fsa")
     for config, expected in (
         (base, []),
         (replace(base, lr=0.001), []),  # fsa's own
@@ -102,7 +102,7 @@ def test_a_command_names_no_more_than_it_takes():
 def test_any_configuration_is_told_whole(n_classes):
     """Random corners of the grid: the command's head has the id of the original head."""
     config = SweepConfig(
-        FinetuneConfig("feats.zarr", iterations=20, shot_rule="oltr"), GRID, random=120, seeds=1
+        FinetuneConfig("feats.zarr", iterations=20, shot_rule="oltr", method="fsa"), GRID, random=120, seeds=1
     )
     told = 0
     for one in config.configurations():

@@ -25,7 +25,7 @@ def test_a_study_is_its_grids(feature_store, study):
     found, expected = (pd.read_csv(f"{out}/ranking.csv").drop(columns="seconds") for out in "sg")
     pd.testing.assert_frame_equal(found, expected)
     assert len(found) > 2
-    base = FinetuneConfig(str(feature_store))
+    base = FinetuneConfig(str(feature_store), method="fsa")
     made = SweepConfig(base, study=study, seeds=1).configurations()
     n_values = [len(parse_grid(grid)[1]) for grid in STUDIES[study]]
     assert len(made) == pd.Series(n_values).prod()

@@ -117,7 +117,7 @@ def test_a_group_that_has_ended_holds_no_recording_and_leaves_no_heads(store, fe
     """Otherwise a sweep would pile up graphs until Python's cycle collector runs."""
     recorded = RecordedSteps(lambda work: (work(), lambda: None)[1])
     monkeypatch.setattr("finetune.training.head_pool.recorded_on", lambda device: recorded)
-    config = FinetuneConfig(str(feature_store), iterations=4, window=2, eval_every=2)
+    config = FinetuneConfig(str(feature_store), iterations=4, window=2, eval_every=2, method="fsa")
     one = config.resolved(len(store.class_names))
     gc.disable()
     try:

@@ -53,7 +53,9 @@ def test_counts_are_of_images(viewed, feature_store):
 
 
 def test_a_run_tells_images_and_streams_views_as_it_holds_them(viewed, tmp_path, quiet):
-    config = FinetuneConfig(str(viewed), str(tmp_path / "run"), iterations=40, device="cpu", overwrite=True)
+    config = FinetuneConfig(
+        str(viewed), str(tmp_path / "run"), iterations=40, device="cpu", overwrite=True, method="fsa"
+    )
     run = finetune(config, quiet)
     assert run.per_class["n_train"].tolist() == TrainStatistics(FeatureStore(viewed)).class_counts.tolist()
     held = torch.load(run.path / "head.pt", weights_only=True)

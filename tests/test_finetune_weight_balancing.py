@@ -163,7 +163,7 @@ def as_of_old(store: Path) -> tuple[Path, Path, str]:
         del content["options"][name]
     del content["made"]
     marker.write_text(json.dumps(content))
-    base = FinetuneConfig(str(store), iterations=5)
+    base = FinetuneConfig(str(store), iterations=5, method="fsa")
     today = head_id(replace(base, method="weight-balancing").resolved(10))
     old = head_id(replace(base, method="weight-balancing", **OF_OLD).resolved(10))
     (done,) = Path("sweep/done").iterdir()  # the two share a plan

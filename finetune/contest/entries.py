@@ -56,7 +56,7 @@ CORRECTED = {"sampling": "uniform", "loss": "balanced-softmax"}
 FC = {"lr": RATES, "weight_decay": DECAYS}
 ENTRIES = {
     "fsa": Entry("fsa", {"lr": (0.0003, *RATES), "weight_decay": (0.0, 0.005, 0.01)}),
-    "fsa+balanced-softmax": Entry("fsa", {"tau": TAUS[:3]} | FC, CORRECTED),
+    "fsa+balanced-softmax": Entry("fsa+balanced-softmax", {"tau": TAUS[:3]} | FC),
     "no-aug": Entry("no-aug", {"lr": (0.0003, *RATES), "weight_decay": (0.0, 0.005, 0.01)}),
     "plain": Entry("plain", {"lr": (0.0003, 0.001)}),
     "crt": Entry("crt", {"lr": (0.001, 0.02, 0.1), "weight_decay": DECAYS}),

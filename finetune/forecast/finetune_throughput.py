@@ -49,7 +49,7 @@ def measure_pace(
         device: where the head is trained.
         seconds: time for each of the two measurements.
     """
-    config, channels = FinetuneConfig(store="").resolved(n_classes), lengths["C"]
+    config, channels = FinetuneConfig(store="", method="fsa").resolved(n_classes), lengths["C"]
     dtype = getattr(torch, computing_dtype(map_dtype).name)
     n_positions = lengths["H"] * lengths["W"]
     n_rows = max(1, min(lengths["N"], TABLE_BYTES // (n_positions * channels * dtype.itemsize)))

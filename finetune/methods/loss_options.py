@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 from store.options import Option
 
 Tau = Annotated[
-    float,
+    float | None,
     Option(
         "τ: factor of the log prior in balanced-softmax, isda and logit-adjustment, exponent of the weight "
         "norm in tau-norm, of the prior in multiplicative-adjustment",
         "method",
+        "1, or the method's",
     ),
 ]
 FocalGamma = Annotated[float, Option("exponent γ of the focal loss", "method", least=0)]

@@ -68,6 +68,7 @@ def named_options(config: dict[str, Any]) -> dict[str, Any]:
     """`effective_options` with None for the method's own defaults, which a name leaves out."""
     method = find_method(config["method"])
     own = METHOD_DEFAULTS | {"loss": method.loss} | method.defaults
+    del own["tau"]  # always named: its default is nobody's own in older versions
     found = effective_options(config)
     return {k: None if k in own and own[k] == v else v for k, v in found.items()}
 

@@ -18,7 +18,7 @@ from finetune.heads.posthoc import (
     tau_norm,
 )
 from finetune.methods.losses import find_loss
-from finetune.methods.sampling import ANY, BALANCED, EPISODES, HALVES, UNIFORM, Sampling, mixed
+from finetune.methods.sampling import ANY, BALANCED, EPISODES, OF_TAIL_SAMPLES, UNIFORM, Sampling, mixed
 from finetune.mixing.fsa import augmentation_plan, fused, fusion_facts
 from finetune.mixing.h2t import swapped
 from finetune.mixing.mixup import mixed_up, prior_of_mixup, prior_of_remix, remixed
@@ -56,15 +56,11 @@ class Method:
         """The sampling of a name, or the method's own; None if it does not train."""
         return next((one for one in self.samplings if one.name == name), self.sampling)
 
-    def in_halves(self, sampling: Sampling | None) -> bool:
-        """Whether it is the method's own and in halves: a batch then has N_a samples more for each of N_t."""
-        return sampling is not None and sampling is self.sampling and sampling.in_halves
-
 
 VECTOR_OPTIONS = ("confusing_classes", "donors", "gamma_min", "gamma_max", "tau_s", "tau_g")
 FUSION_OPTIONS = (*HALVES_OPTIONS, "augmented_per_sample", *VECTOR_OPTIONS)
 NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True, "facts": fusion_facts}
-FUSED = replace(HALVES, draw=augmentation_plan, options=(*FUSION_OPTIONS, "fuse_after"), **NEEDS)
+FUSED = replace(OF_TAIL_SAMPLES, draw=augmentation_plan, options=(*FUSION_OPTIONS, "fuse_after"), **NEEDS)
 FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **NEEDS)[:2])  # Algorithm 1 is the one in halves
 SWAPPED_ANY = mixed(swapped, ("rho",))
 MIXED_UP_ANY = mixed(mixed_up, ("alpha",), prior_of_mixup, two_labels=True)
@@ -78,6 +74,7 @@ DISALIGN = FSLWF = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
 OLTR = DISALIGN | {"init": "fresh"}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
+CORRECTED = {"tau": 1.5, "lr": 0.01, "weight_decay": 5e-4}  # docs/methods.md has the evidence
 MIXUP = H2T = ISDA = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
 TAILCALIB = H2T | {"mix_classes": "fill"}
 WEIGHT_BALANCING = {
@@ -96,6 +93,7 @@ METHOD_DEFAULTS = {
     "max_norm_every": "step",
     "mix_share": 1.0,
     "mix_classes": "all",
+    "tau": 1.0,
 }
 
 
@@ -114,7 +112,19 @@ METHODS = {
     "fsa": _trained(
         "feature space augmentation, Algorithm 1 of the paper", FUSED, "ce", "fc", FSA, samplings=FUSED_ANY
     ),
-    "no-aug": _trained("FSA's batch, with real tail samples instead of augmented ones (Fig. 9)", HALVES),
+    "fsa+balanced-softmax": _trained(
+        "FSA's fused samples in uniform batches, with a loss that corrects for the class shares",
+        FUSED_ANY[1],
+        "balanced-softmax",
+        "fc",
+        FSA | CORRECTED,
+        samplings=FUSED_ANY,
+    ),
+    "no-aug": _trained(
+        "FSA's batch, with real tail samples instead of augmented ones (Fig. 9)",
+        OF_TAIL_SAMPLES,
+        samplings=(UNIFORM, BALANCED, OF_TAIL_SAMPLES),
+    ),
     "plain": _trained("uniform sampling of all training samples", UNIFORM),
     "crt": _trained("a fresh FC layer, classes drawn uniformly", BALANCED, "ce", "fc", CRT),
     "lws": _trained("one learned scale per class, classes drawn uniformly", BALANCED, "ce", "scales", LWS),

@@ -24,6 +24,7 @@ class Sampling:
         draw: draws the plan of iterations `start` to `stop` (exclusive); see `drawn_anywhere`.
         prior: (K,) class distribution of its batches: shares of their labels.
         in_halves: whether a batch is half tail, half head.
+        of_tail_samples: whether it is N_t tail samples, N_a more for each, and as many head ones (sec. 4.3).
         needs_confusing: whether it needs the confusing classes of each class whose rows are mixed.
         needs_positions: whether it needs the class-specific and class-generic positions of every map.
         needs_class_noise: whether it needs the nearest classes of each row, and noise of each class.
@@ -39,6 +40,7 @@ class Sampling:
     draw: Draw
     prior: Callable[[PlanInputs], np.ndarray]
     in_halves: bool = False
+    of_tail_samples: bool = False
     needs_confusing: bool = False
     needs_positions: bool = False
     needs_class_noise: bool = False
@@ -95,6 +97,7 @@ def _of_rows(name: str) -> Sampling:
 
 UNIFORM, BALANCED, HALVES = (_of_rows(name) for name in ("uniform", "balanced", "halves"))
 ANY = (UNIFORM, BALANCED, HALVES)
+OF_TAIL_SAMPLES = replace(HALVES, of_tail_samples=True)
 EPISODES = Sampling(episodes, prior_of_episodes, options=("batch_size", "head_ratio"))
 OF_PLACES = ("mix_share", "mix_classes", "head_ratio")  # options that decide which rows are mixed
 

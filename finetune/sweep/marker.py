@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.options import PLACES, WAYS
 from finetune.methods.options import EARLIER
+from finetune.methods.registry import METHOD_DEFAULTS, find_method
 from finetune.sweep.config import SweepConfig, name_of
 from finetune.sweep.studies import grids_of
 from store.notes import note
@@ -23,6 +24,8 @@ UNRECORDED = EARLIER | {"max_norm_every": None, "study": None}
 def options_of(config: SweepConfig) -> dict[str, Any]:
     """Options of a sweep, as in sweep.json."""
     own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
+    if own["tau"] is None:  # older sweeps record a number
+        own["tau"] = (METHOD_DEFAULTS | find_method(own["method"]).defaults)["tau"]
     if config.base.select_on != "cv":  # then they have no effect, and keep nothing apart
         own |= {name: UNRECORDED[name] for name in ("folds", "fold_seed")}
     return json.loads(json.dumps(own | {name: getattr(config, name) for name in VARIED}))

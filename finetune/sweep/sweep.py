@@ -69,6 +69,7 @@ def sweep(
     """
     keep_freed_memory()
     make_deterministic()
+    _check_study(config, named)
     config = as_interrupted(config, named)
     base = config.base
     store = store or FeatureStore(locate(base.store), open_cache(base.cache, base.cache_gib))
@@ -195,6 +196,14 @@ def plan_key(config: FinetuneConfig) -> tuple:
         return (head_id(config),)
     options = [getattr(config, name) for name in sampling.options]
     return (sampling, config.seed, config.iterations, evaluate_every(config), config.keep, *options)
+
+
+def _check_study(config: SweepConfig, named: Collection[str]) -> None:
+    if config.study is not None and "method" in named:
+        raise UserError(
+            f"--method {config.base.method}: --study {config.study} says which methods it compares; leave it "
+            "out, or vary the same options with --grid"
+        )
 
 
 def check_no_idle_axes(config: SweepConfig, configs: list[FinetuneConfig]) -> None:
