@@ -81,6 +81,20 @@ CONTEST = [
         "test_finetune_contest_average",
     ),
     Mutant(
+        "later rounds forecast as large as the first",
+        "finetune/contest/ahead.py",
+        "left = left[: n_kept(len(left))]",
+        "left = left[:]",
+        "test_finetune_contest_ahead",
+    ),
+    Mutant(
+        "heads that are done forecast",
+        "finetune/contest/ahead.py",
+        "if head_id(head) not in of_store]",
+        "if True]",
+        "test_finetune_contest_ahead",
+    ),
+    Mutant(
         "a narrower interval",
         "finetune/contest/standings.py",
         "INTERVAL = (2.5, 97.5)",

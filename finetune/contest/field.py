@@ -11,6 +11,7 @@ from rich.progress import Progress
 from analysis.accuracy import MEASURES, SCORES
 from analysis.csv_files import write_csv
 from finetune.config import FinetuneConfig
+from finetune.contest.ahead import heads_ahead, in_words, seconds_ahead
 from finetune.contest.average import Average, greedy_average
 from finetune.contest.choosing import Choosing
 from finetune.contest.config import ContestConfig
@@ -117,6 +118,7 @@ class Field:
             for i, of in enumerate(zip(self.loaded, self._chosen_on, strict=True))
         ]
         n_heads = sum(n_trained(len(one.left), one.n_seeds) for one in self._runners) * len(self.loaded)
+        self._forecast(n_heads, group, progress)
         n_heads = -(-n_heads // group.world)  # roughly this one's
         task = progress.add_task("contest", total=n_heads, status="")
         try:
@@ -143,6 +145,18 @@ class Field:
                     show(self._standings([one.finalist(round_ + 1) for one in self._runners]))
         finally:
             progress.remove_task(task)
+
+    def _forecast(self, n_heads: int, group: Processes, progress: Progress) -> None:
+        """Note how many heads there are to make, and about how long they take; each process measures."""
+        rounds = heads_ahead(self._runners, self._kept, self._config.seeds, self._scores)
+        if not any(map(any, rounds)):
+            return
+        n_folds = self._config.folds if self._config.select_on == CV else 0
+        task = progress.add_task("measuring", total=1)
+        seconds = seconds_ahead(rounds, self.loaded, n_folds, group)
+        progress.remove_task(task)
+        with notes_kept_back(group.rank > 0):
+            note(in_words(rounds, n_heads, len(self._runners), seconds))
 
     def _train(
         self,
