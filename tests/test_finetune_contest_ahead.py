@@ -105,7 +105,7 @@ def test_the_first_of_several_processes_tells_of_all_heads(contest_config):
         Path(f"notes-{rank}").write_text(succeed("contest", *options).stderr)
 
     assert in_processes(2, take_part) == [0, 0]
-    assert "note: contest: 3 entries, 22 heads in 3 rounds, a few seconds" in Path("notes-0").read_text()
+    assert "note: contest: 3 entries, 22 heads in 3 rounds, " in Path("notes-0").read_text()
     assert "rounds" not in Path("notes-1").read_text()
 
 

@@ -19,8 +19,8 @@ from finetune.sweep.processes import Processes
 from finetune.sweep.sweep import shared_out
 from finetune.training.trainer import LoadedStore, Trainer
 
-SHARE = 0.01  # of a head's iterations: so many are taken to measure them
-N_WINDOWS = 8  # that these are on a CPU, because batches are prepared while earlier ones are trained on
+SHARE = 0.015  # of a head's iterations: so many are taken to measure them
+N_WINDOWS = 4  # that these are on a CPU; smaller windows take longer a step, by a third if they are of 8
 FEW_SECONDS = 10  # less than this is told as a few
 Rounds = list[list[list[FinetuneConfig]]]  # heads of each round on each store
 
@@ -92,7 +92,7 @@ def in_words(rounds: Rounds, n_total: int, n_entries: int, seconds: float) -> st
 
 
 def seconds_ahead(rounds: Rounds, loaded: list[LoadedStore], n_folds: int, group: Processes) -> float:
-    """Seconds that heads will take, from a hundredth of the first and the last round's steps.
+    """Seconds that heads will take, from some of the first and the last round's steps, see SHARE.
 
     The rounds between lie between by their number of heads; computed heads, which take no steps, count
     nothing. Each process measures its own share, and its seconds are all processes' if shares are alike.
