@@ -26,6 +26,7 @@ from extract.config import NetworkConfig
 from extract.device import Compute, keep_freed_memory, make_deterministic, resolve_device, use_device
 from extract.networks.registry import build_network
 from finetune.config import FinetuneConfig
+from finetune.contest.choosing import choosing_on
 from finetune.contest.config import ContestConfig
 from finetune.contest.field import Field
 from finetune.heads.threads import single_threaded
@@ -33,6 +34,7 @@ from finetune.loading.residency import uploaded
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
 from finetune.mixing.fusion import fuse
+from finetune.sweep.processes import Processes
 from finetune.training.head_pool import HeadPool
 from finetune.training.inputs import head_options, plan_inputs
 from finetune.training.trainer import LoadedStore, Trainer
@@ -217,8 +219,9 @@ def contest_seconds(store: FeatureStore, device: torch.device) -> tuple[int, flo
         config = ContestConfig((str(store.path),), out)
         started = time.perf_counter()
         loaded = LoadedStore.open(store, config.shot_rule, device, threads)
-        field = Field(config, [loaded])
-        field.run(Progress(disable=True), None)
+        quiet = Progress(disable=True)
+        field = Field(config, [loaded], [choosing_on(config, loaded, quiet)])
+        field.run(Processes(), quiet, None)
         return len(field.finish().heads), time.perf_counter() - started
 
 

@@ -35,7 +35,8 @@ def contest(
 
     Returns:
         The contest: `table`, a row per method, best first; `heads`, a row per head; `best`, folders of the
-        winner's runs, one for each store. Under torchrun, None in all processes but the first.
+        best method's runs, one for each store, and `average`, those of an average that is better on val.
+        Under torchrun, None in all processes but the first.
 
     Raises:
         UserError: a store, an option or the folder cannot be used.

@@ -147,7 +147,7 @@ def _train_and_evaluate(
             "train": ended - ready,
             "total": ended - started,
         }
-        return _evaluate(config, loaded, made, folds, identity)
+        return evaluated(config, loaded, made, folds, identity)
 
 
 def _check_options(config: FinetuneConfig) -> None:
@@ -159,14 +159,14 @@ def _check_options(config: FinetuneConfig) -> None:
             raise UserError("--tensorboard: needs `pip install tensorboard`; or leave it out") from error
 
 
-def _evaluate(
+def evaluated(
     config: FinetuneConfig,
     loaded: LoadedStore,
     made: MadeHead,
     folds: CrossValidation | None,
     identity: StoreIdentity,
 ) -> Run:
-    """Evaluate the head on val and test: the only time that test is used, unless --select-on test."""
+    """The run of a head, evaluated on val and test: the only use of test, unless --select-on test."""
     layer, history, facts = made.layer, made.history, made.facts
     phase1 = fully_connected(loaded.store.classifier, loaded.device)
     summary: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import FOLDER, QUICK, TINY, succeed, write_images
+from made_average import COMPLEMENTARY, noisy_posthoc_head
 from made_contest import FEW
 from made_course import make_course_store
 from made_fitted import GROUPS, fit_store, write_pairs
@@ -75,6 +76,14 @@ def feature_store(phase1: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contest of three entries, of four, eleven and two configurations."""
     monkeypatch.setattr(entries, "ENTRIES", FEW)
+
+
+@pytest.fixture
+def complementary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contest of two entries, each with noise that the other has with the opposite sign."""
+    monkeypatch.setattr(entries, "ENTRIES", COMPLEMENTARY)
+    for where in ("finetune.sweep.batch", "finetune.one_head"):
+        monkeypatch.setattr(f"{where}.posthoc_head", noisy_posthoc_head)
 
 
 @pytest.fixture

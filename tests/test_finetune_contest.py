@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from bad_input import TINY, refuse, run, succeed
-from made_contest import FEW
+from made_contest import FEW, of_methods
 
 from finetune.contest import entries
 from finetune.contest.contest import contest
@@ -82,7 +82,7 @@ def test_the_winner_is_a_run_like_any_other(feature_store):
     said = succeed(
         "contest", "--store", feature_store, "--out", "c", "--iterations", 30, "--device", "cpu"
     ).stdout
-    first = pd.read_csv("c/standings.csv").iloc[0]
+    first = of_methods(pd.read_csv("c/standings.csv")).iloc[0]
     assert f"{first['entry']}: {first['chosen']}" in said
     options = [f"--{part.replace('_', '-').replace('=', ' ')}" for part in first["chosen"].split(", ")]
     command = ["finetune", "--store", feature_store, "--out", "by-hand", "--method", first["entry"]]
@@ -114,7 +114,7 @@ def test_several_stores_are_averaged_and_choose_together(contest_config, quiet, 
     row = found.table[found.table["entry"] == "logit-adjustment"].iloc[0]
     assert row["chosen"] == taus.round(9).idxmax()
     assert row["val_balanced_accuracy_mean"] == pytest.approx(taus.max())
-    for row in found.table.to_dict("records"):
+    for row in of_methods(found.table).to_dict("records"):
         of_row = heads[(heads["entry"] == row["entry"]) & (heads["configuration"] == row["chosen"])]
         by_store = of_row.groupby("store")["test_overall"].mean()
         assert row["test_overall_mean"] == pytest.approx(by_store.mean())
@@ -146,7 +146,7 @@ def test_of_stores_of_other_imbalance_only_what_means_the_same_is_averaged(featu
     groups = [f"{split}_{group}_mean" for split in ("val", "test") for group in ("many", "few", "tail")]
     assert table[groups].isna().all(axis=None)
     assert heads["test_tail"].notna().all()  # each by the groups of its own store
-    for row in table.to_dict("records"):
+    for row in of_methods(table).to_dict("records"):
         of_row = heads[(heads["entry"] == row["entry"]) & (heads["configuration"] == row["chosen"])]
         assert row["test_overall_mean"] == pytest.approx(of_row["test_overall"].mean())
 
@@ -166,7 +166,7 @@ def test_a_choice_at_the_end_of_its_grid_is_told(contest_config, quiet, monkeypa
     assert Entry("plain", {"lr": (1, 2)}).at_edge({"lr": 2}) == []
     some = {"tau-norm": Entry("tau-norm", {"tau": (30.0, 40.0, 50.0)}), "ncm": ENTRIES["ncm"]}
     monkeypatch.setattr(entries, "ENTRIES", some)
-    found = contest(contest_config, quiet).table.set_index("entry")
+    found = of_methods(contest(contest_config, quiet).table).set_index("entry")
     assert found["at_edge"].to_dict() == {"tau-norm": "tau=30", "ncm": ""}
     said = succeed("contest", "--store", contest_config.store[0], "--out", "d", "--device", "cpu")
     assert "at an end of the grid, beyond which it may do better: tau-norm (tau=30)\n" in said.stdout
@@ -178,7 +178,7 @@ def test_a_head_that_cannot_be_computed_is_told_with_its_reason(contest_config, 
     monkeypatch.setattr("finetune.sweep.batch.posthoc_head", no_head_for_large_tau)
     said = succeed("contest", "--store", contest_config.store[0], "--out", "c", "--device", "cpu")
     assert "note: a head is left out: --tau 4e+09 is too large" in said.stderr
-    assert len(pd.read_csv("c/standings.csv")) == 2
+    assert len(of_methods(pd.read_csv("c/standings.csv"))) == 2
 
 
 def no_head_for_large_tau(config, loaded):
@@ -230,7 +230,7 @@ def test_who_cannot_take_part_is_told_and_the_others_do(feature_store):
     command = ["contest", "--store", feature_store, "--out", "c", "--device", "cpu", "--head-ratio", 0.999]
     done = succeed(*command, "--iterations", 4, "--seeds", 1, "--methods", "no-aug,ncm,plain")
     assert "note: no-aug does not take part" in done.stderr
-    assert set(pd.read_csv("c/standings.csv")["entry"]) == {"ncm", "plain"}
+    assert set(of_methods(pd.read_csv("c/standings.csv"))["entry"]) == {"ncm", "plain"}
     refuse(*command[:4], "d", *command[5:], "--methods", "no-aug", says=["no method can take part"])
 
 
@@ -239,7 +239,7 @@ def test_what_diverges_does_not_win(contest_config, quiet, monkeypatch):
     some = {"plain": Entry("plain", {"momentum": (0.9, 4e9)}, {"lr": 4e9}), "crt": Entry("crt", wild)}
     monkeypatch.setattr(entries, "ENTRIES", some | {"ncm": ENTRIES["ncm"]})
     found = contest(replace(contest_config, methods="crt,plain,ncm", seeds=2), quiet)
-    assert set(found.table["entry"]) == {"plain", "ncm"}
+    assert set(of_methods(found.table)["entry"]) == {"plain", "ncm"}
     assert found.table.set_index("entry").loc["plain", "chosen"] == "momentum=0.9"
 
 

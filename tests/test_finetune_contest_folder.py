@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from bad_input import refuse, succeed
+from made_contest import of_methods, other_row
 from made_together import in_processes
 
 from finetune.contest import contest as of_contest
 from finetune.contest import field as running
 from finetune.contest.contest import contest
 from store.errors import Interrupted, UserError
-from store.reader import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -88,14 +87,15 @@ def test_more_methods_and_seeds_add_to_what_is_done(contest_config, quiet, monke
         ("fsa", 0),
         ("fsa", 1),
     ]
-    assert set(found.table["entry"]) == {"crt", "fsa"}
+    assert set(of_methods(found.table)["entry"]) == {"crt", "fsa"}
 
 
 @pytest.mark.usefixtures("few_entries")
 def test_what_a_folder_holds_is_of_one_contest(contest_config, quiet, feature_store, monkeypatch):
     """Another contest's tables, heads and runs are gone before the new one's are there, even if it fails."""
     contest(replace(contest_config, methods="crt", seeds=1), quiet)
-    Path("c/best-1").mkdir()  # as of two stores
+    for name in ("best-1", "average", "average-2"):  # as of one store, and of two
+        Path("c", name).mkdir()
     Path("c/best.unfinished.pt").touch()
     Path("c/.heads.csv.unfinished-1-a").touch()
     monkeypatch.setattr(running, "train_batch", lambda *_: pytest.fail("stopped"))
@@ -134,24 +134,6 @@ def test_interrupted_in_the_winners_run_it_goes_on(contest_config, quiet, monkey
         "heads.csv",
         "standings.csv",
     ]
-
-
-@contextmanager
-def other_row(path: str):
-    """A store as if the features of its first row were others."""
-    read = FeatureStore.read
-
-    def changed(store, split):
-        found = read(store, split)
-        if str(store.path) != path or split != "train":
-            return found
-        pooled = found.pooled.copy()
-        pooled[0] += 1
-        return replace(found, pooled=pooled)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FeatureStore, "read", changed)
-        yield
 
 
 @pytest.mark.usefixtures("few_entries")

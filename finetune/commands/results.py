@@ -98,6 +98,7 @@ def print_contest(found: Any, config: Any) -> None:
     """Print the standings, who cannot be told apart from the first, and the files."""
     from analysis.accuracy import LEGEND
     from analysis.shots import rule_in_words
+    from finetune.contest.average import AVERAGE_OF
 
     print_table(contest_table(found.table, config))
     over = "seeds" if len(config.store) == 1 else "stores"
@@ -116,5 +117,10 @@ def print_contest(found: Any, config: Any) -> None:
     at_edge = found.table.loc[found.table["at_edge"] != "", ["entry", "at_edge"]].itertuples(index=False)
     if at_edge := [f"{entry} ({chosen})" for entry, chosen in at_edge]:
         say(f"at an end of the grid, beyond which it may do better: {', '.join(at_edge)}")
-    for path in (found.path / "standings.csv", found.path / "heads.csv", *found.best):
+    if (average := found.table.loc[found.table["entry"].str.startswith(AVERAGE_OF), "entry"]).any():
+        say(
+            f"{average.iloc[0]}: one FC layer, chosen on these images method by method, so its place on "
+            f"{config.select_on} flatters it"
+        )
+    for path in (found.path / "standings.csv", found.path / "heads.csv", *found.best, *found.average):
         say(f"  {path}")

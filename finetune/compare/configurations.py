@@ -34,7 +34,7 @@ def phase1_options(run: Run) -> dict[str, Any]:
 
 def all_options(run: Run) -> dict[str, Any]:
     """Options of a run's configuration, over training, extraction and fine-tuning."""
-    own = named_options(run.config)
+    own = _averaged(run.config["average"]) if "average" in run.config else named_options(run.config)
     chosen_on = own.pop("select_on", None)
     if chosen_on == "test":
         own["method"] += " (chosen on test)"
@@ -46,3 +46,10 @@ def all_options(run: Run) -> dict[str, Any]:
     for conversion in made.get("converted", []):  # the run read the last one
         extraction["extract_dtype"] = conversion["dtype"]
     return own | phase1_options(run) | extraction
+
+
+def _averaged(ingredients: list[dict[str, Any]]) -> dict[str, Any]:
+    """The heads that an average is made of, as its options."""
+    names = ", ".join(one["entry"] for one in ingredients)
+    made_of = "; ".join(f"{one['entry']}: {one['options']}" for one in ingredients)
+    return {"method": f"average of {len(ingredients)}: {names}", "ingredients": made_of}

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from extract.device import keep_freed_memory, make_deterministic, use_device
 from extract.torchrun.device import device_of_rank
 from extract.training.interrupted.unfinished import note_extracted_early
+from finetune.contest.averaged_run import write_average
 from finetune.contest.choosing import choosing_on
 from finetune.contest.comparable import check_comparable
 from finetune.contest.config import ContestConfig
@@ -75,6 +76,7 @@ def contest(
                 return None
             found = field.finish()
             _run_best(field, found, progress)
+            _write_average(field, found)
             return found
 
 
@@ -88,6 +90,15 @@ def _interruptible() -> Iterator[None]:
 
 def _run_best(field: Field, found: Contest, progress: Progress) -> None:
     """The winner's run folder for each store, with the network to deploy."""
+    winner = field.winner(found.table)
     for i, out in enumerate(found.best):
-        one = replace(field.best_config(found.table, i), out=str(out), overwrite=True)
+        one = replace(field.chosen_config(winner, i), out=str(out), overwrite=True)
         finetune(one, progress, store=field.loaded[i].store)
+
+
+def _write_average(field: Field, found: Contest) -> None:
+    """The run folder of the average for each store, beside the winner's."""
+    for i, out in enumerate(found.average):
+        made_of = {one.entry: field.chosen_config(one.entry, i) for one in field.average.ingredients}
+        config = replace(next(iter(made_of.values())), out=str(out))
+        write_average(config, made_of, field.average.layers[i], field.loaded[i])

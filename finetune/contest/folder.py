@@ -13,6 +13,7 @@ from analysis.tables import without_nan
 from extract.heads.kinds import Layer
 from finetune.contest.choosing import Choosing, images_of
 from finetune.contest.config import ContestConfig
+from finetune.contest.layers import KeptLayers
 from finetune.contest.taken import DONE, FORMAT, MARKER, check_not_taken, results_of
 from finetune.cross_validation.options import CV
 from finetune.store_identity import other_part, store_digests
@@ -95,10 +96,12 @@ class KeptHeads:
 
     Attributes:
         head_ratio: h_r by which head and tail accuracy are reported.
+        layers: of the heads that can be averaged.
     """
 
     def __init__(self, path: Path, number: int, loaded: LoadedStore, choosing: Choosing, head_ratio: float):
         self._path, self._number, self.head_ratio = path / DONE, number, head_ratio
+        self.layers = KeptLayers(path / DONE, number)
         self._loaded, self._choosing = loaded, choosing
         self._rows: dict[str, dict[str, Any]] = {}
         self.read()
@@ -123,6 +126,10 @@ class KeptHeads:
     def __contains__(self, head: str) -> bool:
         return head in self._rows
 
+    def lacks_layer(self, head: str) -> bool:
+        """Whether the layer of a head that is done was never looked at, or is not there any more."""
+        return self._rows[head].get("averageable", True) and self.layers.read(head) is None
+
     def row(self, head: str) -> dict[str, Any]:
         """Accuracies of a head: val_overall or cv_overall, …; without them if it diverged."""
         return self._rows[head]
@@ -133,19 +140,32 @@ class KeptHeads:
         layers: list[Layer | None],
         held: list[np.ndarray | None],
     ) -> None:
-        """Write the heads of a batch, and which images each gets right: of val, test, and held-out folds."""
+        """Write the heads of a batch, and which images each gets right: of val, test, and held-out folds.
+
+        Their layers are kept where val chooses: what an average of heads scores on folds, only their layers
+        on each fold could say.
+        """
         for row, layer, of_folds in zip(rows, layers, held, strict=True):
-            right = {}
+            found, is_kept = {}, False
             if layer is not None and row["diverged_at"] is None:
-                found = {
-                    name: split.predict(layer, self._loaded.threads) == split.label
-                    for name, split in self._loaded.held_out.items()
-                }
-                found |= {} if of_folds is None else {CV: of_folds}
-                right = {name: base64.b64encode(np.packbits(of)).decode() for name, of in found.items()}
-            kept = without_nan(row) | {"right": right}
-            write_json(self._path / f"{self._number}-{row['head']}.json", kept)
-            self._rows[row["head"]] = kept
+                found = self._right_of(layer) | ({} if of_folds is None else {CV: of_folds})
+                is_kept = self._choosing.split != CV and self.layers.keep(row["head"], layer)
+            self._add(row | {"averageable": is_kept}, found)
+            write_json(self._path / f"{self._number}-{row['head']}.json", self._rows[row["head"]])
+
+    def add(self, row: dict[str, Any], layer: Layer) -> None:
+        """Add a head without a file, one made of others; its row is as in `keep`."""
+        self._add(row, self._right_of(layer))
+
+    def _add(self, row: dict[str, Any], found: dict[str, np.ndarray]) -> None:
+        right = {name: base64.b64encode(np.packbits(of)).decode() for name, of in found.items()}
+        self._rows[row["head"]] = without_nan(row) | {"right": right}
+
+    def _right_of(self, layer: Layer) -> dict[str, np.ndarray]:
+        return {
+            name: split.predict(layer, self._loaded.threads) == split.label
+            for name, split in self._loaded.held_out.items()
+        }
 
     def right(self, head: str, split: str) -> np.ndarray:
         """(N,) bool, which images of a split a head gets right."""

@@ -58,7 +58,7 @@ def standings(
     splits = select_on, "test"
     rows = [_row(one, kept, splits, measures) for one in finalists]
     score = f"{select_on}_{SCORES[rank_by]}_mean"
-    order = sorted(range(len(rows)), key=lambda i: -rows[i][score])
+    order = sorted(range(len(rows)), key=lambda i: -round(rows[i][score], 9))  # of equals the earlier
     behind = {split: _behind([finalists[i] for i in order], kept, split, rank_by) for split in splits}
     table = []
     for place, i in enumerate(order):

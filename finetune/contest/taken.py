@@ -11,13 +11,15 @@ from store.storage.atomic import check_not_both, check_replaceable, foreign_name
 
 FORMAT, MARKER, DONE = "tailcache-contest", "contest.json", "done"
 TABLES = ("standings.csv", "heads.csv")
-BEST = "best"
-RUN, UNFINISHED = re.compile(rf"{BEST}(-\d+)?"), re.compile(rf"{BEST}(-\d+)?\.unfinished\.pt")
+BEST, AVERAGE = "best", "average"
+RUN = re.compile(rf"({BEST}|{AVERAGE})(-\d+)?")
+UNFINISHED = re.compile(rf"{BEST}(-\d+)?\.unfinished\.pt")
+DONE_FILES = (".json", ".pt")  # of a head: its results, and its layer
 
 
-def best_runs(path: Path, n_stores: int) -> list[Path]:
-    """The folders of the winner's runs, one for each store."""
-    return [path / BEST] if n_stores == 1 else [path / f"{BEST}-{i + 1}" for i in range(n_stores)]
+def run_folders(path: Path, name: str, n_stores: int) -> list[Path]:
+    """The folders of the winner's runs, or of the average's, one for each store."""
+    return [path / name] if n_stores == 1 else [path / f"{name}-{i + 1}" for i in range(n_stores)]
 
 
 def results_of(path: Path) -> list[Path]:
@@ -34,7 +36,7 @@ def foreign_to_contest(path: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError):
         return foreign_names(path, ())
     for entry in (path / DONE).glob("*"):
-        if not (entry.is_file() and (entry.suffix == ".json" or is_leftover(entry.name))):
+        if not (entry.is_file() and (entry.suffix in DONE_FILES or is_leftover(entry.name))):
             return f"holds {DONE}/{entry.name}"
     results = results_of(path)
     for run in (entry for entry in results if RUN.fullmatch(entry.name)):

@@ -79,7 +79,7 @@ def train_batch(
         ]
         course = {"kept_iteration": one.kept_iteration, "diverged_at": diverged[0] if diverged else None}
         ratio = config.head_ratio if folder.head_ratio is None else folder.head_ratio
-        found = {} if diverged else _accuracies(head, one, loaded, scores, ratio)
+        found = {} if diverged else head_accuracies(head, one, loaded, scores, ratio)
         rows.append({"head": head_id(config)} | course | found | {"seconds": seconds})
     held = [
         None if scores is None or row["diverged_at"] is not None else scores.images(head)
@@ -134,7 +134,7 @@ def _trained(
     ]
 
 
-def _accuracies(
+def head_accuracies(
     head: int, made: Made, loaded: LoadedStore, scores: Scores | None, head_ratio: float
 ) -> dict[str, float]:
     """val_overall, …, cv_overall, …, test_tail: the only evaluation on test, after training."""
