@@ -4,6 +4,20 @@ from mutant import Mutant
 
 HEADS = [
     Mutant(
+        "losses that wait on a GPU left out of saved states",
+        "finetune/training/trainer.py",
+        "self._pending.bring_to(self.histories)\n        heads = self._heads.state()",
+        "heads = self._heads.state()",
+        "test_finetune_pending",
+    ),
+    Mutant(
+        "losses that wait on a GPU brought over to the wrong window",
+        "finetune/training/pending.py",
+        "zip(self._waiting, losses.split(lengths), strict=True)",
+        "zip(self._waiting[::-1], losses.split(lengths), strict=True)",
+        "test_finetune_pending",
+    ),
+    Mutant(
         "implicit samples without the gradient of the label's weight",
         "finetune/heads/isda.py",
         "velocity.index_add_(1, self.classes, self.variance * of_own)",
