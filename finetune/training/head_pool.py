@@ -92,7 +92,7 @@ def _stack(
     heads: list[HeadOptions], device: torch.device, threads: Threads | None, recorded: RecordedSteps | None
 ) -> StackedHeads | ScaledHead:
     if heads[0].trainable != "fc":
-        return ScaledHead(heads[0], device)
+        return ScaledHead(heads[0], device, recorded)
     large = heads[0].weight.size >= LEAST_SHARED
     return StackedHeads(heads, device, threads if large else None, recorded)
 
