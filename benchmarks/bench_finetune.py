@@ -157,6 +157,7 @@ def window_parts(
         inputs = plan_inputs(config, store, loaded.common)
         draw = METHODS["fsa"].sampling.draw
         window = WindowMaker(draw, inputs, loaded.features, loaded.maps[None]).make((0, WINDOW))
+        window.arrive()
         options = head_options(config, store, inputs)
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)

@@ -49,6 +49,7 @@ class HeadPool:
         Returns:
             (T, S) float64 loss of each batch before its step, on the device.
         """
+        window.arrive()
         losses = [torch.empty(0)] * len(self._heads)
 
         def train_stack(stack: int) -> None:

@@ -15,6 +15,7 @@ from finetune.loading.features import Features, HeldOut, load_features, load_hel
 from finetune.loading.later_blocks import LaterBlocks, MapsBeforeLaterBlocks, later_blocks
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
+from finetune.loading.upload import beside_steps
 from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import find_sampling
 from finetune.run import find_phase1
@@ -155,7 +156,8 @@ class Trainer:
         last = self.configs[0].iterations
         bounds = window_bounds(self.iteration, last, self._window, [*range(every, last, every)])
         try:
-            with closing(prefetched(self._make, bounds, self.configs[0].prefetch)) as windows:
+            made = prefetched(self._make, bounds, self.configs[0].prefetch)
+            with beside_steps(self._loaded.device), closing(made) as windows:
                 for window in windows:
                     self._pending.add(window, self._heads.train_on(window))
                     self.iteration += len(window.label)
