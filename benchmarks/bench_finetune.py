@@ -175,9 +175,9 @@ def window_parts(
         with single_threaded() as threads:
             stacks = HeadPool([options], device, threads)
             if device.type == "cuda":
-                stacks.train_on(window)  # records it
+                stacks.train_on(window).cpu()  # records it; waits for the last step
             started = time.perf_counter()
-            stacks.train_on(window)
+            stacks.train_on(window).cpu()
             step.seconds = time.perf_counter() - started
 
     def products() -> None:

@@ -4,6 +4,13 @@ from mutant import Mutant
 
 PLANS = [
     Mutant(
+        "windows piling up in the memory of a GPU",
+        "finetune/loading/upload.py",
+        "self._asked.popleft().synchronize()",
+        "self._asked.popleft()",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
         "pinned memory written while a copy reads it",
         "finetune/loading/upload.py",
         "is_read.synchronize()",

@@ -14,7 +14,15 @@ from finetune.heads.cuda_graph import RECORDING
 from finetune.heads.row_terms import SecondLabel
 from finetune.loading import upload
 from finetune.loading.features import Features
-from finetune.loading.upload import BUFFERS, Turns, Uploads, beside_steps, uploads_on
+from finetune.loading.upload import (
+    BUFFERS,
+    WINDOWS_AHEAD,
+    StepsAhead,
+    Turns,
+    Uploads,
+    beside_steps,
+    uploads_on,
+)
 from finetune.loading.window import Window, WindowMaker
 from finetune.sampling.plan import Plan
 from finetune.train import finetune
@@ -167,6 +175,24 @@ def test_steps_wait_for_a_window_and_keep_its_memory(log, two_labels):
     assert log == ["steps waits for the event", *used]
 
 
+def test_no_more_than_a_few_windows_wait_in_the_memory_of_a_gpu(monkeypatch):
+    log, numbers = [], iter(range(9))
+
+    def record_event() -> SimpleNamespace:
+        i = next(numbers)
+        return SimpleNamespace(synchronize=lambda: log.append(f"waited for {i}"))
+
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: SimpleNamespace(record_event=record_event))
+    ahead = StepsAhead(GPU)
+    for i in range(5):
+        log.append(f"asked for {i}")
+        ahead.asked()
+    expected = [[f"asked for {i}", f"waited for {i - WINDOWS_AHEAD}"] for i in range(5)]
+    assert log == [line for lines in expected for line in lines if not line.startswith("waited for -")]
+    StepsAhead(CPU).asked()
+    assert next(numbers) == 5  # a CPU has no events
+
+
 class Late(Uploads):
     """A stand-in on a CPU: buffers hold NaN when they are taken, and steps must ask for each window."""
 
@@ -195,7 +221,8 @@ def test_a_run_through_buffers_is_the_same_run(
     config = FinetuneConfig(str(feature_store), str(tmp_path / "plain"), iterations=50, device="cpu", **more)
     config = replace(config, residency=residency, window=8)
     finetune(config, quiet)
-    uploads, waited = Late(log), []
+    uploads, waited, asked = Late(log), [], []
+    monkeypatch.setattr(StepsAhead, "asked", lambda self: asked.append(len(waited)))
     monkeypatch.setitem(upload._of_devices, CPU, uploads)
     monkeypatch.setattr("finetune.loading.window.arrive", lambda event, tensors: waited.append(event))
     finetune(replace(config, out=str(tmp_path / "buffered")), quiet)
@@ -204,6 +231,7 @@ def test_a_run_through_buffers_is_the_same_run(
     assert len(uploads.sizes) >= BUFFERS
     assert more or len(uploads.sizes) == BUFFERS
     assert len(waited) == 7  # windows
+    assert asked == [1, 2, 3, 4, 5, 6, 7]
     assert None not in waited
     assert log[0] == "own stream waits for steps"
     assert log[-1] == "steps waits for own stream"

@@ -10,7 +10,7 @@ import torch
 from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
-from finetune.heads.stacked import padded
+from finetune.heads.stacked import classes_innermost, padded
 from finetune.heads.step_terms import Course, StepTerms
 
 # What each kind trains, in the order of a step.
@@ -40,7 +40,7 @@ class ScaledHead:
         self._velocity = {name: torch.zeros_like(getattr(self, name)) for name in self._trained}
         self._lr_share = {"layer": options.fc_lr_share}  # of the learning rate
         self._terms, self._course = RowTerms([options], weight), Course(options, device)
-        self._recorded = recorded
+        self._recorded, self._classes_innermost = recorded, classes_innermost(device)
 
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The FC layer with scales and margins folded in: weight (K, C) and bias (K,)."""
@@ -96,13 +96,13 @@ class ScaledHead:
     ) -> None:
         """One step on x (B, Cp); for label, rate and fit see `RowTerms.gradient`."""
         head = self._options
-        unscaled = self.layer @ x.T  # (K, B)
+        unscaled = self._unscaled(x)
         logits = unscaled * self.scale[:, None]
         if "margin" in self._trained:
             logits += (self.margin * self._norm)[:, None]
         if self._terms.shift is not None:
             logits += self._terms.shift[0]
-        gradient = logits.log_softmax(0)
+        gradient = logits.T.log_softmax(1).T if self._classes_innermost else logits.log_softmax(0)
         self._terms.gradient(gradient[None], label, rate, fit, logits[None])
         of_each = {name: self._gradient(name, gradient, unscaled, x) for name in self._trained}
         for name, step in of_each.items():
@@ -111,6 +111,10 @@ class ScaledHead:
             if head.weight_decay > 0:
                 self._decay(value, velocity, of_lr * head.lr, terms.share)
             value.sub_(velocity)
+
+    def _unscaled(self, x: torch.Tensor) -> torch.Tensor:
+        """(K, B) logits without scales, in memory as those of `StackedHeads` are."""
+        return (x @ self.layer.T).T if self._classes_innermost else self.layer @ x.T
 
     def _decay(
         self, value: torch.Tensor, velocity: torch.Tensor, lr: float, share: float | torch.Tensor

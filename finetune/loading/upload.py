@@ -13,6 +13,7 @@ from math import prod
 import torch
 
 BUFFERS = 2  # one is written while a copy reads the other
+WINDOWS_AHEAD = 2  # whose steps a GPU is asked for before those of an earlier one are complete
 
 
 class Turns:
@@ -78,6 +79,25 @@ class Uploads:
             yield
         finally:
             current.wait_stream(self._stream)
+
+
+class StepsAhead:
+    """Keeps the thread that asks a GPU for steps a few windows ahead of it, and no more.
+
+    Nothing else holds it up, since losses stay there: windows would pile up in the GPU's memory.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._asked: deque[torch.cuda.Event] = deque()
+
+    def asked(self) -> None:
+        """Say that the steps of one more window were asked for; waits if they are too many. Not on a CPU."""
+        if self._device.type == "cpu":
+            return
+        self._asked.append(torch.cuda.current_stream(self._device).record_event())
+        if len(self._asked) > WINDOWS_AHEAD:
+            self._asked.popleft().synchronize()
 
 
 _of_devices: dict[torch.device, Uploads | None] = {}

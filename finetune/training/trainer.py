@@ -15,7 +15,7 @@ from finetune.loading.features import Features, HeldOut, load_features, load_hel
 from finetune.loading.later_blocks import LaterBlocks, MapsBeforeLaterBlocks, later_blocks
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
-from finetune.loading.upload import beside_steps
+from finetune.loading.upload import StepsAhead, beside_steps
 from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import find_sampling
 from finetune.run import find_phase1
@@ -129,6 +129,7 @@ class Trainer:
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
         self._judge = judge
         self.histories = [HeadHistory(config.rank_by) for config in configs]
+        self._ahead = StepsAhead(loaded.device)
         self._pending = PendingLosses(windows_that_wait(loaded.device))
         self.iteration = 0
 
@@ -160,6 +161,7 @@ class Trainer:
             with beside_steps(self._loaded.device), closing(made) as windows:
                 for window in windows:
                     self._pending.add(window, self._heads.train_on(window))
+                    self._ahead.asked()
                     self.iteration += len(window.label)
                     is_stop = self.iteration % every == 0 or self.iteration == last
                     if is_stop or self._pending.is_full:
