@@ -23,8 +23,8 @@ from finetune.methods.registry import METHODS
 from finetune.train import finetune
 
 CPU = torch.device("cpu")
-STEPS, BATCH, CHANNELS = 23, 12, 7
-WINDOWS = ((0, 5), (5, 10), (10, 12), (12, 17), (17, 22), (22, 23))  # of three lengths, in turns
+STEPS, BATCH, CHANNELS = 14, 12, 7
+WINDOWS = ((0, 3), (3, 6), (6, 8), (8, 11), (11, 13), (13, 14))  # of three lengths, in turns
 COURSES = {
     "constant": {},
     "cosine": {"schedule": "cosine"},
@@ -49,13 +49,9 @@ class AsOnAGPU(TorchDispatchMode):
 
 def again(work: Callable[[], None]) -> Callable[[], None]:
     """A stand-in for a GPU: a replay does the work again."""
-
-    def done() -> None:
-        with AsOnAGPU():
-            work()
-
-    done()
-    return done
+    with AsOnAGPU():
+        work()
+    return work
 
 
 def recorder(device: torch.device) -> RecordedSteps:
