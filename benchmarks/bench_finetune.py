@@ -161,6 +161,7 @@ def window_parts(
         inputs = plan_inputs(config, store, loaded.common)
         draw = METHODS["fsa"].sampling.draw
         window = WindowMaker(draw, inputs, loaded.features, loaded.maps[None]).make((0, WINDOW))
+        window.arrive()
         options = head_options(config, store, inputs)
     table = uploaded(store, device)
     vectors = torch.from_numpy(window.plan.mix.vectors).to(device)
@@ -178,9 +179,9 @@ def window_parts(
         with single_threaded() as threads:
             stacks = HeadPool([options], device, threads)
             if device.type == "cuda":
-                stacks.train_on(window)  # records it
+                stacks.train_on(window).cpu()  # records it; waits for the last step
             started = time.perf_counter()
-            stacks.train_on(window)
+            stacks.train_on(window).cpu()
             step.seconds = time.perf_counter() - started
 
     def products() -> None:

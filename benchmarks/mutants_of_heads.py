@@ -4,6 +4,20 @@ from mutant import Mutant
 
 HEADS = [
     Mutant(
+        "losses that wait on a GPU left out of saved states",
+        "finetune/training/trainer.py",
+        "self._pending.bring_to(self.histories)\n        heads = self._heads.state()",
+        "heads = self._heads.state()",
+        "test_finetune_pending",
+    ),
+    Mutant(
+        "losses that wait on a GPU brought over to the wrong window",
+        "finetune/training/pending.py",
+        "zip(self._waiting, losses.split(lengths), strict=True)",
+        "zip(self._waiting[::-1], losses.split(lengths), strict=True)",
+        "test_finetune_pending",
+    ),
+    Mutant(
         "implicit samples without the gradient of the label's weight",
         "finetune/heads/isda.py",
         "velocity.index_add_(1, self.classes, self.variance * of_own)",
@@ -13,8 +27,8 @@ HEADS = [
     Mutant(
         "implicit samples that are as strong from the beginning",
         "finetune/heads/isda.py",
-        "(iteration / self._n_iterations)",
-        "1.0",
+        "self._half * progress",
+        "self._half",
         "test_finetune_isda",
     ),
     Mutant(
@@ -29,10 +43,31 @@ HEADS = [
     ),
     Mutant(
         "momentum not rescaled as the learning rate falls",
-        "finetune/heads/stacked.py",
-        "head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))",
+        "finetune/heads/step_terms.py",
+        "head.momentum * share / head.share_of_lr(max(iteration - 1, 0))",
         "head.momentum",
         "test_finetune_head",
+    ),
+    Mutant(
+        "recorded steps of the terms of the first window",
+        "finetune/heads/step_terms.py",
+        "return [self._window(start, n).float()]",
+        "return [self._window(0, n).float()]",
+        "test_finetune_recorded_courses",
+    ),
+    Mutant(
+        "recorded steps that cut after each",
+        "finetune/heads/stacked.py",
+        "torch.maximum(factor, 1 - is_cut) if torch.is_tensor(is_cut) else factor",
+        "factor",
+        "test_finetune_recorded_courses",
+    ),
+    Mutant(
+        "implicit samples of shapes that no GPU can record",
+        "finetune/heads/stacked.py",
+        "one_size=recorded is not None",
+        "one_size=False",
+        "test_finetune_recorded_courses",
     ),
     Mutant(
         "bias not trained",
@@ -51,7 +86,7 @@ HEADS = [
     Mutant(
         "weight decay of the learning rate at the start",
         "finetune/heads/stacked.py",
-        "self._decay, value=head.share_of_lr(iteration)",
+        "self._decay, value=share",
         "self._decay, value=1.0",
         "test_finetune_head",
     ),
@@ -72,8 +107,8 @@ HEADS = [
     Mutant(
         "MaxNorm after every step, whatever is asked",
         "finetune/heads/stacked.py",
-        "if head.is_cut_after(iteration):",
-        "if head.max_norm is not None:",
+        "if terms.is_cut is not False:",
+        "if self._max_norm is not None:",
         "test_finetune_weight_balancing",
     ),
     Mutant(

@@ -4,6 +4,41 @@ from mutant import Mutant
 
 PLANS = [
     Mutant(
+        "windows piling up in the memory of a GPU",
+        "finetune/loading/upload.py",
+        "self._asked.popleft().synchronize()",
+        "self._asked.popleft()",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
+        "pinned memory written while a copy reads it",
+        "finetune/loading/upload.py",
+        "is_read.synchronize()",
+        "pass",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
+        "memory of a window reused while steps read it",
+        "finetune/loading/upload.py",
+        "tensor.record_stream(stream)",
+        "pass",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
+        "steps that do not wait for their window",
+        "finetune/training/head_pool.py",
+        "window.arrive()",
+        "pass",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
+        "windows without an event to wait for",
+        "finetune/loading/window.py",
+        "replace(window, sent=uploads.sent())",
+        "replace(window, sent=None)",
+        "test_finetune_beside_steps",
+    ),
+    Mutant(
         "threshold not strict",
         "finetune/sampling/masks.py",
         "values > tau_s",

@@ -137,6 +137,12 @@ class _Training:
             trainer.load_state(state)
         self._latest.keep(state_of())
         (history,) = trainer.histories
+
+        def good_state() -> dict[str, Any]:
+            state = state_of()  # brings the losses over, if they were still on a GPU
+            _check_not_diverged(self._config, history, loaded)
+            return state
+
         task = self._progress.add_task(what, total=self._config.iterations, status="")
         try:
             with closing(trainer.run(self._config.eval_every)) as windows:
@@ -145,7 +151,7 @@ class _Training:
                         _check_not_diverged(self._config, history, loaded)
                         self._progress.update(task, status=_status(history.metrics[-1]))
                     self._progress.update(task, completed=trainer.iteration)
-                    self._latest.keep_when_due(state_of)
+                    self._latest.keep_when_due(good_state)
         finally:
             self._progress.remove_task(task)
         self._latest.keep(state_of())

@@ -106,14 +106,8 @@ def test_the_windows_given_are_left_alone():
     assert torch.equal(before[1], label)
 
 
-def test_a_schedule_that_changes_is_not_recorded():
-    record = Recorder()
-    StackedHeads(options(**COSINE), CPU, recorded=RecordedSteps(record)).train_on(*windows()[0])
-    assert record.recorded == 0
-
-
 def mixed_stacks(record=None) -> HeadPool:
-    """Two stacks that are recorded, with focal and plain loss, and one that is not."""
+    """Three stacks: of focal loss, of a plain one, and with a schedule."""
     rest = HeadOptions(np.ones((5, 7), np.float32), np.zeros(5, np.float32), Loss(), 0.1, 0.9)
     with pytest.MonkeyPatch.context() as patch:
         if record is not None:
@@ -125,10 +119,12 @@ def test_stacks_share_the_memory_of_a_window_and_mix_nothing_up():
     record = Recorder()
     expected, recorded = mixed_stacks(), mixed_stacks(record)
     for window in windows():
-        assert torch.equal(expected.train_on(as_window(*window)), recorded.train_on(as_window(*window)))
-    for one, other in zip(expected.layers(), recorded.layers(), strict=True):
-        assert torch.equal(one[0], other[0])
-    assert record.recorded == 4  # two stacks, two lengths
+        losses = [heads.train_on(as_window(*window)) for heads in (expected, recorded)]
+        assert torch.equal(*(of_heads[:, :3] for of_heads in losses))
+        torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+    for i, (one, other) in enumerate(zip(expected.layers(), recorded.layers(), strict=True)):
+        torch.testing.assert_close(one[0], other[0], rtol=1e-6 * (i == 3), atol=1e-7 * (i == 3))
+    assert record.recorded == 6  # three stacks, two lengths
     pooled = {id(own[0]) for own, _ in recorded._recorded._recorded.values()}
     assert len(pooled) == 2
     recorded.free_recordings()

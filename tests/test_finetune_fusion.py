@@ -68,7 +68,7 @@ def test_nothing_is_divided_by_a_number_of_python():
     class Noting(torch.Tensor):
         @classmethod
         def __torch_function__(cls, function, types, args=(), kwargs=None):
-            if function in (torch.Tensor.div, torch.Tensor.__truediv__, torch.true_divide):
+            if function in (torch.div, torch.Tensor.div, torch.Tensor.__truediv__, torch.true_divide):
                 divisors.append(args[1])
             return super().__torch_function__(function, types, args, kwargs or {})
 

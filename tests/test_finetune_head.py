@@ -116,6 +116,9 @@ class FakeWindow:
     def __init__(self, pooled, label, start):
         self.pooled, self.label, self.start, self.second = pooled, label, start, None
 
+    def arrive(self):
+        """It is there."""
+
 
 @given(
     k=st.integers(2, 300),

@@ -1,24 +1,22 @@
 """Training history of a head: sums between rows of metrics, the best layer, and the saved state."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from extract.heads.kinds import FullyConnected
-from finetune.training.history import HeadHistory, histories_of, state_of
+from finetune.training.history import HeadHistory, Steps, histories_of, state_of
 
 CPU = torch.device("cpu")
 LAYER = FullyConnected(torch.ones(3, 2), torch.zeros(3))
 
 
-def window(start: int, n_steps: int) -> SimpleNamespace:
+def steps_of(start: int, n_steps: int) -> Steps:
     """Steps of two rows each, of which one is augmented."""
     row = np.arange(2 * start, 2 * (start + n_steps)).reshape(-1, 2)
-    plan = SimpleNamespace(row=row)
-    return SimpleNamespace(start=start, plan=plan, n_mixed=n_steps, n_empty=np.array([n_steps, 0]))
+    return Steps(start, row, n_steps, np.array([n_steps, 0]))
 
 
 def test_the_mean_loss_of_a_row_depends_on_no_window_length():
@@ -28,7 +26,7 @@ def test_the_mean_loss_of_a_row_depends_on_no_window_length():
         history = HeadHistory("balanced")
         for start in range(0, 96, length):
             part = losses[start : start + length]
-            history.add_steps(window(start, len(part)), part)
+            history.add_steps(steps_of(start, len(part)), part)
         history.add_row(96, {}, LAYER)
         rows.append(history.metrics)
         assert (history.n_empty.tolist(), history.n_mixed) == ([96, 0], 96)
@@ -40,7 +38,7 @@ def test_a_row_is_of_the_steps_since_the_one_before():
     history = HeadHistory("balanced")
     history.add_row(0, {}, LAYER)
     for start, loss in ((0, 2.0), (4, 6.0)):
-        history.add_steps(window(start, 4), torch.full((4,), loss, dtype=torch.float64))
+        history.add_steps(steps_of(start, 4), torch.full((4,), loss, dtype=torch.float64))
         history.add_row(start + 4, {}, LAYER)
     assert np.isnan(history.metrics[0]["loss"])
     assert [(row["iteration"], row["loss"]) for row in history.metrics[1:]] == [(4, 2.0), (8, 6.0)]
@@ -49,8 +47,8 @@ def test_a_row_is_of_the_steps_since_the_one_before():
 def test_the_first_loss_that_is_no_number_is_told_and_no_later_layer_is_the_best():
     history = HeadHistory("overall")
     history.add_row(0, {"val_overall": 10.0}, LAYER)
-    history.add_steps(window(8, 4), torch.tensor([1.0, 1.0, np.inf, np.nan], dtype=torch.float64))
-    history.add_steps(window(12, 1), torch.tensor([np.nan], dtype=torch.float64))
+    history.add_steps(steps_of(8, 4), torch.tensor([1.0, 1.0, np.inf, np.nan], dtype=torch.float64))
+    history.add_steps(steps_of(12, 1), torch.tensor([np.nan], dtype=torch.float64))
     history.add_row(13, {"val_overall": 99.0}, LAYER)
     assert history.diverged.iteration == 11
     assert history.diverged.rows.tolist() == [20, 21]
@@ -72,7 +70,7 @@ def test_a_state_keeps_everything_and_the_keys_that_earlier_programs_read():
     histories = [HeadHistory("overall"), HeadHistory("balanced")]
     for history in histories:
         history.add_row(0, {"val_overall": 1.0}, LAYER)
-        history.add_steps(window(0, 3), torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+        history.add_steps(steps_of(0, 3), torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
     state = state_of(histories)
     assert state.keys() == {"courses", "tally"}
     assert state["tally"] == {"n_steps": 3, "loss": [7.0, 7.0], "n_empty": [0, 0], "n_augmented": 0}

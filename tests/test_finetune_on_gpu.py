@@ -82,10 +82,12 @@ def windows(device: torch.device, n_classes: int) -> Iterator[tuple[torch.Tensor
 def test_recorded_steps_are_the_steps(device, n_classes, loss, changed, caplog):
     recorded = made_heads(device, n_classes, loss, recorder(device), **changed)
     eager = made_heads(device, n_classes, loss, **changed)
+    # Of isda, recorded steps have products of other shapes; its strength is twenty times as large here.
+    close = {"rtol": 1e-4, "atol": 1e-4} if loss == "isda" else {"rtol": 0, "atol": 0}
     for window in windows(device, n_classes):
-        assert torch.equal(eager.train_on(*window), recorded.train_on(*window))
-    assert torch.equal(eager.weight, recorded.weight)
-    assert torch.equal(eager.velocity, recorded.velocity)
+        torch.testing.assert_close(eager.train_on(*window), recorded.train_on(*window), **close)
+    torch.testing.assert_close(eager.weight, recorded.weight, **close)
+    torch.testing.assert_close(eager.velocity, recorded.velocity, **close)
     assert caplog.messages == []  # recording did not fail
 
 

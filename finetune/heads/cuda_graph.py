@@ -11,8 +11,10 @@ import torch
 
 from store.notes import note
 
-Steps = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+Steps = Callable[..., None]
 Record = Callable[[Callable[[], None]], Callable[[], None]]
+
+POOLED, FIT = 0, 3  # the argument that heads share, and the one that steps write
 
 # Held while a graph is recorded and while a window is made: GPU calls of one thread can spoil a recording
 # of another.
@@ -41,9 +43,10 @@ class RecordedSteps:
         """Run the steps of a window; without a graph if recording fails.
 
         Args:
-            steps: reads pooled, label and rate of a window, and writes each row's fit to its fourth argument.
+            steps: reads pooled, label and rate of a window and whatever follows, and writes each row's fit to
+                its fourth argument.
             state: tensors that the steps update; the same ones at every call for the same heads.
-            arguments: the four arguments.
+            arguments: its arguments.
         """
         key = (state[0].data_ptr(), *(argument.shape for argument in arguments))
         if key not in self._recorded and not self._gave_up:
@@ -52,10 +55,11 @@ class RecordedSteps:
             steps(*arguments)
             return
         own, replay = self._recorded[key]
-        for mine, given in zip(own[:3], arguments[:3], strict=True):
-            mine.copy_(given)
+        for i, (mine, given) in enumerate(zip(own, arguments, strict=True)):
+            if i != FIT:
+                mine.copy_(given)
         replay()
-        arguments[3].copy_(own[3])
+        arguments[FIT].copy_(own[FIT])
 
     def clear(self) -> None:
         """Drop all recordings and free their memory."""
@@ -68,7 +72,7 @@ class RecordedSteps:
         before = [part.clone() for part in state]
         try:
             own = [argument.clone(memory_format=torch.contiguous_format) for argument in arguments]
-            own[0] = self._pooled.setdefault(own[0].shape, own[0])
+            own[POOLED] = self._pooled.setdefault(own[POOLED].shape, own[POOLED])
             self._recorded[key] = own, self._record(lambda: steps(*own))
         except RuntimeError as error:  # out of memory, or not supported by the driver
             self.clear()

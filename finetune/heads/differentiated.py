@@ -12,6 +12,7 @@ import torch
 from extract.heads.kinds import Aligned, Layer, MetaEmbedding
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
+from finetune.heads.step_terms import Course, StepTerms
 
 # What each is, and the parts that it trains.
 DIFFERENTIATED: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -35,7 +36,8 @@ class LearnedHead:
         self._options, self._n_channels = options, options.weight.shape[1]
         # Velocities are stored multiplied by the learning rate.
         self._velocity = {name: torch.zeros_like(part).detach() for name, part in trained.items()}
-        self._terms = RowTerms([options], trained[next(iter(trained))].detach())
+        like = next(iter(trained.values())).detach()
+        self._terms, self._course = RowTerms([options], like), Course(options, like.device)
 
     def layers(self) -> list[Layer]:
         """The head, a copy."""
@@ -69,15 +71,20 @@ class LearnedHead:
         of_rows, share = all_labels(self.classified(label), second)
         of_rows = of_rows[:, None]  # of the only head
         fit = torch.empty(of_rows.shape, dtype=pooled.dtype, device=pooled.device)
-        rates = self._terms.rates(of_rows, start, share)
-        for i in range(len(pooled)):
+        rates = self._terms.rates(of_rows, self._course.shares(start, len(pooled)), share)
+        for i, terms in enumerate(self._course.steps(start, len(pooled))):
             with torch.enable_grad():
                 logits = self.logits(pooled[i, :, : self._n_channels], label[i])
-            self._step(start + i, logits, of_rows[i], fit[i], rates[i])
+            self._step(terms, logits, of_rows[i], fit[i], rates[i])
         return self._terms.losses(fit, of_rows, share)
 
     def _step(
-        self, iteration: int, logits: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
+        self,
+        terms: StepTerms,
+        logits: torch.Tensor,
+        label: torch.Tensor,
+        fit: torch.Tensor,
+        rate: torch.Tensor,
     ) -> None:
         """One step, from the logits (B, K) of a batch; for label, rate and fit see `RowTerms.gradient`."""
         head = self._options
@@ -87,12 +94,11 @@ class LearnedHead:
         gradient = shifted.log_softmax(0)
         self._terms.gradient(gradient[None], label, rate, fit, shifted[None])
         steps = torch.autograd.grad(logits, list(self.trained.values()), gradient.T)
-        now, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
         for (name, part), step in zip(self.trained.items(), steps, strict=True):
             part, velocity = part.detach(), self._velocity[name]
-            velocity.mul_(head.momentum * now / before).add_(step)
+            velocity.mul_(of.momentum).add_(step)
             if head.weight_decay > 0:
-                velocity.add_(part, alpha=head.lr * now * head.weight_decay)
+                velocity.add_(part, alpha=head.lr * of.share * head.weight_decay)
             part.sub_(velocity)
 
 

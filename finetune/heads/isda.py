@@ -20,37 +20,38 @@ class ImplicitSamples:
     cross-entropy, however many classes there are.
     """
 
-    def __init__(self, options: list[HeadOptions], like: torch.Tensor):
+    def __init__(self, options: list[HeadOptions], like: torch.Tensor, one_size: bool = False):
         """Keep the class variances.
 
         Args:
             options: of each head.
             like: (S, K, Cp) the padded weights of the heads.
+            one_size: whether all arrays have the same shape in every step, as recorded steps must.
         """
         variance = options[0].loss.variance  # of the store, so the same for all heads
         self._variance = like.new_zeros(like.shape[1:])
         self._variance[:, : variance.shape[1]] = torch.from_numpy(variance).to(like)
         half = np.array([head.loss.strength / 2 for head in options], np.float32)
+        self._distinct = _first_of_each if one_size else _each_once
         self._half = torch.from_numpy(half).to(like.device)[:, None, None]
-        self._n_iterations = options[0].n_iterations
 
-    def add(self, logits: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, iteration: int) -> "Added":
+    def add(
+        self, logits: torch.Tensor, weight: torch.Tensor, label: torch.Tensor, progress: float
+    ) -> "Added":
         """Add r/2 · (w_k − w_y)ᵀ Σ_y (w_k − w_y) to the logits.
 
         Args:
             logits: (S, K, B), in place.
             weight: (S, K, Cp).
             label: (S, 1, B) int64, the same for all heads.
-            iteration: counted from 0; r grows with it, from 0.
+            progress: steps taken, as a share of all, to which r is proportional; a number or a tensor.
 
         Returns:
             What was added, for its gradient.
         """
-        classes, place = label[0, 0].unique(return_inverse=True)
+        classes, place = self._distinct(label[0, 0])
         variance = self._variance[classes].expand(len(weight), -1, -1)
-        added = Added(
-            self._half * (iteration / self._n_iterations), classes, place, variance, weight[:, classes]
-        )
+        added = Added(self._half * progress, classes, place, variance, weight[:, classes])
         weighted = variance * added.own
         distance = torch.bmm(variance, weight.square().transpose(1, 2))  # (S, U, K)
         distance.sub_(torch.bmm(weighted, weight.transpose(1, 2)), alpha=2)
@@ -60,13 +61,23 @@ class ImplicitSamples:
         return added
 
 
+def _each_once(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels (B,), each once, and (B,) the place of each row's among them; a GPU is waited for."""
+    return label.unique(return_inverse=True)
+
+
+def _first_of_each(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All labels (B,), and (B,) the first place where each row's is; other places are of no row."""
+    return label, (label[:, None] == label).int().argmax(1)
+
+
 @dataclass(frozen=True)
 class Added:
     """What was added to the logits of a batch.
 
     Attributes:
         half: (S, 1, 1) r/2.
-        classes: (U,) int64 the labels of the batch, each once.
+        classes: (U,) int64 the labels of the batch; some may be there again, for no row.
         place: (B,) int64 the label of each row among them.
         variance: (S, U, Cp) theirs.
         own: (S, U, Cp) their weights.

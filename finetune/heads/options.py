@@ -90,7 +90,11 @@ class HeadOptions:
         return self.max_norm is not None and (at_end or (iteration + 1) % self.max_norm_every == 0)
 
     @property
+    def is_cut_rarely(self) -> bool:
+        """Whether weights are cut to `max_norm` after some steps and not after others."""
+        return self.max_norm is not None and self.max_norm_every > 1
+
+    @property
     def depends_on_iteration(self) -> bool:
         """Whether a step depends on the iteration number."""
-        cuts_rarely = self.max_norm is not None and self.max_norm_every > 1
-        return self.schedule != "constant" or cuts_rarely or self.loss.variance is not None
+        return self.schedule != "constant" or self.is_cut_rarely or self.loss.variance is not None

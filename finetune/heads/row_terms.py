@@ -67,21 +67,20 @@ class RowTerms:
         by_weights = self._options[0].loss.divide_by_weights
         return weight / (weight.sum(dim=(2, 3), keepdim=True) if by_weights else label.shape[3])
 
-    def rates(self, label: torch.Tensor, start: int, share: torch.Tensor | None) -> torch.Tensor:
+    def rates(self, label: torch.Tensor, of_lr: torch.Tensor, share: torch.Tensor | None) -> torch.Tensor:
         """Learning rate times weight of each row.
 
         Args:
             label: (T, S, R, B) labels of each row.
-            start: iteration of the first batch.
+            of_lr: (T,) float64 learning rates of the steps, divided by the initial one.
             share: (T, R, B) float64 shares of a row's labels; None if it has one, R = 1.
 
         Returns:
             (T, S, R, B), or (T, S, 1, 1) if all rows have the same.
         """
-        head = self._options[0]
-        of_lr = [head.share_of_lr(iteration) for iteration in range(start, start + len(label))]
-        of_lr = torch.tensor(of_lr, dtype=torch.float64, device=label.device)[:, None, None, None]
-        return (of_lr * self._lr[:, None, None] * self._weights(label, share)).to(self._dtype)
+        return (of_lr[:, None, None, None] * self._lr[:, None, None] * self._weights(label, share)).to(
+            self._dtype
+        )
 
     def gradient(
         self,

@@ -8,9 +8,11 @@ of MiSLAS (Zhong et al. 2021) a and, at its own learning rate, W and bias. All f
 import torch
 
 from extract.heads.kinds import FullyConnected
+from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
-from finetune.heads.stacked import padded
+from finetune.heads.stacked import classes_innermost, padded
+from finetune.heads.step_terms import Course, StepTerms
 
 # What each kind trains, in the order of a step.
 TRAINED = {"scales": ("scale",), "margins": ("scale", "margin"), "scales and fc": ("scale", "layer")}
@@ -25,7 +27,7 @@ class ScaledHead:
         layer: (K, Cp) float32, W and the bias, for padded features.
     """
 
-    def __init__(self, options: HeadOptions, device: torch.device):
+    def __init__(self, options: HeadOptions, device: torch.device, recorded: RecordedSteps | None = None):
         self._options = options
         self._n_channels = options.weight.shape[1]
         weight = torch.tensor(options.weight, device=device)
@@ -38,7 +40,8 @@ class ScaledHead:
         # Velocities are stored multiplied by the learning rate.
         self._velocity = {name: torch.zeros_like(getattr(self, name)) for name in self._trained}
         self._lr_share = {"layer": options.fc_lr_share}  # of the learning rate
-        self._terms = RowTerms([options], weight)
+        self._terms, self._course = RowTerms([options], weight), Course(options, device)
+        self._recorded, self._classes_innermost = recorded, classes_innermost(device)
 
     def layers(self) -> list[FullyConnected]:
         """The FC layer with scales and margins folded in."""
@@ -66,32 +69,63 @@ class ScaledHead:
         label, share = all_labels(label, second)
         label = label[:, None]  # of the only head
         fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
-        rates = self._terms.rates(label, start, share)
-        for i in range(len(pooled)):
-            self._step(start + i, pooled[i], label[i], fit[i], rates[i])
+        rate = self._terms.rates(label, self._course.shares(start, len(pooled)), share)
+        arguments = [pooled, label, rate, fit]
+        if self._recorded is not None:
+            state = [getattr(self, name) for name in self._trained] + [*self._velocity.values()]
+            self._recorded(self._steps, state, [*arguments, *self._course.recorded(start, len(pooled))])
+        else:
+            self._steps(*arguments, start=start)
         return self._terms.losses(fit, label, share)
 
+    def _steps(
+        self,
+        pooled: torch.Tensor,
+        label: torch.Tensor,
+        rate: torch.Tensor,
+        fit: torch.Tensor,
+        course: torch.Tensor | None = None,
+        start: int = 0,
+    ) -> None:
+        """The steps of a window; see `StackedHeads`."""
+        terms = self._course.steps(start, len(pooled), course)
+        for step in zip(terms, pooled, label, fit, rate, strict=True):
+            self._step(*step)
+
     def _step(
-        self, iteration: int, x: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
+        self, terms: StepTerms, x: torch.Tensor, label: torch.Tensor, fit: torch.Tensor, rate: torch.Tensor
     ) -> None:
         """One step on x (B, Cp); for label, rate and fit see `RowTerms.gradient`."""
         head = self._options
-        unscaled = self.layer @ x.T  # (K, B)
+        unscaled = self._unscaled(x)
         logits = unscaled * self.scale[:, None]
         if "margin" in self._trained:
             logits += (self.margin * self._norm)[:, None]
         if self._terms.shift is not None:
             logits += self._terms.shift[0]
-        gradient = logits.log_softmax(0)
+        gradient = logits.T.log_softmax(1).T if self._classes_innermost else logits.log_softmax(0)
         self._terms.gradient(gradient[None], label, rate, fit, logits[None])
         of_each = {name: self._gradient(name, gradient, unscaled, x) for name in self._trained}
-        now, before = head.share_of_lr(iteration), head.share_of_lr(max(iteration - 1, 0))
         for name, step in of_each.items():
             value, velocity, of_lr = getattr(self, name), self._velocity[name], self._lr_share.get(name, 1.0)
-            velocity.mul_(head.momentum * now / before).add_(step, alpha=of_lr)
+            velocity.mul_(terms.momentum).add_(step, alpha=of_lr)
             if head.weight_decay > 0:
-                velocity.add_(value, alpha=of_lr * head.lr * now * head.weight_decay)
+                self._decay(value, velocity, of_lr * head.lr, terms.share)
             value.sub_(velocity)
+
+    def _unscaled(self, x: torch.Tensor) -> torch.Tensor:
+        """(K, B) logits without scales, in memory as those of `StackedHeads` are."""
+        return (x @ self.layer.T).T if self._classes_innermost else self.layer @ x.T
+
+    def _decay(
+        self, value: torch.Tensor, velocity: torch.Tensor, lr: float, share: float | torch.Tensor
+    ) -> None:
+        """Add the gradient of the L2 penalty to a velocity."""
+        decay = self._options.weight_decay
+        if torch.is_tensor(share):
+            velocity.addcmul_(value, share, value=lr * decay)
+        else:
+            velocity.add_(value, alpha=lr * share * decay)
 
     def _gradient(
         self, name: str, gradient: torch.Tensor, unscaled: torch.Tensor, x: torch.Tensor

@@ -18,6 +18,7 @@ from finetune.heads.cuda_graph import RecordedSteps
 from finetune.heads.isda import ImplicitSamples
 from finetune.heads.options import HeadOptions
 from finetune.heads.row_terms import RowTerms, SecondLabel, all_labels
+from finetune.heads.step_terms import Course, StepTerms
 from finetune.heads.threads import Threads
 
 LINE = 16  # float32 in a cache line
@@ -64,12 +65,14 @@ class StackedHeads:
         self.weight[:, :, self._n_channels] = torch.from_numpy(np.stack([head.bias for head in options]))
         self.velocity = torch.zeros_like(self.weight)
         self._threads = threads
-        self._terms = RowTerms(options, self.weight)
-        self._implicit = None if first.loss.variance is None else ImplicitSamples(options, self.weight)
+        self._terms, self._course = RowTerms(options, self.weight), Course(first, device)
+        self._implicit = None
+        if first.loss.variance is not None:
+            self._implicit = ImplicitSamples(options, self.weight, one_size=recorded is not None)
         self._decay = self._of_heads([head.lr * head.weight_decay for head in options])
         self._max_norm = None if first.max_norm is None else self._of_heads([h.max_norm for h in options])
         self._buffers: _Buffers | None = None
-        self._recorded = None if first.depends_on_iteration else recorded
+        self._recorded = recorded
 
     def _of_heads(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=self.weight.dtype, device=self.weight.device)[:, None, None]
@@ -109,11 +112,13 @@ class StackedHeads:
         label, share = all_labels(label, second)
         label = label[:, None].expand(n_iterations, n_heads, *label.shape[1:])
         fit = torch.empty(label.shape, dtype=pooled.dtype, device=pooled.device)
-        rate = self._terms.rates(label, start, share)
+        rate = self._terms.rates(label, self._course.shares(start, n_iterations), share)
+        arguments = [pooled, label, rate, fit]
         if self._recorded is not None:
-            self._recorded(self._steps, [self.weight, self.velocity], [pooled, label, rate, fit])
+            arguments += self._course.recorded(start, n_iterations)
+            self._recorded(self._steps, [self.weight, self.velocity], arguments)
         else:
-            self._steps(pooled, label, rate, fit, start)
+            self._steps(*arguments, start=start)
         return self._terms.losses(fit, label, share)
 
     def _steps(
@@ -122,50 +127,63 @@ class StackedHeads:
         label: torch.Tensor,
         rate: torch.Tensor,
         fit: torch.Tensor,
+        course: torch.Tensor | None = None,
         start: int = 0,
     ) -> None:
-        """The steps of a window; recorded steps ignore `start`."""
+        """The steps of a window; recorded ones ignore `start` and read `course`, if they differ at all."""
         x = pooled[:, None].expand(len(pooled), len(self.options), *pooled.shape[1:])
-        batches = zip(x.unbind(), label.unbind(), fit.unbind(), rate.unbind(), strict=True)
-        for iteration, terms in enumerate(batches, start):
-            self._step(iteration, *terms)
+        terms = self._course.steps(start, len(pooled), course)
+        for step in zip(terms, x.unbind(), label.unbind(), fit.unbind(), rate.unbind(), strict=True):
+            self._step(*step)
 
     def _step(
         self,
-        iteration: int,
+        terms: StepTerms,
         x: torch.Tensor,
         label: torch.Tensor,
         fit: torch.Tensor,
         rate: torch.Tensor,
     ) -> None:
         """One step on x (S, B, Cp); for label, rate and fit see `RowTerms.gradient`."""
-        buffers, head = self._buffers, self.options[0]
+        buffers = self._buffers
         x_t = x.transpose(1, 2)
         self._each_block(lambda block: torch.bmm(block.weight, x_t, out=block.logits))
         if self._terms.shift is not None:
             buffers.logits.add_(self._terms.shift)
         if self._implicit is not None:
-            added = self._implicit.add(buffers.logits, self.weight, label, iteration)
+            added = self._implicit.add(buffers.logits, self.weight, label, terms.progress)
         gradient = buffers.log_softmax()
         self._terms.gradient(gradient, label, rate, fit, buffers.logits)
-        momentum = head.momentum * head.share_of_lr(iteration) / head.share_of_lr(max(iteration - 1, 0))
-
-        if self._implicit is not None:
+        momentum = terms.momentum
+        if self._implicit is not None or torch.is_tensor(momentum):  # a product takes numbers only
             self.velocity.mul_(momentum)
-            added.add_gradient(self.velocity, gradient, self.weight)
             momentum = 1.0
+        if self._implicit is not None:
+            added.add_gradient(self.velocity, gradient, self.weight)
 
         def update(block: "_Block") -> None:
             block.velocity.baddbmm_(block.gradient, x, beta=momentum)
-            if head.weight_decay > 0:
-                block.velocity.addcmul_(block.weight, self._decay, value=head.share_of_lr(iteration))
+            if self.options[0].weight_decay > 0:
+                self._decay_weights(block, terms.share)
             block.weight.sub_(block.velocity)
-            if head.is_cut_after(iteration):
-                of_class = block.weight[:, :, : self._n_channels]
-                length = torch.linalg.vector_norm(of_class, dim=2, keepdim=True)
-                of_class.mul_((self._max_norm / length).clamp_(max=1))
+            if terms.is_cut is not False:
+                self._cut(block, terms.is_cut)
 
         self._each_block(update)
+
+    def _decay_weights(self, block: "_Block", share: float | torch.Tensor) -> None:
+        """Add the gradient of the L2 penalty to a velocity."""
+        if torch.is_tensor(share):
+            block.velocity.addcmul_(block.weight, self._decay * share)
+        else:
+            block.velocity.addcmul_(block.weight, self._decay, value=share)
+
+    def _cut(self, block: "_Block", is_cut: bool | torch.Tensor) -> None:
+        """Shorten weights to `max_norm`; by a tensor, all are kept where it is 0."""
+        of_class = block.weight[:, :, : self._n_channels]
+        length = torch.linalg.vector_norm(of_class, dim=2, keepdim=True)
+        factor = (self._max_norm / length).clamp_(max=1)
+        of_class.mul_(torch.maximum(factor, 1 - is_cut) if torch.is_tensor(is_cut) else factor)
 
     def _each_block(self, work: Callable[["_Block"], None]) -> None:
         blocks = self._buffers.blocks

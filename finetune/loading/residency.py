@@ -6,13 +6,15 @@ into a buffer on the host and fused the same way, so the two give the same bits.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
 from finetune.loading.free_memory import available_memory
-from finetune.mixing.fusion import fuse
+from finetune.loading.upload import uploads_on
+from finetune.mixing.fusion import Empty, fuse
 from finetune.sampling.arrays import Array
 from store.arrays.dtypes import computing_dtype, decode
 from store.arrays.finite import first_not_finite
@@ -141,12 +143,13 @@ class HeldMaps:
         device: where they are.
     """
 
-    def __init__(self, table: torch.Tensor):
-        self._table, self.device = table, table.device
+    def __init__(self, table: torch.Tensor, empty: Empty | None = None):
+        """The table, and what gives memory for means on the host; None for new memory."""
+        self._table, self.device, self._empty = table, table.device, empty
 
     def fused(self, vectors: Array, *rows: Array) -> torch.Tensor:
         """See `Maps`."""
-        return fuse(self._table, torch.as_tensor(vectors, device=self._table.device))
+        return fuse(self._table, torch.as_tensor(vectors, device=self._table.device), self._empty)
 
     def picked(self, vectors: Array, *rows: Array) -> torch.Tensor:
         """See `VectorMaps`."""
@@ -160,15 +163,16 @@ class StreamedMaps:
     Maps of rare classes are drawn again and again, so they are seldom read again.
     """
 
-    def __init__(self, store: FeatureStore, rows: int, layer: str | None = None):
+    def __init__(self, store: FeatureStore, rows: int, layer: str | None = None, empty: Empty | None = None):
         """Allocate the buffer; nothing is read yet.
 
         Args:
             store: the store.
             rows: maps in the buffer; at least as many as any window needs.
             layer: an earlier one; None for the last one.
+            empty: gives memory for means; None for new memory.
         """
-        self._store, self._maps = store, store.maps(layer)
+        self._store, self._maps, self._empty = store, store.maps(layer), empty
         self._array = self._maps.array
         dtype = computing_dtype(self._maps.dtype) if self._maps.is_lossy else self._array.dtype
         self._ring = np.empty((rows, *self._array.shape[1:]), dtype)
@@ -184,7 +188,7 @@ class StreamedMaps:
         Raises:
             StoreError: a file is missing or damaged, or a value is not finite.
         """
-        return self._made(fuse, vectors, rows)
+        return self._made(partial(fuse, empty=self._empty), vectors, rows)
 
     def picked(self, vectors: np.ndarray, *rows: np.ndarray) -> torch.Tensor:
         """See `VectorMaps`; errors as of `fused`."""
@@ -259,13 +263,15 @@ def hold_maps(
     Raises:
         StoreError: a value is not finite.
     """
-    if residency.kind == "stream":
-        rows = store.map_shape[0] if residency.rows is None else residency.rows
-        return StreamedMaps(store, rows, layer)
     if residency.kind == "device" and device.type != "cpu":
         return HeldMaps(uploaded(store, device, layer))
+    uploads = uploads_on(device)
+    empty = None if uploads is None else uploads.buffers.take
+    if residency.kind == "stream":
+        rows = store.map_shape[0] if residency.rows is None else residency.rows
+        return StreamedMaps(store, rows, layer, empty)
     maps = _as_tensor(store.read_feature_map(layer=layer))
-    return HeldMaps(maps.reshape(-1, maps.shape[-1]))
+    return HeldMaps(maps.reshape(-1, maps.shape[-1]), empty)
 
 
 def uploaded(store: FeatureStore, device: torch.device, layer: str | None = None) -> torch.Tensor:

@@ -1,17 +1,20 @@
 """A window: the batches of consecutive iterations, assembled together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from extract.inference.transfer import to_device
 from finetune.heads.cuda_graph import RECORDING
 from finetune.heads.row_terms import SecondLabel
 from finetune.heads.stacked import padded_channels
 from finetune.loading.features import Features
 from finetune.loading.residency import Maps
+from finetune.loading.upload import arrive, uploads_on
 from finetune.mixing.mix import Mix
 from finetune.sampling.plan import Plan, PlanInputs
 
@@ -26,6 +29,7 @@ class Window:
         label: (T, B) int64.
         plan: the plan of the batches.
         second: second labels of samples that are mixed of two; None if none are.
+        sent: where a GPU makes it on another stream than that of the steps, when it is there; see `arrive`.
     """
 
     start: int
@@ -33,6 +37,12 @@ class Window:
     label: torch.Tensor
     plan: Plan
     second: SecondLabel | None = None
+    sent: torch.cuda.Event | None = None
+
+    def arrive(self) -> None:
+        """Let what this thread asks a GPU for from now on wait for the window; on a CPU it is there."""
+        second = () if self.second is None else (self.second.label, self.second.share)
+        arrive(self.sent, [self.pooled, self.label, *second])
 
     @property
     def n_mixed(self) -> int:
@@ -61,6 +71,7 @@ class WindowMaker:
     ):
         self._draw, self._features, self._maps = draw, features, maps
         self.inputs = inputs
+        self._uploads = uploads_on(features.pooled.device)
 
     def make(self, bounds: tuple[int, int]) -> Window:
         """The window of iterations bounds[0] to bounds[1] (exclusive).
@@ -68,15 +79,18 @@ class WindowMaker:
         Raises:
             StoreError: feature maps cannot be read.
         """
-        plan = self._draw(self.inputs, *bounds)
-        with RECORDING:
-            return assemble(plan, self._features, self._maps, bounds[0])
+        uploads = self._uploads
+        with nullcontext() if uploads is None else uploads.own_stream():
+            plan = self._draw(self.inputs, *bounds)
+            with RECORDING:
+                window = assemble(plan, self._features, self._maps, bounds[0])
+                return window if uploads is None else replace(window, sent=uploads.sent())
 
 
 def assemble(plan: Plan, features: Features, maps: Maps | None, start: int) -> Window:
     """Gather the rows of a plan, and put the mixed samples in place of the last ones."""
     device = features.pooled.device
-    row = torch.as_tensor(plan.row, device=device)
+    row = to_device(torch.as_tensor(plan.row), device)
     label, n_channels = features.label[row], features.pooled.shape[1]
     # Padded here, because a padded copy of all features would double their memory.
     pooled = torch.empty(*row.shape, padded_channels(n_channels), dtype=torch.float32, device=device)

@@ -58,7 +58,7 @@ class Fusion:
             return
         needed = self.is_mixed
         made = maps.fused(self.vectors[needed], self.row[needed], self.donor_row[needed])
-        places[torch.as_tensor(needed, device=places.device)] = made.to(places.device)
+        places[torch.as_tensor(needed, device=places.device)] = made.to(places.device, non_blocking=True)
 
 
 @drawn_anywhere

@@ -5,16 +5,20 @@ drawn vectors are read, and a whole window of iterations is fused in one call.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
+Empty = Callable[[torch.Size], torch.Tensor]
 
-def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+
+def fuse(table: torch.Tensor, vectors: torch.Tensor, empty: Empty | None = None) -> torch.Tensor:
     """Pooled features of augmented samples.
 
     Args:
         table: (N · L, C) float16, bfloat16 or float32; row · L + position is the index of a vector.
         vectors: (..., L) int32 or int64 indices into the table.
+        empty: gives memory of a shape for the result, float32; None for new memory.
 
     Returns:
         (..., C) float32: the mean of each sample's vectors. Their sum, in float32 and in order, is rounded
@@ -29,4 +33,5 @@ def fuse(table: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     sums = torch.nn.functional.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
     # A tensor: on a GPU, torch multiplies by the reciprocal of a Python number, which rounds differently.
     divisor = torch.full((), n_vectors * scale, dtype=torch.float32, device=table.device)
-    return (sums.float() / divisor).reshape(*vectors.shape[:-1], table.shape[1])
+    out = None if empty is None else empty(sums.shape)
+    return torch.div(sums.float(), divisor, out=out).reshape(*vectors.shape[:-1], table.shape[1])

@@ -37,6 +37,8 @@ class HeadPool:
         self._members = [
             part for members in alike.values() for part in _parts(members, options, device, threads.n)
         ]
+        # Where each head is among those of all stacks; there once, lest each window wait for a GPU.
+        self._places = torch.from_numpy(np.argsort(np.concatenate(self._members))).to(device)
         alone = len(self._members) == 1 and device.type == "cpu"
         self._recorded = recorded_on(device)
         self._heads = [
@@ -48,21 +50,21 @@ class HeadPool:
         """One step of every head on each batch of a window.
 
         Returns:
-            (T, S) float64 loss of each batch before its step, on the host.
+            (T, S) float64 loss of each batch before its step, on the device.
         """
-        losses = torch.empty(*window.label.shape[:1], self.n_heads, dtype=torch.float64)
+        window.arrive()
+        losses = [torch.empty(0)] * len(self._heads)
 
         def train_stack(stack: int) -> None:
             batches = window.pooled, window.label, window.start, window.second
-            of_stack = self._heads[stack].train_on(*batches)
-            losses[:, self._members[stack]] = of_stack.cpu()
+            losses[stack] = self._heads[stack].train_on(*batches)
 
         if len(self._heads) == 1 or window.pooled.is_cuda:  # a process may record one graph at a time
             for stack in range(len(self._heads)):
                 train_stack(stack)
         else:
             self._threads.each(train_stack, range(len(self._heads)))
-        return losses
+        return losses[0] if len(losses) == 1 else torch.cat(losses, 1).index_select(1, self._places)
 
     def free_recordings(self) -> None:
         """Free the GPU memory of recorded steps; the next window records them again."""
@@ -98,7 +100,7 @@ def _stack(
     if heads[0].trainable in DIFFERENTIATED:
         return DifferentiatedHead(heads[0], device)
     if heads[0].trainable != "fc":
-        return ScaledHead(heads[0], device)
+        return ScaledHead(heads[0], device, recorded)
     large = heads[0].weight.size >= LEAST_SHARED
     return StackedHeads(heads, device, threads if large else None, recorded)
 

@@ -10,7 +10,7 @@ import torch
 from analysis.accuracy import is_score
 from extract.heads.kinds import FullyConnected, Layer, layer_of, saved_parts
 from finetune.loading.window import Window
-from finetune.sampling.arrays import on_host
+from finetune.sampling.arrays import Array, on_host
 
 
 class Best(NamedTuple):
@@ -31,6 +31,28 @@ class Divergence(NamedTuple):
 
     iteration: int
     rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a history needs of a window, which itself is too large to keep.
+
+    Attributes:
+        start: iteration of the first batch, counted from 0.
+        row: (T, B) int64 store rows of the batches.
+        n_mixed: mixed samples.
+        n_empty: (2,) those with an empty class-specific and an empty class-generic set.
+    """
+
+    start: int
+    row: Array
+    n_mixed: int
+    n_empty: np.ndarray
+
+    @classmethod
+    def of(cls, window: Window) -> "Steps":
+        """Those of a window."""
+        return cls(window.start, window.plan.row, window.n_mixed, window.n_empty)
 
 
 @dataclass
@@ -62,16 +84,16 @@ class HeadHistory:
         """Steps taken, up to the last row of metrics."""
         return self.metrics[-1]["iteration"]
 
-    def add_steps(self, window: Window, losses: torch.Tensor) -> None:
-        """Add the steps of a window, given the (T,) float64 losses of its batches."""
+    def add_steps(self, steps: Steps, losses: torch.Tensor) -> None:
+        """Add the steps of a window, given the (T,) float64 losses of its batches, on the host."""
         for loss in losses.tolist():  # one by one, so that the sum does not depend on a window's length
             self.loss_sum += loss
         self.n_steps += len(losses)
-        self.n_empty = self.n_empty + window.n_empty
-        self.n_mixed += window.n_mixed
+        self.n_empty = self.n_empty + steps.n_empty
+        self.n_mixed += steps.n_mixed
         bad = np.flatnonzero(~np.isfinite(losses.numpy()))
         if bad.size and self.diverged is None:
-            self.diverged = Divergence(window.start + int(bad[0]) + 1, on_host(window.plan.row[bad[0]]))
+            self.diverged = Divergence(steps.start + int(bad[0]) + 1, on_host(steps.row[bad[0]]))
 
     def add_row(self, iteration: int, accuracies: dict[str, float], layer: Layer) -> None:
         """Add a row of metrics for the steps since the previous one; keep the layer if it is the best."""

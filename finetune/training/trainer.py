@@ -16,6 +16,7 @@ from finetune.loading.features import Features, HeldOut, load_features, load_hel
 from finetune.loading.later_blocks import LaterBlocks, MapsBeforeLaterBlocks, later_blocks
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
+from finetune.loading.upload import StepsAhead, beside_steps
 from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import find_sampling
 from finetune.run import find_phase1
@@ -23,6 +24,7 @@ from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
 from finetune.training.inputs import fused_layer, head_options, maps_of_iteration, plan_inputs
+from finetune.training.pending import PendingLosses, windows_that_wait
 from finetune.training.selection import Judge
 from finetune.training.statistics import TrainStatistics
 from store.reader import FeatureStore
@@ -107,7 +109,7 @@ class Trainer:
     Attributes:
         configs: resolved options of each head.
         inputs: what the plan is drawn from.
-        histories: training history of each head.
+        histories: training history of each head, up to the last evaluation or saved state at least.
         iteration: steps taken.
     """
 
@@ -128,16 +130,21 @@ class Trainer:
         self._heads = HeadPool(heads, loaded.device, loaded.threads)
         self._judge = judge
         self.histories = [HeadHistory(config.rank_by) for config in configs]
+        self._ahead = StepsAhead(loaded.device)
+        self._pending = PendingLosses(windows_that_wait(loaded.device))
         self.iteration = 0
 
     def evaluate(self) -> None:
         """Add a row to every head's metrics; called once before the first step."""
+        self._pending.bring_to(self.histories)
         for head, (history, layer) in enumerate(zip(self.histories, self._heads.layers(), strict=True)):
             found = {} if self._judge is None else self._judge(head, self.iteration, layer)
             history.add_row(self.iteration, found, layer)
 
     def run(self, every: int) -> Iterator[bool]:
-        """Take the remaining steps; stop early once all heads have diverged.
+        """Take the remaining steps; stop early once all heads are known to have diverged.
+
+        A CPU's losses are known after each window, a GPU's when heads are evaluated or their state is taken.
 
         Args:
             every: iterations between evaluations.
@@ -151,14 +158,17 @@ class Trainer:
         last = self.configs[0].iterations
         bounds = window_bounds(self.iteration, last, self._window, [*range(every, last, every)])
         try:
-            with closing(prefetched(self._make, bounds, self.configs[0].prefetch)) as windows:
+            made = prefetched(self._make, bounds, self.configs[0].prefetch)
+            with beside_steps(self._loaded.device), closing(made) as windows:
                 for window in windows:
-                    losses = self._heads.train_on(window)
-                    for history, loss in zip(self.histories, losses.T, strict=True):
-                        history.add_steps(window, loss)
-                    self.iteration += len(losses)
+                    self._pending.add(window, self._heads.train_on(window))
+                    self._ahead.asked()
+                    self.iteration += len(window.label)
+                    is_stop = self.iteration % every == 0 or self.iteration == last
+                    if is_stop or self._pending.is_full:
+                        self._pending.bring_to(self.histories)
                     all_diverged = all(history.diverged for history in self.histories)
-                    evaluates = self.iteration % every == 0 or self.iteration == last or all_diverged
+                    evaluates = is_stop or all_diverged
                     if evaluates:
                         self.evaluate()
                     yield evaluates
@@ -177,6 +187,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """The state of the training, for `load_state`."""
+        self._pending.bring_to(self.histories)
         heads = self._heads.state()
         return {"iteration": self.iteration, "heads": heads} | state_of(self.histories)
 
