@@ -28,7 +28,8 @@ digits() {
   for seed in 0 1 2; do
     local folder=$runs/digits-$seed
     if [ ! -e $folder/feats.zarr ]; then
-      tailcache train --dataset digits --imbalance-factor 20 --val-per-class 10 --seed $seed --out $folder/phase1
+      tailcache train --dataset digits --imbalance-factor 20 --val-per-class 20 --arch resnet18-cifar --width 16 --epochs 20 \
+        --batch-size 64 --precision bf16 --seed $seed --out $folder/phase1
       tailcache extract --ckpt $folder/phase1/checkpoint.pt --store $folder/feats.zarr
     fi
   done

@@ -96,9 +96,9 @@ class LearnedHead:
         steps = torch.autograd.grad(logits, list(self.trained.values()), gradient.T)
         for (name, part), step in zip(self.trained.items(), steps, strict=True):
             part, velocity = part.detach(), self._velocity[name]
-            velocity.mul_(of.momentum).add_(step)
+            velocity.mul_(terms.momentum).add_(step)
             if head.weight_decay > 0:
-                velocity.add_(part, alpha=head.lr * of.share * head.weight_decay)
+                velocity.add_(part, alpha=head.lr * terms.share * head.weight_decay)
             part.sub_(velocity)
 
 
