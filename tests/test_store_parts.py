@@ -1,5 +1,6 @@
 """Stores that several writers fill, each its share of the blocks: whatever happens, as one writer's bytes."""
 
+import errno
 import itertools
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from faults import forked, readable
 from made_store import contents, fill, made_layouts, made_plan, made_rows, make_store
 from test_store_locks import Gate, ended
 
-from store.drafts.lifecycle import draft_folder
+from store.drafts.lifecycle import draft_folder, draft_of
 from store.errors import InUseError, StoreError
 from store.parts.join import MissingPartsError, join, join_if_last
 from store.parts.part import Part, parse_part
@@ -134,6 +135,33 @@ def test_of_those_that_end_at_once_one_completes_it(whole):
     assert [ended(*child) for child in children] == [0, 0, 0]
     assert contents(STORE) == whole
     assert list(Path().glob("*.unfinished")) == []
+
+
+@pytest.mark.parametrize("moment", ["exists", "is_dir", "iterdir", "mkdir"])
+def test_one_that_ends_while_another_removes_the_draft_is_not_confused(whole, monkeypatch, moment):
+    """The folder goes at the moment that one looks at it; its path is then neither a file nor foreign."""
+    for number in (1, 2, 3):
+        write(number)
+    assert join_if_last(STORE)
+    folder, asked = draft_folder(STORE), []
+    original = getattr(Path, moment)
+
+    def gone(path: Path, *given: object, **more: object) -> object:
+        if path != folder or asked:
+            return original(path, *given, **more)
+        asked.append(path)
+        folder.rmdir()
+        if moment == "mkdir":  # it was there, and by the next look is not
+            raise FileExistsError(errno.EEXIST, "exists", str(path))
+        return original(path, *given, **more) or moment == "exists"
+
+    folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, moment, gone)
+        with draft_of(STORE).waiting():
+            assert asked == [folder]
+    assert not folder.exists()
+    assert contents(STORE) == whole
 
 
 @pytest.mark.parametrize(("count", "killed", "n_commits"), [(3, 2, 1), (2, 1, 2)])

@@ -6,6 +6,7 @@ it is written in parts, each has `commits.2-of-3.jsonl` and `lock.2-of-3`, and t
 other at `lock.begin`.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,12 +70,14 @@ class LocalDraft:
         self._check_ours()
 
     def _check_ours(self) -> None:
-        if not self.folder.exists():
-            return
+        """Raise StoreError if the folder holds something else, or is a file."""
         name = self.path.name
         trees = (name, f"{name}.parts", f"{name}.assembling")
         ours = ("begun.json", "commits.jsonl", "lock", "replaced", *trees)
-        if found := foreign_names(self.folder, ours, OF_PARTS):
+        found = None
+        with suppress(FileNotFoundError):  # of several that end, another one may remove it at any moment
+            found = self.folder.exists() and foreign_names(self.folder, ours, OF_PARTS)
+        if found and self.folder.exists():
             raise StoreError(
                 f"{self.folder}: is needed for the store's draft, but {found}; move it elsewhere"
             )
@@ -125,8 +128,8 @@ class LocalDraft:
         """Wait for other processes that begin parts, or complete a store of parts, and make them wait."""
         lock = self.folder / TURN
         while True:
-            self._make_folder()
             with suppress(FileNotFoundError):  # the folder was removed meanwhile
+                self._make_folder()
                 file = acquire(lock, "", StoreError, wait=True)
                 break
         try:
@@ -147,17 +150,23 @@ class LocalDraft:
                 release(file)
 
     def _make_folder(self) -> None:
+        """Create the folder if it is missing; FileNotFoundError if another process removes it meanwhile."""
         self._check_ours()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if isinstance(error, FileExistsError) and not self.folder.exists():
+                raise FileNotFoundError(errno.ENOENT, "was removed", str(self.folder)) from error
             raise StoreError(
                 f"{self.folder}: cannot be created ({error.strerror}); name another path"
             ) from error
 
     @contextmanager
     def _main_lock(self) -> Iterator[None]:
-        self._make_folder()
+        try:
+            self._make_folder()
+        except FileNotFoundError as error:
+            raise _just_finished(self.folder) from error
         with _held(self.folder / "lock"):
             try:
                 yield
@@ -226,15 +235,17 @@ def _of_part(name: str) -> str:
     return f"part {name.removeprefix('lock.').replace('-of-', '/')} of this store"
 
 
+def _just_finished(folder: Path) -> StoreError:
+    return StoreError(f"{folder}: another process has just finished this store; run the command again")
+
+
 @contextmanager
 def _held(lock: Path, what: str = "this store") -> Iterator[None]:
     busy = f"{lock.parent}: another process is writing {what}; wait for it, or stop it"
     try:
         file = acquire(lock, busy, InUseError)
     except FileNotFoundError as error:
-        raise StoreError(
-            f"{lock.parent}: another process has just finished this store; run the command again"
-        ) from error
+        raise _just_finished(lock.parent) from error
     try:
         yield
     finally:
