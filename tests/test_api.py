@@ -115,7 +115,7 @@ def test_a_run_without_a_folder_is_the_run_with_one(method, feature_store, tmp_p
 
 
 def test_a_run_with_a_folder_leaves_the_bytes_of_the_command(feature_store, digits_run, tmp_path):
-    run = tc.finetune(str(feature_store), out=tmp_path / "run", **FAST)
+    run = tc.finetune(str(feature_store), out=tmp_path / "run", method="fsa", **FAST)
     assert (tmp_path / "run/head.pt").read_bytes() == (digits_run / "head.pt").read_bytes()
     assert run.path == tmp_path / "run"
     assert {p.name for p in run.path.iterdir()} == {p.name for p in digits_run.iterdir()}
@@ -144,9 +144,8 @@ def test_runs_in_memory_and_in_folders_stand_in_one_table(feature_store, digits_
     assert table["n"].tolist()[1:] == [2, 1]
     overall = [tc.read_run(digits_run).summary["overall"], seed.summary["overall"]]
     assert table["overall_mean"][1] == pytest.approx(np.mean(overall))
-    succeed(
-        "finetune", "--store", feature_store, "--out", tmp_path / "b", "--seed", 1, *QUICK, "--method", "fsa"
-    )
+    of_fsa = ["--method", "fsa", *QUICK]
+    succeed("finetune", "--store", feature_store, "--out", tmp_path / "b", "--seed", 1, *of_fsa)
     succeed("analyze", digits_run, tmp_path / "b", "--out", tmp_path / "report")
     pd.testing.assert_frame_equal(
         tc.compare([digits_run, seed]), pd.read_csv(tmp_path / "report/summary.csv")
@@ -155,7 +154,7 @@ def test_runs_in_memory_and_in_folders_stand_in_one_table(feature_store, digits_
 
 def test_compare_refuses_what_analyze_refuses(feature_store, digits_run, course_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    again = tc.finetune(feature_store, **FAST)
+    again = tc.finetune(feature_store, method="fsa", **FAST)
     with pytest.raises(tc.UserError, match=rf"^fsa, seed 0: is the same run as {digits_run} "):
         tc.compare([digits_run, again])
     course = tc.finetune(course_store, confusing_classes=2, **FAST)

@@ -60,7 +60,8 @@ def course(config: FinetuneConfig, wild: int, taken: list[int]) -> tuple[dict[st
             taken.append(trainer.histories[0].n_steps)
         found = state_of(trainer.histories)
     for of_head in found["courses"]:
-        of_head["best"]["layer"] = [part.tolist() for part in of_head["best"]["layer"]]
+        best = of_head["best"]
+        best["layer"] = {name: part.tolist() for name, part in best["layer"].items()}
     return found, [history.diverged for history in trainer.histories]
 
 

@@ -35,8 +35,7 @@ from store.reader import FeatureStore
 
 @pytest.fixture
 def config(feature_store, tmp_path) -> FinetuneConfig:
-    out = str(tmp_path / "run")
-    return FinetuneConfig(str(feature_store), out, "fsa", iterations=150, device="cpu")
+    return FinetuneConfig(str(feature_store), str(tmp_path / "run"), "fsa", iterations=150, device="cpu")
 
 
 def batches_of(config: FinetuneConfig):
@@ -157,7 +156,7 @@ def test_only_the_fc_layer_changes(config, quiet, phase1, tmp_path):
 def test_evaluate_on_images_counts_what_the_cached_run_counted(phase1, tmp_path, quiet, precision):
     store = tmp_path / "feats.zarr"
     extract(ExtractConfig(str(phase1), str(store), precision=precision, device="cpu"), quiet)
-    config = FinetuneConfig(str(store), str(tmp_path / "run"), iterations=200, device="cpu", method="fsa")
+    config = FinetuneConfig(str(store), str(tmp_path / "run"), iterations=200, device="cpu")
     run = finetune(config, quiet)
     frame = evaluate(
         EvaluateConfig(str(tmp_path / "run" / "checkpoint.pt"), precision=precision, device="cpu"), quiet
