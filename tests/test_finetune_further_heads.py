@@ -76,11 +76,15 @@ def test_a_feature_on_a_centroid_has_finite_logits():
     torch.testing.assert_close(logits.detach(), near, rtol=0.01, atol=0.05)
 
 
+STAYS = {"alignment": {"weight", "bias"}, "meta-embedding": {"centroids"}}  # all else is trained
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("trainable", DIFFERENTIATED)
 def test_further_heads_equal_autograd_and_torch_sgd(trainable, name, schedule):
-    rng, (kind, trained) = np.random.default_rng(3), DIFFERENTIATED[trainable]
+    rng, (kind, _) = np.random.default_rng(3), DIFFERENTIATED[trainable]
+    trained = [part for part in kind._fields if part not in STAYS[trainable]]
     parts = {part: rng.normal(size=shape) for part, shape in kind.shapes(5, 7).items()}
     own = {"weight": parts["weight"], "bias": parts.get("bias", np.zeros(5))}
     more = {"weight_decay": 0.01, "schedule": schedule, "n_iterations": 20, "trainable": trainable}
