@@ -1,10 +1,10 @@
 """What decides whether fused samples help: figures of each store beside what fused samples gain there.
 
-Usage: python benchmarks/what_decides.py CONTESTS, the folder that benchmarks/contests.sh left. Gains are in
-points of balanced accuracy, over real rows in the same batches with the same loss; all else is of Phase I.
+Usage: python benchmarks/what_decides.py CONTEST=STORE[,STORE]..., a folder of each contest and its stores.
+Gains are in points of balanced accuracy over real rows in the same batches with the same loss; all else is of
+Phase I.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -51,10 +51,10 @@ def gains(contest: Path) -> dict[str, float]:
 
 def main() -> None:
     rows = []
-    for contest in sorted(path.parent for path in Path(sys.argv[1]).glob("*/standings.csv")):
-        stores = json.loads((contest / "contest.json").read_text())["options"]["store"]
-        of_stores = pd.DataFrame([figures(store) for store in stores]).mean().to_dict()
-        rows.append({"contest": contest.name} | of_stores | gains(contest))
+    for argument in sys.argv[1:]:
+        contest, _, stores = argument.partition("=")
+        of_stores = pd.DataFrame([figures(store) for store in stores.split(",")]).mean().to_dict()
+        rows.append({"contest": Path(contest).name} | of_stores | gains(Path(contest)))
     print(pd.DataFrame(rows).round(1).to_string(index=False))
 
 

@@ -37,7 +37,7 @@ OWN["disalign"] = OWN["fslwf"] | {"loss": "re-weighted"}
 OWN["mislas"] = COSINE | {"weight_decay": 2e-4, "loss": "label-aware-smoothing"}
 OWN |= dict.fromkeys(("h2t", "mixup", "remix", "tailcalib"), COSINE | {"lr": 0.02, "weight_decay": 5e-4})
 OWN["isda"] = OWN["h2t"] | {"loss": "isda"}
-OWN["fsa+balanced-softmax"] = OWN["balanced-softmax"] | {"tau": 1.5, "lr": 0.01, "weight_decay": 5e-4}
+OWN["fsa+balanced-softmax"] = OWN["balanced-softmax"] | {"tau": 1.25, "weight_decay": 0.01}
 OWN |= {"lws": COSINE} | dict.fromkeys(("crt", "oltr"), COSINE | {"init": "fresh", "weight_decay": 5e-4})
 OWN["weight-balancing"] = COSINE | {
     "lr": 0.01,
