@@ -74,10 +74,11 @@ def _losses() -> Iterable[str]:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Options of `finetune`; defaults are the paper's (secs. 4.3, 5.1) where it states them.
+    """Options of `finetune`; those of fusion have the paper's defaults (secs. 4.3, 5.1) where it states them.
 
     tau_s, tau_g and tail_draw, which it does not state, and head_ratio, which is 0.9 there (sec. 5.4), were
-    chosen on validation images: docs/methods.md has the evidence.
+    chosen on validation images, as was the method: docs/methods.md has the evidence. `--method fsa` is the
+    paper's.
     None means the method's own value (finetune/methods/registry.py), or what the help says; `out=None`, which
     the command line does not offer, writes nothing.
     """

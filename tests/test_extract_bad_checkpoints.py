@@ -91,6 +91,11 @@ def another_widths_weights(path: Path, good: Path) -> None:
     save_checkpoint(replace(checkpoint, network=checkpoint.network | {"width": 8}), path)
 
 
+def a_name_that_is_no_text(path: Path, good: Path) -> None:
+    content = torch.load(good, weights_only=True)
+    torch.save(content | {"state": content["state"] | {7: torch.zeros(3)}}, path)
+
+
 def nan_weights(path: Path, good: Path) -> None:
     checkpoint = load_checkpoint(good)
     bias = torch.full_like(checkpoint.state["classifier.bias"], torch.nan)
@@ -118,6 +123,7 @@ OTHER_WEIGHTS = ["has the weights of another network than", "for 3 classes", "tr
     ("make", "says"),
     [
         (random_bytes, UNSAFE),
+        (a_name_that_is_no_text, ["7 of its state is not a tensor", "train again"]),
         (a_text_file, UNSAFE),
         (an_empty_file, UNSAFE),
         (a_truncated_checkpoint, UNSAFE),

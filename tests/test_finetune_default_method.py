@@ -1,9 +1,12 @@
 """What `finetune --store` does without further options."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from bad_input import succeed
+from bad_input import refuse, succeed
+from made_interrupt import finetune_interrupted
 
 from finetune.config import FinetuneConfig
 from finetune.train import finetune
@@ -33,3 +36,45 @@ def test_an_option_of_algorithm_1_alone_is_told(feature_store):
     for option in (["--fuse-after", "layer2"], ["--tail-draw", "samples"]):
         told = succeed(*command, *option, "--overwrite").stderr
         assert f"{option[0]} changes nothing for fsa+balanced-softmax" in told
+
+
+QUICK = ["--iterations", 4, "--device", "cpu", "--seeds", 1]
+
+
+def test_a_tau_that_is_named_is_another_sweep(feature_store):
+    """Where nothing is named, each method has its own."""
+    command = ["sweep", "--store", feature_store, "--out", "s", *QUICK]
+    command += ["--grid", "method=balanced-softmax,fsa+balanced-softmax"]
+    succeed(*command)
+    before = Path("s/results.csv").read_bytes()
+    refuse(*command, "--tau", 1.25, "--resume", says=["cannot resume: tau was None, this command has 1.25"])
+    succeed(*command, "--resume")
+    assert Path("s/results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("varied", [["--study", "gamma"], ["--grid", "lr=0.001,0.01"]])
+def test_a_sweep_of_the_former_defaults_goes_on(feature_store, varied):
+    """With the command that began it, which named neither method nor tau; its heads are not trained again."""
+    command = ["sweep", "--store", feature_store, "--out", "s", *QUICK, *varied]
+    succeed(*command, *([] if "--study" in varied else ["--method", "fsa"]))
+    marker = json.loads(Path("s/sweep.json").read_text())
+    marker["options"] |= {"method": "fsa", "tau": 1.0}  # as an older version recorded them
+    Path("s/sweep.json").write_text(json.dumps(marker))
+    heads = {file.name: file.read_bytes() for file in Path("s/done").iterdir()}
+    refuse(*command, says=["s: holds this sweep"])
+    succeed(*command, "--resume")
+    assert {file.name: file.read_bytes() for file in Path("s/done").iterdir()} == heads
+    if "--grid" in varied:
+        named = ["--method", "fsa+balanced-softmax", "--resume"]
+        refuse(
+            *command, *named, says=["cannot resume: method was fsa, this command has fsa+balanced-softmax"]
+        )
+
+
+def test_a_run_of_the_former_default_says_what_to_add(config):
+    finetune_interrupted(replace(config, method="fsa", window=8), lambda n_windows, start: start >= 20)
+    command = ["finetune", "--store", config.store, "--out", "run", "--iterations", 40, "--device", "cpu"]
+    refuse(
+        *command, "--resume", says=["cannot resume: method was fsa", "command with --method fsa, or start"]
+    )
+    succeed(*command, "--method", "fsa", "--resume")

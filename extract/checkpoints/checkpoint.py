@@ -141,7 +141,7 @@ def _check_sound(checkpoint: Checkpoint, path: Path) -> None:
             "counts, expected at least two of each; train again"
         )
     for name, value in checkpoint.state.items():
-        if not isinstance(value, torch.Tensor):
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
             raise CheckpointError(f"{path}: {name} of its state is not a tensor; train again")
 
 

@@ -103,7 +103,8 @@ def restore_network(checkpoint: Checkpoint, path: Path, arch: str | None = None)
         first = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(
             f"{path}: has the weights of another network than {config.arch} for "
-            f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); train again"
+            f"{len(checkpoint.class_names)} classes ({first[0].strip()[:150]}); "
+            f"{'run `finetune`' if checkpoint.finetuned else 'train'} again"
         ) from error
     return network.eval()
 

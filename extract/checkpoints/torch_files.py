@@ -68,7 +68,7 @@ def read_torch_file(path: Path, expected: TorchFormat) -> dict[str, Any]:
             f"{expected.foreign}"
         )
     version = content.get("format_version", 1)
-    if not (isinstance(version, int) and 1 <= version <= expected.version):
+    if not (type(version) is int and 1 <= version <= expected.version):
         raise expected.error(
             f"{path}: {expected.what}, of version {version}; this program reads {_up_to(expected.version)}; "
             f"{expected.advice}"

@@ -111,7 +111,7 @@ def _behind(
         exact.append(_accuracy(label, right, rank_by))
     mean = np.mean(exact, axis=0)
     low, high = np.percentile(np.mean(differences, axis=0), INTERVAL, axis=0)
-    return mean[0] - mean, low, high
+    return np.round(mean[0] - mean, 9) + 0.0, low, high  # equal are equal, and never −0
 
 
 def _accuracy(label: np.ndarray, right: np.ndarray, rank_by: str) -> np.ndarray:

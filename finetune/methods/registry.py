@@ -70,7 +70,8 @@ CALIBRATED_ANY = mixed(calibrated, ("neighbour_classes", "covariance", "spread")
 CRT = {"lr": 0.1, "schedule": "cosine", "init": "fresh", "weight_decay": 5e-4}
 LWS = {"lr": 0.1, "schedule": "cosine"}
 MARC = {"lr": 0.05, "schedule": "cosine", "weight_decay": 5e-4}
-DISALIGN = FSLWF = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
+DISALIGN = {"lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4}
+FSLWF = DISALIGN | {"lr": 0.01}
 OLTR = DISALIGN | {"init": "fresh"}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}

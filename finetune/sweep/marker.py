@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.options import PLACES, WAYS
+from finetune.config import FinetuneConfig
 from finetune.methods.options import EARLIER
-from finetune.methods.registry import METHOD_DEFAULTS, find_method
 from finetune.sweep.config import SweepConfig, name_of
 from finetune.sweep.studies import grids_of
 from store.notes import note
@@ -19,13 +19,12 @@ WHERE = PLACES | WAYS  # options that do not affect a head
 VARIED = ("grid", "study", "range", "random", "seeds", "heads")
 # Options that older sweeps do not record.
 UNRECORDED = EARLIER | {"max_norm_every": None, "study": None}
+FORMER = {"method": "fsa", "tau": 1.0}  # what older sweeps record where the user named nothing
 
 
 def options_of(config: SweepConfig) -> dict[str, Any]:
     """Options of a sweep, as in sweep.json."""
     own = {k: v for k, v in asdict(config.base).items() if k not in WHERE}
-    if own["tau"] is None:  # older sweeps record a number
-        own["tau"] = (METHOD_DEFAULTS | find_method(own["method"]).defaults)["tau"]
     if config.base.select_on != "cv":  # then they have no effect, and keep nothing apart
         own |= {name: UNRECORDED[name] for name in ("folds", "fold_seed")}
     return json.loads(json.dumps(own | {name: getattr(config, name) for name in VARIED}))
@@ -67,7 +66,7 @@ def differing_option(recorded: dict[str, Any], asked: dict[str, Any], is_ranking
 
 
 def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepConfig:
-    """The config, but with the ranking rule of the sweep that is resumed, if an older version started it.
+    """The config, but with defaults and ranking rule of the sweep that is resumed, if it is of an older version.
 
     Args:
         config: config of the command.
@@ -75,7 +74,10 @@ def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepCon
     """
     path = Path(config.base.out)
     found = read_marker(path) if config.base.resume else None
-    if found is None or "rank_by" in found["options"] or "rank_by" in named:
+    if found is None:
+        return config
+    config = _with_former(config, found, named)
+    if "rank_by" in found["options"] or "rank_by" in named:
         return config
     if config.base.rank_by != UNRECORDED["rank_by"]:
         note(
@@ -86,9 +88,22 @@ def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepCon
 
 
 def as_recorded(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
-    """The config, with the ranking rule of version 0.1 if sweep.json records none."""
+    """The config, with former defaults, and the ranking rule of version 0.1, if sweep.json has them."""
+    config = _with_former(config, found)
     rank_by = config.base.rank_by if "rank_by" in found["options"] else UNRECORDED["rank_by"]
     return replace(config, base=replace(config.base, rank_by=rank_by))
+
+
+def _with_former(config: SweepConfig, found: dict[str, Any], named: Collection[str] = ()) -> SweepConfig:
+    """The config, with former defaults of options that the user did not name, if sweep.json records them."""
+    today = {name: getattr(FinetuneConfig, name) for name in FORMER}
+    former = {
+        name: value
+        for name, value in FORMER.items()
+        if name not in named and getattr(config.base, name) == today[name]
+        if found["options"].get(name) == value
+    }
+    return replace(config, base=replace(config.base, **former))
 
 
 def varied_options(options: dict[str, Any]) -> list[str]:

@@ -132,9 +132,12 @@ class UnfinishedRun:
             )
         for name, asked in self._options.items():
             if options.get(name) != asked:
+                told = "repeat the interrupted command"
+                if name == "method":  # the default was another one once
+                    told += f" with --method {options.get(name)}"
                 raise UserError(
                     f"{self.path}: cannot resume: {name} was {options.get(name)}, this command has {asked}; "
-                    "repeat the interrupted command, or start over with --overwrite"
+                    f"{told}, or start over with --overwrite"
                 )
         self.latest.state = content["state"]
 
