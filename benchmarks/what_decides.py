@@ -1,8 +1,8 @@
 """What decides whether fused samples help: figures of each store beside what fused samples gain there.
 
-Usage: python benchmarks/what_decides.py CONTEST=STORE[,STORE]..., a folder of each contest and its stores.
-Gains are in points of balanced accuracy over real rows in the same batches with the same loss; all else is of
-Phase I.
+Usage: python benchmarks/what_decides.py FIGURE.png CONTEST=STORE[,STORE]..., a folder of each contest and its
+stores. Gains are in points of balanced accuracy over real rows in the same batches with the same loss; all
+else is of Phase I.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from finetune.sampling.head_tail import split_head_tail
 from finetune.sampling.masks import specific_positions
@@ -49,13 +50,32 @@ def gains(contest: Path) -> dict[str, float]:
     return found
 
 
+def drawn(table: pd.DataFrame) -> Figure:
+    """Gain of fused samples in halves by the share of class-specific positions."""
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for split, marker in (("val", "o"), ("test", "s")):
+        axes.plot(table["specific positions"], table[f"in halves, {split}"], marker, label=split)
+    for _, row in table.iterrows():
+        place = row["specific positions"], row[["in halves, val", "in halves, test"]].max()
+        axes.annotate(row["contest"], place, (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.margins(0.15, 0.2)
+    axes.set_xlabel("class-specific positions of tail images, %")
+    axes.set_ylabel("FSA − No Aug, balanced accuracy, points")
+    axes.legend(fontsize="small")
+    return figure
+
+
 def main() -> None:
     rows = []
-    for argument in sys.argv[1:]:
+    for argument in sys.argv[2:]:
         contest, _, stores = argument.partition("=")
         of_stores = pd.DataFrame([figures(store) for store in stores.split(",")]).mean().to_dict()
         rows.append({"contest": Path(contest).name} | of_stores | gains(Path(contest)))
-    print(pd.DataFrame(rows).round(1).to_string(index=False))
+    table = pd.DataFrame(rows)
+    print(table.round(1).to_string(index=False))
+    drawn(table).savefig(sys.argv[1], dpi=150)
 
 
 if __name__ == "__main__":

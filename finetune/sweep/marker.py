@@ -66,7 +66,7 @@ def differing_option(recorded: dict[str, Any], asked: dict[str, Any], is_ranking
 
 
 def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepConfig:
-    """The config, but with defaults and ranking rule of the sweep that is resumed, if it is of an older version.
+    """The config, but with defaults and ranking rule of the sweep that is resumed, if it has former ones.
 
     Args:
         config: config of the command.
