@@ -244,6 +244,11 @@ class Field:
         for i, (loaded, kept) in enumerate(zip(self.loaded, self._kept, strict=True)):
             chosen = [one.heads(i, seed)[one.left[0]] for one in self._runners for seed in one.seeds()]
             lacking = [one for one in chosen if kept.lacks_layer(head_id(one))]
+            if lacking:
+                store = self._config.store[i]
+                note(
+                    f"{store}: weights of {len(lacking)} heads are not kept; they are made once more, to average"
+                )
             for batch in shared_out(lacking, 1) if lacking else []:
                 train_batch(batch, loaded, None, kept, lambda text: None)
 
