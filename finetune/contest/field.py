@@ -247,7 +247,7 @@ class Field:
             if lacking:
                 store = self._config.store[i]
                 note(
-                    f"{store}: weights of {len(lacking)} heads are not kept; they are made once more, to average"
+                    f"{store}: weights of {len(lacking)} heads are not kept; they are made again, to average"
                 )
             for batch in shared_out(lacking, 1) if lacking else []:
                 train_batch(batch, loaded, None, kept, lambda text: None)
