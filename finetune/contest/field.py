@@ -118,6 +118,7 @@ class Field:
             for i, of in enumerate(zip(self.loaded, self._chosen_on, strict=True))
         ]
         n_heads = sum(n_trained(len(one.left), one.n_seeds) for one in self._runners) * len(self.loaded)
+        group.meet()  # before any makes a head, so that all forecast from the same ones
         self._forecast(n_heads, group, progress)
         n_heads = -(-n_heads // group.world)  # roughly this one's
         task = progress.add_task("contest", total=n_heads, status="")
