@@ -47,6 +47,13 @@ def test_an_accuracy_that_is_named_is_not_overruled(of_old):
     assert pd.read_csv("old/sweep/ranking.csv")["rank_by"].unique().tolist() == ["balanced"]
 
 
+def test_a_method_that_is_named_is_not_overruled(of_old):
+    place = of_old.index("fsa")
+    named = [*of_old[:place], "fsa+balanced-softmax", *of_old[place + 1 :], "--resume"]
+    refuse(*named, says=["cannot resume: method was fsa, this command has fsa+balanced-softmax"])
+    succeed(*of_old[: place - 1], *of_old[place + 1 :], "--resume")  # nothing is named: as it was begun
+
+
 def test_a_finished_sweep_is_ranked_by_the_other_accuracy(feature_store):
     grid = ["--grid", "lr=0.001,0.1", "--grid", "method=plain,crt"]
     succeed(*command(feature_store, *grid))

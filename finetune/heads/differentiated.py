@@ -5,6 +5,7 @@ DisAlign (Zhang et al. 2021) trains what it adds to Phase I's layer, which stays
 pulls each to the mean of its class, where it is from the start.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ DIFFERENTIATED: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-class LearnedHead:
+class LearnedHead(ABC):
     """A head that is trained through autograd; same interface as `StackedHeads` with one head.
 
     Attributes:
@@ -39,13 +40,13 @@ class LearnedHead:
         like = next(iter(trained.values())).detach()
         self._terms, self._course = RowTerms([options], like), Course(options, like.device)
 
+    @abstractmethod
     def layers(self) -> list[Layer]:
         """The head, a copy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """(B, K) of the rows of a batch that are classified, from x (B, C) and label (B,)."""
-        raise NotImplementedError
 
     def classified(self, label: torch.Tensor) -> torch.Tensor:
         """The labels of the rows that are classified: all."""

@@ -84,12 +84,12 @@ def as_interrupted(config: SweepConfig, named: Collection[str] = ()) -> SweepCon
             f"{path}: an older version started this sweep; it is still ranked by overall accuracy, and "
             "balanced accuracy is left out if heads finished by that version lack it"
         )
-    return as_recorded(config, found)
+    return as_recorded(config, found, named)
 
 
-def as_recorded(config: SweepConfig, found: dict[str, Any]) -> SweepConfig:
+def as_recorded(config: SweepConfig, found: dict[str, Any], named: Collection[str] = ()) -> SweepConfig:
     """The config, with former defaults, and the ranking rule of version 0.1, if sweep.json has them."""
-    config = _with_former(config, found)
+    config = _with_former(config, found, named)
     rank_by = config.base.rank_by if "rank_by" in found["options"] else UNRECORDED["rank_by"]
     return replace(config, base=replace(config.base, rank_by=rank_by))
 
