@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from bad_input import refuse, snapshot, succeed
 from made_forecast import QUICK, TINY, chosen, planned
 
@@ -15,7 +16,8 @@ from finetune.commands.options import build, option_fields
 from finetune.forecast.compression import Packing
 from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed
-from finetune.forecast.finetune_throughput import Pace
+from finetune.forecast.finetune_throughput import Pace, measure_pace
+from finetune.loading.window import assemble
 from store.layout import ArrayLayout
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -46,10 +48,46 @@ def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyP
     assert packed["finetune_seconds"] == pytest.approx(18 * (256 / 2e3 + 3) + computing)
     wide = by_name["float32", "none"]
     assert (plain["in_memory"], wide["in_memory"]) == (True, False)
-    assert wide["finetune_seconds"] == pytest.approx(200 * 64 * (1024 / 500 + 3) + computing)
+    assert wide["finetune_seconds"] == pytest.approx(
+        computing
+    )  # equal classes: no tail, and nothing is fused
     monkeypatch.setattr("finetune.forecast.extraction.images_per_second", lambda *_: 1e6)
     content = planned(*options, "--image-size", 16, "--store", "s.zarr")
     assert chosen(content)["extract_seconds"] == pytest.approx(chosen(content)["n_bytes"] / 1e3 + 18 * 2)
+
+
+def test_streamed_maps_are_those_of_fused_rows_and_their_donors(small_root, monkeypatch):
+    """Of 4, 2 and 1 images the 1 is the tail: a seventh of the 64 rows of a batch that may be replaced."""
+    disk = DiskSpeed(write=1e12, read=1e12, read_random=500.0, read_cached=1e12, n_bytes=0)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_disk", lambda *_: disk)
+    monkeypatch.setattr("finetune.forecast.extraction.measure_packing", lambda *_: Packing(1.0, 0.0, 3.0))
+    monkeypatch.setattr("finetune.forecast.forecast.measure_pace", lambda *_: Pace(0.0, 0.0))
+    monkeypatch.setattr("finetune.forecast.forecast.memory_for_maps", lambda _: 0)
+    options = ["--dataset", "imagefolder", "--root", small_root, *TINY, "--imbalance-factor", 3]
+    content = planned(*options, "--image-size", 16, "--iterations", 200, "--views", 2, "--batch-size", 2)
+    assert content["class_counts"] == [4, 2, 1]
+    n_maps = 200 * 2 * 64 / 7
+    assert chosen(content)["finetune_seconds"] == pytest.approx(n_maps * (512 / 500 + 3))
+
+
+def test_a_step_is_that_of_the_default_method(monkeypatch):
+    """On average as many rows are fused as in a run with these options."""
+    assembled = []
+
+    def noted(plan, *rest):
+        assembled.append(plan)
+        return assemble(plan, *rest)
+
+    monkeypatch.setattr("finetune.forecast.finetune_throughput.assemble", noted)
+    lengths, counts = {"N": 1000, "H": 2, "W": 2, "C": 8}, np.array([500, 300, 100, 100])
+    pace = measure_pace(lengths, counts, "float16", torch.device("cpu"), 0.001)
+    assert pace.iteration > 0
+    plan = assembled[0]
+    assert plan.row.shape == (64, 128)
+    assert plan.mix.n_samples == 64
+    assert plan.n_mixed / 64**2 == pytest.approx(0.2, abs=0.02)
+    measure_pace(lengths, np.array([500, 500]), "float16", torch.device("cpu"), 0.001)
+    assert assembled[-1].n_mixed == 0
 
 
 def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

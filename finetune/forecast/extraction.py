@@ -61,6 +61,7 @@ class Extraction:
         sizes: lengths of the axes N, H, W, C of each split; N counts every view of an image.
         views: V, views of each training image.
         n_classes: K.
+        class_counts: training images of each class.
         layers: shapes (H, W, C) of the maps of earlier layers that are stored too, by name.
         n_sampled: maps that compression was measured on.
         images_per_second: images through the network, decoding included; each view counts as one.
@@ -77,6 +78,7 @@ class Extraction:
     sizes: dict[str, dict[str, int]]
     views: int
     n_classes: int
+    class_counts: tuple[int, ...]
     layers: Shapes
     n_sampled: int
     images_per_second: float
@@ -99,6 +101,7 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
     check_views(config)
     compute, workload = _compute(config), find_workload(config, progress)
     task = progress.add_task("measuring", total=3, status="the network")
+    class_counts = tuple(workload.dataset.class_counts.tolist())
     workload = _prepared(workload, compute, config.views)
     sizes = axis_lengths(workload.network, workload.dataset.splits, workload.transform, compute)
     if config.ckpt is None:  # training will store a digest of every image
@@ -137,6 +140,7 @@ def forecast_extraction(config: ForecastConfig, progress: Progress) -> Extractio
         sizes=sizes,
         views=config.views,
         n_classes=n_classes,
+        class_counts=class_counts,
         layers=shapes,
         n_sampled=len(maps[MAPS]),
         images_per_second=pace,

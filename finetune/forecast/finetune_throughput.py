@@ -1,4 +1,4 @@
-"""Speed of Phase II on a device: its own training step, on synthetic features."""
+"""Speed of Phase II on a device: the training step of its default method, on synthetic features."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from finetune.config import FinetuneConfig
-from finetune.heads.losses import Loss
+from finetune.heads.losses import balanced_softmax
 from finetune.heads.options import HeadOptions
 from finetune.heads.threads import single_threaded
 from finetune.loading.features import Features
 from finetune.loading.residency import HeldMaps
 from finetune.loading.window import assemble
 from finetune.mixing.fsa import Fusion
-from finetune.sampling.plan import Plan
+from finetune.sampling.head_tail import split_head_tail
+from finetune.sampling.plan import Mixing, Plan
 from finetune.training.head_pool import HeadPool
 from store.arrays.dtypes import computing_dtype
 
@@ -37,30 +38,43 @@ class Pace:
     held_out_row: float
 
 
+def fused_share(class_counts: np.ndarray) -> float:
+    """How likely a row that may be replaced is one of a tail class, and is."""
+    tail = split_head_tail(class_counts, FinetuneConfig(store="").head_ratio).tail
+    return float(class_counts[tail].sum() / class_counts.sum())
+
+
+def n_places(config: FinetuneConfig) -> int:
+    """Rows of a batch that may be replaced, with resolved options."""
+    return Mixing(config.mix_share).n_places(config.batch_size)
+
+
 def measure_pace(
-    lengths: dict[str, int], n_classes: int, map_dtype: str, device: torch.device, seconds: float
+    lengths: dict[str, int], class_counts: np.ndarray, map_dtype: str, device: torch.device, seconds: float
 ) -> Pace:
     """Measure training steps and predictions on features of ones, with rows and vectors drawn at random.
 
     Args:
         lengths: lengths of the axes N, H, W, C of the train split.
-        n_classes: K.
+        class_counts: (K,) training images of each class.
         map_dtype: dtype of the feature maps, a member of MAP_DTYPES.
         device: where the head is trained.
         seconds: time for each of the two measurements.
     """
-    config, channels = FinetuneConfig(store="", method="fsa").resolved(n_classes), lengths["C"]
+    n_classes, channels = len(class_counts), lengths["C"]
+    config = FinetuneConfig(store="").resolved(n_classes)
     dtype = getattr(torch, computing_dtype(map_dtype).name)
     n_positions = lengths["H"] * lengths["W"]
     n_rows = max(1, min(lengths["N"], TABLE_BYTES // (n_positions * channels * dtype.itemsize)))
     features = Features(
         torch.ones(n_rows, channels, device=device),
-        torch.zeros(n_rows, dtype=torch.int64, device=device),
+        torch.full((n_rows,), int(class_counts.argmax()), device=device),
     )
     maps = HeldMaps(torch.ones(n_rows * n_positions, channels, dtype=dtype, device=device))
-    plan = _made_plan(config, n_rows, n_positions)
+    plan = _made_plan(config, n_rows, n_positions, fused_share(class_counts))
     weight, bias = np.zeros((n_classes, channels), np.float32), np.zeros(n_classes, np.float32)
-    head = HeadOptions(weight, bias, Loss(), config.lr, config.momentum)
+    loss = balanced_softmax(class_counts / class_counts.sum(), config.tau)
+    head = HeadOptions(weight, bias, loss, config.lr, config.momentum, config.weight_decay)
     held_out = torch.ones(HELD_OUT, channels, device=device)
     with single_threaded() as threads:
         stacks = HeadPool([head], device, threads)
@@ -75,13 +89,16 @@ def measure_pace(
         return Pace(_seconds(window, seconds) / WINDOW, _seconds(prediction, seconds) / HELD_OUT)
 
 
-def _made_plan(config: FinetuneConfig, n_rows: int, n_positions: int) -> Plan:
+def _made_plan(config: FinetuneConfig, n_rows: int, n_positions: int, share: float) -> Plan:
+    """Batches of any rows, of which a share of those that may be replaced is fused from any vectors."""
     rng = np.random.default_rng(0)
-    n_augmented = config.n_tail * config.augmented_per_sample
     row = rng.integers(n_rows, size=(WINDOW, config.batch_size))
-    donor_row = rng.integers(n_rows, size=(WINDOW, n_augmented))
+    donor_row = rng.integers(n_rows, size=(WINDOW, n_places(config)))
     vectors = rng.integers(n_rows * n_positions, size=(*donor_row.shape, n_positions), dtype=np.int32)
-    return Plan(row, Fusion(row[:, -n_augmented:], donor_row, np.ones_like(donor_row), vectors, np.zeros(2)))
+    is_mixed = rng.random(donor_row.shape) < share
+    replaced, n_specific = row[:, -donor_row.shape[1] :], np.ones_like(donor_row)
+    fusion = Fusion(replaced, donor_row, n_specific, vectors, np.zeros((WINDOW, 2)), is_mixed)
+    return Plan(row, fusion, is_mixed.sum(axis=1))
 
 
 def _seconds(work: Callable[[], torch.Tensor], at_most: float) -> float:

@@ -2,13 +2,14 @@
 
 If the maps fit in memory, the expected time of a run is that of reading them once, in order, plus its
 iterations, at the speed measured on synthetic features. If they do not fit, each iteration also reads its
-maps from the disk row by row: N_t tail samples and N_t · N_a donors. Evaluations on held-out features are
-added to both. Starting up, drawing the plan and writing the run are left out.
+maps from the disk row by row: those of rows that are replaced, and of their donors. Evaluations on held-out
+features are added to both. Starting up, drawing the plan and writing the run are left out.
 """
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from rich.progress import Progress
 
@@ -17,14 +18,14 @@ from finetune.config import FinetuneConfig
 from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed
 from finetune.forecast.extraction import Choice, Extraction, forecast_extraction
-from finetune.forecast.finetune_throughput import Pace, measure_pace
+from finetune.forecast.finetune_throughput import Pace, fused_share, measure_pace, n_places
 from finetune.loading.residency import memory_for_maps, share_for_maps
 from store.arrays.dtypes import computing_dtype
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Forecast of a run of feature space augmentation, for one dtype and codec.
+    """Forecast of a run of the default method, for one dtype and codec.
 
     Attributes:
         map_bytes: bytes of its maps in memory, decoded.
@@ -73,12 +74,13 @@ def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
     extraction = forecast_extraction(config, progress)
     device = use_device(resolve_device(config.device))
     memory, lengths = memory_for_maps(device), extraction.sizes["train"]
+    class_counts = np.array(extraction.class_counts)
     task = progress.add_task("measuring", total=3, status="fine-tuning")
     paces: dict[str, Pace] = {}
     for choice in extraction.choices:
         name = computing_dtype(choice.dtype).name
         if name not in paces:
-            paces[name] = measure_pace(lengths, extraction.n_classes, name, device, config.seconds / 4)
+            paces[name] = measure_pace(lengths, class_counts, name, device, config.seconds / 4)
             progress.advance(task)
     progress.remove_task(task)
     runs = []
@@ -88,7 +90,8 @@ def forecast(config: ForecastConfig, progress: Progress) -> Forecast:
         in_memory = _has_room(map_bytes, memory, device)
         seconds = None
         if extraction.disk is not None:
-            reading = _reading_seconds(choice, extraction.disk, config.iterations, in_memory)
+            n_maps = None if in_memory else config.iterations * _maps_of_iteration(class_counts)
+            reading = _reading_seconds(choice, extraction.disk, n_maps)
             seconds = reading + _computing_seconds(extraction.sizes, paces[dtype.name], config.iterations)
         runs.append(Finetuning(map_bytes, in_memory, seconds))
     return Forecast(config, extraction, memory, tuple(runs))
@@ -103,13 +106,17 @@ def _has_room(map_bytes: int, memory: int, device: torch.device) -> bool:
     return _has_room(map_bytes, memory_for_maps(cpu), cpu)
 
 
-def _reading_seconds(choice: Choice, disk: DiskSpeed, iterations: int, in_memory: bool) -> float:
-    """Time to read all maps once, in order; or, streamed, those of every iteration (compressed: by chunk)."""
+def _maps_of_iteration(class_counts: np.ndarray) -> float:
+    """Maps that an iteration reads, on average: of rows that are replaced, and of as many donors."""
+    return 2 * fused_share(class_counts) * n_places(FinetuneConfig(store="").resolved(len(class_counts)))
+
+
+def _reading_seconds(choice: Choice, disk: DiskSpeed, n_streamed: float | None) -> float:
+    """Time to read all maps once, in order; or so many, streamed row by row (compressed: by chunk)."""
     rows, speed = choice.maps.shape[0], disk.read
-    if not in_memory:
-        config, speed = FinetuneConfig(store=""), disk.read_random  # ignores maps that are still in memory
-        rows = iterations * config.n_tail * (1 + config.augmented_per_sample)
-        rows *= choice.maps.chunk_rows if choice.codec != "none" else 1
+    if n_streamed is not None:
+        speed = disk.read_random  # ignores maps that are still in memory
+        rows = n_streamed * (choice.maps.chunk_rows if choice.codec != "none" else 1)
     return rows * (choice.maps.row_bytes * choice.packing.share / speed + choice.packing.unpack_seconds)
 
 

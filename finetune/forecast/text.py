@@ -115,8 +115,8 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     yield "extract: expected time, the longer of computing and writing at the speeds measured above."
     memory = f"{size(forecast.memory_bytes)} of memory"
     yield (
-        f"finetune: expected time of {forecast.config.iterations:,} iterations of fsa, measured on synthetic "
-        "features,"
+        f"finetune: expected time of {forecast.config.iterations:,} iterations of the default method, on "
+        "synthetic features,"
     )
     yield f"after reading all maps into {memory}; startup and drawing take a few seconds more."
     if not all(run.in_memory for run in forecast.finetuning):
