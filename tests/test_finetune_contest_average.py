@@ -13,6 +13,7 @@ from bad_input import succeed
 from made_average import COMPLEMENTARY, MadeHeads, entered
 from made_contest import of_methods, other_row
 from made_together import in_processes
+from rich.progress import Progress, Task
 
 from extract.heads.kinds import Cosine, FullyConnected
 from finetune.contest import entries
@@ -225,7 +226,7 @@ def test_layers_are_kept_of_what_may_still_be_chosen(contest_config, quiet):
 
 @pytest.mark.usefixtures("complementary")
 def test_layers_that_are_gone_are_made_again(contest_config, quiet, monkeypatch):
-    """And nothing else; the average is the same to the bit."""
+    """And nothing else, with a bar that goes to its end; the average is the same to the bit."""
     contest(contest_config, quiet)
     before = {name: Path(f"c/{name}").read_bytes() for name in ("average/head.pt", "best/head.pt")}
     table = pd.read_csv("c/standings.csv").drop(columns="seconds")
@@ -235,8 +236,13 @@ def test_layers_that_are_gone_are_made_again(contest_config, quiet, monkeypatch)
     monkeypatch.setattr(
         running, "train_batch", lambda batch, *rest: trained.extend(batch) or train(batch, *rest)
     )
-    contest(replace(contest_config, resume=True), quiet)
+    bars: list[Task] = []
+    shown = Progress(disable=True)
+    remove = shown.remove_task
+    monkeypatch.setattr(shown, "remove_task", lambda task: bars.append(shown._tasks[task]) or remove(task))
+    contest(replace(contest_config, resume=True), shown)
     assert len(trained) == 1
+    assert [(bar.completed, bar.total) for bar in bars if bar.description == "made again"] == [(1, 1)]
     assert sorted(Path("c/done").glob("*.pt")) == files
     assert {name: Path(f"c/{name}").read_bytes() for name in before} == before
     pd.testing.assert_frame_equal(pd.read_csv("c/standings.csv").drop(columns="seconds"), table)

@@ -74,7 +74,7 @@ def contest(
             field.run(group, progress, show)
             if group.rank > 0:
                 return None
-            found = field.finish()
+            found = field.finish(progress)
             _run_best(field, found, progress)
             _write_average(field, found)
             return found

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from analysis.accuracy import MEASURES, SCORES
 from analysis.csv_files import write_csv
@@ -130,7 +131,7 @@ class Field:
                         round_,
                         group,
                         lambda n: progress.advance(task, n),
-                        lambda text: progress.update(task, status=text),
+                        partial(_show_status, progress, task),
                     )
                 group.meet()
                 for kept in self._kept if group.world > 1 else []:
@@ -214,11 +215,11 @@ class Field:
         of_config = self._config.select_on, self._config.rank_by
         return standings(finalists, self._kept, *of_config, self._measures)
 
-    def finish(self) -> Contest:
+    def finish(self, progress: Progress) -> Contest:
         """Average the best few heads, and write the tables."""
         path, finalists = Path(self._config.out), [one.finalist() for one in self._runners]
         table, helps = self._standings(finalists), False
-        self.average = self._averaged(finalists, table)
+        self.average = self._averaged(finalists, table, progress)
         if self.average is not None:
             table = self._standings([*finalists, self.average.finalist])
             helps = table["entry"].iloc[0] == self.average.finalist.entry
@@ -231,27 +232,29 @@ class Field:
         head_in_words = ratio_in_words(self._config.head_ratio)
         return Contest(path, table, heads, best, average if helps else [], n_images, head_in_words)
 
-    def _averaged(self, finalists: list[Finalist], table: pd.DataFrame) -> Average | None:
+    def _averaged(self, finalists: list[Finalist], table: pd.DataFrame, progress: Progress) -> Average | None:
         """The average of some finalists' heads; none with folds, on each of which the heads are others."""
         if self._config.select_on == CV:
             return None
-        self._complete_layers()
+        self._complete_layers(progress)
         by_entry = {one.entry: one for one in finalists}
         best_first = [by_entry[entry] for entry in table["entry"]]
         return greedy_average(best_first, self.loaded, self._kept, self._config.rank_by)
 
-    def _complete_layers(self) -> None:
+    def _complete_layers(self, progress: Progress) -> None:
         """Train once more the finalists' heads whose layers are gone."""
         for i, (loaded, kept) in enumerate(zip(self.loaded, self._kept, strict=True)):
             chosen = [one.heads(i, seed)[one.left[0]] for one in self._runners for seed in one.seeds()]
             lacking = [one for one in chosen if kept.lacks_layer(head_id(one))]
-            if lacking:
-                store = self._config.store[i]
-                note(
-                    f"{store}: weights of {len(lacking)} heads are not kept; they are made again, to average"
-                )
-            for batch in shared_out(lacking, 1) if lacking else []:
-                train_batch(batch, loaded, None, kept, lambda text: None)
+            if not lacking:
+                continue
+            store, n = self._config.store[i], len(lacking)
+            note(f"{store}: weights of {n} heads are not kept; they are made again, to average")
+            task = progress.add_task("made again", total=n, status="")
+            for batch in shared_out(lacking, 1):
+                train_batch(batch, loaded, None, kept, partial(_show_status, progress, task))
+                progress.advance(task, len(batch))
+            progress.remove_task(task)
 
     def _every_head(self) -> Iterator[dict[str, Any]]:
         for runner in self._runners:
@@ -275,3 +278,7 @@ class Field:
     def chosen_config(self, entry: str, store: int) -> FinetuneConfig:
         """The configuration that an entry ends with, with its first seed, on a store."""
         return next(one for one in self._runners if one.name == entry).chosen_config(store)
+
+
+def _show_status(progress: Progress, task: TaskID, text: str) -> None:
+    progress.update(task, status=text)
