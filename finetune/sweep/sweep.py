@@ -115,13 +115,14 @@ def _folds(
 def _check_each(
     configs: list[FinetuneConfig], loaded: LoadedStore, head_ratio: float, folds: CrossValidation | None
 ) -> None:
-    """Raise UserError if batches cannot be drawn as a head asks, before hours of training."""
+    """Raise UserError if a head's batches cannot be drawn, or its maps held, before hours of training."""
     split_head_tail(loaded.common.class_counts, head_ratio)
     for one in configs:
         check_batches(one, loaded.store, loaded.common.class_counts)
         loaded.later(one)
         if folds is not None:
             folds.check_classes(one)
+    loaded.check_room(configs)
 
 
 def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:

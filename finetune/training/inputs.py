@@ -141,6 +141,12 @@ def mixing_of(config: FinetuneConfig, store: FeatureStore, class_counts: np.ndar
     return Mixing(config.mix_share, config.mix_classes, n_swapped, n_channels, quantiles)
 
 
+def reads_maps(config: FinetuneConfig) -> bool:
+    """Whether batches are made from feature maps; those of a computed head are not made at all."""
+    sampling = find_sampling(config)
+    return sampling is not None and sampling.reads_maps
+
+
 def maps_of_iteration(config: FinetuneConfig) -> int:
     """The most maps that an iteration reads: of rows that are replaced, and of their donors."""
     if find_sampling(config).mixes:

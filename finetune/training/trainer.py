@@ -1,6 +1,6 @@
 """Train all heads that share a plan: one stream of windows, every head trained on each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,7 +23,13 @@ from finetune.run import find_phase1
 from finetune.sampling.head_tail import HeadTail
 from finetune.training.head_pool import HeadPool
 from finetune.training.history import HeadHistory, histories_of, state_of
-from finetune.training.inputs import fused_layer, head_options, maps_of_iteration, plan_inputs
+from finetune.training.inputs import (
+    fused_layer,
+    head_options,
+    maps_of_iteration,
+    plan_inputs,
+    reads_maps,
+)
 from finetune.training.pending import PendingLosses, windows_that_wait
 from finetune.training.selection import Judge
 from finetune.training.statistics import TrainStatistics
@@ -67,6 +73,16 @@ class LoadedStore:
         """The rows of the store on the disk that rows of this one are, for messages."""
         return rows
 
+    def check_room(self, configs: Iterable[FinetuneConfig]) -> None:
+        """Raise UserError if the maps that a head reads have no room in memory; none are read yet."""
+        readers = [config for config in configs if reads_maps(config)]
+        for config in {(fused_layer(one), maps_of_iteration(one)): one for one in readers}.values():
+            self._residency_for(config).fitting(1, maps_of_iteration(config))
+
+    def _residency_for(self, config: FinetuneConfig) -> Residency:
+        layer = fused_layer(config)
+        return choose_residency(config.residency, config.memory, self.store, self.device, layer)
+
     def prepare_maps(self, config: FinetuneConfig) -> int:
         """Load the maps of a layer, once for all heads, in place of another layer's.
 
@@ -80,8 +96,7 @@ class LoadedStore:
         if layer not in self.maps:
             self.maps.clear()
             self.residency.clear()
-            wanted = config.residency, config.memory
-            self.residency[layer] = choose_residency(*wanted, self.store, self.device, layer)
+            self.residency[layer] = self._residency_for(config)
         window = self.residency[layer].fitting(config.window, maps_of_iteration(config))
         if layer not in self.maps:
             held = hold_maps(self.store, self.residency[layer], self.device, layer)
