@@ -56,3 +56,45 @@ def test_shares_of_seeds_count_in_parts():
     label = np.zeros(4, int)
     found = resampled_accuracies(label, np.array([[0.5, 0.5, 0.5, 0.5]]), "overall", n_resamples=9)
     assert found == pytest.approx(50)
+
+
+@pytest.mark.parametrize("by", ["balanced", "overall"])
+def test_copies_tell_no_more_than_one_image(by):
+    """Three copies of every image that are drawn together are as good as the images."""
+    label, right = made([30, 12, 2])
+    copies = np.tile(np.arange(len(label)), 3)
+    of_images = resampled_accuracies(label, right, by)
+    of_copies = resampled_accuracies(label[copies], right[:, copies], by, together=7 * copies)
+    np.testing.assert_allclose(of_copies, of_images)
+    alone = resampled_accuracies(label[copies], right[:, copies], by)
+    assert (alone.std(axis=0) < 0.65 * of_images.std(axis=0)).all()  # as if there were three times as many
+
+
+def test_images_alone_are_parts_of_one():
+    label, right = made([9, 4])
+    each = np.random.default_rng(1).permutation(len(label))
+    order = np.lexsort((each, label))  # parts are drawn in the order of their numbers
+    apart = resampled_accuracies(label[order], right[:, order], "balanced", together=np.arange(len(label)))
+    np.testing.assert_array_equal(apart, resampled_accuracies(label[order], right[:, order], "balanced"))
+
+
+def test_the_spread_of_groups_is_that_of_their_means():
+    """Of groups of unlike sizes: the variance of a ratio, from what each group adds to it."""
+    random = np.random.default_rng(2)
+    sizes = random.integers(1, 9, size=300)
+    group = np.repeat(np.arange(300), sizes)
+    right = (random.random(len(group)) < random.random(300)[group])[None]
+    found = resampled_accuracies(np.zeros(len(group), int), right, "balanced", 9000, together=group)
+    added = np.bincount(group, right[0] - right[0].mean())
+    expected = 100 * np.sqrt((added**2).sum() * 300 / 299) / len(group)
+    assert found.std() == pytest.approx(expected, rel=0.05)
+    assert found.mean() == pytest.approx(100 * right.mean(), abs=0.2)
+
+
+def test_a_single_group_counts_as_none():
+    label = np.array([0, 0, 0, 1, 1])
+    right = np.array([[1, 0, 1, 1, 0]])
+    found = resampled_accuracies(label, right, "balanced", together=np.array([4, 4, 4, 1, 2]))
+    assert set(np.round(found[:, 0], 6)) <= set(
+        np.round(100 * (2 / 3 + np.array([0.5 - 0.5**0.5, 0.5, 0.5 + 0.5**0.5])) / 2, 6)
+    )

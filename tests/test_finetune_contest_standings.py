@@ -27,6 +27,9 @@ class Made:
     def label(self, split: str) -> np.ndarray:
         return self._label[split]
 
+    def together(self, split: str) -> np.ndarray:
+        return np.arange(len(self._label[split]))
+
     def images(self, split: str) -> bytes:
         return self._images
 

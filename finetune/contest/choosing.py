@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from finetune.config import FinetuneConfig
 from finetune.contest.config import ContestConfig
-from finetune.cross_validation.folds import CrossValidation
+from finetune.cross_validation.folds import CrossValidation, belonging_together
 from finetune.cross_validation.options import CV
 from finetune.training.trainer import LoadedStore
 from store.arrays.image_names import image_digests
@@ -23,12 +23,14 @@ class Choosing:
         split: "val" or "cv".
         label: (N,) classes of the images.
         images: equal for stores that hold the same images there, in the same order, as far as they say.
+        together: (N,) int, the same for copies of an image, and for images of one group.
         folds: of the training images; None with val.
     """
 
     split: str
     label: np.ndarray
     images: bytes
+    together: np.ndarray
     folds: CrossValidation | None = None
 
 
@@ -50,20 +52,26 @@ def choosing_on(config: ContestConfig, loaded: LoadedStore, progress: Progress) 
             train.sample_index[folds.held],
             None if digests is None else digests[folds.held],
         )
-        return Choosing(CV, train.label[folds.held], images, folds)
+        return Choosing(CV, train.label[folds.held], images, folds.together[folds.held], folds)
     if "val" not in loaded.held_out:
         raise UserError(
             f"{loaded.store.path}: has no val split to choose on; train with --val-per-class (or put images "
             "under val/) and extract again, or choose on folds of the training images (--select-on cv, for "
             "stores of --classifier fit)"
         )
-    return Choosing("val", loaded.held_out["val"].label, images_of(loaded, "val"))
+    label = loaded.held_out["val"].label
+    return Choosing("val", label, images_of(loaded, "val"), together_in(loaded, "val"))
 
 
 def images_of(loaded: LoadedStore, split: str) -> bytes:
     """Equal for stores that hold the same images in a split, in the same order, as far as they say."""
     held_out = loaded.held_out[split]
     return _digest(held_out.label, held_out.sample_index, image_digests(loaded.store, split))
+
+
+def together_in(loaded: LoadedStore, split: str) -> np.ndarray:
+    """(N,) int, the same for images of val or test that belong together."""
+    return belonging_together(loaded.store, split, np.arange(len(loaded.held_out[split].label)))
 
 
 def _digest(label: np.ndarray, sample_index: np.ndarray, digests: np.ndarray | None) -> bytes:

@@ -13,7 +13,7 @@ from finetune.training.trainer import LoadedStore
 from store.errors import UserError
 from store.notes import note
 
-FEW = 5  # images of a class, fewer than which a note tells of
+FEW = 5  # images of a class, or groups of images, fewer than which a note tells of
 
 
 def check_comparable(
@@ -59,8 +59,12 @@ def _groups(loaded: LoadedStore, config: ContestConfig) -> tuple[Any, ...]:
 def _note_few_images(loaded: LoadedStore, choosing: Choosing) -> None:
     counts = np.bincount(choosing.label, minlength=len(loaded.store.class_names))
     where, n_classes = f"{loaded.store.path}: {choosing.split}", int((counts > 0).sum())
-    least = int(counts[counts > 0].min())
     if n_classes < len(counts):
         note(f"{where} has images of {n_classes} of {len(counts)} classes, and these choose")
+    of_parts = np.unique(np.stack([choosing.label, choosing.together]), axis=1)[0]
+    n_parts = np.bincount(of_parts, minlength=len(counts))
+    least = int(n_parts[counts > 0].min())
     if least < FEW:
-        note(f"{where} has {least} image{'s' * (least > 1)} of a class, so that intervals are rough")
+        of_images = "" if n_parts.sum() == counts.sum() else " of images"
+        what = ("group" if of_images else "image") + "s" * (least > 1) + of_images
+        note(f"{where} has {least} {what} of a class, so that intervals are rough")

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.tables import without_nan
 from extract.heads.kinds import Layer
-from finetune.contest.choosing import Choosing, images_of
+from finetune.contest.choosing import Choosing, images_of, together_in
 from finetune.contest.config import ContestConfig
 from finetune.contest.layers import KeptLayers
 from finetune.contest.taken import DONE, FORMAT, MARKER, check_not_taken, results_of
@@ -180,6 +180,12 @@ class KeptHeads:
         if split == self._choosing.split:
             return self._choosing.label
         return self._loaded.held_out[split].label
+
+    def together(self, split: str) -> np.ndarray:
+        """(N,) int, the same for images of a split that belong together."""
+        if split == self._choosing.split:
+            return self._choosing.together
+        return together_in(self._loaded, split)
 
     def images(self, split: str) -> bytes:
         """Equal for the same images of a split in two stores, as far as they say."""

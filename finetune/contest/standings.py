@@ -52,8 +52,8 @@ def standings(
         rank, entry, chosen, at_edge, n (heads), for these images and test the mean of every accuracy and its
         standard deviation (over stores, or over seeds if there is one store; NaN for one head), seconds of a
         head; for both `behind`: by how much the first is better, with `behind_low` and `behind_high`, the
-        ends of a 95 % interval over resampled images; `together`, whether the images that chose cannot tell
-        it apart from the first.
+        ends of a 95 % interval over resampled images, or groups of them; `together`, whether the images that
+        chose cannot tell it apart from the first.
     """
     splits = select_on, "test"
     rows = [_row(one, kept, splits, measures) for one in finalists]
@@ -106,7 +106,7 @@ def _behind(
         right = np.stack(
             [np.mean([of_store.right(head, split) for head in one.heads[i]], axis=0) for one in finalists]
         )
-        resampled = resampled_accuracies(label, right, rank_by, seed=seed)
+        resampled = resampled_accuracies(label, right, rank_by, seed=seed, together=of_store.together(split))
         differences.append(resampled[:, :1] - resampled)
         exact.append(_accuracy(label, right, rank_by))
     mean = np.mean(exact, axis=0)

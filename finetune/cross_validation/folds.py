@@ -30,7 +30,8 @@ class CrossValidation:
     Attributes:
         n_folds: number of folds.
         class_counts: (n_folds, K) training images of each class in the rows that each fold trains on.
-        held: (N,) rows that are held out, fold after fold.
+        together: (N,) int, the same for rows of one image, of copies of a file, or of one group.
+        held: (n,) rows that are held out, fold after fold.
         phase1_right: (K,) held-out images that the FC layer of their fold predicts right.
     """
 
@@ -49,7 +50,8 @@ class CrossValidation:
         check_allowed(loaded.store)
         self._loaded, self._shot_rule, self.n_folds = loaded, config.shot_rule, config.folds
         train = loaded.store.read("train")
-        self._fold = _folds(loaded.store, config)
+        self.together = belonging_together(loaded.store, "train", images_of(train.view))
+        self._fold = _folds(loaded.store, config, self.together)
         if tells:
             _note(loaded.store, self._fold)
         self._held = [np.flatnonzero((self._fold == i) & (train.view == 0)) for i in range(self.n_folds)]
@@ -101,11 +103,24 @@ class CrossValidation:
         return right
 
 
-def _folds(store: FeatureStore, config: FinetuneConfig) -> np.ndarray:
-    """(N,) the fold of each row; whole images, copies of a file and groups are in one."""
+def belonging_together(store: FeatureStore, split: str, image: np.ndarray) -> np.ndarray:
+    """Number the rows of a split so that those of copies of a file, or of one group, have the same number.
+
+    Args:
+        store: the store; what it does not hold joins nothing.
+        split: the split.
+        image: (N,) int, the image of each row; views of one have one.
+
+    Returns:
+        (N,) int64.
+    """
+    known = [of for of in (image_digests(store, split), image_groups(store, split)) if of is not None]
+    return joined(image, *known)
+
+
+def _folds(store: FeatureStore, config: FinetuneConfig, together: np.ndarray) -> np.ndarray:
+    """(N,) the fold of each row; rows that belong together are in one."""
     train = store.read("train")
-    known = [of for of in (image_digests(store, "train"), image_groups(store, "train")) if of is not None]
-    together = joined(images_of(train.view), *known)
     keys = CounterRNG(config.fold_seed).uniform("fold", 0, 1, len(train.label))[0]
     n_folds = min(config.folds, len(np.unique(together)))  # more are refused below
     fold = folds_of(train.label, together, n_folds, keys)
