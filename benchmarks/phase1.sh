@@ -2,7 +2,7 @@
 # Phase I's recipes on long-tailed CIFAR-10 with ResNet-32, and what Phase II makes of each: everything under "Recipes of
 # Phase I" in docs/results.md.
 # Usage: benchmarks/phase1.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all trainings unless some are named,
-# but for those of options_of, as tried-mixup, which are candidates for the recipe `strong`.
+# but for those of options_of, as tried-mixup, which are candidates for the recipe `strong`, and short-20-100-0, which is `short` of 20 epochs.
 # With FEATURES_ONLY=1 it ends after the store. Two cores: half a minute an epoch, so a day in all. Every part resumes where it was interrupted; finished parts are not repeated.
 set -euo pipefail
 data=${1:?usage: benchmarks/phase1.sh DATA [NAME...]}
@@ -64,6 +64,9 @@ for name in "${@:-${all[@]}}"; do
     tried-*)
       options=$(options_of "${name#tried-}")
       one $name --recipe strong --imbalance-factor 100 $options ;;
+    short-20-*)
+       seed=${name##*-} rest=${name%-*}
+       one $name --recipe short --epochs 20 --imbalance-factor ${rest##*-} --seed $seed ;;
     subset-*) one $name --recipe short --imbalance-factor 100 --subset-seed ${name#subset-} ;;
     *) seed=${name##*-} rest=${name%-*}
        one $name --recipe ${rest%-*} --imbalance-factor ${rest##*-} --seed $seed ;;
