@@ -37,14 +37,15 @@ def cells(table: pd.DataFrame) -> pd.Series:
 def main() -> None:
     contests = {path.parent.name: entries(path.parent) for path in Path(sys.argv[1]).glob("*/standings.csv")}
     contests = dict(sorted(contests.items()))
-    lag = pd.DataFrame({name: table[f"val_{SCORE}_mean"] for name, table in contests.items()})
-    order = (lag.max() - lag).mean(axis=1).sort_values().index
+    score = pd.DataFrame({name: table[f"val_{SCORE}_mean"] for name, table in contests.items()})
+    lag = score.max() - score
+    behind = lag.mean(axis=1).where(lag.notna().all(axis=1))  # a contest has no average that does not help
     print("| entry | " + " | ".join(contests) + " | behind, mean |\n|" + "---|" * (len(contests) + 2))
     found = {name: cells(table) for name, table in contests.items()}
-    behind = (lag.max() - lag).mean(axis=1)
-    for entry in order:
+    for entry in lag.mean(axis=1).sort_values().index:
         row = [found[name].get(entry, "–") for name in contests]
-        print(f"| {entry} | " + " | ".join(row) + f" | {behind[entry]:.1f} |")
+        mean = "–" if pd.isna(behind[entry]) else f"{behind[entry]:.1f}"
+        print(f"| {entry} | " + " | ".join(row) + f" | {mean} |")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Which setting of FSA is the best on many stores at once: "Where the defaults of FSA come from" in docs/methods.md.
-# Usage: benchmarks/fsa_settings.sh KIND=STORE[,STORE]..., kinds of features, which count once each, and stores with validation images.
-# Two minutes a store on two cores, half an hour where maps have 1,280 channels.
+# Usage: benchmarks/fsa_settings.sh KIND=NAME[,NAME]..., kinds of features, which count once each, and trainings whose stores
+# benchmarks/contests.sh made.
+# Four minutes a store on one core, ten where maps have 1,280 channels.
 set -euo pipefail
 export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD"
+runs=${RUNS:-runs/phase1}
 out=${OUT:-runs/fsa-settings}
 rates="--grid lr=0.0003,0.001,0.01"
 decays="--grid weight_decay=0,0.0005,0.005,0.01"
 
 for kind in "$@"; do
-  for store in $(tr , ' ' <<< "${kind#*=}"); do
-    folder=$out/${kind%%=*}/$(basename "$(dirname "$(realpath "$store")")")
+  for name in $(tr , ' ' <<< "${kind#*=}"); do
+    folder=$out/${kind%%=*}/$name
     try() {  # name of a sweep, its options
       if [ ! -e $folder/"$1"/ranking.csv ]; then
-        tailcache sweep --store "$store" --out $folder/"$1" --seeds 2 --overwrite --method fsa "${@:2}" > /dev/null
+        tailcache sweep --store $runs/$name/feats.zarr --out $folder/"$1" --seeds 2 --overwrite --method fsa "${@:2}" > /dev/null
       fi
     }
     try halves $rates $decays --grid head_ratio=0.8,0.9 --grid tail_draw=classes,samples
