@@ -26,6 +26,8 @@ def scores_of(runs: Path) -> pd.DataFrame:
         setting = f"{sweep}: " + ranking["configuration"].str.replace(r"^fsa,? ?", "", regex=True)
         found = {name: ranking[column] for name, column in SCORES.items()}
         rows.append(pd.DataFrame({"kind": kind, "store": store, "setting": setting} | found))
+    if not rows:
+        raise SystemExit(f"{runs}: no sweeps of benchmarks/fsa_settings.sh")
     return pd.concat(rows, ignore_index=True)
 
 
@@ -50,10 +52,12 @@ def main() -> None:
     found = on_val.assign(kinds=order, stores=of_stores, test=on_test.mean(axis=1)).loc[order.index].round(2)
     batches = order.index.str.partition(": ").get_level_values(0)
     print("points behind the best setting on val; kinds, stores: means over these; test: over kinds, there\n")
-    print(found.head(SHOWN).to_string(), "\nthe best of each kind of batches:", sep="\n")
+    print(found.head(SHOWN).to_string(), "\nthe best of each way to draw batches:", sep="\n")
     print(found.loc[order.groupby(batches).idxmin().loc[batches.unique()]].to_string())
+    if on_val.shape[1] == 1:
+        return
     print("\non each kind, on test images: what the other kinds would have chosen, and its own choice:")
-    for kind in on_val if on_val.shape[1] > 1 else []:
+    for kind in on_val:
         others, own = ordered(on_val.drop(columns=kind)).index[0], on_val[kind].idxmin()
         for chosen in (others, own):
             print(f"{kind}: {test.loc[chosen, kind].mean():.1f} with {chosen}")

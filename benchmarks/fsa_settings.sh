@@ -5,6 +5,7 @@
 # Four minutes a store on one core, ten where maps have 1,280 channels.
 set -euo pipefail
 export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD"
+: "${1:?usage: benchmarks/fsa_settings.sh KIND=NAME[,NAME]...}"
 runs=${RUNS:-runs/phase1}
 out=${OUT:-runs/fsa-settings}
 rates="--grid lr=0.0003,0.001,0.01"

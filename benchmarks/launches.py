@@ -1,7 +1,8 @@
-"""How many operations a window asks a GPU for: its draw, its batches, and its steps.
+"""How many operations a window of fine-tuning asks a GPU for: its draw, its batches, and its steps.
 
-Usage: python benchmarks/launches.py STORE [METHOD]..., counted on a CPU. Views cost a GPU nothing and are not
-counted; every other operation is one launch at least.
+Usage: python benchmarks/launches.py STORE [METHOD]..., counted on a CPU with what a GPU would be given. Views
+cost a GPU nothing and are not counted; every other operation is one launch at least. The steps of a window
+are recorded, and launched together.
 """
 
 import sys
@@ -14,30 +15,40 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetune.config import FinetuneConfig
+from finetune.heads.cuda_graph import RecordedSteps
+from finetune.heads.stacked import StackedHeads
 from finetune.heads.threads import Threads
-from finetune.loading.drawn_ahead import ITERATIONS
+from finetune.loading.drawn_ahead import DrawnAhead, iterations_at_once
 from finetune.loading.window import assemble
 from finetune.methods.registry import find_sampling
-from finetune.training.head_pool import HeadPool
 from finetune.training.inputs import head_options, plan_inputs
 from finetune.training.trainer import LoadedStore
 from store.reader import FeatureStore
 
 CPU, WINDOW = torch.device("cpu"), 64
 METHODS = ("fsa", "fsa+balanced-softmax", "h2t", "mixup", "tailcalib", "balanced-softmax")
-FREE = {"alias", "as_strided", "detach", "lift_fresh", "permute", "slice", "split", "t"} | {
-    *("empty", "empty_like", "empty_strided", "new_empty"),
-    *(
-        "_reshape_alias",
-        "_unsafe_view",
-        "expand",
-        "select",
-        "squeeze",
-        "transpose",
-        "unbind",
-        "unsqueeze",
-        "view",
-    ),
+FREE = {
+    "_reshape_alias",
+    "_unsafe_view",
+    "alias",
+    "as_strided",
+    "detach",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "expand",
+    "lift_fresh",
+    "new_empty",
+    "permute",
+    "select",
+    "slice",
+    "split",
+    "squeeze",
+    "t",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+    "view",
 }
 
 
@@ -67,30 +78,35 @@ class Launches(TorchDispatchMode):
 
 
 def of_window(store: FeatureStore, method: str) -> dict[str, int]:
-    """Launches of the draws, the batches and the steps of a window, as a GPU that holds the maps makes it."""
-    config = FinetuneConfig(store=str(store.path), method=method, window=WINDOW).resolved(
-        len(store.class_names)
-    )
-    threads = Threads(1)
-    loaded = LoadedStore.open(store, config.shot_rule, CPU, threads)
+    """Launches of a draw, and of the draws, batches and steps of a window, where a GPU holds the maps."""
+    config = FinetuneConfig(store=str(store.path), method=method, window=WINDOW)
+    config = config.resolved(len(store.class_names))
+    loaded = LoadedStore.open(store, config.shot_rule, CPU, Threads(1))
     sampling, inputs = find_sampling(config), plan_inputs(config, store, loaded.common)
     if sampling.reads_maps:
         loaded.prepare_maps(config)
     there = inputs.on(CPU)
-    with Launches() as in_window:
-        plan = sampling.draw(there, 0, WINDOW)
-    with Launches() as ahead:
-        sampling.draw(there, 0, ITERATIONS)
-    with Launches() as batches:
+    with Launches() as drawing:
+        plan = DrawnAhead(sampling.draw)(there, 0, WINDOW)
+    with Launches() as making:
         window = assemble(plan, loaded.features, loaded.maps.get(None), 0)
-    heads = HeadPool([head_options(config, store, inputs, loaded.common)], CPU, threads)
-    with Launches() as steps:
-        heads.train_on(window)
+    stepping = []
+
+    def record(steps: Any) -> Any:
+        with Launches() as found:
+            steps()
+        stepping.append(found)
+        return steps
+
+    head = head_options(config, store, inputs, loaded.common)
+    heads = StackedHeads([head], CPU, recorded=RecordedSteps(record))
+    heads.train_on(window.pooled, window.label, 0, window.second)
     return {
-        f"draw {WINDOW} iterations": in_window.n,
-        f"draw {ITERATIONS}": ahead.n,
-        "batches": batches.n,
-        "steps": steps.n,
+        "a draw": drawing.n,
+        "of iterations": iterations_at_once(there),
+        "draws of a window": round(drawing.n * WINDOW / iterations_at_once(there)),
+        "batches": making.n,
+        "steps": stepping[0].n,
     }
 
 

@@ -64,9 +64,9 @@ for name in "${@:-${all[@]}}"; do
     tried-*)
       options=$(options_of "${name#tried-}")
       one $name --recipe strong --imbalance-factor 100 $options ;;
-    short-20-*)
-       seed=${name##*-} rest=${name%-*}
-       one $name --recipe short --epochs 20 --imbalance-factor ${rest##*-} --seed $seed ;;
+    short-20-*-*)
+      seed=${name##*-} rest=${name%-*}
+      one $name --recipe short --epochs 20 --imbalance-factor ${rest##*-} --seed $seed ;;
     subset-*) one $name --recipe short --imbalance-factor 100 --subset-seed ${name#subset-} ;;
     *) seed=${name##*-} rest=${name%-*}
        one $name --recipe ${rest%-*} --imbalance-factor ${rest##*-} --seed $seed ;;

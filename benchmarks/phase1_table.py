@@ -40,7 +40,8 @@ def figures(folder: Path) -> dict[str, object]:
     best = chosen_head(folder)
     epochs = pd.read_csv(folder / "phase1" / "metrics.csv")
     return (
-        {"name": folder.name, "recipe": config["recipe"], "imbalance": config["dataset"]["imbalance_factor"]}
+        {"name": folder.name, "recipe": config["recipe"], "epochs": config["epochs"]}
+        | {"imbalance": config["dataset"]["imbalance_factor"]}
         | {
             "seed": config["seed"],
             "subset seed": config["dataset"]["subset_seed"],
@@ -57,7 +58,9 @@ def averaged(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration: mean ± std over its trainings, which differ by their seeds alone."""
     table = []
     for _, alike in rows.groupby("options", sort=False):
-        cells = {name: alike[name].iloc[0] for name in ("recipe", "imbalance")} | {"trainings": len(alike)}
+        cells = {name: alike[name].iloc[0] for name in ("recipe", "epochs", "imbalance")} | {
+            "trainings": len(alike)
+        }
         cells |= {f"{name}s": ", ".join(map(str, alike[name].unique())) for name in ("seed", "subset seed")}
         for name in ["Phase I val", *(f"Phase I {name}" for name in ACCURACIES), *SCORES]:
             values = alike[name].astype(float)

@@ -98,3 +98,36 @@ def test_a_single_group_counts_as_none():
     assert set(np.round(found[:, 0], 6)) <= set(
         np.round(100 * (2 / 3 + np.array([0.5 - 0.5**0.5, 0.5, 0.5 + 0.5**0.5])) / 2, 6)
     )
+
+
+def drawn_whole(label: np.ndarray, right: np.ndarray, group: np.ndarray, n: int) -> np.ndarray:
+    """(n,) balanced accuracies of one head on groups that are drawn as a whole; all classes must be there."""
+    random, ids, found = np.random.default_rng(3), np.unique(group), []
+    for _ in range(n):
+        times = np.bincount(random.choice(ids, len(ids)), minlength=len(ids))[group]
+        found.append(np.mean([np.average(right[label == c], weights=times[label == c]) for c in range(4)]))
+    return 100 * np.array(found)
+
+
+def test_groups_are_drawn_whole_in_all_their_classes():
+    """Patients with images of every class: who is easy is easy in all, which does not average out."""
+    random = np.random.default_rng(4)
+    group, label = np.repeat(np.arange(40), 12), np.tile(np.arange(4), 120)
+    right = (random.random(480) < random.random(40)[group]).astype(float)
+    found = resampled_accuracies(label, right[None], "balanced", 4000, together=group)
+    expected = drawn_whole(label, right, group, 4000)
+    assert found.std() == pytest.approx(expected.std() * np.sqrt(40 / 39), rel=0.05)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.5)
+    apart = resampled_accuracies(label, right[None], "balanced", 4000, together=4 * group + label)
+    assert apart.std() < 0.7 * found.std()
+
+
+def test_a_class_that_a_resample_misses_keeps_its_accuracy():
+    """Class 1 has one part, which is of class 0 too, and is not drawn by a third of the resamples."""
+    label = np.array([0, 0, 0, 0, 1, 1])
+    right, together = np.array([[1, 0, 1, 0, 1, 0.5]]), np.array([5, 6, 7, 8, 8, 8])
+    found = resampled_accuracies(label, right, "balanced", 500, together=together)
+    assert np.isfinite(found).all()
+    of_class_0 = 2 * found[:, 0] - 75
+    assert of_class_0.std() > 5
+    assert of_class_0.mean() == pytest.approx(50, abs=5)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.classifier.folds import TRAIN_ONLY, folds_of, joined
+from analysis.joined import joined
+from extract.classifier.folds import TRAIN_ONLY, folds_of
 
 
 @st.composite

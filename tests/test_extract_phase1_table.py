@@ -21,7 +21,7 @@ def write(
     folder: Path, seed: int = 0, subset_seed: int = 0, mixup: float | None = None, score: float = 70
 ) -> None:
     """A training with two sweeps, the better one of which has a score on test images."""
-    config = {"out": str(folder), "seed": seed, "recipe": "short", "mixup": mixup}
+    config = {"out": str(folder), "seed": seed, "recipe": "short", "epochs": 60, "mixup": mixup}
     config["dataset"] = {"imbalance_factor": 100, "subset_seed": subset_seed}
     (folder / "phase1").mkdir(parents=True)
     (folder / "phase1" / "config.json").write_text(json.dumps(config))
@@ -58,6 +58,6 @@ def test_seeds_are_averaged_and_other_options_are_not(table, tmp_path, monkeypat
     assert "78" not in seeds
     assert len(seeds.splitlines()) == 4
     first, *others = (line.split() for line in subsets.splitlines()[2:])
-    assert first[2:6] == ["2", "0", "0,", "1"]  # trainings, seeds, subset seeds
+    assert first[3:7] == ["2", "0", "0,", "1"]  # trainings, seeds, subset seeds
     assert "74.0 ± 5.7" in subsets  # of the first and the last
     assert len(others) == 1

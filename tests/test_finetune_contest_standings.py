@@ -12,9 +12,9 @@ SHARES = {"a": (0.8, 0.75), "b": (0.78, 0.79), "c": (0.5, 0.45), "d": (0.8, 0.8)
 class Made:
     """The heads of a store, each right at random."""
 
-    def __init__(self, number: int, images: bytes = b"same"):
+    def __init__(self, number: int, images: bytes = b"same", group_size: int = 1):
         random = np.random.default_rng(number)
-        self._images, self._right = images, {}
+        self._images, self._right, self._group_size = images, {}, group_size
         self._label = {split: np.repeat(np.arange(3), counts) for split, counts in CLASSES.items()}
         for entry, share in SHARES.items():
             for seed in range(2):
@@ -28,7 +28,7 @@ class Made:
         return self._label[split]
 
     def together(self, split: str) -> np.ndarray:
-        return np.arange(len(self._label[split]))
+        return np.arange(len(self._label[split])) // self._group_size
 
     def images(self, split: str) -> bytes:
         return self._images
@@ -115,3 +115,18 @@ def test_stores_of_other_images_are_resampled_apart():
     )
     widths = [table.loc["c", "val_behind_high"] - table.loc["c", "val_behind_low"] for table in (same, apart)]
     assert widths[1] == pytest.approx(widths[0] / np.sqrt(2), rel=0.1)
+
+
+def test_stores_of_the_same_images_share_what_one_of_them_knows_of_groups():
+    """Else their resamples would not be the same ones, and their lags would average out."""
+    ends = {}
+    for sizes in ((2, 2), (2, 1), (1, 2), (1, 1)):
+        kept = [Made(number, group_size=size) for number, size in enumerate(sizes)]
+        table = standings(finalists(2), kept, "val", "balanced").set_index("entry")
+        ends[sizes] = table[["val_behind_low", "val_behind_high"]].to_numpy()
+    np.testing.assert_array_equal(ends[2, 1], ends[2, 2])
+    np.testing.assert_array_equal(ends[1, 2], ends[2, 2])
+    assert not np.array_equal(ends[1, 1], ends[2, 2])
+    others = [Made(0, group_size=2), Made(1, images=b"others")]
+    apart = standings(finalists(2), others, "val", "balanced").set_index("entry")
+    assert not np.array_equal(apart[["val_behind_low", "val_behind_high"]].to_numpy(), ends[2, 2])

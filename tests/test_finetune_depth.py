@@ -25,6 +25,8 @@ from finetune.heads.threads import single_threaded
 from finetune.loading.later_blocks import LaterBlocks
 from finetune.methods.registry import find_sampling
 from finetune.mixing.in_place import enlarged
+from finetune.sweep.config import SweepConfig
+from finetune.sweep.sweep import sweep
 from finetune.train import finetune
 from finetune.training.inputs import plan_inputs
 from finetune.training.trainer import LoadedStore, Trainer
@@ -254,3 +256,15 @@ def test_enlarged_maps_have_the_value_of_the_nearest_position(height, width, to_
         at = divmod(int(found[0, i, j]), width)
         assert abs(at[0] - row) <= nearest[0] + 1e-9
         assert abs(at[1] - column) <= nearest[1] + 1e-9
+
+
+def test_each_layer_needs_its_own_room(layered_store, quiet):
+    """Maps of an earlier layer are larger than those of the last one: said before any head of a sweep."""
+    store = FeatureStore(layered_store)
+    room = 50 * store.map_bytes / store.map_shape[0] / 2**30  # an iteration reads 16 of either
+    base = asked(layered_store, residency="stream", memory=room, out="sweep", tail_samples=4)
+    for layers in ("none,layer1", "layer1,none"):
+        with pytest.raises(UserError, match="the maps of one iteration take"):
+            sweep(SweepConfig(base, grid=(f"fuse_after={layers}",), seeds=1), quiet, lambda rows: None)
+    assert not Path("sweep").exists()
+    assert len(sweep(SweepConfig(base, grid=("lr=0.1,0.2",), seeds=1), quiet, lambda rows: None).results) == 2

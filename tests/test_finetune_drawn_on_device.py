@@ -157,10 +157,11 @@ def test_windows_are_cut_from_plans_drawn_ahead():
 @pytest.mark.parametrize(
     ("changes", "at_once"),
     [
-        ({"batch_size": 2**18}, 1),
-        ({"batch_size": 2**18, "specific": None, "confusing": None}, 8),
-        ({"batch_size": 2**14, "specific": None}, 2**7 // 3),  # three confusing classes for each
-        ({"batch_size": 16, "mixing": Mixing(n_channels=2**13)}, 2**8),
+        ({"batch_size": 2**24}, 1),
+        ({"batch_size": 2**20}, 1),
+        ({"batch_size": 2**20, "specific": None, "confusing": None}, 8),
+        ({"batch_size": 2**16, "specific": None}, 2**7 // 3),  # three confusing classes for each
+        ({"batch_size": 16, "mixing": Mixing(n_channels=2**15)}, 2**8),
     ],
 )
 def test_large_plans_are_drawn_in_smaller_pieces(changes, at_once):

@@ -13,14 +13,19 @@ from made_forecast import QUICK, TINY, chosen, planned
 from cli import main
 from extract.images.transforms import view_batch
 from finetune.commands.options import build, option_fields
+from finetune.config import FinetuneConfig
+from finetune.forecast import finetune_throughput as throughput
 from finetune.forecast.compression import Packing
 from finetune.forecast.config import ForecastConfig
 from finetune.forecast.disk import DiskSpeed
 from finetune.forecast.finetune_throughput import Pace, measure_pace
-from finetune.loading.window import assemble
+from finetune.loading.residency import HeldMaps
+from finetune.training.head_pool import HeadPool
 from store.layout import ArrayLayout
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+CPU, fused = torch.device("cpu"), HeldMaps.fused
 
 
 def test_the_model_of_time_by_hand(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,23 +76,31 @@ def test_streamed_maps_are_those_of_fused_rows_and_their_donors(small_root, monk
 
 
 def test_a_step_is_that_of_the_default_method(monkeypatch):
-    """On average as many rows are fused as in a run with these options."""
-    assembled = []
-
-    def noted(plan, *rest):
-        assembled.append(plan)
-        return assemble(plan, *rest)
-
-    monkeypatch.setattr("finetune.forecast.finetune_throughput.assemble", noted)
+    """On average as many rows are fused as in a run with these options, with its loss and weight decay."""
+    asked, trained = [], []
+    monkeypatch.setattr(
+        HeldMaps, "fused", lambda maps, vectors, *rows: asked.append(vectors) or fused(maps, vectors)
+    )
+    monkeypatch.setattr(
+        throughput, "HeadPool", lambda heads, *rest: trained.extend(heads) or HeadPool(heads, *rest)
+    )
     lengths, counts = {"N": 1000, "H": 2, "W": 2, "C": 8}, np.array([500, 300, 100, 100])
-    pace = measure_pace(lengths, counts, "float16", torch.device("cpu"), 0.001)
-    assert pace.iteration > 0
-    plan = assembled[0]
-    assert plan.row.shape == (64, 128)
-    assert plan.mix.n_samples == 64
-    assert plan.n_mixed / 64**2 == pytest.approx(0.2, abs=0.02)
-    measure_pace(lengths, np.array([500, 500]), "float16", torch.device("cpu"), 0.001)
-    assert assembled[-1].n_mixed == 0
+    assert measure_pace(lengths, counts, "float16", CPU, 0.001).iteration > 0
+    assert len(asked[0]) / 64**2 == pytest.approx(0.2, abs=0.02)  # of 64 places in 64 iterations
+    config = FinetuneConfig(store="").resolved(4)
+    (head,) = trained
+    assert (head.weight_decay, head.lr) == (config.weight_decay, config.lr)
+    np.testing.assert_allclose(head.loss.shift, config.tau * np.log(counts / 1000), rtol=1e-6)
+    measure_pace(lengths, np.array([500, 500]), "float16", CPU, 0.001)
+    assert len(asked[-1]) == 0
+
+
+def test_classes_without_a_tail_are_warned_of(small_root: Path) -> None:
+    """As many images of each of three: all hold 80 % of them, and finetune would refuse the store."""
+    options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
+    (warning,) = planned(*options)["warnings"]
+    assert warning.startswith("3 classes: all are needed to hold 80 % of the images, so finetune has no tail")
+    assert planned(*options, "--imbalance-factor", 3)["warnings"] == []
 
 
 def test_views_scale_rows_bytes_and_times(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

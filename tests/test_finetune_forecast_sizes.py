@@ -163,8 +163,9 @@ def watch_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[int]:
     return seen
 
 
-def test_a_disk_that_is_too_small_is_warned_of(small_ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--ckpt", small_ckpt, "--store", "new/feats.zarr"]
+def test_a_disk_that_is_too_small_is_warned_of(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--dataset", "imagefolder", "--root", small_root, "--image-size", 16, *TINY]
+    options += ["--imbalance-factor", 3, "--store", "new/feats.zarr"]
     needed = chosen(planned(*options))["peak_bytes"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed, 0, needed))
     assert planned(*options)["warnings"] == []

@@ -26,7 +26,7 @@ class Pooled:
     Attributes:
         train: pooled features (N, C) float32 of all views.
         label, view: (N,), rows sorted by class, image and view, as in a store.
-        together: (N,) int, the same for rows that belong together (`extract.classifier.folds.joined`).
+        together: (N,) int, the same for rows that belong together (`analysis.joined`).
         val: pooled features and labels of the validation split, None if there is none.
         n_classes: K.
     """

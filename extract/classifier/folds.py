@@ -19,7 +19,7 @@ def folds_of(
 
     Args:
         label: (N,) int classes.
-        together: (N,) int, the same for rows that belong together; see `joined`.
+        together: (N,) int, the same for rows that belong together; see `analysis.joined`.
         n_folds: 2 or more.
         keys: (N,) numbers by which images are dealt to the folds; None deals them in the order of the rows.
 
@@ -79,27 +79,6 @@ class _Parts:
             for i in pairs:
                 held[classes[i]][chosen] += sizes[i]
         return fold
-
-
-def joined(*shared: np.ndarray) -> np.ndarray:
-    """Number the rows so that those which share something have the same number, at one remove too.
-
-    Args:
-        shared: what rows may share, at least one array: (N,) or (N, T), a value for each row.
-
-    Returns:
-        (N,) int64.
-    """
-    numbers = [np.unique(of, axis=0, return_inverse=True)[1].reshape(-1) for of in shared]
-    together = numbers[0]
-    while True:
-        before = together
-        for number in numbers:
-            lowest = np.full(number.max() + 1, len(number))
-            np.minimum.at(lowest, number, together)
-            together = lowest[number]
-        if (together == before).all():
-            return together
 
 
 def images_of(view: np.ndarray) -> np.ndarray:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from analysis.joined import joined
 from extract.cam import class_activation_maps
 from extract.checkpoints.checkpoint import as_bytes, file_digest, load_checkpoint
 from extract.checkpoints.restore import Restored
 from extract.classifier.fitting import Pooled, check_choosable, fit_classifier
-from extract.classifier.folds import images_of, joined
+from extract.classifier.folds import images_of
 from extract.images.image_set import ImageSet
 from extract.networks.parts import Network
 from store.arrays.dtypes import decode

@@ -107,7 +107,7 @@ def print_contest(found: Any, config: Any) -> None:
     say(
         f"accuracy in %, mean ± std over {over}; chosen and ranked on {n_images} {which}",
         f"behind: by how much the first is better on {config.select_on}, with a 95 % interval over choices "
-        "of the images",
+        "of the images, those of a group together",
         LEGEND,
         f"{rule_in_words(config.shot_rule)}; {found.head_in_words}",
     )

@@ -8,6 +8,7 @@ from analysis.accuracy import MEASURES, SCORES
 from analysis.shots import shot_groups
 from finetune.contest.choosing import Choosing, images_of
 from finetune.contest.config import ContestConfig
+from finetune.cross_validation.allowed import lacks_groups
 from finetune.sampling.head_tail import split_head_tail
 from finetune.training.trainer import LoadedStore
 from store.errors import UserError
@@ -57,14 +58,23 @@ def _groups(loaded: LoadedStore, config: ContestConfig) -> tuple[Any, ...]:
 
 
 def _note_few_images(loaded: LoadedStore, choosing: Choosing) -> None:
-    counts = np.bincount(choosing.label, minlength=len(loaded.store.class_names))
-    where, n_classes = f"{loaded.store.path}: {choosing.split}", int((counts > 0).sum())
-    if n_classes < len(counts):
-        note(f"{where} has images of {n_classes} of {len(counts)} classes, and these choose")
-    of_parts = np.unique(np.stack([choosing.label, choosing.together]), axis=1)[0]
-    n_parts = np.bincount(of_parts, minlength=len(counts))
-    least = int(n_parts[counts > 0].min())
-    if least < FEW:
-        of_images = "" if n_parts.sum() == counts.sum() else " of images"
-        what = ("group" if of_images else "image") + "s" * (least > 1) + of_images
-        note(f"{where} has {least} {what} of a class, so that intervals are rough")
+    where, n_classes = f"{loaded.store.path}: {choosing.split}", len(loaded.store.class_names)
+    counts = np.bincount(choosing.label, minlength=n_classes)
+    n_present = int((counts > 0).sum())
+    if n_present < n_classes:
+        note(f"{where} has images of {n_present} of {n_classes} classes, and these choose")
+    (of_part, _), sizes = np.unique(np.stack([choosing.label, choosing.together]), axis=1, return_counts=True)
+    n_alike = np.bincount(of_part, sizes, n_classes) ** 2 / np.bincount(of_part, sizes**2, n_classes).clip(1)
+    least = float(n_alike[counts > 0].min())  # groups of one size that would say as much
+    if least < FEW and len(sizes) == len(choosing.label):
+        note(f"{where} has {least:.0f} image{'s' * (least > 1)} of a class, so that intervals are rough")
+    elif least < FEW:
+        note(
+            f"{where} has images of a class that say as much as {least:.1f} groups of one size, so that "
+            "intervals are rough"
+        )
+    if lacks_groups(loaded.store):
+        note(
+            f"{loaded.store.path}: its images come in groups, which an older version did not record, so that "
+            "intervals take each image by itself and are too short; extract again with --overwrite"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from analysis.accuracy import MEASURES, SCORES
 from analysis.csv_files import write_csv
@@ -27,7 +27,7 @@ from finetune.sampling.head_tail import ratio_in_words
 from finetune.sweep.batch import train_batch
 from finetune.sweep.folder import head_id
 from finetune.sweep.processes import Processes
-from finetune.sweep.sweep import shared_out
+from finetune.sweep.sweep import shared_out, show_status
 from finetune.training.inputs import check_batches
 from finetune.training.trainer import LoadedStore
 from store.errors import UserError
@@ -131,7 +131,7 @@ class Field:
                         round_,
                         group,
                         lambda n: progress.advance(task, n),
-                        partial(_show_status, progress, task),
+                        partial(show_status, progress, task),
                     )
                 group.meet()
                 for kept in self._kept if group.world > 1 else []:
@@ -251,10 +251,12 @@ class Field:
             store, n = self._config.store[i], len(lacking)
             note(f"{store}: weights of {n} heads are not kept; they are made again, to average")
             task = progress.add_task("made again", total=n, status="")
-            for batch in shared_out(lacking, 1):
-                train_batch(batch, loaded, None, kept, partial(_show_status, progress, task))
-                progress.advance(task, len(batch))
-            progress.remove_task(task)
+            try:
+                for batch in shared_out(lacking, 1):
+                    train_batch(batch, loaded, None, kept, partial(show_status, progress, task))
+                    progress.advance(task, len(batch))
+            finally:
+                progress.remove_task(task)
 
     def _every_head(self) -> Iterator[dict[str, Any]]:
         for runner in self._runners:
@@ -278,7 +280,3 @@ class Field:
     def chosen_config(self, entry: str, store: int) -> FinetuneConfig:
         """The configuration that an entry ends with, with its first seed, on a store."""
         return next(one for one in self._runners if one.name == entry).chosen_config(store)
-
-
-def _show_status(progress: Progress, task: TaskID, text: str) -> None:
-    progress.update(task, status=text)

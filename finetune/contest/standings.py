@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.accuracy import MEASURES, SCORES
 from analysis.bootstrap import resampled_accuracies
+from analysis.joined import joined
 from finetune.contest.folder import KeptHeads
 
 ROUNDING = 1e-9  # of an accuracy in %
@@ -98,15 +99,20 @@ def _behind(
 
     Stores of the same images see the same resamples; others are resampled apart.
     """
+    images = [of_store.images(split) for of_store in kept]
+    together: dict[bytes, np.ndarray] = {}  # by any of the stores that hold these images
+    for of_store, of_images in zip(kept, images, strict=True):
+        parts = of_store.together(split)
+        together[of_images] = joined(parts, together[of_images]) if of_images in together else parts
+    seeds = {of_images: seed for seed, of_images in enumerate(together)}
     differences, exact = [], []
-    seeds: dict[bytes, int] = {}
-    for i, of_store in enumerate(kept):
-        seed = seeds.setdefault(of_store.images(split), len(seeds))
+    for i, (of_store, of_images) in enumerate(zip(kept, images, strict=True)):
         label = of_store.label(split)
         right = np.stack(
             [np.mean([of_store.right(head, split) for head in one.heads[i]], axis=0) for one in finalists]
         )
-        resampled = resampled_accuracies(label, right, rank_by, seed=seed, together=of_store.together(split))
+        alike = {"seed": seeds[of_images], "together": together[of_images]}
+        resampled = resampled_accuracies(label, right, rank_by, **alike)
         differences.append(resampled[:, :1] - resampled)
         exact.append(_accuracy(label, right, rank_by))
     mean = np.mean(exact, axis=0)

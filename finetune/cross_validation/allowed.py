@@ -30,10 +30,15 @@ def check_allowed(store: FeatureStore) -> None:
             f"--select-on cv: {store.path}: its weights were trained on {n_seen:,} of these images "
             f"({made['network']['weights']}), so held-out folds of them would flatter; {INSTEAD}"
         )
-    data = made["dataset"]
-    grouped = data.get("group_column") is not None or data.get("group_regex") is not None
-    if grouped and image_groups(store, "train") is None:
+    if lacks_groups(store):
         raise UserError(
             f"--select-on cv: {store.path}: its images come in groups, but an older version extracted it "
             "without recording them; extract again with --overwrite"
         )
+
+
+def lacks_groups(store: FeatureStore) -> bool:
+    """Whether images come in groups, and a version that did not record them extracted the store."""
+    data = store.provenance["dataset"]
+    grouped = data.get("group_column") is not None or data.get("group_regex") is not None
+    return grouped and image_groups(store, "train") is None

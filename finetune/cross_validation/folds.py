@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from rich.progress import Progress
 
+from analysis.joined import joined
 from extract.classifier.folded import FoldedRows, refit
-from extract.classifier.folds import TRAIN_ONLY, folds_of, images_of, joined
+from extract.classifier.folds import TRAIN_ONLY, folds_of, images_of
 from extract.heads.kinds import fully_connected
 from finetune.config import FinetuneConfig
 from finetune.cross_validation.allowed import check_allowed

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from finetune.config import FinetuneConfig
+from finetune.forecast.finetune_throughput import fused_share
 from finetune.forecast.forecast import Forecast
 from finetune.forecast.units import duration, size
 
@@ -52,8 +56,13 @@ def warnings(forecast: Forecast) -> Iterator[str]:
         )
     if lengths["H"] * lengths["W"] == 1:
         yield (
-            f"{extraction.arch}: its feature maps are 1×1 on these images, so fsa has nothing to fuse; "
-            "choose a network with larger maps (such as resnet18-cifar for 32×32 images)"
+            f"{extraction.arch}: its feature maps are 1×1 on these images, so nothing can be fused; choose "
+            "a network with larger maps (such as resnet18-cifar for 32×32 images)"
+        )
+    elif not fused_share(np.array(extraction.class_counts)):
+        yield (
+            f"{extraction.n_classes} classes: all are needed to hold 80 % of the images, so finetune has no "
+            "tail to fuse samples of; take a long-tailed data set (--imbalance-factor), or another --method"
         )
 
 
@@ -115,10 +124,11 @@ def _notes(forecast: Forecast) -> Iterator[str]:
     yield "extract: expected time, the longer of computing and writing at the speeds measured above."
     memory = f"{size(forecast.memory_bytes)} of memory"
     yield (
-        f"finetune: expected time of {forecast.config.iterations:,} iterations of the default method, on "
-        "synthetic features,"
+        f"finetune: expected time of {forecast.config.iterations:,} iterations of {FinetuneConfig.method}, "
+        "its default, on"
     )
-    yield f"after reading all maps into {memory}; startup and drawing take a few seconds more."
+    yield f"synthetic features, after reading all maps into {memory}; startup and drawing take a few"
+    yield "seconds more."
     if not all(run.in_memory for run in forecast.finetuning):
         where = "the GPU and half of" if extraction.device.startswith("cuda") else "half of"
         yield f"streamed: too large for {where} the memory; the time includes reading the maps of every"

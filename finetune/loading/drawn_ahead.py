@@ -11,7 +11,7 @@ from finetune.sampling.arrays import cut
 from finetune.sampling.plan import Draw, Plan, PlanInputs
 
 ITERATIONS = 1024  # drawn at once: of Philox's 500 small operations, a microsecond or two is left for each
-NUMBERS = 2**21  # random numbers at once, in float64; a dozen arrays of this length live during a draw
+NUMBERS = 2**23  # random numbers at once; up to 30 bytes for each live during a draw
 
 
 class DrawnAhead:
@@ -26,11 +26,16 @@ class DrawnAhead:
     def __call__(self, inputs: PlanInputs, start: int, stop: int) -> Plan:
         """The plan of iterations `start` to `stop` (exclusive)."""
         if start < self._drawn.start or stop > self._drawn.stop or self._plan is None:
-            at_once = min(ITERATIONS, NUMBERS // inputs.numbers_per_iteration)
-            self._plan, self._drawn = None, range(start, max(stop, start + at_once))  # free the old one first
+            self._plan = None  # free the old one first
+            self._drawn = range(start, max(stop, start + iterations_at_once(inputs)))
             with RECORDING:
                 self._plan = self._draw(inputs, self._drawn.start, self._drawn.stop)
         return cut(self._plan, start - self._drawn.start, stop - self._drawn.start)
+
+
+def iterations_at_once(inputs: PlanInputs) -> int:
+    """Iterations that are drawn together: fewer where each takes many random numbers."""
+    return max(1, min(ITERATIONS, NUMBERS // inputs.numbers_per_iteration))
 
 
 def draws_on_device(draw: Draw, device: torch.device, maps: Maps | None) -> bool:

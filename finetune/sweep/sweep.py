@@ -83,7 +83,7 @@ def sweep(
     with processes() as group, single_threaded() as threads, ExitStack() as lock:
         loaded = LoadedStore.open(store, base.shot_rule, use_device(device_of_rank(base.device)), threads)
         folds = _folds(loaded, base, progress, tells=group.rank == 0)
-        _check_each(configs, loaded, base.head_ratio, folds)
+        _check_each(configs, loaded, base, folder, folds)
         with _interruptible(folder):
             if group.rank == 0:
                 lock.enter_context(sole_writer(folder.path, "sweep"))
@@ -113,16 +113,21 @@ def _folds(
 
 
 def _check_each(
-    configs: list[FinetuneConfig], loaded: LoadedStore, head_ratio: float, folds: CrossValidation | None
+    configs: list[FinetuneConfig],
+    loaded: LoadedStore,
+    base: FinetuneConfig,
+    folder: SweepFolder,
+    folds: CrossValidation | None,
 ) -> None:
     """Raise UserError if a head's batches cannot be drawn, or its maps held, before hours of training."""
-    split_head_tail(loaded.common.class_counts, head_ratio)
+    split_head_tail(loaded.common.class_counts, base.head_ratio)
     for one in configs:
         check_batches(one, loaded.store, loaded.common.class_counts)
         loaded.later(one)
         if folds is not None:
             folds.check_classes(one)
-    loaded.check_room(configs)
+    done = {row["head"] for row in folder.rows()} if base.resume else set()
+    loaded.check_room(one for one in configs if head_id(one) not in done)
 
 
 def _each_once(config: SweepConfig, n_classes: int) -> list[FinetuneConfig]:
@@ -163,14 +168,15 @@ def _train_share(
         for batch in batches:
             left = [one for one in batch if head_id(one) not in done]
             if left:
-                rows += train_batch(left, loaded, folds, folder, partial(_show, progress, task))
+                rows += train_batch(left, loaded, folds, folder, partial(show_status, progress, task))
                 progress.update(task, completed=len(rows))
                 show_ranking(rows)
     finally:
         progress.remove_task(task)
 
 
-def _show(progress: Progress, task: TaskID, text: str) -> None:
+def show_status(progress: Progress, task: TaskID, text: str) -> None:
+    """Show what is being done beside a bar."""
     progress.update(task, status=text)
 
 
