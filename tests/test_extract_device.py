@@ -79,12 +79,12 @@ def test_a_plan_is_measured_on_the_gpu_that_is_named(two_gpus, monkeypatch, quie
     """Made-up features are on it, and steps are recorded on it."""
     measured = []
 
-    def pace(lengths, n_classes, map_dtype, device, seconds) -> Pace:
+    def pace(lengths, class_counts, map_dtype, device, seconds) -> Pace:
         measured.append((device, two_gpus[-1]))
         return Pace(1.0, 1.0)
 
     choice = SimpleNamespace(dtype="float16", maps=SimpleNamespace(shape=(2, 3)))
-    found = SimpleNamespace(sizes={"train": {"N": 2}}, n_classes=3, choices=[choice], disk=None)
+    found = SimpleNamespace(sizes={"train": {"N": 2}}, class_counts=(1, 1), choices=[choice], disk=None)
     monkeypatch.setattr("finetune.forecast.forecast.forecast_extraction", lambda *_: found)
     monkeypatch.setattr("finetune.forecast.forecast.measure_pace", pace)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**31 + 12, 2**40))
