@@ -42,9 +42,9 @@ def resampled_accuracies(
     share_of = dict(zip(classes.tolist(), share, strict=True))
     together = np.arange(len(label)) if together is None else together
     stratum = joined(label, together)  # one class, or all that parts have in common
-    first = dict(zip(stratum[::-1].tolist(), label[::-1].tolist(), strict=True))
+    strata, first = np.unique(stratum, return_index=True)
     generator, found = np.random.default_rng(seed), np.zeros((n_resamples, len(right)))
-    for one in sorted(first, key=first.get):
+    for one in strata[np.argsort(label[first])]:
         rows = np.flatnonzero(stratum == one)
         part = _numbered(together[rows])
         n_parts = part.max() + 1

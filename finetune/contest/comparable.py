@@ -42,7 +42,7 @@ def check_comparable(
                 f"{path}: has other classes in Many, Medium and Few, or in head and tail, than "
                 f"{first.store.path}, so the accuracies of these groups are not averaged"
             )
-        _note_few_images(one, choosing)
+        _note_images(one, choosing)
         if choosing.images != chosen_on[0].images:
             note(f"{path}: {choosing.split} has other images than that of {first.store.path}")
         if images_of(one, "test") != images_of(first, "test"):
@@ -57,7 +57,7 @@ def _groups(loaded: LoadedStore, config: ContestConfig) -> tuple[Any, ...]:
     return sorted(head.tolist()), shot_groups(counts, config.shot_rule).tolist()
 
 
-def _note_few_images(loaded: LoadedStore, choosing: Choosing) -> None:
+def _note_images(loaded: LoadedStore, choosing: Choosing) -> None:
     where, n_classes = f"{loaded.store.path}: {choosing.split}", len(loaded.store.class_names)
     counts = np.bincount(choosing.label, minlength=n_classes)
     n_present = int((counts > 0).sum())
