@@ -118,13 +118,13 @@ def extract(context: click.Context, **values: Any) -> None:
 def finetune(context: click.Context, as_json: bool, **values: Any) -> None:
     """Phase II: fine-tune the FC layer on cached features."""
     early.check_finetuning(FinetuneConfig(**values))
-    from finetune.methods.idle import idle_in_words, idle_options
     from finetune.train import finetune as run
+    from finetune.training.run_notes import notes_on_run
 
     with resumable(context), progress_bar() as progress:
         result = run(FinetuneConfig(**values), progress, given(context))
-    for name in idle_options(result.config, given(context)):
-        note(idle_in_words(name, [result.config]))
+    for message in notes_on_run(result.config, given(context)):
+        note(message)
     if as_json:
         print_json(result.summary)
         return

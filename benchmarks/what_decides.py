@@ -9,17 +9,16 @@ shares are taken off, as by logit adjustment at τ 1.
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from extract.heads.kinds import fully_connected
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
 from finetune.loading.window import assemble
 from finetune.methods.registry import find_sampling
 from finetune.training.inputs import plan_inputs
+from finetune.training.recognised import recognised
 from finetune.training.trainer import LoadedStore
 from store.reader import FeatureStore
 
@@ -42,19 +41,11 @@ def figures(path: str) -> dict[str, float]:
     made = assemble(plan, loaded.features, loaded.maps[None], 0)
     places, n_channels = slice(-plan.mix.n_samples, None), loaded.features.pooled.shape[1]
     fused, label = made.pooled[:, places, :n_channels].flatten(0, 1), made.label[:, places].flatten()
-    head = fully_connected(store.classifier, CPU)
-    counts = loaded.common.class_counts
-    of_shares = torch.from_numpy(np.log(counts / counts.sum())).float()
-
-    def recognised(pooled: torch.Tensor) -> float:
-        return 100 * ((head.logits(pooled) - of_shares).argmax(dim=1) == label).float().mean().item()
-
+    real = loaded.features.pooled[torch.from_numpy(plan.row[:, places])].flatten(0, 1)
     tail_rows = inputs.tail_set
     return {
-        "tail, recognised": recognised(
-            loaded.features.pooled[torch.from_numpy(plan.row[:, places])].flatten(0, 1)
-        ),
-        RECOGNISED: recognised(fused),
+        "tail, recognised": 100 * recognised(real, label, loaded).float().mean().item(),
+        RECOGNISED: 100 * recognised(fused, label, loaded).float().mean().item(),
         "specific positions": 100 * inputs.specific.count[tail_rows].mean() / inputs.specific.order.shape[1],
         "zeros in maps": 100 * float((store.feature_map(tail_rows[::7]) == 0).mean()),
     }

@@ -26,7 +26,7 @@ from finetune.compare.analyze import measure_runs
 from finetune.compare.finished_sweep import is_sweep
 from finetune.config import FinetuneConfig
 from finetune.keywords import checked_options, varied_options
-from finetune.methods.idle import idle_in_sweep, idle_in_words, idle_options
+from finetune.methods.idle import idle_in_sweep, idle_in_words
 from finetune.run import Run, RunError
 from finetune.run import read_run as run_at
 from finetune.sweep.config import SweepConfig
@@ -34,6 +34,7 @@ from finetune.sweep.folder import Sweep
 from finetune.sweep.sweep import sweep as run_sweep
 from finetune.train import finetune as run_finetune
 from finetune.train import finetune_in_memory
+from finetune.training.run_notes import notes_on_run
 from store.errors import UserError
 from store.notes import note
 from store.reader import FeatureStore
@@ -153,8 +154,8 @@ def finetune(
             run = finetune_in_memory(config, bar, opened)
         else:
             run = run_finetune(config, bar, options, opened)
-    for name in idle_options(run.config, options):
-        note(idle_in_words(name, [run.config]))
+    for message in notes_on_run(run.config, options):
+        note(message)
     return run
 
 

@@ -18,6 +18,7 @@ from finetune.methods.registry import METHODS
 from finetune.sampling.head_tail import split_head_tail
 from finetune.training.history import HeadHistory
 from finetune.training.inputs import posthoc_layer
+from finetune.training.recognised import recognised_facts
 from finetune.training.resume import LatestState
 from finetune.training.selection import OnSplit, selection_split
 from finetune.training.trainer import LoadedStore, Trainer, class_facts
@@ -104,7 +105,7 @@ class _Training:
         if folds is None:
             trainer = Trainer([self._config], loaded, judge)
             self._train(trainer, loaded, state, f"fine-tuning ({method})", trainer.state)
-            return trainer.layers()[0], trainer.histories[0], trainer.facts(0)
+            return _made(trainer, loaded)
         stage = 0
         if state is not None:
             stage = state[CV]["stage"]
@@ -120,7 +121,7 @@ class _Training:
             what = f"fold {i + 1} of {folds.n_folds} ({method})" if on_fold else f"fine-tuning ({method})"
             self._train(trainer, rows, state, what, state_of)
             state = None
-        return trainer.layers()[0], trainer.histories[0], trainer.facts(0)
+        return _made(trainer, loaded)
 
     def _train(
         self,
@@ -155,6 +156,11 @@ class _Training:
         finally:
             self._progress.remove_task(task)
         self._latest.keep(state_of())
+
+
+def _made(trainer: Trainer, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
+    facts = trainer.facts(0) | recognised_facts(trainer, loaded)
+    return trainer.layers()[0], trainer.histories[0], facts
 
 
 def _status(row: dict[str, float]) -> str:
