@@ -217,4 +217,4 @@ def test_what_the_best_is_best_by_is_idle_where_the_last_is_kept(small_store):
     command = ["finetune", "--store", small_store, *FEW, "--rank-by", "overall", "--overwrite"]
     note = "--rank-by changes nothing for fsa+balanced-softmax with loss balanced-softmax and --keep last"
     assert note in succeed(*command).stderr
-    assert "note" not in succeed(*command, "--keep", "best", "--select-on", "test").stderr
+    assert "changes nothing" not in succeed(*command, "--keep", "best", "--select-on", "test").stderr
