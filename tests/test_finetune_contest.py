@@ -133,6 +133,15 @@ def test_stores_that_cannot_be_averaged_are_refused(feature_store, course_store)
 
 
 @pytest.mark.usefixtures("few_entries")
+def test_stores_of_one_phase_1_are_told_of(feature_store):
+    succeed("store", "convert", feature_store, "coded.zarr", "--dtype", "int8")
+    given = ["contest", "--store", feature_store, "--device", "cpu", "--methods", "logit-adjustment"]
+    assert "Phase I" not in succeed(*given, "--out", "one").stderr
+    said = succeed(*given, "--store", "coded.zarr", "--out", "both").stderr
+    assert f"coded.zarr: is of the same Phase I as {feature_store}" in said
+
+
+@pytest.mark.usefixtures("few_entries")
 def test_of_stores_of_other_imbalance_only_what_means_the_same_is_averaged(feature_store):
     """A class that is rare in one is not in the other, so Few of both is a mean of nothing."""
     flatter = ["--imbalance-factor", 2, "--val-per-class", 5]

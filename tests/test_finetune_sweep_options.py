@@ -23,7 +23,10 @@ def test_finetune_says_which_options_change_nothing(feature_store) -> None:
     result = succeed(*command, "--tau", 5, "--method", "lws", "--max-norm", 1, "--lr", 0.1)
     notes = [line for line in result.stderr.splitlines() if "changes nothing for lws" in line]
     assert [line.split()[2] for line in notes] == ["--max-norm", "--tau"]
-    assert "changes nothing" not in succeed(*command, "--out", "b", "--loss", "balanced-softmax", "--tau", 2).stderr
+    assert (
+        "changes nothing"
+        not in succeed(*command, "--out", "b", "--loss", "balanced-softmax", "--tau", 2).stderr
+    )
 
 
 def test_ranking_is_by_the_split_named_and_diverged_heads_come_last():

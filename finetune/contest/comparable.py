@@ -22,8 +22,8 @@ def check_comparable(
 ) -> tuple[str, ...]:
     """The accuracies that can be averaged over stores: without those of groups if these differ.
 
-    Notes say where they do, where the images to choose on are few or lack classes, and where a split has
-    other images than the first store's.
+    Notes say where they do, where the images to choose on are few or lack classes, where a split has other
+    images than the first store's, and where two stores are of one Phase I.
 
     Raises:
         UserError: stores have other classes than the first.
@@ -47,7 +47,19 @@ def check_comparable(
             note(f"{path}: {choosing.split} has other images than that of {first.store.path}")
         if images_of(one, "test") != images_of(first, "test"):
             note(f"{path}: test has other images than that of {first.store.path}")
+    _note_same_phase1(loaded)
     return measures
+
+
+def _note_same_phase1(loaded: list[LoadedStore]) -> None:
+    first: dict[str, LoadedStore] = {}
+    for one in loaded:
+        of_phase1 = first.setdefault(one.store.provenance["checkpoint"]["sha256"], one)
+        if of_phase1 is not one:
+            note(
+                f"{one.store.path}: is of the same Phase I as {of_phase1.store.path}, but counts as another "
+                "seed, so that deviations over stores are too small"
+            )
 
 
 def _groups(loaded: LoadedStore, config: ContestConfig) -> tuple[Any, ...]:
