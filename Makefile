@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, found " + sys.version.split()[0] + "; pass PYTHON=python3.x")'
 
-.PHONY: demo test same-bytes whole-way test-versions lint format mutants results phase1 frozen store-size bench-store bench-extract bench-decode bench-train bench-finetune bench-scale gpu networks methods contests soak soak-s3 clean
+.PHONY: demo test same-bytes whole-way test-versions lint format mutants results phase1 frozen store-size bench-store bench-extract bench-decode bench-train bench-finetune bench-scale gpu networks contests soak soak-s3 clean
 
 demo: $(INSTALLED)  ## every phase on the embedded digits, three seeds
 	@$(RUN)/tailcache demo
@@ -62,9 +62,6 @@ gpu:  ## all of it on a GPU, at most eight minutes; WHEELS=folder of wheels wher
 
 contests: $(INSTALLED)  ## every contest of docs/methods.md: DATA=folder with train/ and test/, an hour, and a day for features that are not there
 	benchmarks/contests.sh "$(DATA)"
-
-methods: $(INSTALLED)  ## the sweeps of docs/methods.md: DATA=folder with train/ and test/, an hour and a half
-	benchmarks/methods.sh "$(DATA)"
 
 phase1: $(INSTALLED)  ## the recipes of Phase I in docs/results.md: DATA=folder with train/ and test/, a day
 	benchmarks/phase1.sh "$(DATA)"

@@ -2,7 +2,7 @@
 # Which setting of FSA is the best on many stores at once: "Where the defaults of FSA come from" in docs/methods.md.
 # Usage: benchmarks/fsa_settings.sh KIND=NAME[,NAME]..., kinds of features, which count once each, and trainings whose stores
 # benchmarks/contests.sh made.
-# Four minutes a store on one core, ten where maps have 1,280 channels.
+# Five minutes a store on one core, a quarter of an hour where maps have 1,280 channels.
 set -euo pipefail
 export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD"
 : "${1:?usage: benchmarks/fsa_settings.sh KIND=NAME[,NAME]...}"
@@ -10,6 +10,7 @@ runs=${RUNS:-runs/phase1}
 out=${OUT:-runs/fsa-settings}
 rates="--grid lr=0.0003,0.001,0.01"
 decays="--grid weight_decay=0,0.0005,0.005,0.01"
+positions="--grid tau_s=0.3,0.7 --grid tau_g=0.1,0.3 --grid gamma_max=0.5,1"
 
 for kind in "$@"; do
   for name in $(tr , ' ' <<< "${kind#*=}"); do
@@ -23,6 +24,11 @@ for kind in "$@"; do
     try balanced --sampling balanced $rates $decays
     try halves+balanced-softmax --loss balanced-softmax $rates $decays --grid tau=1,1.25,1.5
     try uniform+balanced-softmax --sampling uniform --loss balanced-softmax $rates $decays --grid tau=1,1.25,1.5
+    # Around the best of these: which positions are fused, in which share, of which classes.
+    uniform="--sampling uniform --loss balanced-softmax --tau 1.25 --lr 0.001 --weight-decay 0.01"
+    try halves,positions --lr 0.0003 --weight-decay 0.01 $positions
+    try uniform,positions $uniform $positions
+    try uniform,rows $uniform --grid mix_share=0.25,0.5,1 --grid head_ratio=0.8,0.9,0.95
   done
 done
 python benchmarks/fsa_settings.py $out

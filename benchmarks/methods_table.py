@@ -1,6 +1,6 @@
-"""The tables of docs/methods.md: the configuration of every sweep that validation images chose.
+"""The table of "No training at all" in docs/results.md: what validation images chose of every sweep.
 
-Usage: python benchmarks/methods_table.py runs/methods
+Usage: python benchmarks/methods_table.py runs/frozen
 """
 
 import sys
@@ -39,22 +39,9 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     for folder in sorted(Path(sys.argv[1]).glob("im*"), reverse=True):
-        sweeps = sorted(
-            path.parent for path in folder.glob("*/ranking.csv") if path.parent.name != "defaults"
-        )
+        sweeps = sorted(path.parent for path in folder.glob("*/ranking.csv"))
         heads = sum(len(pd.read_csv(sweep / "results.csv")) for sweep in sweeps)
         print(f"\n{folder.name}: {heads:,} heads\n\n{markdown([best(sweep) for sweep in sweeps])}")
-        if not (folder / "defaults" / "ranking.csv").exists():
-            continue
-        defaults = pd.read_csv(folder / "defaults" / "ranking.csv")
-        score = "balanced_accuracy"
-        called = {
-            "configuration": "configuration",
-            f"val_{score}_mean": "val balanced",
-            f"val_{score}_std": "val std",
-            f"test_{score}_mean": "test balanced",
-        }
-        print(f"\n{defaults[list(called)].rename(columns=called).round(2).to_string(index=False)}")
 
 
 if __name__ == "__main__":
