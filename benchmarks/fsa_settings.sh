@@ -29,6 +29,9 @@ for kind in "$@"; do
     try halves,positions --lr 0.0003 --weight-decay 0.01 $positions
     try uniform,positions $uniform $positions
     try uniform,rows $uniform --grid mix_share=0.25,0.5,1 --grid head_ratio=0.8,0.9,0.95
+    corrected="--grid tau=1,1.25,1.5 --grid lr=0.001,0.01 --grid weight_decay=0.005,0.01"
+    try uniform,fewer --sampling uniform --loss balanced-softmax --grid mix_share=0.1,0.25 --grid head_ratio=0.8,0.9 $corrected
+    try real --method balanced-softmax $corrected  # to compare with
   done
 done
 python benchmarks/fsa_settings.py $out

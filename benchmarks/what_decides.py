@@ -15,14 +15,12 @@ from matplotlib.figure import Figure
 
 from finetune.config import FinetuneConfig
 from finetune.heads.threads import Threads
-from finetune.loading.window import assemble
-from finetune.methods.registry import find_sampling
 from finetune.training.inputs import plan_inputs
-from finetune.training.recognised import recognised
+from finetune.training.recognised import FACT, recognised_facts, without_shares
 from finetune.training.trainer import LoadedStore
 from store.reader import FeatureStore
 
-CPU, DRAWN = torch.device("cpu"), 256  # iterations of Algorithm 1, 48 fused samples each
+CPU = torch.device("cpu")
 PAIRS = {"in halves": ("fsa", "no-aug"), "corrected": ("fsa+balanced-softmax", "balanced-softmax")}
 RECOGNISED = "fused, recognised"
 
@@ -35,17 +33,13 @@ def figures(path: str) -> dict[str, float]:
     store = FeatureStore(Path(path))
     config = FinetuneConfig(store=path, method="fsa", device="cpu").resolved(len(store.class_names))
     loaded = LoadedStore.open(store, config.shot_rule, CPU, Threads(1))
-    inputs = plan_inputs(config, store, loaded.common)
-    loaded.prepare_maps(config)
-    plan = find_sampling(config).draw(inputs, 0, DRAWN)
-    made = assemble(plan, loaded.features, loaded.maps[None], 0)
-    places, n_channels = slice(-plan.mix.n_samples, None), loaded.features.pooled.shape[1]
-    fused, label = made.pooled[:, places, :n_channels].flatten(0, 1), made.label[:, places].flatten()
-    real = loaded.features.pooled[torch.from_numpy(plan.row[:, places])].flatten(0, 1)
+    inputs, pooled = plan_inputs(config, store, loaded.common), loaded.features.pooled
     tail_rows = inputs.tail_set
+    right = without_shares(store, CPU).logits(pooled).argmax(dim=1) == loaded.features.label
+    of_classes = pd.Series(right.numpy()).groupby(loaded.features.label.numpy()).mean()
     return {
-        "tail, recognised": 100 * recognised(real, label, loaded).float().mean().item(),
-        RECOGNISED: 100 * recognised(fused, label, loaded).float().mean().item(),
+        "tail, recognised": 100 * of_classes[inputs.head_tail.tail].mean(),
+        RECOGNISED: recognised_facts(config, inputs, loaded)[FACT],
         "specific positions": 100 * inputs.specific.count[tail_rows].mean() / inputs.specific.order.shape[1],
         "zeros in maps": 100 * float((store.feature_map(tail_rows[::7]) == 0).mean()),
     }

@@ -104,8 +104,9 @@ class _Training:
         state, method = self._latest.state, self._config.method
         if folds is None:
             trainer = Trainer([self._config], loaded, judge)
+            recognised = recognised_facts(self._config, trainer.inputs, loaded)
             self._train(trainer, loaded, state, f"fine-tuning ({method})", trainer.state)
-            return _made(trainer, loaded)
+            return _trained(trainer, recognised)
         stage = 0
         if state is not None:
             stage = state[CV]["stage"]
@@ -119,9 +120,10 @@ class _Training:
                 return trainer.state() | {CV: {"stage": i, "right": judge.state()}}
 
             what = f"fold {i + 1} of {folds.n_folds} ({method})" if on_fold else f"fine-tuning ({method})"
+            recognised = {} if on_fold else recognised_facts(self._config, trainer.inputs, loaded)
             self._train(trainer, rows, state, what, state_of)
             state = None
-        return _made(trainer, loaded)
+        return _trained(trainer, recognised)
 
     def _train(
         self,
@@ -158,9 +160,9 @@ class _Training:
         self._latest.keep(state_of())
 
 
-def _made(trainer: Trainer, loaded: LoadedStore) -> tuple[Layer, HeadHistory, dict[str, Any]]:
-    facts = trainer.facts(0) | recognised_facts(trainer, loaded)
-    return trainer.layers()[0], trainer.histories[0], facts
+def _trained(trainer: Trainer, further: dict[str, Any]) -> tuple[Layer, HeadHistory, dict[str, Any]]:
+    """The only head of a trainer, its history, and its facts with further ones."""
+    return trainer.layers()[0], trainer.histories[0], trainer.facts(0) | further
 
 
 def _status(row: dict[str, float]) -> str:

@@ -59,9 +59,10 @@ class Method:
 
 VECTOR_OPTIONS = ("confusing_classes", "donors", "gamma_min", "gamma_max", "tau_s", "tau_g")
 FUSION_OPTIONS = (*HALVES_OPTIONS, "augmented_per_sample", *VECTOR_OPTIONS)
-NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True, "facts": fusion_facts}
-FUSED = replace(OF_TAIL_SAMPLES, draw=augmentation_plan, options=(*FUSION_OPTIONS, "fuse_after"), **NEEDS)
-FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **NEEDS)[:2])  # Algorithm 1 is the one in halves
+NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True}
+OF_FSA = NEEDS | {"fuses": True, "facts": fusion_facts}
+FUSED = replace(OF_TAIL_SAMPLES, draw=augmentation_plan, options=(*FUSION_OPTIONS, "fuse_after"), **OF_FSA)
+FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **OF_FSA)[:2])  # Algorithm 1 is the one in halves
 SWAPPED_ANY = mixed(swapped, ("rho",))
 MIXED_UP_ANY = mixed(mixed_up, ("alpha",), prior_of_mixup, two_labels=True)
 REMIXED_ANY = mixed(remixed, ("alpha",), prior_of_remix, two_labels=True)

@@ -17,7 +17,7 @@ from finetune.loading.later_blocks import LaterBlocks, MapsBeforeLaterBlocks, la
 from finetune.loading.prefetch import prefetched
 from finetune.loading.residency import Maps, Residency, choose_residency, hold_maps
 from finetune.loading.upload import StepsAhead, beside_steps
-from finetune.loading.window import Window, WindowMaker, window_bounds
+from finetune.loading.window import WindowMaker, window_bounds
 from finetune.methods.registry import find_sampling
 from finetune.run import find_phase1
 from finetune.sampling.head_tail import HeadTail
@@ -191,27 +191,6 @@ class Trainer:
                         return
         finally:
             self._heads.free_recordings()
-
-    @property
-    def fuses(self) -> bool:
-        """Whether samples are fused from feature maps."""
-        return find_sampling(self.configs[0]).reads_maps
-
-    def first_windows(self, n_iterations: int) -> Iterator[Window]:
-        """The windows of the first iterations once more, as they were trained on.
-
-        Args:
-            n_iterations: how many; those that there are if there are fewer.
-
-        Raises:
-            StoreError: feature maps cannot be read.
-        """
-        last = min(n_iterations, self.configs[0].iterations)
-        with beside_steps(self._loaded.device):
-            for bounds in window_bounds(0, last, self._window, []):
-                window = self._make(bounds)
-                window.arrive()
-                yield window
 
     def layers(self) -> list[Layer]:
         """The layer that each configuration keeps: the last or the best."""
