@@ -22,7 +22,7 @@ def config(feature_store) -> FinetuneConfig:
 def test_the_default_is_fsas_samples_in_uniform_batches_with_a_corrected_loss(config, quiet):
     """To the bit what these options make of `fsa`; and the halves of both are Algorithm 1's."""
     assert FinetuneConfig("").method == "fsa+balanced-softmax"
-    corrected = {"loss": "balanced-softmax", "tau": 1.25, "weight_decay": 0.01}
+    corrected = {"loss": "balanced-softmax", "tau": 1.25, "weight_decay": 0.01, "mix_share": 0.25}
     for sampling in ("uniform", "halves"):
         first = finetune(replace(config, out=f"a-{sampling}", sampling=sampling), quiet)
         written = {"method": "fsa", "sampling": sampling} | corrected

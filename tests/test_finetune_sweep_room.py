@@ -35,9 +35,9 @@ def heads(base: FinetuneConfig, *grid: str, quiet) -> int:
     "grid", ["method=crt,fsa+balanced-softmax", "mix_share=0.1,0.9", "mix_share=0.9,0.1"]
 )
 def test_it_is_told_before_heads_that_have_room(feature_store, quiet, kind, grid):
-    """An iteration reads 128 maps at most, of 64 rows and their donors; with 0.1 it reads 26."""
+    """An iteration reads 64 maps at most, of 32 rows and their donors; with 0.1 it reads 26."""
     with pytest.raises(UserError, match=NO_ROOM):
-        heads(few(feature_store, 100, kind), grid, quiet=quiet)
+        heads(few(feature_store, 50, kind), grid, quiet=quiet)
     assert not Path("s").exists()
 
 

@@ -76,7 +76,7 @@ FSLWF = DISALIGN | {"lr": 0.01}
 OLTR = DISALIGN | {"init": "fresh"}
 MISLAS = {"lr": 0.1, "schedule": "cosine", "weight_decay": 2e-4}
 FSA = {"mix_share": 0.5, "mix_classes": "tail"}
-CORRECTED = {"tau": 1.25, "weight_decay": 0.01}  # docs/methods.md has the evidence
+CORRECTED = {"tau": 1.25, "weight_decay": 0.01, "mix_share": 0.25}  # docs/methods.md has the evidence
 MIXUP = H2T = ISDA = {"lr": 0.02, "schedule": "cosine", "weight_decay": 5e-4}
 TAILCALIB = H2T | {"mix_classes": "fill"}
 WEIGHT_BALANCING = {
