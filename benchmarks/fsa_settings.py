@@ -4,7 +4,7 @@ Usage: python benchmarks/fsa_settings.py RUNS, the sweeps of each kind and store
 benchmarks/fsa_settings.sh left. The lag of a setting on a store is what it is behind the best setting there,
 in points of balanced accuracy on validation images; the best one has the smallest mean over kinds of the mean
 over their stores. For each kind, the last lines say what the others would have chosen: how far the choice
-depends on a kind. Heads of real rows with the same loss stand beside, and are not chosen.
+depends on a kind. Heads of real rows with the same loss stand beside them, and are not chosen.
 """
 
 import sys
@@ -57,7 +57,9 @@ def main() -> None:
     on_val, on_test = of_kinds(lags(val)), of_kinds(lags(test))
     means = {"kinds": on_val.mean(axis=1), "stores": lags(val).mean(axis=1), "test": on_test.mean(axis=1)}
     found, order = on_val.assign(**means).round(2), ordered(on_val)
-    print("points behind the best setting on val; kinds, stores: means over these; test: over kinds, there\n")
+    print(
+        "points behind the best on val; kinds, stores: means over these; test: over kinds, on test images\n"
+    )
     print(found.loc[order.index[:SHOWN]].to_string(), "\nthe best of each sweep, and real rows:", sep="\n")
     sweep = order.index.str.partition(": ").get_level_values(0)
     best, real = order.groupby(sweep).idxmin().loc[sweep.unique()], found.index.str.startswith(REAL)

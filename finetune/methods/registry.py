@@ -60,7 +60,7 @@ class Method:
 VECTOR_OPTIONS = ("confusing_classes", "donors", "gamma_min", "gamma_max", "tau_s", "tau_g")
 FUSION_OPTIONS = (*HALVES_OPTIONS, "augmented_per_sample", *VECTOR_OPTIONS)
 NEEDS = {"needs_confusing": True, "needs_positions": True, "reads_maps": True}
-OF_FSA = NEEDS | {"fuses": True, "facts": fusion_facts}
+OF_FSA = NEEDS | {"of_fsa": True, "facts": fusion_facts}
 FUSED = replace(OF_TAIL_SAMPLES, draw=augmentation_plan, options=(*FUSION_OPTIONS, "fuse_after"), **OF_FSA)
 FUSED_ANY = (FUSED, *mixed(fused, VECTOR_OPTIONS, **OF_FSA)[:2])  # Algorithm 1 is the one in halves
 SWAPPED_ANY = mixed(swapped, ("rho",))

@@ -29,7 +29,7 @@ class Sampling:
         needs_positions: whether it needs the class-specific and class-generic positions of every map.
         needs_class_noise: whether it needs the nearest classes of each row, and noise of each class.
         reads_maps: whether its mix reads feature maps.
-        fuses: whether its new samples are those of FSA.
+        of_fsa: whether its new samples are those of FSA.
         two_labels: whether its new samples have two labels.
         mixes: whether rows are replaced by new samples as --mix-share and --mix-classes say.
         options: options that the plan depends on, except the seed.
@@ -46,7 +46,7 @@ class Sampling:
     needs_positions: bool = False
     needs_class_noise: bool = False
     reads_maps: bool = False
-    fuses: bool = False
+    of_fsa: bool = False
     two_labels: bool = False
     mixes: bool = False
     options: tuple[str, ...] = ("batch_size",)

@@ -20,15 +20,15 @@ from finetune.training.inputs import fused_layer, maps_of_iteration
 from finetune.training.trainer import LoadedStore
 from store.reader import FeatureStore
 
-SAMPLES = 2048  # a share of 80 % is then known to within a point (standard deviation 0.9)
+SAMPLES = 2048  # the standard deviation of a share of 80 % is then 0.9 points
 FACT = "fused_recognised_percent"
 
 
 def recognised_facts(config: FinetuneConfig, inputs: PlanInputs, loaded: LoadedStore) -> dict[str, float]:
     """The share of fused samples that Phase I's head takes for their class, for config.json.
 
-    About 2,048 samples are made for this, of the classes that the run fuses samples of, each as often; so the
-    share depends neither on how batches are drawn nor on where the maps live.
+    2,048 samples or a few more are made for this, of the classes that the run fuses samples of, drawn
+    uniformly; so the share is hardly one of how batches are drawn, and not at all of where the maps live.
 
     Args:
         config: resolved options.
@@ -36,15 +36,15 @@ def recognised_facts(config: FinetuneConfig, inputs: PlanInputs, loaded: LoadedS
         loaded: the store.
 
     Returns:
-        The share in %, to one decimal; nothing for a method that fuses no samples.
+        The share in %, to one decimal; nothing for a run that fuses no samples.
 
     Raises:
         StoreError: feature maps cannot be read.
     """
-    if not find_sampling(config).fuses:
+    if not find_sampling(config).of_fsa or not len(classes := _fused_classes(config, inputs)):
         return {}
-    window, n_each = loaded.prepare_maps(config), maps_of_iteration(config) // 2
-    maps, draw = loaded.maps[fused_layer(config)], partial(_of_every_class, n_each)
+    window, n_each = loaded.prepare_maps(config), min(SAMPLES, maps_of_iteration(config) // 2)
+    maps, draw = loaded.maps[fused_layer(config)], partial(_of_every_class, classes, n_each)
     make = WindowMaker(draw, inputs, loaded.features, maps).make
     head, n_channels = without_shares(loaded.store, loaded.device), loaded.features.pooled.shape[1]
     found = []
@@ -57,9 +57,14 @@ def recognised_facts(config: FinetuneConfig, inputs: PlanInputs, loaded: LoadedS
     return {FACT: round(100 * torch.cat(found).double().mean().item(), 1)}
 
 
-def _of_every_class(n_each: int, inputs: PlanInputs, start: int, stop: int) -> Plan:
-    """Batches of fused samples alone, their classes drawn uniformly from those that samples are fused of."""
-    classes = np.flatnonzero((inputs.confusing[:, 0] >= 0) & (inputs.row_counts > 0))
+def _fused_classes(config: FinetuneConfig, inputs: PlanInputs) -> np.ndarray:
+    """Classes with training images that samples are fused of."""
+    is_fused = (inputs.confusing[:, 0] >= 0) & (inputs.row_counts > 0)
+    return np.flatnonzero(is_fused & (inputs.replaced > 0) if find_sampling(config).mixes else is_fused)
+
+
+def _of_every_class(classes: np.ndarray, n_each: int, inputs: PlanInputs, start: int, stop: int) -> Plan:
+    """Batches of fused samples alone, of classes that are drawn uniformly."""
     drawn = classes[below(inputs.draws.uniform("class", start, stop, n_each), len(classes))]
     row = inputs.rows_of_classes(drawn, inputs.draws.uniform("row of class", start, stop, n_each))
     return Plan(row, fused(inputs, start, stop, row, None, row))

@@ -22,9 +22,9 @@ def notes_on_run(config: dict[str, Any], given: Iterable[str]) -> list[str]:
 
 
 def _on_strangers(config: dict[str, Any]) -> list[str]:
-    """A note on Algorithm 1 where it may do harm; of other batches and earlier layers nothing was found."""
+    """A note on Algorithm 1 where it may do harm; of other batches, losses and layers nothing was found."""
     share = config["facts"].get(FACT)
-    if share is None or share >= LEAST or config["fuse_after"] is not None:
+    if share is None or share >= LEAST or config["fuse_after"] is not None or config["loss"] != "ce":
         return []
     if not find_method(config["method"]).sampled(config["sampling"]).in_halves:
         return []
