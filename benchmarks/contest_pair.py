@@ -29,7 +29,7 @@ def main() -> None:
     contest, stores = Path(sys.argv[1]), tuple(sys.argv[2].split(","))
     recorded = json.loads((contest / "contest.json").read_text())["options"]
     table = pd.read_csv(contest / "standings.csv").set_index("entry")
-    config = ContestConfig(stores, str(contest), iterations=recorded["iterations"])
+    config = ContestConfig(stores, str(contest), **recorded)
     threads, kept = Threads(1), []
     for i, path in enumerate(stores):
         loaded = LoadedStore.open(FeatureStore(Path(path)), config.shot_rule, torch.device("cpu"), threads)
@@ -42,8 +42,8 @@ def main() -> None:
             runner = Runner(entry, ENTRIES[entry], config, n_classes)
             runner.left = [table.loc[entry, "chosen"]]
             finalists.append(runner.finalist())
-        found = standings(finalists, kept, "val", "balanced").set_index("entry")
-        for split in ("val", "test"):
+        found = standings(finalists, kept, config.select_on, config.rank_by).set_index("entry")
+        for split in (config.select_on, "test"):
             print(found[[f"{split}_{name}" for name in SHOWN]].round(2).to_string(), end="\n\n")
 
 

@@ -213,7 +213,7 @@ class Late(Uploads):
         return event
 
 
-@pytest.mark.parametrize("more", [{}, {"sampling": "uniform", "mix_share": 0.4}], ids=["halves", "uniform"])
+@pytest.mark.parametrize("more", [{}, {"sampling": "uniform", "mix_share": 0.4}], ids=["default", "more"])
 @pytest.mark.parametrize("residency", ["host", "stream"])
 def test_a_run_through_buffers_is_the_same_run(
     feature_store, tmp_path, quiet, monkeypatch, log, residency, more

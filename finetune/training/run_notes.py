@@ -7,7 +7,8 @@ from finetune.methods.idle import idle_in_words, idle_options
 from finetune.methods.registry import find_method
 from finetune.training.recognised import FACT
 
-LEAST = 80.0  # %: Algorithm 1 did harm where 50, 73 and 77 were recognised, and none from 85 on
+# %: Algorithm 1 did harm where 50, 73 and 77 were recognised; from 85 on it gained or was level.
+LEAST = 80.0
 
 
 def notes_on_run(config: dict[str, Any], given: Iterable[str]) -> list[str]:
