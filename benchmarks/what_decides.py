@@ -63,16 +63,17 @@ def drawn(table: pd.DataFrame) -> Figure:
     for split, marker in (("val", "o"), ("test", "s")):
         axes.plot(table[RECOGNISED], table[f"in halves, {split}"], marker, label=split)
     gain = table[["in halves, val", "in halves, test"]].mean(axis=1)
-    for i, row in table.assign(gain=gain).sort_values(RECOGNISED, ignore_index=True).iterrows():
-        side = 1 if i % 2 else -1  # names of neighbours would lie over each other
-        place, align = (8 * side, 0), "left" if i % 2 else "right"
+    for name, x, y in zip(table["contest"], table[RECOGNISED], gain, strict=True):
+        left = (x - table[RECOGNISED]).between(0, 12, inclusive="right")
+        taken = (left & ((y - gain).abs() < 0.6)).any()
+        place, align = ((8, 0), "left") if taken else ((-8, 0), "right")  # names would lie over neighbours
         where = {"textcoords": "offset points", "ha": align, "va": "center"}
-        axes.annotate(row["contest"], (row[RECOGNISED], row["gain"]), place, fontsize=8, **where)
+        axes.annotate(name, (x, y), place, fontsize=8, **where)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.margins(0.25, 0.2)
     axes.set_xlabel("fused samples that Phase I's head recognises, %")
     axes.set_ylabel("FSA − No Aug, balanced accuracy, points")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left")
     return figure
 
 
