@@ -4,16 +4,16 @@
 # Usage: benchmarks/batches.sh [NAME...], trainings in ${RUNS:-runs/phase1}. Every method has the same number of learning rates
 # and weight decays, but for those computed in one pass. One to two minutes a training on two cores.
 set -euo pipefail
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD"
 runs=${RUNS:-runs/phase1}
 decays="--grid weight_decay=0.0005,0.005,0.01"
 rates="--grid lr=0.0003,0.001,0.01"
 taus="--grid tau=1,1.25,1.5"
 
-[ $# -gt 0 ] || set -- short-100-0 short-100-1 strong-100-0 strong-100-1
+[ $# -gt 0 ] || set -- short-100-{0,1,2} strong-100-{0,1,2}
 for training in "$@"; do
   try() {  # name of a sweep, its options
-    tailcache sweep --store $runs/$training/feats.zarr --out $runs/$training/batches/"$1" --seeds 3 --overwrite --method "${@:2}"
+    tailcache sweep --store $runs/$training/feats.zarr --out $runs/$training/batches/"$1" --seeds 3 --overwrite --method "${@:2}" > /dev/null
   }
   try fsa fsa $rates $decays
   try fsa-balanced fsa --sampling balanced $rates $decays
@@ -25,3 +25,4 @@ for training in "$@"; do
   try fsa-uniform+balanced-softmax fsa --sampling uniform --loss balanced-softmax $taus $rates $decays
   try balanced-softmax balanced-softmax $taus $rates $decays
 done
+python benchmarks/batches_table.py $runs "$@"

@@ -14,6 +14,9 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from finetune.methods.losses import LOSSES
+from finetune.methods.registry import METHODS
+
 MODES = {  # a format that preserves each mode
     "L": ("png", "jpeg", "bmp", "gif", "tiff", "webp"),
     "RGB": ("png", "jpeg", "bmp", "tiff", "webp", "ppm"),
@@ -25,10 +28,6 @@ MODES = {  # a format that preserves each mode
     "I;16": ("png", "tiff"),
 }
 SUFFIXES = {"jpeg": (".jpg", ".JPEG", ".jfif"), "tiff": (".tif", ".TIFF"), "ppm": (".ppm",)}
-METHODS = (
-    *("fsa", "no-aug", "plain", "crt", "lws", "tau-norm", "ncm", "logit-adjustment", "balanced-softmax"),
-    *("class-balanced", "focal", "weight-balancing"),
-)
 ODD_NAMES = (
     *(
         "x\r",
@@ -145,9 +144,12 @@ EXTRACT = several(
     optional("--batch-size", st.integers(1, 16)),
 )
 FINETUNE = several(
-    st.sampled_from(METHODS).map(lambda method: ("--method", method)),
+    st.sampled_from(list(METHODS)).map(lambda method: ("--method", method)),
     st.integers(1, 5).map(lambda n: ("--iterations", str(n))),
-    optional("--loss", st.sampled_from(["ce", "balanced-softmax", "class-balanced", "focal"])),
+    optional("--loss", st.sampled_from(list(LOSSES))),
+    optional("--sampling", st.sampled_from(["uniform", "balanced", "halves"])),
+    optional("--mix-share", st.sampled_from([0.1, 1])),
+    optional("--mix-classes", st.sampled_from(["tail", "all", "fill"])),
     optional("--batch-size", st.sampled_from([8, 16, 32])),
     optional("--lr", st.sampled_from([1e-4, 0.01, 1])),
     optional("--head-ratio", st.sampled_from([0.3, 0.5, 0.9])),
