@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
@@ -143,12 +144,17 @@ def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch
     assert len(read(split)) == 6
 
 
-def test_a_bad_image_is_still_told_by_its_name(split, tmp_path):
-    bad = tmp_path / "bad.png"
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_bad_image_is_told_by_its_name_and_workers_end_with_it(split, kept, tmp_path):
+    """At once, not when the error is collected as garbage: that may be never, or take seconds."""
+    bad, before = tmp_path / "bad.png", set(active_children())
     bad.write_text("no image")
     paths = [*split.images[:5], bad, *split.images[6:]]
-    with pytest.raises(UserError, match=f"{bad}: not a readable image"):
-        read(ImageSet(paths, split.label, split.sample_index))
+    with keep_workers() if kept else nullcontext():
+        with pytest.raises(UserError, match=f"{bad}: not a readable image") as raised:
+            read(ImageSet(paths, split.label, split.sample_index))
+        assert set(active_children()) <= before
+    assert raised.tb
 
 
 @pytest.fixture

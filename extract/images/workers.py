@@ -167,8 +167,10 @@ def _prepared(
         loaded = workers.begin(files, parts)
     try:
         yield loaded, workers.gate
-    finally:
-        workers.gate.open()  # so that they can end
+    except BaseException:
+        workers.end()
+        raise
+    workers.gate.open()  # so that they can end by themselves
     if kept is not None:
         kept[n_workers] = workers
 
@@ -203,10 +205,11 @@ class Workers:
         """Start the processes; returns what they prepare of each part."""
         self._order.files, self._order.parts = files, parts
         if threading.current_thread() is not threading.main_thread():
-            return iter(self._loader)
+            self._loaded = iter(self._loader)
+            return self._loaded
         # torch's own handler would raise the error of a dead worker in any line, even if we are killed too.
         handler: Callable | int | None = signal.getsignal(signal.SIGCHLD)
-        loaded = iter(self._loader)
+        loaded = self._loaded = iter(self._loader)
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return loaded
 
@@ -214,9 +217,19 @@ class Workers:
         """Like `begin`, with the waiting processes; None if one has died or hangs."""
         self._order.files, self._order.parts = files, parts
         try:
-            return iter(self._loader)
+            self._loaded = iter(self._loader)
         except RuntimeError:
             return None
+        return self._loaded
+
+    def end(self) -> None:
+        """End the processes now, after an error.
+
+        Its traceback keeps what they belong to. Collected as garbage with it, their queues close before they
+        are told to end, and the collection, whenever it comes, waits five seconds for them.
+        """
+        self.gate.open()
+        self._loaded._shutdown_workers()
 
 
 class _Order:
