@@ -48,10 +48,10 @@ def refuse(*arguments: object, says: list[object]) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every path under a folder, hidden ones too, with its size and time of change."""
-    paths = folder.rglob("*")
+    """Size and time of change of every path under a folder, hidden ones too, but for what Python compiled."""
+    paths = [path for path in folder.rglob("*") if "__pycache__" not in path.parts]
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()} | {
-        f"{p}/": (0, 0) for p in folder.rglob("*") if p.is_dir()
+        f"{p}/": (0, 0) for p in paths if p.is_dir()
     }
 
 
