@@ -80,7 +80,7 @@ def run_stage(stage: Stage, folder: Path, seconds_left: float) -> dict[str, Any]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

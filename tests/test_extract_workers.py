@@ -1,12 +1,14 @@
 """Worker processes that read images: little shared memory, none, deaths and hangs; nothing waits forever."""
 
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +24,9 @@ from extract.images.batches import evaluation_batches, training_batches
 from extract.images.gate import Gate
 from extract.images.image_set import ImageSet
 from extract.images.parts import ImageFiles, Part, prepare
+from extract.images.shared_memory import SHARED
 from extract.images.transforms import Transform
-from extract.images.workers import SHARED, keep_workers
+from extract.images.workers import keep_workers
 from finetune.loading.prefetch import prefetched
 from store.errors import UserError
 
@@ -146,7 +149,7 @@ def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_bad_image_is_told_by_its_name_and_workers_end_with_it(split, kept, tmp_path):
-    """At once, not when the error is collected as garbage: that may be never, or take seconds."""
+    """At once, not when the error is collected as garbage: that may be never."""
     bad, before = tmp_path / "bad.png", set(active_children())
     bad.write_text("no image")
     paths = [*split.images[:5], bad, *split.images[6:]]
@@ -155,6 +158,56 @@ def test_a_bad_image_is_told_by_its_name_and_workers_end_with_it(split, kept, tm
             read(ImageSet(paths, split.label, split.sample_index))
         assert set(active_children()) <= before
     assert raised.tb
+
+
+def test_workers_of_a_loop_that_failed_keep_no_collection_of_garbage_waiting(split, monkeypatch):
+    """The traceback holds the batches; nothing is told to end before the two are collected together."""
+    before, waited, join = set(active_children()), [], BaseProcess.join
+
+    def noted(process: BaseProcess, timeout: float | None = None) -> None:
+        join(process, timeout)
+        waited.append(process.is_alive())
+
+    def fail() -> None:
+        batches = evaluation_batches(split, Transform(SIZE), COMPUTE)
+        for _ in batches:
+            raise ArithmeticError
+
+    monkeypatch.setattr(BaseProcess, "join", noted)
+    with pytest.raises(ArithmeticError) as raised:
+        fail()
+    assert len(set(active_children()) - before) == 2
+    error = raised.value
+    error.itself = error  # a cycle
+    del error, raised
+    gc.collect()
+    assert set(active_children()) <= before
+    assert set(waited) == {False}
+
+
+def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch):
+    reading, _ = os.pipe()
+    views, before = extract.images.parts.image_views, set(active_children())
+
+    def forever(path: Path, *arguments: object) -> torch.Tensor:
+        return views(path, *arguments) if path in split.images[:2] else os.read(reading, 1)
+
+    monkeypatch.setattr(extract.images.parts, "image_views", forever)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 10**6)
+    batches = evaluation_batches(split, Transform(SIZE), replace(COMPUTE, batch_size=2))
+    next(batches)
+    batches.close()
+    assert set(active_children()) <= before
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError("by peer"), FileNotFoundError("socket")])
+def test_a_worker_that_died_while_its_images_were_fetched_is_told(error):
+    def lost() -> Iterator[torch.Tensor]:
+        raise error
+        yield
+
+    with pytest.raises(UserError, match="a worker process that reads images died"):
+        extract.images.workers._received(lost())
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Nothing waits forever: a worker that died, found no room or hangs is reported.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,15 +18,13 @@ from torch.utils.data import Dataset as TorchDataset
 from extract.device import Compute
 from extract.images.gate import Gate
 from extract.images.parts import ImageFiles, Part, prepare
+from extract.images.shared_memory import ADVICE, SHARED, fitting
 from store.errors import UserError
-from store.notes import note
 
-SHARED = "/dev/shm"  # where workers put images for this process
 PREFETCH = 2  # parts of batches that each worker prepares ahead
-SHARE = 0.5  # of the free shared memory: other processes may need some
 LOOK = 5  # seconds between checks that the workers are alive
 LONGEST = 600  # seconds without a part after which the workers count as hung
-ADVICE = "pass --workers 0, which needs none, or give the container more (docker run --shm-size 1g)"
+ENDING = 1  # seconds to wait for the workers that are told to end after an error
 
 
 def available_cores() -> int:
@@ -86,7 +85,9 @@ def load_parts(
     n_views = files.seeds.shape[1]
     at_once = -(-compute.batch_size // (max(1, n_workers) * n_views))
     if n_workers:
-        at_once = min(at_once, _fitting(n_workers, n_views * 3 * files.transform.image_size**2, at_once))
+        # Each worker's parts, ready or in preparation, plus the current and the previous one.
+        n_parts, image_bytes = n_workers * PREFETCH + 2, n_views * 3 * files.transform.image_size**2
+        at_once = fitting(n_parts, image_bytes, at_once, n_workers)
     batches = _cut(range(n_images), compute.batch_size)
     parts = [part for batch in batches for part in _cut(batch, at_once)]
     with _prepared(files, parts, n_workers) as (loaded, gate):
@@ -107,33 +108,6 @@ def _share_cores(compute: Compute) -> bool:
 
 def _cut(positions: range, n: int) -> list[range]:
     return [positions[start : start + n] for start in range(0, len(positions), n)]
-
-
-def _fitting(n_workers: int, image_bytes: int, at_once: int) -> int:
-    """The most images of a part that fit in shared memory, at most `at_once`.
-
-    Raises:
-        UserError: not even one fits.
-    """
-    try:
-        found = os.statvfs(SHARED)
-    except OSError:  # a system without it
-        return at_once
-    free = found.f_bavail * found.f_frsize
-    parts = n_workers * PREFETCH + 2  # ready or in preparation, plus the current and the previous one
-    most = int(free * SHARE) // (parts * image_bytes)
-    if most < 1:
-        raise UserError(
-            f"{SHARED}: has {free / 2**20:.1f} MiB free, too little for the images that {n_workers} workers "
-            f"hand over; {ADVICE}"
-        )
-    if most < at_once:
-        size = found.f_blocks * found.f_frsize
-        note(
-            f"{SHARED} has {size / 2**20:.0f} MiB, so workers hand over batches in parts; "
-            "a container can have more (docker run --shm-size 1g)"
-        )
-    return min(most, at_once)
 
 
 _KEPT: ContextVar[dict[int, "Workers"] | None] = ContextVar("kept workers", default=None)
@@ -171,8 +145,15 @@ def _prepared(
         workers.end()
         raise
     workers.gate.open()  # so that they can end by themselves
+    _AT_WORK.discard(workers)
     if kept is not None:
         kept[n_workers] = workers
+
+
+# Generators that nobody goes on with, after an error, end their workers when they are collected as garbage. With
+# workers that are garbage too, torch's queues would close before one is told to end, and the collection, whenever
+# it comes, would wait five seconds for each.
+_AT_WORK: set["Workers"] = set()
 
 
 class Workers:
@@ -205,11 +186,10 @@ class Workers:
         """Start the processes; returns what they prepare of each part."""
         self._order.files, self._order.parts = files, parts
         if threading.current_thread() is not threading.main_thread():
-            self._loaded = iter(self._loader)
-            return self._loaded
+            return self._at_work()
         # torch's own handler would raise the error of a dead worker in any line, even if we are killed too.
         handler: Callable | int | None = signal.getsignal(signal.SIGCHLD)
-        loaded = self._loaded = iter(self._loader)
+        loaded = self._at_work()
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return loaded
 
@@ -217,19 +197,30 @@ class Workers:
         """Like `begin`, with the waiting processes; None if one has died or hangs."""
         self._order.files, self._order.parts = files, parts
         try:
-            self._loaded = iter(self._loader)
+            return self._at_work()
         except RuntimeError:
             return None
+
+    def _at_work(self) -> Iterator[torch.Tensor | str]:
+        self._loaded = iter(self._loader)
+        self._owner = os.getpid()
+        _AT_WORK.add(self)
         return self._loaded
 
     def end(self) -> None:
-        """End the processes now, after an error.
-
-        Its traceback keeps what they belong to. Collected as garbage with it, their queues close before they
-        are told to end, and the collection, whenever it comes, waits five seconds for them.
-        """
+        """End the processes, whatever they are doing; one that the system holds is not waited for."""
+        _AT_WORK.discard(self)
+        if self._owner != os.getpid():
+            return  # a process that was forked while they worked
         self.gate.open()
-        self._loaded._shutdown_workers()
+        processes = self._loaded._workers  # torch has no public names for what follows
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + ENDING
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+        if not any(process.is_alive() for process in processes):
+            self._loaded._shutdown_workers()  # closes the queues; it would wait for each
 
 
 class _Order:
@@ -276,10 +267,11 @@ def _received(loaded: Iterator[torch.Tensor | str]) -> torch.Tensor:
     for _ in range(LONGEST // LOOK):  # counted, not timed: a stopped process is not an error
         try:
             part = next(loaded)
-        except RuntimeError as error:
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
             if str(error).startswith("DataLoader timed out"):
                 continue
-            if str(error).startswith("DataLoader worker (pid"):
+            # Of one that dies as its images are fetched from it, there is only a broken connection.
+            if str(error).startswith("DataLoader worker (pid") or not isinstance(error, RuntimeError):
                 raise UserError(
                     "a worker process that reads images died, perhaps killed for lack of memory or of room "
                     f"in {SHARED}; lower --workers or --batch-size, or pass --workers 0"
