@@ -150,9 +150,9 @@ def _prepared(
         kept[n_workers] = workers
 
 
-# Generators that nobody goes on with, after an error, end their workers when they are collected as garbage. With
-# workers that are garbage too, torch's queues would close before one is told to end, and the collection, whenever
-# it comes, would wait five seconds for each.
+# Generators that nobody goes on with, after an error, end their workers when they are collected as garbage.
+# With workers that are garbage too, torch's queues would close before one is told to end, and the collection,
+# whenever it comes, would wait five seconds for each.
 _AT_WORK: set["Workers"] = set()
 
 
