@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -27,7 +26,6 @@ from extract.images.parts import ImageFiles, Part, prepare
 from extract.images.shared_memory import SHARED
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
-from finetune.loading.prefetch import prefetched
 from store.errors import UserError
 
 SIZE = 72  # pixels, so that images stay files
@@ -160,22 +158,34 @@ def test_a_bad_image_is_told_by_its_name_and_workers_end_with_it(split, kept, tm
     assert raised.tb
 
 
-def test_workers_of_a_loop_that_failed_keep_no_collection_of_garbage_waiting(split, monkeypatch):
-    """The traceback holds the batches; nothing is told to end before the two are collected together."""
-    before, waited, join = set(active_children()), [], BaseProcess.join
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each time that a process was waited for, whether it was in vain."""
+    found, join = [], BaseProcess.join
 
     def noted(process: BaseProcess, timeout: float | None = None) -> None:
         join(process, timeout)
-        waited.append(process.is_alive())
+        found.append(process.is_alive())
+
+    monkeypatch.setattr(BaseProcess, "join", noted)
+    return found
+
+
+@pytest.mark.parametrize("kept", [False, True])  # then its processes are older than its batches
+def test_workers_of_a_loop_that_failed_keep_no_collection_of_garbage_waiting(split, kept, waited):
+    """The traceback holds the batches; nothing is told to end before the two are collected together."""
+    before = set(active_children())
 
     def fail() -> None:
         batches = evaluation_batches(split, Transform(SIZE), COMPUTE)
         for _ in batches:
             raise ArithmeticError
 
-    monkeypatch.setattr(BaseProcess, "join", noted)
-    with pytest.raises(ArithmeticError) as raised:
-        fail()
+    with keep_workers() if kept else nullcontext():
+        if kept:
+            read(split)
+        with pytest.raises(ArithmeticError) as raised:
+            fail()
     assert len(set(active_children()) - before) == 2
     error = raised.value
     error.itself = error  # a cycle
@@ -185,7 +195,7 @@ def test_workers_of_a_loop_that_failed_keep_no_collection_of_garbage_waiting(spl
     assert set(waited) == {False}
 
 
-def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch):
+def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch, waited):
     reading, _ = os.pipe()
     views, before = extract.images.parts.image_views, set(active_children())
 
@@ -193,11 +203,11 @@ def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch):
         return views(path, *arguments) if path in split.images[:2] else os.read(reading, 1)
 
     monkeypatch.setattr(extract.images.parts, "image_views", forever)
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 10**6)
     batches = evaluation_batches(split, Transform(SIZE), replace(COMPUTE, batch_size=2))
     next(batches)
     batches.close()
     assert set(active_children()) <= before
+    assert set(waited) == {False}
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError("by peer"), FileNotFoundError("socket")])
@@ -279,22 +289,3 @@ def test_a_bad_image_ends_kept_workers_too(split, tmp_path, by_whom):
             read(ImageSet([*split.images[:9], bad], split.label, split.sample_index))
         by_whom()
         assert len(read(split)) == 6
-
-
-def test_a_thread_that_cannot_make_windows_is_told(monkeypatch):
-    """Whatever the cause: nobody waits for its windows forever."""
-
-    def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("threading.Thread.start", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            list(prefetched(lambda item: item, [1, 2], 1))
-    monkeypatch.setattr("finetune.loading.prefetch._make", lambda *_: sys.exit("gone"))
-    with pytest.raises(SystemExit, match="gone"):
-        list(prefetched(lambda item: item, [1, 2], 1))
-
-
-def test_windows_that_were_made_are_used_before_the_end_is_told():
-    assert list(prefetched(lambda item: item, list(range(50)), 3)) == list(range(50))

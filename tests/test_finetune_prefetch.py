@@ -1,5 +1,6 @@
 """Windows made ahead: in order, bounded in number, errors in their places, and no thread left behind."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -161,3 +162,22 @@ def test_an_iterator_that_is_not_begun_makes_nothing():
     made = count()
     prefetched(lambda _: next(made), [0, 1], 2).close()
     assert next(made) == 0
+
+
+def test_a_thread_that_cannot_make_windows_is_told(monkeypatch):
+    """Whatever the cause: nobody waits for its windows forever."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(prefetched(lambda item: item, [1, 2], 1))
+    monkeypatch.setattr("finetune.loading.prefetch._make", lambda *_: sys.exit("gone"))
+    with pytest.raises(SystemExit, match="gone"):
+        list(prefetched(lambda item: item, [1, 2], 1))
+
+
+def test_windows_that_were_made_are_used_before_the_end_is_told():
+    assert list(prefetched(lambda item: item, list(range(50)), 3)) == list(range(50))
