@@ -31,6 +31,8 @@ def chosen(training: Path) -> pd.DataFrame:
 def main() -> None:
     runs, names = Path(sys.argv[1]), sys.argv[2:]
     found = pd.concat({name: chosen(runs / name) for name in names}, axis=1)
+    if found.isna().any(axis=None):
+        raise SystemExit("some trainings lack a sweep; run benchmarks/batches.sh for all of them")
     val, test = (found.xs(split, axis=1, level=1) for split in SPLITS)
     recipes = test.T.groupby(lambda name: name.rpartition("-")[0], sort=False)
     table = pd.DataFrame(

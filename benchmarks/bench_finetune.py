@@ -30,6 +30,7 @@ from finetune.contest.choosing import choosing_on
 from finetune.contest.config import ContestConfig
 from finetune.contest.field import Field
 from finetune.heads.threads import single_threaded
+from finetune.loading.drawn_ahead import iterations_at_once
 from finetune.loading.residency import uploaded
 from finetune.loading.window import WindowMaker
 from finetune.methods.registry import METHODS
@@ -44,6 +45,7 @@ from store.spec import StoreSpec
 from store.writer import write_store
 
 BATCH = 256
+RUN = 6400  # iterations of a run by default
 WINDOW = FinetuneConfig(store="").window
 HEADS = 64
 # Beside fsa: no new samples, other new ones, and a loss instead of them.
@@ -52,7 +54,7 @@ OTHERS = ("balanced-softmax", "h2t", "mixup", "remix", "tailcalib", "isda")
 
 @dataclass(frozen=True)
 class Shape:
-    """A synthetic store, and the iterations timed at once, on a CPU and on a GPU."""
+    """A synthetic store; iterations timed at once, on a CPU and on a GPU, and of its contest's heads."""
 
     name: str
     n_rows: int
@@ -60,13 +62,14 @@ class Shape:
     channels: int
     n_classes: int
     iterations: tuple[int, int]
+    of_contest: int = RUN
 
 
 CIFAR, IMAGENET = "ResNet-18 on CIFAR-10-LT, 12,406 × 4×4×512", "ResNet-50 on ImageNet-LT, 8,192 × 7×7×2048"
 SHAPES = {
     "resnet18": Shape(f"{CIFAR}, 10 classes", 12_406, 4, 512, 10, (2560, 6400)),
     "resnet50": Shape(f"{IMAGENET}, 1,000 classes", 8192, 7, 2048, 1000, (128, 1280)),
-    "tiny": Shape("no network, 300 × 3×3×8, 4 classes", 300, 3, 8, 4, (128, 128)),
+    "tiny": Shape("no network, 300 × 3×3×8, 4 classes", 300, 3, 8, 4, (128, 128), 64),
 }
 
 
@@ -114,8 +117,8 @@ def candidates(
     straightforward = StraightforwardLoop(store, config, device)
 
     def run(
-        residency: str, n_heads: int, memory: float | None = None, method: str = "fsa"
-    ) -> Callable[[], object]:
+        residency: str, n_heads: int, memory: float | None = None, method: str = "fsa", iterations=iterations
+    ) -> tuple[Callable[[], object], int]:
         of_method = FinetuneConfig("", method=method, iterations=iterations, eval_every=iterations)
         one = replace(of_method.resolved(n_classes), residency=residency, memory=memory)
         configs = [replace(one, lr=one.lr / (i + 1)) for i in range(n_heads)]
@@ -135,26 +138,27 @@ def candidates(
                 (first, started), (last, ended) = times[1 if on_gpu else 0], times[-1]
                 steps.seconds = (ended - started) * iterations / (last - first)
 
-        return steps
+        return steps, iterations
 
     held = ("device", "host") if on_gpu else ("host",)  # on a CPU they are the same
     parts, quarter = window_parts(store, config, device), store.map_bytes / 4 / 2**30
-    many = {f"{HEADS} heads, {held[0]}": (run(held[0], HEADS), iterations)} if n_classes < 100 else {}
+    many = {f"{HEADS} heads, {held[0]}": run(held[0], HEADS)} if n_classes < 100 else {}
+    whole = {"device": {"iterations": RUN}} if on_gpu else {}  # as long as a run
     return {
         "straightforward loop": (straightforward.iteration, 1),
-        **{residency: (run(residency, 1), iterations) for residency in held},
-        "stream": (run("stream", 1), iterations),
-        "stream, memory for 1/4": (run("stream", 1, quarter), iterations),
+        **{residency: run(residency, 1, **whole.get(residency, {})) for residency in held},
+        "stream": run("stream", 1),
+        "stream, memory for 1/4": run("stream", 1, quarter),
         **many,
-        **{f"{method}, {held[0]}": (run(held[0], 1, method=method), iterations) for method in OTHERS},
-        **{name: (call, WINDOW) for name, call in parts.items()},
+        **{f"{method}, {held[0]}": run(held[0], 1, method=method) for method in OTHERS},
+        **parts,
     }
 
 
 def window_parts(
     store: FeatureStore, config: FinetuneConfig, device: torch.device
-) -> dict[str, Callable[[], object]]:
-    """The parts of a window, and the lower bounds that memory and arithmetic set."""
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """The parts of a window, lower bounds that memory and arithmetic set, and the iterations of a call."""
     with single_threaded() as threads:
         loaded = LoadedStore.open(store, config.shot_rule, device, threads)
         loaded.prepare_maps(replace(config, residency="device"))
@@ -184,18 +188,26 @@ def window_parts(
             stacks.train_on(window).cpu()
             step.seconds = time.perf_counter() - started
 
+    def fusion() -> None:
+        fuse(table, vectors)
+
+    # Read in each iteration, the same by both.
+    fusion.bytes = copy.bytes = vectors.numel() * table.shape[1] * table.element_size() / WINDOW
+
     def products() -> None:
         for x, z in zip(pooled, logits, strict=True):
             torch.mm(x, weight.T, out=z)
             velocity.addmm_(z.T, x, beta=0.9)
         velocity.zero_()
 
+    there, n_drawn = inputs.on(device), iterations_at_once(inputs)
     return {
-        "drawing the plan": lambda: draw(inputs, 0, WINDOW),
-        "fusion": lambda: fuse(table, vectors),
-        "copying the drawn bytes": copy,
-        "step": step,
-        "its two matrix products": products,
+        "drawing the plan": (lambda: draw(inputs, 0, WINDOW), WINDOW),
+        "drawing it by torch, there": (lambda: draw(there, 0, n_drawn), n_drawn),
+        "fusion": (fusion, WINDOW),
+        "copying the drawn bytes": (copy, WINDOW),
+        "step": (step, WINDOW),
+        "its two matrix products": (products, WINDOW),
     }
 
 
@@ -214,16 +226,16 @@ def end_to_end_step(compute: Compute) -> Callable[[], object]:
     return step
 
 
-def contest_seconds(store: FeatureStore, device: torch.device) -> tuple[int, float]:
+def contest_seconds(store: FeatureStore, shape: Shape, device: torch.device) -> tuple[int, float]:
     """Heads and seconds of the whole contest, but for the winner's run."""
     with tempfile.TemporaryDirectory() as out, single_threaded() as threads:
-        config = ContestConfig((str(store.path),), out)
+        config = ContestConfig((str(store.path),), out, iterations=shape.of_contest)
         started = time.perf_counter()
         loaded = LoadedStore.open(store, config.shot_rule, device, threads)
         quiet = Progress(disable=True)
         field = Field(config, [loaded], [choosing_on(config, loaded, quiet)])
         field.run(Processes(), quiet, None)
-        return len(field.finish().heads), time.perf_counter() - started
+        return len(field.finish(quiet).heads), time.perf_counter() - started
 
 
 def measure(
@@ -279,27 +291,39 @@ def report(shape: Shape, ms: pd.Series, device: torch.device) -> None:
 @click.option("--repeats", default=7, show_default=True)
 @click.option("--shape", "names", multiple=True, type=click.Choice(SHAPES), default=["resnet18", "resnet50"])
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N")
+@click.option("--contest", type=click.Choice(["too", "alone", "no"]), default="too", show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="file for the figures")
-def main(repeats: int, names: tuple[str, ...], device: str, json_path: Path | None) -> None:
+def main(repeats: int, names: tuple[str, ...], device: str, contest: str, json_path: Path | None) -> None:
     """Make the stores, time everything, print the tables."""
     keep_freed_memory()
     make_deterministic()
-    where, figures = use_device(resolve_device(device)), {}
+    where, figures = use_device(resolve_device(device)), {"ms an iteration": {}, "GB/s": {}, "contest": []}
+
+    def keep() -> None:  # after each part: the next one may be stopped
+        if json_path is not None:
+            json_path.write_text(json.dumps(figures))
+
     for name in names:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
             store = make_store(Path(folder) / "s.zarr", shape)
-            timed = candidates(store, shape, where)
-            if name == "resnet18":
-                timed["end to end"] = (end_to_end_step(Compute(where, "fp32", 128, workers=0)), 1)
-            ms = measure(timed, repeats, where)
-            report(shape, ms, where)
-            if name == "resnet18":
-                n_heads, seconds = contest_seconds(store, where)
+            if contest != "alone":
+                timed = candidates(store, shape, where)
+                if name == "resnet18":
+                    timed["end to end"] = (end_to_end_step(Compute(where, "fp32", 128, workers=0)), 1)
+                ms = measure(timed, repeats, where)
+                report(shape, ms, where)
+                figures["ms an iteration"][shape.name] = ms.to_dict()
+                read = {name: call.bytes for name, (call, _) in timed.items() if hasattr(call, "bytes")}
+                figures["GB/s"][shape.name] = {name: n / ms[name] / 1e6 for name, n in read.items()}
+                rates = ", ".join(f"{name} {rate:.1f}" for name, rate in figures["GB/s"][shape.name].items())
+                print(f"  GB/s: {rates}")
+                keep()
+            if contest == "alone" or (contest == "too" and name == "resnet18"):
+                n_heads, seconds = contest_seconds(store, shape, where)
+                figures["contest"].append({"shape": shape.name, "heads": n_heads, "seconds": seconds})
                 print(f"  the whole contest: {n_heads} heads, {seconds:.0f} s  (goal: at most 600)")
-        figures[shape.name] = ms.to_dict()
-        if json_path is not None:
-            json_path.write_text(json.dumps({"ms an iteration": figures}))
+                keep()
 
 
 if __name__ == "__main__":

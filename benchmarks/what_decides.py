@@ -67,7 +67,8 @@ def drawn(table: pd.DataFrame) -> Figure:
         left = (x - table[RECOGNISED]).between(0, 12, inclusive="right")
         taken = (left & ((y - gain).abs() < 0.6)).any()
         place, align = ((8, 0), "left") if taken else ((-8, 0), "right")  # names would lie over neighbours
-        where = {"textcoords": "offset points", "ha": align, "va": "center"}
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the line at 0
+        where = {"textcoords": "offset points", "ha": align, "va": "center", "bbox": clear}
         axes.annotate(name, (x, y), place, fontsize=8, **where)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.margins(0.25, 0.2)

@@ -218,6 +218,9 @@ def test_a_worker_that_died_while_its_images_were_fetched_is_told(error):
 
     with pytest.raises(UserError, match="a worker process that reads images died"):
         extract.images.workers._received(lost())
+    error.args = ("Caught it in DataLoader worker process 0.\nOriginal Traceback …",)  # a fault of ours
+    with pytest.raises(type(error), match="Caught it"):
+        extract.images.workers._received(lost())
 
 
 @pytest.fixture

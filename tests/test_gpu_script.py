@@ -76,9 +76,20 @@ def test_a_walk_on_which_a_command_fails_goes_on_and_says_so(script, tmp_path):
 
 
 def test_fine_tuning_is_measured_in_every_residency(script, tmp_path):
-    (ms,) = figures_of(script, "fine-tuning, tiny", tmp_path)["ms an iteration"].values()
+    figures = figures_of(script, "fine-tuning, tiny", tmp_path)
+    (ms,), (rates,) = figures["ms an iteration"].values(), figures["GB/s"].values()
     assert {"straightforward loop", "host", "stream", "stream, memory for 1/4"} <= ms.keys()
+    assert {"drawing the plan", "drawing it by torch, there"} <= ms.keys()
     assert all(value > 0 for value in ms.values())
+    fusion, copy = "fusion", "copying the drawn bytes"  # read the same
+    assert rates[fusion] / rates[copy] == pytest.approx(ms[copy] / ms[fusion])
+
+
+def test_the_whole_contest_is_measured(script, tmp_path):
+    figures = figures_of(script, "contest", tmp_path)
+    (row,) = figures["contest"]  # and nothing else
+    assert row["heads"] > 200
+    assert not figures["ms an iteration"]
 
 
 def test_extraction_and_training_are_measured(script, tmp_path):

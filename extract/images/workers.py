@@ -24,6 +24,10 @@ from store.errors import UserError
 PREFETCH = 2  # parts of batches that each worker prepares ahead
 LOOK = 5  # seconds between checks that the workers are alive
 LONGEST = 600  # seconds without a part after which the workers count as hung
+DIED = (
+    "a worker process that reads images died, perhaps killed for lack of memory or of room "
+    f"in {SHARED}; lower --workers or --batch-size, or pass --workers 0"
+)
 ENDING = 1  # seconds to wait for the workers that are told to end after an error
 
 
@@ -208,7 +212,7 @@ class Workers:
         return self._loaded
 
     def end(self) -> None:
-        """End the processes, whatever they are doing; one that the system holds is not waited for."""
+        """End the processes, whatever they are doing; one that the system holds is left after a second."""
         _AT_WORK.discard(self)
         if self._owner != os.getpid():
             return  # a process that was forked while they worked
@@ -267,15 +271,17 @@ def _received(loaded: Iterator[torch.Tensor | str]) -> torch.Tensor:
     for _ in range(LONGEST // LOOK):  # counted, not timed: a stopped process is not an error
         try:
             part = next(loaded)
-        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        except RuntimeError as error:
             if str(error).startswith("DataLoader timed out"):
                 continue
-            # Of one that dies as its images are fetched from it, there is only a broken connection.
-            if str(error).startswith("DataLoader worker (pid") or not isinstance(error, RuntimeError):
-                raise UserError(
-                    "a worker process that reads images died, perhaps killed for lack of memory or of room "
-                    f"in {SHARED}; lower --workers or --batch-size, or pass --workers 0"
-                ) from error
+            if str(error).startswith("DataLoader worker (pid"):
+                raise UserError(DIED) from error
+            raise
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            # Of one that dies as its images are fetched from it, there is only a broken connection; an error
+            # that it hands over has its traceback.
+            if not str(error).startswith("Caught "):
+                raise UserError(DIED) from error
             raise
         if isinstance(part, str):
             raise UserError(part)
