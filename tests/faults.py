@@ -34,6 +34,7 @@ from store.reader import FeatureStore
 
 ROOM = str(Path(__file__).parent.parent / "store")
 CODEC_OF = {"s.zarr": "none", "s.h5": "none", "packed.zarr": "zstd", "packed.h5": "zstd"}  # codec, by name
+HUNG = 500  # seconds after which a forked process is killed, less than what pytest allows its test
 SCENARIOS = ("new", "resumed", "started over", "replacing")
 
 
@@ -47,6 +48,12 @@ def must(holds: bool, what: str) -> None:
         raise ViolationError(what)
 
 
+def end_if_hung() -> None:
+    """In a forked process: let it not outlive a test that hangs, with pipes through which pytest talks."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(HUNG)
+
+
 def forked(action: Callable[[], None]) -> tuple[int, int]:
     """Run in a forked process; its id, and a pipe that gives a byte at its start and ends with it."""
     reading, writing = os.pipe()
@@ -55,6 +62,7 @@ def forked(action: Callable[[], None]) -> tuple[int, int]:
         os.close(writing)
         return child, reading
     os.close(reading)
+    end_if_hung()
     gc.disable()  # a garbage collection would copy every page that the two share
     code = 1
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from dying import die_at_commit
+from faults import end_if_hung
 from made_store import BATCH, CLASSES, contents, made_layouts, made_plan, made_rows, write_made
 from rich.progress import Progress
 
@@ -60,6 +61,7 @@ def kill(path: Path, target: str, n_commits: int, **options: object) -> None:
     """Convert in a forked process that is killed after this many commits."""
     child = os.fork()
     if child == 0:
+        end_if_hung()
         try:
             die_at_commit(n_commits)
             converted(path, target, **options)

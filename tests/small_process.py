@@ -86,8 +86,10 @@ def _serve() -> None:
 
 
 def _run(folder: str, settings: dict[str, object], module: str, name: str, arguments: dict) -> None:
+    from faults import end_if_hung
     from made_store import stopped_clock
 
+    end_if_hung()
     code = 1
     try:
         os.chdir(folder)

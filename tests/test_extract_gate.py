@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -221,12 +221,13 @@ def test_the_gate_is_closed_during_each_step_and_open_afterwards(split, gates, b
     assert len(gates) == 1
 
 
-def test_a_step_that_ends_with_an_error_leaves_no_closed_gate(split, gates):
-    taken = batches(split, 2)
+def test_a_step_that_ends_with_an_error_leaves_no_worker_in_front_of_a_gate(split, gates):
+    taken, before = batches(split, 2), set(active_children())
     next(taken)
     assert not gates[0].is_open
+    assert len(set(active_children()) - before) == 2
     taken.close()
-    assert gates[0].is_open
+    assert set(active_children()) <= before
 
 
 @pytest.mark.parametrize(("threads", "cores"), [(1, 2), (2, 3), (1, 1)])

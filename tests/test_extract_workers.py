@@ -1,25 +1,23 @@
 """Worker processes that read images: little shared memory, none, deaths and hangs; nothing waits forever."""
 
-import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from made_workers import COMPUTE, SIZE, N, allow_two, made_split, read, with_bad_image
 
 import extract.images.parts
+import extract.images.processes
 import extract.images.workers
 from extract.device import Compute
-from extract.images.batches import evaluation_batches, training_batches
+from extract.images.batches import evaluation_batches
 from extract.images.gate import Gate
 from extract.images.image_set import ImageSet
 from extract.images.parts import ImageFiles, Part, prepare
@@ -28,40 +26,20 @@ from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from store.errors import UserError
 
-SIZE = 72  # pixels, so that images stay files
-N = 10
-COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)  # so each worker takes two images at once
-
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    paths = [folder / f"{i}.png" for i in range(N)]
-    for path in paths:
-        Image.fromarray(generator.integers(0, 256, (80, 90, 3), np.uint8)).save(path)
-    return ImageSet(paths, np.arange(N) % 3, np.arange(N))
+    return made_split(tmp_path_factory.mktemp("images"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers on any machine, checked often."""
-    monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
-    monkeypatch.setattr(extract.images.workers, "LOOK", 1)
-
-
-pytestmark = pytest.mark.usefixtures("two_workers")
+    allow_two(monkeypatch)
 
 
 def with_shared_memory(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
     sizes = SimpleNamespace(f_bavail=n_bytes, f_blocks=n_bytes, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: sizes)
-
-
-def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Read one training epoch, and the split in its own order."""
-    generator, transform = torch.Generator().manual_seed(0), Transform(SIZE)
-    batches = list(training_batches(split, transform, generator, compute))
-    return batches + list(evaluation_batches(split, transform, compute))
 
 
 def test_little_shared_memory_changes_no_batch(split, monkeypatch, caplog):
@@ -145,71 +123,6 @@ def test_workers_leave_ctrl_c_to_the_process_that_was_started(split, monkeypatch
     assert len(read(split)) == 6
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_bad_image_is_told_by_its_name_and_workers_end_with_it(split, kept, tmp_path):
-    """At once, not when the error is collected as garbage: that may be never."""
-    bad, before = tmp_path / "bad.png", set(active_children())
-    bad.write_text("no image")
-    paths = [*split.images[:5], bad, *split.images[6:]]
-    with keep_workers() if kept else nullcontext():
-        with pytest.raises(UserError, match=f"{bad}: not a readable image") as raised:
-            read(ImageSet(paths, split.label, split.sample_index))
-        assert set(active_children()) <= before
-    assert raised.tb
-
-
-@pytest.fixture
-def waited(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each time that a process was waited for, whether it was in vain."""
-    found, join = [], BaseProcess.join
-
-    def noted(process: BaseProcess, timeout: float | None = None) -> None:
-        join(process, timeout)
-        found.append(process.is_alive())
-
-    monkeypatch.setattr(BaseProcess, "join", noted)
-    return found
-
-
-@pytest.mark.parametrize("kept", [False, True])  # then its processes are older than its batches
-def test_workers_of_a_loop_that_failed_keep_no_collection_of_garbage_waiting(split, kept, waited):
-    """The traceback holds the batches; nothing is told to end before the two are collected together."""
-    before = set(active_children())
-
-    def fail() -> None:
-        batches = evaluation_batches(split, Transform(SIZE), COMPUTE)
-        for _ in batches:
-            raise ArithmeticError
-
-    with keep_workers() if kept else nullcontext():
-        if kept:
-            read(split)
-        with pytest.raises(ArithmeticError) as raised:
-            fail()
-    assert len(set(active_children()) - before) == 2
-    error = raised.value
-    error.itself = error  # a cycle
-    del error, raised
-    gc.collect()
-    assert set(active_children()) <= before
-    assert set(waited) == {False}
-
-
-def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch, waited):
-    reading, _ = os.pipe()
-    views, before = extract.images.parts.image_views, set(active_children())
-
-    def forever(path: Path, *arguments: object) -> torch.Tensor:
-        return views(path, *arguments) if path in split.images[:2] else os.read(reading, 1)
-
-    monkeypatch.setattr(extract.images.parts, "image_views", forever)
-    batches = evaluation_batches(split, Transform(SIZE), replace(COMPUTE, batch_size=2))
-    next(batches)
-    batches.close()
-    assert set(active_children()) <= before
-    assert set(waited) == {False}
-
-
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError("by peer"), FileNotFoundError("socket")])
 def test_a_worker_that_died_while_its_images_were_fetched_is_told(error):
     def lost() -> Iterator[torch.Tensor]:
@@ -238,6 +151,7 @@ def by_whom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], lis
         told.write_text("")
         return list(map(int, lines))
 
+    monkeypatch.setattr(extract.images.processes, "prepare", noting)
     monkeypatch.setattr(extract.images.workers, "prepare", noting)
     return since
 
@@ -272,23 +186,21 @@ def test_workers_whose_parts_were_not_all_taken_are_not_kept(split, by_whom):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_that_died_while_they_waited_are_replaced(split, by_whom, number):
+def test_workers_of_which_one_died_while_they_waited_are_replaced(split, by_whom, number):
     with keep_workers():
         read(split)
-        died = set(by_whom())
-        for process in active_children():
-            if process.pid in died:
-                os.kill(process.pid, number)
-                process.join()
+        first = set(by_whom())
+        one = next(process for process in active_children() if process.pid in first)
+        os.kill(one.pid, number)
+        one.join()
         assert len(read(split)) == 6
-        assert not died & set(by_whom())
+        assert not first & set(by_whom())
+        assert not first & {process.pid for process in active_children()}
 
 
 def test_a_bad_image_ends_kept_workers_too(split, tmp_path, by_whom):
-    bad = tmp_path / "bad.png"
-    bad.write_text("no image")
     with keep_workers():
-        with pytest.raises(UserError, match=f"{bad}: not a readable image"):
-            read(ImageSet([*split.images[:9], bad], split.label, split.sample_index))
+        with pytest.raises(UserError, match=f"{tmp_path / 'bad.png'}: not a readable image"):
+            read(with_bad_image(split, tmp_path / "bad.png", at=9))
         by_whom()
         assert len(read(split)) == 6

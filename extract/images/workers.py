@@ -4,31 +4,24 @@ Nothing waits forever: a worker that died, found no room or hangs is reported.
 """
 
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from extract.device import Compute
 from extract.images.gate import Gate
-from extract.images.parts import ImageFiles, Part, prepare
-from extract.images.shared_memory import ADVICE, SHARED, fitting
+from extract.images.parts import ImageFiles, prepare
+from extract.images.processes import LOOK, PREFETCH, Workers
+from extract.images.shared_memory import SHARED, fitting
 from store.errors import UserError
 
-PREFETCH = 2  # parts of batches that each worker prepares ahead
-LOOK = 5  # seconds between checks that the workers are alive
 LONGEST = 600  # seconds without a part after which the workers count as hung
 DIED = (
     "a worker process that reads images died, perhaps killed for lack of memory or of room "
     f"in {SHARED}; lower --workers or --batch-size, or pass --workers 0"
 )
-ENDING = 1  # seconds to wait for the workers that are told to end after an error
 
 
 def available_cores() -> int:
@@ -114,19 +107,31 @@ def _cut(positions: range, n: int) -> list[range]:
     return [positions[start : start + n] for start in range(0, len(positions), n)]
 
 
-_KEPT: ContextVar[dict[int, "Workers"] | None] = ContextVar("kept workers", default=None)
+class _Kept:
+    """All workers that are begun within one `keep_workers`, and those that wait for more, by their number."""
+
+    def __init__(self) -> None:
+        self.begun: set[Workers] = set()
+        self.waiting: dict[int, Workers] = {}
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("kept workers", default=None)
 
 
 @contextmanager
 def keep_workers() -> Iterator[None]:
-    """Within it, worker processes wait for the next split or epoch instead of being started anew."""
-    kept: dict[int, Workers] = {}
+    """Within it, worker processes wait for the next split or epoch instead of being started anew.
+
+    None is left after it, not even of batches that nobody went on with.
+    """
+    kept = _Kept()
     token = _KEPT.set(kept)
     try:
         yield
     finally:
         _KEPT.reset(token)
-        kept.clear()  # the processes end with the objects
+        for workers in kept.begun:
+            workers.end()
 
 
 @contextmanager
@@ -138,128 +143,24 @@ def _prepared(
         yield (prepare(files.part(part)) for part in parts), None
         return
     kept = _KEPT.get()
-    workers = None if kept is None else kept.pop(n_workers, None)
-    loaded = None if workers is None else workers.resumed(files, parts)
+    waiting = None if kept is None else kept.waiting.pop(n_workers, None)
+    loaded = None if waiting is None else waiting.resumed(files, parts)
+    workers = waiting
     if loaded is None:
         workers = Workers(n_workers, waiting=kept is not None)
+        if kept is not None:
+            kept.begun.add(workers)
         loaded = workers.begin(files, parts)
     try:
         yield loaded, workers.gate
     except BaseException:
         workers.end()
         raise
-    workers.gate.open()  # so that they can end by themselves
-    _AT_WORK.discard(workers)
-    if kept is not None:
-        kept[n_workers] = workers
-
-
-# Generators that nobody goes on with, after an error, end their workers when they are collected as garbage.
-# With workers that are garbage too, torch's queues would close before one is told to end, and the collection,
-# whenever it comes, would wait five seconds for each.
-_AT_WORK: set["Workers"] = set()
-
-
-class Workers:
-    """Worker processes that know nothing of the images but what each part tells them.
-
-    Args:
-        n_workers: how many.
-        waiting: whether they wait for more parts after the last one; else they end.
-    """
-
-    def __init__(self, n_workers: int, waiting: bool):
-        self._order = _Order()
-        try:
-            self.gate = Gate(n_workers)
-        except (RuntimeError, OSError) as error:
-            raise UserError(f"{SHARED}: has no room for what workers share ({error}); {ADVICE}") from error
-        self._loader = DataLoader(
-            _Preparing(self.gate),
-            batch_sampler=self._order,
-            num_workers=n_workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_become_worker,
-            persistent_workers=waiting,
-            timeout=LOOK,
-            prefetch_factor=PREFETCH,
-            generator=torch.Generator(),  # else DataLoader draws its workers' seed from the global one
-        )
-
-    def begin(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str]:
-        """Start the processes; returns what they prepare of each part."""
-        self._order.files, self._order.parts = files, parts
-        if threading.current_thread() is not threading.main_thread():
-            return self._at_work()
-        # torch's own handler would raise the error of a dead worker in any line, even if we are killed too.
-        handler: Callable | int | None = signal.getsignal(signal.SIGCHLD)
-        loaded = self._at_work()
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-        return loaded
-
-    def resumed(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str] | None:
-        """Like `begin`, with the waiting processes; None if one has died or hangs."""
-        self._order.files, self._order.parts = files, parts
-        try:
-            return self._at_work()
-        except RuntimeError:
-            return None
-
-    def _at_work(self) -> Iterator[torch.Tensor | str]:
-        self._loaded = iter(self._loader)
-        self._owner = os.getpid()
-        _AT_WORK.add(self)
-        return self._loaded
-
-    def end(self) -> None:
-        """End the processes, whatever they are doing; one that the system holds is left after a second."""
-        _AT_WORK.discard(self)
-        if self._owner != os.getpid():
-            return  # a process that was forked while they worked
-        self.gate.open()
-        processes = self._loaded._workers  # torch has no public names for what follows
-        for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + ENDING
-        for process in processes:
-            process.join(max(0, deadline - time.monotonic()))
-        if not any(process.is_alive() for process in processes):
-            self._loaded._shutdown_workers()  # closes the queues; it would wait for each
-
-
-class _Order:
-    """The parts, made one by one as workers take them."""
-
-    files: ImageFiles
-    parts: list[range]
-
-    def __iter__(self) -> Iterator[Part]:
-        files, parts = self.files, self.parts
-        return (files.part(part) for part in parts)
-
-
-class _Preparing(TorchDataset):
-    """What workers do with each part."""
-
-    def __init__(self, gate: Gate):
-        self._gate = gate
-
-    def __getitems__(self, part: Part) -> torch.Tensor | str:
-        images = prepare(part, self._gate)
-        try:
-            # Here: an error in the queue's thread would be lost.
-            return images.share_memory_() if isinstance(images, torch.Tensor) else images
-        except (RuntimeError, OSError) as error:
-            return f"{SHARED}: has no room for {images.nbytes / 2**20:.1f} MiB of images ({error}); {ADVICE}"
-
-
-def _as_it_is(prepared: torch.Tensor | str) -> torch.Tensor | str:
-    return prepared
-
-
-def _become_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user started
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # reported without torch's handler
+    if kept is None:
+        workers.end()
+    else:
+        workers.gate.open()
+        kept.waiting[n_workers] = workers
 
 
 def _received(loaded: Iterator[torch.Tensor | str]) -> torch.Tensor:

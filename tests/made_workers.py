@@ -1,0 +1,47 @@
+"""Images that two worker processes read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import extract.images.processes
+import extract.images.workers
+from extract.device import Compute
+from extract.images.batches import evaluation_batches, training_batches
+from extract.images.image_set import ImageSet
+from extract.images.transforms import Transform
+
+SIZE = 72  # pixels, so that images stay files
+N = 10
+COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)  # so each worker takes two images at once
+
+
+def made_split(folder: Path) -> ImageSet:
+    """Ten images of noise, of three classes."""
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(N)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (80, 90, 3), np.uint8)).save(path)
+    return ImageSet(paths, np.arange(N) % 3, np.arange(N))
+
+
+def with_bad_image(split: ImageSet, bad: Path, at: int) -> ImageSet:
+    """The same with a file that is no image in the place of one."""
+    bad.write_text("no image")
+    return ImageSet([*split.images[:at], bad, *split.images[at + 1 :]], split.label, split.sample_index)
+
+
+def allow_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers on any machine, checked often."""
+    monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
+    monkeypatch.setattr(extract.images.processes, "LOOK", 1)
+
+
+def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Read one training epoch, and the split in its own order."""
+    generator, transform = torch.Generator().manual_seed(0), Transform(SIZE)
+    batches = list(training_batches(split, transform, generator, compute))
+    return batches + list(evaluation_batches(split, transform, compute))
