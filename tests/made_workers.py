@@ -1,5 +1,12 @@
-"""Images that two worker processes read."""
+"""Images that two worker processes read, and what must not be left of these."""
 
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +19,10 @@ import extract.images.workers
 from extract.device import Compute
 from extract.images.batches import evaluation_batches, training_batches
 from extract.images.image_set import ImageSet
+from extract.images.parts import ImageFiles
 from extract.images.transforms import Transform
 
+TESTS = Path(__file__).parent
 SIZE = 72  # pixels, so that images stay files
 N = 10
 COMPUTE = Compute(torch.device("cpu"), "fp32", 4, workers=2)  # so each worker takes two images at once
@@ -37,7 +46,8 @@ def with_bad_image(split: ImageSet, bad: Path, at: int) -> ImageSet:
 def allow_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on any machine, checked often."""
     monkeypatch.setattr(extract.images.workers, "available_cores", lambda: 2)
-    monkeypatch.setattr(extract.images.processes, "LOOK", 1)
+    for module in (extract.images.processes, extract.images.workers):
+        monkeypatch.setattr(module, "LOOK", 1)
 
 
 def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -45,3 +55,32 @@ def read(split: ImageSet, compute: Compute = COMPUTE) -> list[tuple[torch.Tensor
     generator, transform = torch.Generator().manual_seed(0), Transform(SIZE)
     batches = list(training_batches(split, transform, generator, compute))
     return batches + list(evaluation_batches(split, transform, compute))
+
+
+def files_of(split: ImageSet) -> ImageFiles:
+    """The images in their own order, for parts that a test cuts itself."""
+    return ImageFiles(split, Transform(SIZE), range(N), np.zeros((N, 1), np.int64))
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """After it there is no process, no thread and no pipe that was not there before."""
+    before, threads, pipes = set(active_children()), set(threading.enumerate()), _open_pipes()
+    yield
+    assert set(active_children()) <= before
+    assert [thread.name for thread in set(threading.enumerate()) - threads] == []
+    assert _open_pipes() <= pipes
+
+
+def _open_pipes() -> set[str]:
+    folder = Path("/proc/self/fd")
+    found = [os.readlink(path) for path in folder.iterdir() if path.is_symlink()] if folder.exists() else []
+    return {name for name in found if name.startswith("pipe:")}
+
+
+def program(code: str, split: ImageSet, **environment: str) -> subprocess.CompletedProcess:
+    """Run Python code that is told where the images are."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    command = [sys.executable, "-c", code, str(split.images[0].parent)]
+    environment = os.environ | {"PYTHONPATH": path} | environment
+    return subprocess.run(command, env=environment, capture_output=True, timeout=120)

@@ -3,9 +3,8 @@
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import active_children
@@ -17,20 +16,29 @@ import numpy as np
 import pytest
 import torch
 from faults import ended, forked
-from made_workers import COMPUTE, SIZE, N, allow_two, made_split, read, with_bad_image
+from made_workers import (
+    COMPUTE,
+    SIZE,
+    N,
+    allow_two,
+    files_of,
+    made_split,
+    nothing_left,
+    program,
+    read,
+    with_bad_image,
+)
+from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
 import extract.images.parts
 import extract.images.workers
 from extract.images.batches import evaluation_batches
 from extract.images.image_set import ImageSet
-from extract.images.parts import ImageFiles
 from extract.images.processes import Workers
 from extract.images.transforms import Transform
 from extract.images.workers import keep_workers
 from store.errors import UserError
-
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +47,10 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(monkeypatch: pytest.MonkeyPatch):
-    """Two workers on any machine; after each test no process of theirs, and no thread of a queue to one."""
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     allow_two(monkeypatch)
-    before = set(active_children()), set(threading.enumerate())
-    yield
-    assert set(active_children()) <= before[0]
-    assert [thread.name for thread in set(threading.enumerate()) - before[1]] == []
+    with nothing_left():
+        yield
 
 
 @pytest.fixture
@@ -138,12 +143,13 @@ def test_workers_that_are_busy_are_not_waited_for(split, monkeypatch, waited):
 
 def test_a_lock_that_a_worker_takes_along_is_not_waited_for(split, monkeypatch):
     """Each looks between two parts whether it is to end, which is behind a lock of all processes."""
-    me, is_set, set_it = os.getpid(), Event.is_set, Event.set
+    me, is_set, set_it, (held, holds) = os.getpid(), Event.is_set, Event.set, os.pipe()
 
     def forever(event: Event) -> bool:
         if os.getpid() == me:
             return is_set(event)
         with event._cond:
+            os.write(holds, b"!")
             return signal.pause()
 
     def setting(event: Event) -> None:
@@ -153,65 +159,12 @@ def test_a_lock_that_a_worker_takes_along_is_not_waited_for(split, monkeypatch):
 
     monkeypatch.setattr(Event, "is_set", forever)
     monkeypatch.setattr(Event, "set", setting)
-    monkeypatch.setattr(extract.images.workers, "LONGEST", 1)
-    with pytest.raises(UserError, match="no image came from the worker processes"):
-        read(split)
-
-
-@pytest.fixture
-def in_start(monkeypatch: pytest.MonkeyPatch):
-    """Do something in each worker before it has handlers of its own, and with those of a command."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    original = signal_handling._set_worker_signal_handlers
-
-    def begin(do) -> None:
-        monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", lambda: (do(), original()))
-
-    yield begin
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def test_workers_that_have_hardly_begun_do_nothing_as_they_end(split, in_start, capfd):
-    """What they run until then is code of this process, which would clean up for it."""
-    (begun, begins), (told, tells) = os.pipe(), os.pipe()
-
-    def handle(*_: object) -> None:
-        os.write(tells, b"handled")
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handle)
-    in_start(lambda: (os.write(begins, b"!"), os.read(told, 1)))
     workers = Workers(2, waiting=False)
     workers.begin(files_of(split), [range(5), range(5, 10)])
-    assert os.read(begun, 1) + os.read(begun, 1) == b"!!"
-    processes = workers._loaded._workers
+    assert os.read(held, 1) == b"!"
     workers.end()
-    assert [process.exitcode for process in processes] == [-signal.SIGKILL] * 2
-    os.close(tells)
-    assert os.read(told, 10) == b""
-    assert capfd.readouterr().err == ""
-    for pipe in (begun, begins, told):
-        os.close(pipe)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_of_a_workers_start_waits_until_it_is_one(split, in_start, number, capfd):
-    """Ctrl-C is left to the process that was started; one that is terminated says nothing."""
-    me = os.getpid()
-    in_start(lambda: os.kill(os.getpid(), number) if os.getpid() != me else None)
-    if number == signal.SIGINT:
-        assert len(read(split)) == 6
-    else:
-        with pytest.raises(UserError, match="a worker process that reads images died"):
-            read(split)
-    assert capfd.readouterr().err == ""
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
-
-
-def files_of(split: ImageSet) -> ImageFiles:
-    return ImageFiles(split, Transform(SIZE), range(N), np.zeros((N, 1), np.int64))
+    os.close(held)
+    os.close(holds)
 
 
 def test_workers_whose_next_parts_do_not_fit_in_a_pipe_end_all_the_same(split, monkeypatch):
@@ -221,10 +174,7 @@ def test_workers_whose_next_parts_do_not_fit_in_a_pipe_end_all_the_same(split, m
     monkeypatch.setattr(extract.images.parts, "image_views", lambda *_: os.read(reading, 1))  # forever
     workers = Workers(2, waiting=True)
     workers.begin(many, [range(i, i + 1) for i in range(N)])
-    queues = workers._loaded._index_queues
     workers.end()
-    assert not any(queue._thread.is_alive() for queue in queues)
-    assert all(queue._reader.closed and queue._writer.closed for queue in queues)
     os.close(reading)
     os.close(writing)
 
@@ -236,30 +186,42 @@ def test_a_process_that_was_forked_meanwhile_ends_no_workers(split):
     assert len(list(batches)) == 2
 
 
-def test_a_program_does_not_wait_for_workers_that_are_stuck_in_their_start(split):
-    """It ends with batches that were begun, and signals are still held back in their workers."""
+def test_workers_leave_no_file(split, tmp_path):
+    """Each listens at a socket that has a name in a folder for temporary files."""
     code = """
-import os, sys
+import sys
 from pathlib import Path
 import made_workers
-from extract.images.batches import evaluation_batches
-from extract.images.transforms import Transform
-from torch.utils.data._utils import signal_handling
 
-signal_handling._set_worker_signal_handlers = lambda: os.read(os.pipe()[0], 1)
 made_workers.extract.images.workers.available_cores = lambda: 2
-made_workers.extract.images.workers.LONGEST = 5
-batches = evaluation_batches(made_workers.made_split(Path(sys.argv[1])), Transform(72), made_workers.COMPUTE)
-begin = made_workers.extract.images.processes.Workers.begin
-
-def begun(*asked):
-    begin(*asked)
-    sys.exit(3)
-
-made_workers.extract.images.processes.Workers.begin = begun
-next(batches)
+assert len(made_workers.read(made_workers.made_split(Path(sys.argv[1])))) == 6
 """
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    command = [sys.executable, "-c", code, str(split.images[0].parent)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (3, b"")
+    assert program(code, split, TMPDIR=str(tmp_path)).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_others_are_left_alone_and_theirs_leave_ours(split, monkeypatch):
+    """torch's handler of processes that end stays, once a loader of the user's has set it."""
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # as if it were the first
+    try:
+        others = iter(DataLoader(range(99), num_workers=1, timeout=60, generator=torch.Generator()))
+        assert signal.getsignal(signal.SIGCHLD) is not before
+        assert next(others) == 0
+        assert len(read(split)) == 6
+        assert sum(1 for _ in others) == 98
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    del others
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(60)
+
+
+def test_loops_that_run_beside_each_other_keep_no_more_workers_than_one(split):
+    before = set(active_children())
+    with keep_workers():
+        for _ in range(3):
+            two = [evaluation_batches(split, Transform(SIZE), COMPUTE) for _ in range(2)]
+            assert len(list(zip(*two, strict=True))) == 3
+            assert len(set(active_children()) - before) == 2

@@ -1,17 +1,20 @@
 """Worker processes that read images: how they begin, learn what to prepare, and end.
 
-They end by being killed: they hold nothing that outlasts them, while one that is told to end may be too busy
-to hear it, or so new that what it runs is still the code of the process from which it was forked.
+They end by being killed: all that they made is handed over by then, while one that is told to end may be too
+busy to hear it, or so new that what it runs is still the code of the process from which it was forked.
 """
 
 import atexit
+import multiprocessing.process
+import multiprocessing.util
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 
 import torch
@@ -27,7 +30,8 @@ from store.errors import UserError
 PREFETCH = 2  # parts of batches that each worker prepares ahead
 LOOK = 5  # seconds between checks that the workers are alive
 ENDING = 1  # seconds to wait for killed processes: the system may hold one
-INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+# A process that gets one of these from itself cannot go on; all others can wait.
+FAULTS = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 # Those that were begun and not ended. Batches that nobody goes on with, after an error, end their workers as
 # they are collected as garbage. Were these garbage too, then their pipes would be closed at the same time as
@@ -45,6 +49,7 @@ class Workers:
 
     def __init__(self, n_workers: int, waiting: bool):
         self._order = _Order()
+        self._owner: int | None = None
         try:
             self.gate = Gate(n_workers)
         except (RuntimeError, OSError) as error:
@@ -64,10 +69,11 @@ class Workers:
     def begin(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str]:
         """Start the processes; returns what they prepare of each part."""
         self._order.files, self._order.parts = files, parts
-        with _without_torchs_handler(), _interrupts_held():
+        multiprocessing.util.get_temp_dir()  # of this process, which removes it: theirs would stay
+        with _without_torchs_handler(), _signals_held():
             self._loaded = iter(self._loader)
-        self._owner = os.getpid()
-        _BEGUN.add(self)
+            self._owner = os.getpid()
+            _BEGUN.add(self)
         return self._loaded
 
     def resumed(self, files: ImageFiles, parts: list[range]) -> Iterator[torch.Tensor | str] | None:
@@ -81,30 +87,32 @@ class Workers:
 
     def end(self) -> None:
         """End the processes, in whatever state; one that the system holds is left after a second."""
-        if self not in _BEGUN or self._owner != os.getpid():  # as in a process that was forked meanwhile
+        if self._owner != os.getpid():  # not begun, or a process that was forked meanwhile
             return
-        _BEGUN.discard(self)
+        try:
+            _BEGUN.remove(self)
+        except KeyError:
+            return
         # torch has no public names for what follows. Its own way sets an event, and would wait forever for a
         # lock that a killed process had.
         loaded = self._loaded
+        self._loaded = self._loader = None
         loaded._shutdown = True
-        for process in loaded._workers:
-            process.kill()
-        deadline = time.monotonic() + ENDING
-        for process in loaded._workers:
-            process.join(max(0, deadline - time.monotonic()))
         if loaded._worker_pids_set:
-            signal_handling._remove_worker_pids(id(loaded))  # else torch takes them for workers that failed
+            # First: torch's handler, if another DataLoader has set it, takes them for workers that failed.
+            signal_handling._remove_worker_pids(id(loaded))
             loaded._worker_pids_set = False
-        for queue in loaded._index_queues:
+        _kill(loaded._workers)
+        for queue in (*loaded._index_queues, loaded._worker_result_queue):
             _close(queue)
 
 
 @atexit.register
 def _end_all() -> None:
     """At the end of the program; multiprocessing's own way would wait for one that is stuck as it starts."""
-    for workers in list(_BEGUN):
-        workers.end()
+    with ExitStack() as ending:
+        for workers in list(_BEGUN):
+            ending.callback(workers.end)
 
 
 @contextmanager
@@ -121,40 +129,66 @@ def _without_torchs_handler() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Start processes that no signal interrupts before they are workers.
+def _signals_held() -> Iterator[None]:
+    """Fork processes that no signal interrupts before they are workers.
 
     Until then they have the handlers of this process: an exception of theirs could go up the stack that a new
     process has from this one, through all that cleans up on the way.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    if torch.multiprocessing.get_start_method() != "fork":  # a server that forks for others would keep them
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _become_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user started
+def _become_worker(_: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # reported without torch's handler
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    for number in signal.valid_signals() - FAULTS - {signal.SIGTERM}:  # torch has a handler for that
+        if callable(signal.getsignal(number)):  # such as Ctrl-C's: for the process that the user started
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    deadline = time.monotonic() + ENDING
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+        if process.is_alive():
+            multiprocessing.process._children.discard(process)  # nor does the end of the program wait for it
+        else:
+            process.close()
 
 
 def _close(queue: Queue) -> None:
-    """Close a queue to a dead process once its thread has ended, which closes the pipe itself.
+    """Close a queue to dead processes, and its pipe, which the thread that writes to it closes itself.
 
     The thread may wait for room in the pipe, so that what it writes is read here.
     """
     thread = queue._thread
-    if thread is None or thread is threading.current_thread():
+    queue.cancel_join_thread()  # at the end of the program
+    if thread is threading.current_thread():  # within a collection of garbage
         queue.close()
         return
-    with Connection(os.dup(queue._reader.fileno()), writable=False) as pipe:
-        queue.close()
-        while thread.is_alive():
-            thread.join(0.01)
-            if pipe.poll(0):
-                os.read(pipe.fileno(), 2**20)
+    if thread is not None:
+        deadline = time.monotonic() + ENDING
+        with Connection(os.dup(queue._reader.fileno()), writable=False) as pipe:
+            queue.close()
+            while thread.is_alive() and time.monotonic() < deadline:
+                thread.join(0.01)
+                if pipe.poll(0):
+                    os.read(pipe.fileno(), 2**20)
+        if thread.is_alive():
+            return
+    queue._reader.close()
+    queue._writer.close()
 
 
 class _Order:

@@ -5,7 +5,7 @@ Nothing waits forever: a worker that died, found no room or hangs is reported.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -130,8 +130,9 @@ def keep_workers() -> Iterator[None]:
         yield
     finally:
         _KEPT.reset(token)
-        for workers in kept.begun:
-            workers.end()
+        with ExitStack() as ending:
+            for workers in kept.begun:
+                ending.callback(workers.end)
 
 
 @contextmanager
@@ -143,24 +144,20 @@ def _prepared(
         yield (prepare(files.part(part)) for part in parts), None
         return
     kept = _KEPT.get()
-    waiting = None if kept is None else kept.waiting.pop(n_workers, None)
-    loaded = None if waiting is None else waiting.resumed(files, parts)
-    workers = waiting
+    workers = None if kept is None else kept.waiting.pop(n_workers, None)
+    loaded = None if workers is None else workers.resumed(files, parts)
     if loaded is None:
         workers = Workers(n_workers, waiting=kept is not None)
         if kept is not None:
             kept.begun.add(workers)
-        loaded = workers.begin(files, parts)
     try:
-        yield loaded, workers.gate
-    except BaseException:
-        workers.end()
-        raise
-    if kept is None:
-        workers.end()
-    else:
-        workers.gate.open()
-        kept.waiting[n_workers] = workers
+        yield (workers.begin(files, parts) if loaded is None else loaded), workers.gate
+        if kept is not None and n_workers not in kept.waiting:
+            workers.gate.open()
+            kept.waiting[n_workers] = workers
+    finally:
+        if kept is None or kept.waiting.get(n_workers) is not workers:
+            workers.end()
 
 
 def _received(loaded: Iterator[torch.Tensor | str]) -> torch.Tensor:
