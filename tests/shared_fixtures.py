@@ -14,6 +14,7 @@ from made_contest import FEW
 from made_course import make_course_store
 from made_fitted import GROUPS, fit_store, write_pairs
 from made_store import make_store, stopped_clock, written
+from made_workers import allow_two, made_split, nothing_left
 from PIL import Image
 from read_once import once_for_its_bytes
 from rich.progress import Progress
@@ -22,6 +23,7 @@ from s3_server import CREDENTIALS, make_bucket, s3_server
 from extract.config import DatasetConfig, ExtractConfig, NetworkConfig, TrainConfig
 from extract.device import set_threads_here
 from extract.dump import extract
+from extract.images.image_set import ImageSet
 from extract.train import train
 from finetune.contest import entries
 from finetune.contest.config import ContestConfig
@@ -152,6 +154,20 @@ def several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def images(tmp_path: Path) -> Path:
     """A good image folder, to be damaged."""
     return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="session")
+def ten_images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """Files of noise, for workers to read. Do not change them."""
+    return made_split(tmp_path_factory.mktemp("ten"))
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two workers on any machine, checked often; after the test nothing is left of them."""
+    allow_two(monkeypatch)
+    with nothing_left():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import extract.images.gate
 import extract.images.workers
@@ -24,15 +22,6 @@ from extract.images.workers import Workers, keep_workers
 SIZE = 72  # pixels, so that images stay files
 CPU = torch.device("cpu")
 FORK = get_context("fork")
-
-
-@pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    paths = [folder / f"{i}.png" for i in range(10)]
-    for path in paths:
-        Image.fromarray(generator.integers(0, 256, (80, 90, 3), np.uint8)).save(path)
-    return ImageSet(paths, np.arange(10) % 3, np.arange(10))
 
 
 class Told(Gate):
@@ -78,8 +67,8 @@ def part_of(paths: list[Path]) -> Part:
     return Part(paths, [[seed] for seed in range(len(paths))], [None] * len(paths), Transform(SIZE))
 
 
-def test_files_are_read_before_a_closed_gate_and_decoded_behind_it(split, events):
-    paths = list(split.images[:3])
+def test_files_are_read_before_a_closed_gate_and_decoded_behind_it(ten_images, events):
+    paths = list(ten_images.images[:3])
     expected = prepare(part_of(paths))
     names = [path.name for path in paths]
     assert events == [word for name in names for word in (name, "decode")]
@@ -88,9 +77,9 @@ def test_files_are_read_before_a_closed_gate_and_decoded_behind_it(split, events
     assert events == [*names, "wait", "decode", "decode", "decode"]
 
 
-def test_a_gate_that_closes_between_images_is_waited_at(split, events):
+def test_a_gate_that_closes_between_images_is_waited_at(ten_images, events):
     """What was read the first time is not read again."""
-    paths = list(split.images[:3])
+    paths = list(ten_images.images[:3])
     expected = prepare(part_of(paths))
     events.clear()
     assert torch.equal(prepare(part_of(paths), Closing(events)), expected)
@@ -98,12 +87,12 @@ def test_a_gate_that_closes_between_images_is_waited_at(split, events):
 
 
 @pytest.mark.parametrize("content", [None, b"no image"])
-def test_bad_files_are_told_in_the_order_of_images_behind_a_gate_too(split, tmp_path, events, content):
+def test_bad_files_are_told_in_the_order_of_images_behind_a_gate_too(ten_images, tmp_path, events, content):
     bad = [tmp_path / "b.png", tmp_path / "a.png"]
     if content is not None:
         for path in bad:
             path.write_bytes(content)
-    part = part_of([split.images[0], *bad])
+    part = part_of([ten_images.images[0], *bad])
     assert prepare(part, Told(events)) == prepare(part)
     assert "b.png" in prepare(part)
 
@@ -179,10 +168,10 @@ def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch, sign):
     assert process.exitcode == 0
 
 
-def test_a_waiting_worker_reads_a_few_files_ahead_at_a_time(split, events, monkeypatch):
+def test_a_waiting_worker_reads_a_few_files_ahead_at_a_time(ten_images, events, monkeypatch):
     """Enough for one file: each is read when the gate closes in front of it, or the next one."""
     monkeypatch.setattr(extract.images.parts, "AHEAD", 1)
-    paths = list(split.images[:3])
+    paths = list(ten_images.images[:3])
     expected = prepare(part_of(paths))
     events.clear()
     assert torch.equal(prepare(part_of(paths), Closing(events)), expected)
@@ -211,18 +200,18 @@ def batches(split: ImageSet, workers: int, batch_size: int = 4):
 
 
 @pytest.mark.parametrize("batch_size", [3, 4, 5, 16])
-def test_the_gate_is_closed_during_each_step_and_open_afterwards(split, gates, batch_size):
+def test_the_gate_is_closed_during_each_step_and_open_afterwards(ten_images, gates, batch_size):
     with keep_workers():
-        closed = [not gates[0].is_open for _ in batches(split, 2, batch_size)]
+        closed = [not gates[0].is_open for _ in batches(ten_images, 2, batch_size)]
         assert closed == [True] * -(-10 // batch_size)
         assert gates[0].is_open
         compute = Compute(CPU, "fp32", batch_size, workers=2)
-        assert all(gates[0].is_open for _ in evaluation_batches(split, Transform(SIZE), compute))
+        assert all(gates[0].is_open for _ in evaluation_batches(ten_images, Transform(SIZE), compute))
     assert len(gates) == 1
 
 
-def test_a_step_that_ends_with_an_error_leaves_no_worker_in_front_of_a_gate(split, gates):
-    taken, before = batches(split, 2), set(active_children())
+def test_a_step_that_ends_with_an_error_leaves_no_worker_in_front_of_a_gate(ten_images, gates):
+    taken, before = batches(ten_images, 2), set(active_children())
     next(taken)
     assert not gates[0].is_open
     assert len(set(active_children()) - before) == 2
@@ -231,8 +220,10 @@ def test_a_step_that_ends_with_an_error_leaves_no_worker_in_front_of_a_gate(spli
 
 
 @pytest.mark.parametrize(("threads", "cores"), [(1, 2), (2, 3), (1, 1)])
-def test_workers_are_not_held_up_where_no_thread_waits_for_another(split, gates, monkeypatch, threads, cores):
+def test_workers_are_not_held_up_where_no_thread_waits_for_another(
+    ten_images, gates, monkeypatch, threads, cores
+):
     """A core is free for them, or there is one thread that nobody waits for."""
     monkeypatch.setattr(extract.images.workers, "available_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert all(gates[0].is_open for _ in batches(split, 2))
+    assert all(gates[0].is_open for _ in batches(ten_images, 2))

@@ -2,36 +2,23 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 
 import pytest
+import torch
 from made_workers import (
-    allow_two,
     files_of,
-    made_split,
-    nothing_left,
     program,
     read,
 )
 from torch.utils.data._utils import signal_handling
 
-from extract.images.image_set import ImageSet
+import extract.images.parts
 from extract.images.processes import Workers
 from store.errors import UserError
 
-
-@pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    return made_split(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(autouse=True)
-def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    allow_two(monkeypatch)
-    with nothing_left():
-        yield
+pytestmark = pytest.mark.usefixtures("two_workers")
 
 
 @pytest.fixture
@@ -57,7 +44,7 @@ def in_start(monkeypatch: pytest.MonkeyPatch):
         signal.signal(number, handler)
 
 
-def test_workers_that_have_hardly_begun_do_nothing_as_they_end(split, in_start, exit_codes, capfd):
+def test_workers_that_have_hardly_begun_do_nothing_as_they_end(ten_images, in_start, exit_codes, capfd):
     """What they run until then is code of this process, which would clean up for it."""
     (begun, begins), (told, tells) = os.pipe(), os.pipe()
 
@@ -68,7 +55,7 @@ def test_workers_that_have_hardly_begun_do_nothing_as_they_end(split, in_start, 
     signal.signal(signal.SIGTERM, handle)
     in_start(lambda: (os.write(begins, b"!"), os.read(told, 1)))
     workers = Workers(2, waiting=False)
-    workers.begin(files_of(split), [range(5), range(5, 10)])
+    workers.begin(files_of(ten_images), [range(5), range(5, 10)])
     assert os.read(begun, 1) + os.read(begun, 1) == b"!!"
     workers.end()
     assert exit_codes == [-signal.SIGKILL] * 2
@@ -81,7 +68,7 @@ def test_workers_that_have_hardly_begun_do_nothing_as_they_end(split, in_start, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["at once", "in its start"])
-def test_a_signal_before_a_worker_is_one_waits(split, in_start, number, when, capfd, monkeypatch):
+def test_a_signal_before_a_worker_is_one_waits(ten_images, in_start, number, when, capfd, monkeypatch):
     """Those that this process handles are left to it; a worker that is terminated says nothing."""
     me, fork = os.getpid(), os.fork
     before = signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.signal(number, signal.default_int_handler)
@@ -99,7 +86,7 @@ def test_a_signal_before_a_worker_is_one_waits(split, in_start, number, when, ca
         with (
             pytest.raises(UserError, match="reads images died") if number == signal.SIGTERM else nullcontext()
         ):
-            assert len(read(split)) == 6
+            assert len(read(ten_images)) == 6
     finally:
         if os.getpid() != me:
             os._exit(77)  # a second copy of this program
@@ -108,7 +95,25 @@ def test_a_signal_before_a_worker_is_one_waits(split, in_start, number, when, ca
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before[0]
 
 
-def test_a_program_does_not_wait_for_workers_that_are_stuck_in_their_start(split):
+def test_signals_that_wait_in_the_program_wait_in_its_workers(ten_images, monkeypatch):
+    """Such as those that it takes in a thread of their own."""
+    views, before = (
+        extract.images.parts.image_views,
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]),
+    )
+
+    def sent(*arguments: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return views(*arguments)
+
+    monkeypatch.setattr(extract.images.parts, "image_views", sent)
+    try:
+        assert len(read(ten_images)) == 6
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_program_does_not_wait_for_workers_that_are_stuck_in_their_start(ten_images):
     """It ends with batches that were begun, and signals are still held back in their workers."""
     code = """
 import os, sys
@@ -119,6 +124,7 @@ from extract.images.transforms import Transform
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
+import extract.images.parts
 signal_handling._set_worker_signal_handlers = lambda: os.read(os.pipe()[0], 1)
 made_workers.extract.images.workers.available_cores = lambda: 2
 made_workers.extract.images.workers.LONGEST = 5
@@ -132,5 +138,5 @@ def begun(*asked):
 made_workers.extract.images.processes.Workers.begin = begun
 next(batches)
 """
-    done = program(code, split)
+    done = program(code, ten_images)
     assert (done.returncode, done.stderr) == (3, b"")

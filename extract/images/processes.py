@@ -11,8 +11,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -59,7 +60,7 @@ class Workers:
             batch_sampler=self._order,
             num_workers=n_workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_become_worker,
+            worker_init_fn=partial(_become_worker, _blocked()),
             persistent_workers=waiting,
             timeout=LOOK,
             prefetch_factor=PREFETCH,
@@ -107,12 +108,15 @@ class Workers:
             _close(queue)
 
 
-@atexit.register
-def _end_all() -> None:
-    """At the end of the program; multiprocessing's own way would wait for one that is stuck as it starts."""
+def end_all(those: Iterable[Workers]) -> None:
+    """End each, even if an error or Ctrl-C comes in the middle of one."""
     with ExitStack() as ending:
-        for workers in list(_BEGUN):
+        for workers in list(those):
             ending.callback(workers.end)
+
+
+# At the end of the program; multiprocessing's own way would wait for one that is stuck as it starts.
+atexit.register(end_all, _BEGUN)
 
 
 @contextmanager
@@ -138,7 +142,7 @@ def _signals_held() -> Iterator[None]:
     if torch.multiprocessing.get_start_method() != "fork":  # a server that forks for others would keep them
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    before = _blocked()
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         yield
@@ -146,13 +150,18 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _become_worker(_: int) -> None:
+def _blocked() -> set[int]:
+    """The signals that wait in this thread."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def _become_worker(blocked: set[int], _: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # reported without torch's handler
     for number in signal.valid_signals() - FAULTS - {signal.SIGTERM}:  # torch has a handler for that
         if callable(signal.getsignal(number)):  # such as Ctrl-C's: for the process that the user started
             signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _kill(processes: list[BaseProcess]) -> None:

@@ -5,15 +5,16 @@ Nothing waits forever: a worker that died, found no room or hangs is reported.
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
+from weakref import WeakSet
 
 import torch
 
 from extract.device import Compute
 from extract.images.gate import Gate
 from extract.images.parts import ImageFiles, prepare
-from extract.images.processes import LOOK, PREFETCH, Workers
+from extract.images.processes import LOOK, PREFETCH, Workers, end_all
 from extract.images.shared_memory import SHARED, fitting
 from store.errors import UserError
 
@@ -111,7 +112,7 @@ class _Kept:
     """All workers that are begun within one `keep_workers`, and those that wait for more, by their number."""
 
     def __init__(self) -> None:
-        self.begun: set[Workers] = set()
+        self.begun: WeakSet[Workers] = WeakSet()  # until they have ended
         self.waiting: dict[int, Workers] = {}
 
 
@@ -130,9 +131,7 @@ def keep_workers() -> Iterator[None]:
         yield
     finally:
         _KEPT.reset(token)
-        with ExitStack() as ending:
-            for workers in kept.begun:
-                ending.callback(workers.end)
+        end_all(kept.begun)
 
 
 @contextmanager
